@@ -1,0 +1,173 @@
+//! Matrix products against matrixmultiply: `cargo bench --bench gemm`.
+//!
+//! Each scenario alternates the two libraries and compares medians, so that a slow moment of the machine meets both.
+//! matrixmultiply reads its number of threads from the environment once, so each number of threads is a process of
+//! its own. GFLOP/s count 2 · M · N · K operations a product.
+
+use foretoken::kernels::gemm::{Panels, Right, Start, View, product};
+use foretoken::kernels::par::Threads;
+use foretoken::simd::{Isa, Kernel, LANES, Simd, matrix::MatrixMut, run};
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+/// Interleaved repeats of a scenario.
+const REPEATS: usize = 15;
+/// A sample lasts at least this long.
+const SAMPLE: Duration = Duration::from_millis(8);
+
+fn main() {
+    if let Some(threads) =
+        std::env::args().find_map(|a| a.strip_prefix("threads=").map(str::to_owned))
+    {
+        let threads = threads.parse().expect("a number of threads");
+        return Threads::new(threads)
+            .expect("a pool")
+            .scope(|| scenarios(threads));
+    }
+    println!("instruction set: {}", Isa::current().name());
+    println!(
+        "register-only multiply-add peak, one core: {:.0} GFLOP/s",
+        peak()
+    );
+    let program = std::env::current_exe().expect("this program");
+    for threads in ["1", "2"] {
+        std::process::Command::new(&program)
+            .arg(format!("threads={threads}"))
+            .env("MATMUL_NUM_THREADS", threads)
+            .status()
+            .expect("a child process");
+    }
+}
+
+fn scenarios(threads: usize) {
+    println!("\n{threads} thread(s)");
+    println!(
+        "{:28} {:>10} {:>14} {:>7}",
+        "", "foretoken", "matrixmultiply", "ratio"
+    );
+    for n in [512, 1024, 2048] {
+        compare(&format!("{n} x {n} x {n}"), n, n, n, false);
+    }
+    for (k, n) in [(256, 256), (256, 704), (704, 256), (256, 4096)] {
+        compare(&format!("train 4096 rows {k} -> {n}"), 4096, k, n, false);
+    }
+    for rows in [1, 2, 4, 8] {
+        for (k, n) in [(512, 512), (512, 1376), (512, 4096)] {
+            compare(&format!("decode {rows} rows {k} -> {n}"), rows, k, n, true);
+        }
+    }
+}
+
+/// x [m, k] · Wᵀ [k, n]; with `packed` our weights are packed once, as decoding holds them.
+fn compare(name: &str, m: usize, k: usize, n: usize, packed: bool) {
+    let fill = |len: usize| {
+        (0..len)
+            .map(|i| (i % 251) as f32 * 0.01 - 1.0)
+            .collect::<Vec<_>>()
+    };
+    let (x, w) = (fill(m * k), fill(n * k));
+    let mut y = vec![0.0; m * n];
+    let weights = View::new(&w, n, k).t();
+    let panels = Panels::pack(weights);
+    let right = if packed {
+        Right::Packed(&panels)
+    } else {
+        Right::Matrix(weights)
+    };
+    let mut ours = || {
+        product(
+            View::new(&x, m, k),
+            right,
+            MatrixMut::new(black_box(&mut y), m, n),
+            Start::Zero,
+        );
+    };
+    let mut z = vec![0.0; m * n];
+    let mut theirs = || {
+        let (k_, n_) = (k as isize, n as isize);
+        // SAFETY: the pointers are valid for the shapes and strides given.
+        unsafe {
+            matrixmultiply::sgemm(
+                m,
+                k,
+                n,
+                1.0,
+                x.as_ptr(),
+                k_,
+                1,
+                w.as_ptr(),
+                1,
+                k_,
+                0.0,
+                black_box(&mut z).as_mut_ptr(),
+                n_,
+                1,
+            );
+        }
+    };
+    let count = |f: &mut dyn FnMut()| {
+        f();
+        let start = Instant::now();
+        f();
+        (SAMPLE.as_secs_f64() / start.elapsed().as_secs_f64().max(1e-9)).ceil() as usize
+    };
+    let counts = (count(&mut ours), count(&mut theirs));
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    for _ in 0..REPEATS {
+        a.push(seconds(counts.0, &mut ours));
+        b.push(seconds(counts.1, &mut theirs));
+    }
+    let flops = 2.0 * (m * n * k) as f64 * 1e-9;
+    let (ours, theirs) = (flops / median(a), flops / median(b));
+    println!(
+        "{name:28} {ours:>10.1} {theirs:>14.1} {:>7.2}",
+        ours / theirs
+    );
+}
+
+fn seconds(count: usize, f: &mut dyn FnMut()) -> f64 {
+    let start = Instant::now();
+    for _ in 0..count {
+        f();
+    }
+    start.elapsed().as_secs_f64() / count as f64
+}
+
+fn median(mut x: Vec<f64>) -> f64 {
+    x.sort_by(f64::total_cmp);
+    x[x.len() / 2]
+}
+
+/// Twenty independent chains of multiply-adds in registers: what one core can do at most.
+struct Peak(usize);
+
+impl Kernel for Peak {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let (x, y) = (s.splat(black_box(0.999)), s.splat(black_box(1e-3)));
+        let mut acc = [s.splat(0.0); 10];
+        for _ in 0..self.0 {
+            for a in &mut acc {
+                *a = s.fma(*a, x, y);
+            }
+        }
+        let mut total = s.splat(0.0);
+        for a in acc {
+            total = s.add(total, a);
+        }
+        s.sum(total)
+    }
+}
+
+/// GFLOP/s of [`Peak`], median.
+fn peak() -> f64 {
+    let steps = 2_000_000;
+    let time = |_| {
+        seconds(1, &mut || {
+            black_box(run(Peak(black_box(steps))));
+        })
+    };
+    (steps * 10 * LANES * 2) as f64 * 1e-9 / median((0..REPEATS).map(time).collect())
+}

@@ -1,0 +1,88 @@
+//! Where gradients go (rule R7).
+//!
+//! A parameter's gradient is an accumulator: it starts at +0, uses arrive in reverse forward order, and a product goes
+//! on with the accumulator's chain. An activation's first gradient is assigned and each later one is one addition.
+
+use crate::kernels::swiglu;
+use crate::tensor::{ParamId, Params, Tensor};
+
+/// One gradient for each parameter.
+#[derive(Clone, Debug)]
+pub struct Gradients {
+    tensors: Vec<Tensor>,
+}
+
+impl Gradients {
+    /// All +0.
+    pub fn zeros(params: &Params) -> Self {
+        let zeros = |(_, t): (&str, &Tensor)| Tensor::zeros(t.shape());
+        Self {
+            tensors: params.iter().map(zeros).collect(),
+        }
+    }
+
+    /// Back to +0.
+    pub fn clear(&mut self) {
+        for t in &mut self.tensors {
+            t.data_mut().fill(0.0);
+        }
+    }
+
+    /// The parameter's gradient, of its shape.
+    pub fn get(&self, id: ParamId) -> &Tensor {
+        &self.tensors[id.index()]
+    }
+}
+
+/// Where an input came from, and so where its gradient goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Nobody wants the gradient.
+    Constant,
+    /// The output of an operation on the tape.
+    Node(usize),
+    /// A parameter.
+    Parameter(ParamId),
+}
+
+/// Takes the gradients of one operation's N inputs.
+pub struct Sink<'a, const N: usize> {
+    pub(super) places: [Place; N],
+    pub(super) activations: &'a mut [Option<Tensor>],
+    pub(super) parameters: &'a mut Gradients,
+}
+
+impl<const N: usize> Sink<'_, N> {
+    /// Whether input `i` wants a gradient.
+    pub fn wants(&self, i: usize) -> bool {
+        self.places[i] != Place::Constant
+    }
+
+    /// Gives input `i` a finished gradient: assigned if it is an activation's first, else added.
+    pub fn give(&mut self, i: usize, d: Tensor) {
+        match self.places[i] {
+            Place::Constant => {}
+            Place::Parameter(id) => {
+                swiglu::accumulate(self.parameters.tensors[id.index()].data_mut(), d.data());
+            }
+            Place::Node(node) => match &mut self.activations[node] {
+                Some(sum) => swiglu::accumulate(sum.data_mut(), d.data()),
+                slot => *slot = Some(d),
+            },
+        }
+    }
+
+    /// Lets `f` go on with the chains of input `i`'s gradient, of this shape: a parameter's accumulator itself, +0 for
+    /// an activation.
+    pub fn accumulate(&mut self, i: usize, shape: &[usize], f: impl FnOnce(&mut Tensor)) {
+        match self.places[i] {
+            Place::Constant => {}
+            Place::Parameter(id) => f(&mut self.parameters.tensors[id.index()]),
+            Place::Node(_) => {
+                let mut d = Tensor::zeros(shape);
+                f(&mut d);
+                self.give(i, d);
+            }
+        }
+    }
+}

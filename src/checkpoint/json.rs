@@ -1,0 +1,142 @@
+//! A JSON file as a type.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+
+use super::untrusted::{open, read_bytes, shown_json};
+use crate::{Error, Result};
+
+/// Largest JSON file that is read, in bytes.
+/// The tokenizers of models with 256 thousand tokens take some 35 MB; nothing else comes near.
+const LIMIT: u64 = 64 << 20;
+
+/// Reads a JSON file into `T`. Whether the values make sense is for the caller to check.
+///
+/// # Errors
+/// The file is missing, empty, not a regular file or larger than 64 MiB; or it is not JSON, or not a `T`:
+/// then the error names line and column, both from 1, column 0 being a line's break.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let (mut file, len) = open(path)?;
+    if len > LIMIT {
+        let reason = format!("expected at most {LIMIT} bytes of JSON, found {len}");
+        return Err(Error::file(path, reason));
+    }
+    let bytes = read_bytes(path, &mut file, len)?;
+    serde_json::from_slice(&bytes).map_err(|error| Error::file(path, shown_json(&error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    struct Sizes {
+        layers: usize,
+        eps: f64,
+    }
+
+    fn read<T: DeserializeOwned>(content: &[u8]) -> Result<T> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        fs::write(&path, content).unwrap();
+        read_json(&path)
+    }
+
+    #[test]
+    fn a_file_becomes_a_value() {
+        let sizes: Sizes = read(b"{\"layers\": 4, \"eps\": 0.5}").unwrap();
+        assert_eq!(
+            sizes,
+            Sizes {
+                layers: 4,
+                eps: 0.5
+            }
+        );
+    }
+
+    #[test]
+    fn errors_name_file_line_and_column() {
+        for (content, place, reason) in [
+            (
+                &b"{\"layers\": 4,\n \"eps\": x}"[..],
+                "line 2 column 9:",
+                "expected value",
+            ),
+            (b"{\"layers\": -4, \"eps\": 1}", "line 1 column 13:", "-4"),
+            (b"{\"layers\": 4}", "line 1 column 13:", "eps"),
+            (
+                b"{\"layers\": 4, \"eps\": 1} 2",
+                "line 1 column 25:",
+                "trailing",
+            ),
+            (b"{\"layers\": 4, \"eps\"", "line 1 column 19:", "EOF"),
+            (
+                b"{\"layers\": 4, \"layers\": 4, \"eps\": 1}",
+                "line 1 column 22:",
+                "duplicate",
+            ),
+        ] {
+            let message = read::<Sizes>(content).unwrap_err().to_string();
+            assert!(message.contains("config.json"), "{message}");
+            assert!(message.contains(place), "{place} in: {message}");
+            assert!(message.contains(reason), "{reason} in: {message}");
+        }
+    }
+
+    #[test]
+    fn missing_empty_and_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = read_json::<Value>(&dir.path().join("no.json")).unwrap_err();
+        assert!(matches!(missing, Error::Io { .. }) && missing.to_string().contains("no.json"));
+        assert!(matches!(
+            read_json::<Value>(dir.path()),
+            Err(Error::File { .. })
+        ));
+        assert!(
+            read::<Value>(b"")
+                .unwrap_err()
+                .to_string()
+                .contains("empty")
+        );
+    }
+
+    #[test]
+    fn a_huge_file_is_refused_before_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("huge.json");
+        // Valid JSON, so that only the size can be the reason. The file is a hole and takes no room.
+        fs::write(&path, b"1").unwrap();
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(LIMIT + 1).unwrap();
+        let message = read_json::<Value>(&path).unwrap_err().to_string();
+        assert!(message.contains("at most 67108864"), "{message}");
+    }
+
+    #[test]
+    fn deep_nesting_and_bad_text_are_errors() {
+        // A reader that recursed without a limit would overflow its stack here.
+        assert!(read::<Value>("[".repeat(100_000).as_bytes()).is_err());
+        assert!(read::<Value>(b"\"\xff\xfe\"").is_err());
+    }
+
+    #[test]
+    fn every_truncation_is_an_error() {
+        let whole = b"{\"layers\": 4, \"eps\": 0.5}";
+        for len in 0..whole.len() {
+            assert!(read::<Sizes>(&whole[..len]).is_err(), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn the_file_cannot_speak_to_the_terminal() {
+        let message = read::<Sizes>(b"{\"layers\": \"\\u001b[2J\"}")
+            .unwrap_err()
+            .to_string();
+        assert!(!message.contains('\u{1b}'), "{message:?}");
+    }
+}

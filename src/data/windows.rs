@@ -1,0 +1,272 @@
+//! Which windows are read: at random to train, one after the other to evaluate.
+
+use std::sync::Arc;
+
+use super::draws::{Draws, Stream};
+use super::{Batch, check_length};
+use crate::{Error, Result};
+
+/// Keystream words of 32 bits that belong to one step. A draw takes two. So there is room for 2^31 windows
+/// in a batch, and the steps repeat after 2^36.
+const WORDS_PER_STEP: u128 = 1 << 32;
+
+/// Training windows of T+1 tokens that start at places drawn at random.
+///
+/// A window's start is a pure function of (seed, step, index in the batch). So a run that resumes needs
+/// nothing but its step number to go on with the same windows. The number of windows in a batch and the
+/// number of heads play no part in it.
+///
+/// ```text
+/// key    the seed                       draw   the 64 bits at word step·2^32 + 2·index
+/// nonce  the stream of windows          start  floor(draw / 2^64 · starts), starts = tokens - T
+/// ```
+#[derive(Clone, Debug)]
+pub struct RandomWindows {
+    tokens: Arc<[u32]>,
+    context: usize,
+    batch: usize,
+    draws: Draws,
+}
+
+impl RandomWindows {
+    /// Windows of `context` + 1 tokens, `batch` of them a step.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if `context` or `batch` is 0, or if the tokens do not fill one window.
+    pub fn new(tokens: Arc<[u32]>, context: usize, batch: usize, seed: u64) -> Result<Self> {
+        if batch == 0 {
+            return Err(Error::Usage(
+                "the batch must hold at least 1 window, found 0".to_owned(),
+            ));
+        }
+        check_length("the training text", &tokens, context)?;
+        let draws = Draws::new(seed, Stream::Windows);
+        Ok(Self {
+            tokens,
+            context,
+            batch,
+            draws,
+        })
+    }
+
+    /// The windows of one training step; steps may be asked for in any order.
+    pub fn batch(&self, step: u64) -> Batch {
+        let window = self.context + 1;
+        // `new` has seen to it that this is at least 1.
+        let starts = self.tokens.len() - self.context;
+        let mut draws = self.draws.clone();
+        draws.seek(u128::from(step) * WORDS_PER_STEP);
+        let mut tokens = Vec::with_capacity(self.batch * window);
+        for _ in 0..self.batch {
+            let start = draws.index(starts);
+            tokens.extend_from_slice(&self.tokens[start..start + window]);
+        }
+        Batch::new(self.batch, self.context, tokens)
+    }
+}
+
+/// The windows of an evaluation: window j reads tokens jT..=jT+T-1 and predicts tokens jT+1..=jT+T.
+///
+/// So the main head predicts every token but the first exactly once. Full windows come in batches of up to
+/// `sequences`. What is left at the end is one shorter window in a batch of its own. Fewer than two tokens
+/// give no batch.
+///
+/// # Panics
+///
+/// If `context` or `sequences` is 0.
+#[track_caller]
+pub fn consecutive(
+    tokens: &[u32],
+    context: usize,
+    sequences: usize,
+) -> impl Iterator<Item = Batch> {
+    assert!(
+        context > 0,
+        "consecutive: windows of 0 positions predict nothing"
+    );
+    assert!(
+        sequences > 0,
+        "consecutive: batches of 0 windows hold nothing"
+    );
+    let mut rest = tokens;
+    std::iter::from_fn(move || {
+        // The first token left is read but never predicted here: the window before has predicted it.
+        let predicted = rest.len().saturating_sub(1);
+        if predicted == 0 {
+            return None;
+        }
+        let (windows, context) = match predicted / context {
+            0 => (1, predicted),
+            full => (full.min(sequences), context),
+        };
+        let mut window_tokens = Vec::with_capacity(windows * (context + 1));
+        for _ in 0..windows {
+            window_tokens.extend_from_slice(&rest[..=context]);
+            rest = &rest[context..];
+        }
+        Some(Batch::new(windows, context, window_tokens))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Tokens that are their own positions, so that a window shows where it came from.
+    fn numbered(length: usize) -> Vec<u32> {
+        (0..length as u32).collect()
+    }
+
+    fn starts(batch: &Batch) -> Vec<u32> {
+        batch
+            .inputs()
+            .chunks(batch.context())
+            .map(|window| window[0])
+            .collect()
+    }
+
+    #[test]
+    fn a_random_window_is_a_run_of_tokens() {
+        let windows = RandomWindows::new(numbered(1000).into(), 16, 8, 1).unwrap();
+        let batch = windows.batch(0);
+        assert_eq!((batch.sequences(), batch.context()), (8, 16));
+        for (window, start) in batch.inputs().chunks(16).zip(starts(&batch)) {
+            assert_eq!(window, (start..start + 16).collect::<Vec<_>>());
+        }
+        let next: Vec<u32> = batch.inputs().iter().map(|token| token + 1).collect();
+        assert_eq!(batch.targets(0), next);
+    }
+
+    #[test]
+    fn windows_depend_on_seed_step_and_index_only() {
+        let make =
+            |batch, seed| RandomWindows::new(numbered(100_000).into(), 4, batch, seed).unwrap();
+        let (small, large) = (make(3, 5), make(7, 5));
+        // Out of order, and twice: there is no state.
+        for step in [9, 0, 9, 1, u64::from(u32::MAX)] {
+            assert_eq!(
+                starts(&small.batch(step)),
+                starts(&large.batch(step))[..3],
+                "step {step}"
+            );
+        }
+        assert_ne!(small.batch(0), small.batch(1));
+        assert_ne!(small.batch(0), make(3, 6).batch(0));
+    }
+
+    #[test]
+    fn the_documented_place_of_a_draw_is_the_real_one() {
+        let windows = RandomWindows::new(numbered(5000).into(), 10, 4, 77).unwrap();
+        let batch = windows.batch(12);
+        for (index, start) in starts(&batch).into_iter().enumerate() {
+            let mut draws = Draws::new(77, Stream::Windows);
+            draws.seek(12 * WORDS_PER_STEP + 2 * index as u128);
+            assert_eq!(start as usize, draws.index(5000 - 10), "window {index}");
+        }
+    }
+
+    #[test]
+    fn every_start_can_be_drawn_and_none_beyond() {
+        let windows = RandomWindows::new(numbered(12).into(), 8, 16, 3).unwrap();
+        let mut seen = [false; 4];
+        for step in 0..20 {
+            for start in starts(&windows.batch(step)) {
+                seen[start as usize] = true;
+            }
+        }
+        assert_eq!(seen, [true; 4]);
+    }
+
+    #[test]
+    fn the_shortest_text_is_one_window() {
+        let windows = RandomWindows::new(numbered(9).into(), 8, 2, 3).unwrap();
+        assert_eq!(starts(&windows.batch(41)), [0, 0]);
+    }
+
+    #[test]
+    fn sizes_that_cannot_work_are_refused() {
+        let refusal = |length, context, batch| match RandomWindows::new(
+            numbered(length).into(),
+            context,
+            batch,
+            0,
+        ) {
+            Err(Error::Usage(reason)) => reason,
+            other => panic!("expected a refusal, found {other:?}"),
+        };
+        assert!(refusal(100, 8, 0).contains("batch"));
+        assert!(refusal(100, 0, 4).contains("context"));
+        let short = refusal(8, 8, 4);
+        assert!(short.contains('8') && short.contains('9'), "{short}");
+    }
+
+    /// Checks the windows of one evaluation against positions, which the tokens are.
+    fn check_evaluation(length: usize, context: usize, sequences: usize) {
+        let name = format!("length {length}, context {context}, sequences {sequences}");
+        let tokens = numbered(length);
+        let batches: Vec<Batch> = consecutive(&tokens, context, sequences).collect();
+        let targets: Vec<u32> = batches.iter().flat_map(|batch| batch.targets(0)).collect();
+        let inputs: Vec<u32> = batches.iter().flat_map(Batch::inputs).collect();
+        assert_eq!(targets, tokens.get(1..).unwrap_or_default(), "{name}");
+        assert_eq!(inputs, tokens[..length.saturating_sub(1)], "{name}");
+        for (n, batch) in batches.iter().enumerate() {
+            let last = n + 1 == batches.len();
+            assert!(
+                (1..=sequences).contains(&batch.sequences()),
+                "{name}, batch {n}"
+            );
+            assert!(
+                batch.context() == context || last && batch.sequences() == 1,
+                "{name}, batch {n}"
+            );
+            for start in starts(batch) {
+                assert_eq!(start as usize % context, 0, "{name}, batch {n}");
+            }
+        }
+        let predicted = length.saturating_sub(1);
+        let partial = usize::from(!predicted.is_multiple_of(context));
+        assert_eq!(
+            batches.len(),
+            (predicted / context).div_ceil(sequences) + partial,
+            "{name}"
+        );
+    }
+
+    #[test]
+    fn every_token_but_the_first_is_a_target_once() {
+        for context in [1, 2, 7, 16] {
+            let boundaries = [0, 1, 2, context, 2 * context, 3 * context, 6 * context];
+            for length in boundaries
+                .into_iter()
+                .flat_map(|n: usize| [n.saturating_sub(1), n, n + 1, n + 2])
+            {
+                for sequences in [1, 2, 3, 100] {
+                    check_evaluation(length, context, sequences);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn every_token_is_a_target_once_at_any_size(
+            length in 0_usize..300, context in 1_usize..40, sequences in 1_usize..9,
+        ) {
+            check_evaluation(length, context, sequences);
+        }
+    }
+
+    #[test]
+    fn an_evaluation_written_by_hand() {
+        let batches: Vec<Batch> = consecutive(&[5, 6, 7, 8, 9, 10], 2, 2).collect();
+        let expected = [
+            Batch::new(2, 2, vec![5, 6, 7, 7, 8, 9]),
+            Batch::new(1, 1, vec![9, 10]),
+        ];
+        assert_eq!(batches, expected);
+    }
+}

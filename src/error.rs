@@ -1,0 +1,95 @@
+//! The one error type: what in the world outside the program was wrong, and what was expected.
+//!
+//! A bug in a shape is a panic that names the operation; only files, text and flags give an [`Error`].
+
+use std::path::{Path, PathBuf};
+
+/// What went wrong outside the program.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A flag or an argument cannot be used. The sentence names it and says what was expected.
+    #[error("{0}")]
+    Usage(String),
+    /// A field of a model's configuration has a value that no model can have.
+    #[error("config field `{field}`: expected {expected}, found {found}")]
+    Config {
+        /// Name of the field, as in `config.json`.
+        field: &'static str,
+        /// What would have been accepted.
+        expected: String,
+        /// What was there.
+        found: String,
+    },
+    /// A file or directory could not be read or written.
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb: `read`, `write`, `rename`.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file was read, and what it says cannot be right.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was expected and what was found.
+        reason: String,
+    },
+    /// A file holds a tensor that does not fit.
+    #[error("{}: tensor `{tensor}`: {reason}", path.display())]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// What was expected and what was found.
+        reason: String,
+    },
+    /// A number stopped being finite.
+    #[error("{0}")]
+    Diverged(String),
+}
+
+/// A result whose error is [`enum@Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An [`Error::Io`] for use with `map_err`.
+    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+
+    /// An [`Error::File`].
+    pub fn file(path: &Path, reason: impl Into<String>) -> Self {
+        Self::File {
+            path: path.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
+    /// An [`Error::Tensor`].
+    pub fn tensor(path: &Path, tensor: &str, reason: impl Into<String>) -> Self {
+        Self::Tensor {
+            path: path.to_owned(),
+            tensor: tensor.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
+    /// The process's exit code: 2 where the command line was wrong, 1 for everything else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            _ => 1,
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Forward: scores, softmax and weighted values, a few queries at a time.
+
+use super::keys::KeyValues;
+use super::{Heads, height, with_rows};
+use crate::kernels::gemm::View;
+use crate::kernels::gemm::panels::{WIDTH, pack_left};
+use crate::kernels::gemm::tile::{Rows, Sliver, tile};
+use crate::kernels::{cross_entropy::exponentials, par, reduce};
+use crate::simd::matrix::MatrixMut;
+use crate::simd::{self, Kernel, LANES, Simd};
+
+/// Fewer multiply-adds than this are done by one thread.
+const WORTH_SPLITTING: usize = 1 << 16;
+
+/// Consecutive rows of one sequence whose keys and values are cached.
+pub struct Span<'a> {
+    /// Position of the first row.
+    pub first: usize,
+    /// Number of rows.
+    pub len: usize,
+    /// One for each key head; they hold at least positions 0..first + len.
+    pub cache: &'a [KeyValues],
+}
+
+/// Whole sequences from position 0: qkv [rows, (H + 2 G) D] -> out [rows, H D], stats [rows, 2 H] (m and Z of each
+/// query head). `lengths` are the rows of each sequence.
+pub fn forward(heads: Heads, lengths: &[usize], qkv: &[f32], out: &mut [f32], stats: &mut [f32]) {
+    let rows = lengths.iter().sum();
+    let qkv = View::new(qkv, rows, heads.width());
+    let mut out = MatrixMut::new(out, rows, heads.query * heads.size);
+    let mut stats = MatrixMut::new(stats, rows, 2 * heads.query);
+    let mut tasks = Vec::new();
+    let mut from = 0;
+    for &len in lengths {
+        let (o, below) = out.split_rows(len);
+        let (s, stats_below) = stats.split_rows(len);
+        (out, stats) = (below, stats_below);
+        let rows = qkv.row_range(from, from + len);
+        let o = o.into_col_blocks(heads.group() * heads.size);
+        let s = s.into_col_blocks(2 * heads.group());
+        tasks.extend(o.into_iter().zip(s).enumerate().map(|(g, x)| (g, rows, x)));
+        from += len;
+    }
+    par::for_each(tasks, |(g, rows, (out, stats))| {
+        let mut kv = KeyValues::new(heads.size);
+        let column = |c| rows.columns(c, c + heads.size);
+        kv.extend(column(heads.key_column(g)), column(heads.value_column(g)));
+        group(heads, g, rows, &kv, 0, out, Some(stats));
+    });
+}
+
+/// Rows whose keys and values are already in a cache: qkv [rows, (H + 2 G) D] -> out [rows, H D].
+pub fn cached(heads: Heads, spans: &[Span<'_>], qkv: &[f32], out: &mut [f32]) {
+    let total = spans.iter().map(|s| s.len).sum();
+    let qkv = View::new(qkv, total, heads.width());
+    let mut out = MatrixMut::new(out, total, heads.query * heads.size);
+    let (mut tasks, mut from, mut work) = (Vec::new(), 0, 0);
+    for span in spans {
+        let (o, below) = out.split_rows(span.len);
+        out = below;
+        let rows = qkv.row_range(from, from + span.len);
+        from += span.len;
+        work += span.len * (span.first + span.len) * heads.query * heads.size;
+        let blocks = o.into_col_blocks(heads.group() * heads.size);
+        tasks.extend(
+            blocks
+                .into_iter()
+                .enumerate()
+                .map(|(g, o)| (span, g, rows, o)),
+        );
+    }
+    let attend = |(span, g, rows, out): (&Span<'_>, usize, _, _)| {
+        group(heads, g, rows, &span.cache[g], span.first, out, None);
+    };
+    if work < WORTH_SPLITTING {
+        tasks.into_iter().for_each(attend);
+    } else {
+        par::for_each(tasks, attend);
+    }
+}
+
+/// The query heads of key head `g`.
+fn group(
+    heads: Heads,
+    g: usize,
+    rows: View<'_>,
+    kv: &KeyValues,
+    first: usize,
+    out: MatrixMut<'_>,
+    stats: Option<MatrixMut<'_>>,
+) {
+    let mut stats = stats.map(|s| s.into_col_blocks(2).into_iter());
+    for (h, out) in out.into_col_blocks(heads.size).into_iter().enumerate() {
+        let column = (g * heads.group() + h) * heads.size;
+        simd::run(Attend {
+            q: rows.columns(column, column + heads.size),
+            kv,
+            first,
+            scale: heads.scale(),
+            out,
+            stats: stats.as_mut().and_then(Iterator::next),
+        });
+    }
+}
+
+/// One query head: q [rows, D] at positions `first`.. -> out [rows, D].
+struct Attend<'a> {
+    q: View<'a>,
+    kv: &'a KeyValues,
+    first: usize,
+    scale: f32,
+    out: MatrixMut<'a>,
+    stats: Option<MatrixMut<'a>>,
+}
+
+impl Kernel for Attend<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let rows = self.q.rows();
+        let block = height(rows.max(1), S::TILE_ROWS);
+        let stride = (self.first + rows).next_multiple_of(WIDTH);
+        let mut scores = vec![0.0; block * stride];
+        let mut packed = vec![0.0; block * self.q.cols()];
+        let mut top = 0;
+        while top < rows {
+            let m = height(rows - top, S::TILE_ROWS);
+            with_rows!(m, M => if M <= S::TILE_ROWS {
+                self.block::<S, M>(s, top, &mut packed, &mut scores[..M * stride]);
+            });
+            top += m;
+        }
+    }
+}
+
+impl Attend<'_> {
+    #[inline(always)]
+    fn block<S: Simd, const M: usize>(
+        &mut self,
+        s: S,
+        top: usize,
+        packed: &mut [f32],
+        scores: &mut [f32],
+    ) {
+        let stride = scores.len() / M;
+        let first = self.first + top;
+        let q = self.q.row_range(top, top + M);
+        products_with_keys::<S, M>(s, q, self.kv, first + M, packed, scores);
+        let mut totals = [0.0; M];
+        for (i, total) in totals.iter_mut().enumerate() {
+            let row = &mut scores[i * stride..][..first + i + 1];
+            let max;
+            (max, *total) = softmax_parts(s, row, self.scale);
+            if let Some(stats) = &mut self.stats {
+                stats.row_mut(top + i).copy_from_slice(&[max, *total]);
+            }
+        }
+        weighted_values::<S, M>(s, self.kv, scores, first, &mut self.out, top);
+        for (i, total) in totals.into_iter().enumerate() {
+            divide(s, self.out.row_mut(top + i), total);
+        }
+    }
+}
+
+/// x / total
+#[inline(always)]
+fn divide<S: Simd>(s: S, x: &mut [f32], total: f32) {
+    let total = s.splat(total);
+    let (chunks, tail) = x.as_chunks_mut::<LANES>();
+    for x in chunks {
+        s.store(s.div(s.load(x), total), x);
+    }
+    s.store_partial(s.div(s.load_partial(tail, 0.0), total), tail);
+}
+
+/// q [M, D] -> scores [M, stride]: the chain over D with every key below `keys`, and some that no one reads.
+#[inline(always)]
+pub(super) fn products_with_keys<S: Simd, const M: usize>(
+    s: S,
+    q: View<'_>,
+    kv: &KeyValues,
+    keys: usize,
+    packed: &mut [f32],
+    scores: &mut [f32],
+) {
+    let stride = scores.len() / M;
+    pack_left(s, q, M, &mut packed[..M * q.cols()]);
+    let left = Sliver::<M>::new(packed, q.cols());
+    let mut c = MatrixMut::new(scores, M, stride);
+    for panel in 0..keys.div_ceil(WIDTH) {
+        let at = (0, panel * WIDTH);
+        tile::<S, M>(s, left, kv.key_panel(panel), &mut c, at, true);
+    }
+}
+
+/// The products of one query with its own keys become e; returns m and Z.
+#[inline(always)]
+pub(super) fn softmax_parts<S: Simd>(s: S, row: &mut [f32], scale: f32) -> (f32, f32) {
+    let (chunks, tail) = row.as_chunks_mut::<LANES>();
+    for x in chunks {
+        s.store(s.mul(s.load(x), s.splat(scale)), x);
+    }
+    s.store_partial(s.mul(s.load_partial(tail, 0.0), s.splat(scale)), tail);
+    let max = reduce::maximum(s, row);
+    (max, exponentials(s, row, max))
+}
+
+/// Rows `top..top + M` of out become the chains over j ascending of weights[i][j] · value[j], j = 0..=first + i.
+#[inline(always)]
+pub(super) fn weighted_values<S: Simd, const M: usize>(
+    s: S,
+    kv: &KeyValues,
+    weights: &[f32],
+    first: usize,
+    out: &mut MatrixMut<'_>,
+    top: usize,
+) {
+    let stride = weights.len() / M;
+    let common = first + 1;
+    for q in 0..out.cols().div_ceil(WIDTH) {
+        let left = Rows::<M>::new(weights, stride, 0, 0, common);
+        let panel = kv.value_panel(q, 0, common);
+        tile::<S, M>(s, left, panel, out, (top, q * WIDTH), true);
+        // The later queries of the block have a few keys more, each its own number.
+        for i in 1..M {
+            let left = Rows::<1>::new(weights, stride, i, common, i);
+            let panel = kv.value_panel(q, common, common + i);
+            tile::<S, 1>(s, left, panel, out, (top + i, q * WIDTH), false);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Keys and values of one key head of one sequence, in the panels that products stream through.
+
+use crate::kernels::gemm::View;
+use crate::kernels::gemm::panels::{PanelRow, WIDTH};
+
+/// Keys and values at positions 0..len.
+///
+/// Keys are stored in panels of 32 positions, [D, 32] each, so that lanes run along positions; values in ⌈D / 32⌉
+/// panels [len, 32], so that lanes run along the head. Appending writes one column of the one and one row of the other;
+/// truncating changes a length.
+#[derive(Clone, Debug)]
+pub struct KeyValues {
+    keys: Vec<PanelRow>,
+    values: Vec<Vec<PanelRow>>,
+    size: usize,
+    len: usize,
+}
+
+impl KeyValues {
+    /// Nothing yet, for heads of `size` elements.
+    pub fn new(size: usize) -> Self {
+        Self {
+            keys: Vec::new(),
+            values: vec![Vec::new(); size.div_ceil(WIDTH)],
+            size,
+            len: 0,
+        }
+    }
+
+    /// Number of positions.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no position.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends k, v [n, D].
+    pub fn extend(&mut self, k: View<'_>, v: View<'_>) {
+        debug_assert!(k.cols() == self.size && v.cols() == self.size && k.rows() == v.rows());
+        for i in 0..k.rows() {
+            let lane = self.len % WIDTH;
+            if lane == 0 {
+                let more = self.keys.len() + self.size;
+                self.keys.resize(more, PanelRow([0.0; WIDTH]));
+            }
+            let panel = self.keys.len() - self.size;
+            for (row, x) in self.keys[panel..].iter_mut().zip(k.row(i)) {
+                row.0[lane] = *x;
+            }
+            for (panel, x) in self.values.iter_mut().zip(v.row(i).chunks(WIDTH)) {
+                let mut row = [0.0; WIDTH];
+                row[..x.len()].copy_from_slice(x);
+                panel.push(PanelRow(row));
+            }
+            self.len += 1;
+        }
+    }
+
+    /// Forgets positions `len..`.
+    ///
+    /// # Panics
+    /// Where there are fewer.
+    #[track_caller]
+    pub fn truncate(&mut self, len: usize) {
+        assert!(len <= self.len, "truncate {} positions to {len}", self.len);
+        self.len = len;
+        self.keys.truncate(len.div_ceil(WIDTH) * self.size);
+        self.values.iter_mut().for_each(|panel| panel.truncate(len));
+    }
+
+    /// Panel of keys 32 `q`.. [D, 32].
+    #[inline(always)]
+    pub(super) fn key_panel(&self, q: usize) -> &[PanelRow] {
+        &self.keys[q * self.size..(q + 1) * self.size]
+    }
+
+    /// Elements 32 `q`.. of the values at positions `from..to`, [to − from, 32].
+    #[inline(always)]
+    pub(super) fn value_panel(&self, q: usize, from: usize, to: usize) -> &[PanelRow] {
+        &self.values[q][from..to]
+    }
+}

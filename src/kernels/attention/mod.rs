@@ -1,0 +1,101 @@
+//! Causal grouped-query attention under rule R5, forward and backward, for training, prefill, verify and decode.
+//!
+//! ```text
+//! s[j] = (chain over D of q · k[j]) · scale           j = 0..=t, the query's own keys only
+//! m = max s;  e[j] = exp(s[j] − m);  Z = Σ e          rule R2, lane j mod 16
+//! o = (chain over j ascending of e[j] v[j]) / Z
+//! ```
+//!
+//! Queries are taken a few at a time, as many as a product tile has rows, and their scores live in a buffer of that
+//! many rows: no T × T matrix is ever stored. Each query still has its own chains over exactly its own keys, so it
+//! does not matter which queries are taken together, where the keys end, or who else is in the batch.
+//!
+//! Rows of q, k and v lie in one matrix qkv [rows, (H + 2 G) D]: H query heads, then G key heads, then G value heads.
+//!
+//! Files: [`keys`] (keys and values in panels, which is also the cache), [`forward`](mod@forward),
+//! [`backward`](mod@backward).
+
+pub mod backward;
+pub mod forward;
+pub mod keys;
+
+pub use backward::backward;
+pub use forward::{Span, cached, forward};
+pub use keys::KeyValues;
+
+/// Heads of an attention layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// H, number of query heads.
+    pub query: usize,
+    /// G, number of key and value heads; divides H.
+    pub key_value: usize,
+    /// D, elements of a head.
+    pub size: usize,
+}
+
+impl Heads {
+    /// Query heads that share one key head.
+    pub fn group(&self) -> usize {
+        self.query / self.key_value
+    }
+
+    /// Columns of qkv.
+    pub fn width(&self) -> usize {
+        (self.query + 2 * self.key_value) * self.size
+    }
+
+    /// 1 / √D, what scores are multiplied by.
+    pub fn scale(&self) -> f32 {
+        1.0 / (self.size as f32).sqrt()
+    }
+
+    /// First column of key head `g`.
+    fn key_column(&self, g: usize) -> usize {
+        (self.query + g) * self.size
+    }
+
+    /// First column of value head `g`.
+    fn value_column(&self, g: usize) -> usize {
+        (self.query + self.key_value + g) * self.size
+    }
+}
+
+/// Rows of the next tile when `rest` are left and a tile holds `most`: a power of two up to 8, so that few forms of the
+/// kernel exist and the row pointers stay in registers.
+const fn height(rest: usize, most: usize) -> usize {
+    let mut height = 8;
+    while height > rest || height > most {
+        height /= 2;
+    }
+    height
+}
+
+/// Calls `$go` with the number of rows as a constant.
+macro_rules! with_rows {
+    ($m:expr, $name:ident => $go:expr) => {
+        match $m {
+            1 => {
+                const $name: usize = 1;
+                $go
+            }
+            2 => {
+                const $name: usize = 2;
+                $go
+            }
+            4 => {
+                const $name: usize = 4;
+                $go
+            }
+            8 => {
+                const $name: usize = 8;
+                $go
+            }
+            m => unreachable!("{m} rows in a tile of attention"),
+        }
+    };
+}
+use with_rows;
+
+#[cfg(test)]
+mod tests;

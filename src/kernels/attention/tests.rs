@@ -1,0 +1,178 @@
+//! Rule R5 written out with scalars, against the kernels: same bits for every size, chunking and instruction set.
+
+use super::*;
+use crate::kernels::gemm::View;
+use crate::simd::{self, Isa, Kernel, LANES, Simd, math};
+
+struct Exp(f32);
+
+impl Kernel for Exp {
+    type Output = f32;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let mut lanes = [0.0; LANES];
+        s.store(math::exp(s, s.splat(self.0)), &mut lanes);
+        lanes[0]
+    }
+}
+
+/// Lanes i mod 16, then the fold of rule R2.
+fn by_lanes(terms: impl Iterator<Item = (f32, f32)>) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    for (i, (x, y)) in terms.enumerate() {
+        lanes[i % LANES] = x.mul_add(y, lanes[i % LANES]);
+    }
+    for w in [8, 4, 2, 1] {
+        for j in 0..w {
+            lanes[j] += lanes[j + w];
+        }
+    }
+    lanes[0]
+}
+
+fn chain(terms: impl Iterator<Item = (f32, f32)>) -> f32 {
+    terms.fold(0.0, |sum, (x, y)| x.mul_add(y, sum))
+}
+
+fn paint(n: usize, seed: usize) -> Vec<f32> {
+    (0..n)
+        .map(|i| (((i * 7 + seed * 31) % 127) as f32 - 63.0) / 41.0)
+        .collect()
+}
+
+struct Written {
+    out: Vec<f32>,
+    dqkv: Vec<f32>,
+}
+
+/// One sequence, forward and backward.
+fn written(heads: Heads, rows: usize, qkv: &[f32], dout: &[f32]) -> Written {
+    let (d, width, o_width) = (heads.size, heads.width(), heads.query * heads.size);
+    let scale = heads.scale();
+    let mut out = vec![0.0; rows * o_width];
+    let mut dqkv = vec![0.0; rows * width];
+    for h in 0..heads.query {
+        let g = h / heads.group();
+        let q = |t: usize| &qkv[t * width + h * d..][..d];
+        let k = |t: usize| &qkv[t * width + heads.key_column(g)..][..d];
+        let v = |t: usize| &qkv[t * width + heads.value_column(g)..][..d];
+        let pairs = |x: &[f32], y: &[f32]| x.iter().copied().zip(y.to_vec()).collect::<Vec<_>>();
+        for t in 0..rows {
+            let product = |j| chain(pairs(q(t), k(j)).into_iter());
+            let s: Vec<f32> = (0..=t).map(|j| product(j) * scale).collect();
+            let m = s.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let e: Vec<f32> = s.iter().map(|s| simd::run(Exp(s - m))).collect();
+            let z = by_lanes(e.iter().map(|e| (*e, 1.0)));
+            let dout = &dout[t * o_width + h * d..][..d];
+            for c in 0..d {
+                out[t * o_width + h * d + c] = chain((0..=t).map(|j| (e[j], v(j)[c]))) / z;
+            }
+            let p: Vec<f32> = e.iter().map(|e| e / z).collect();
+            let dp: Vec<f32> = (0..=t)
+                .map(|j| chain(pairs(dout, v(j)).into_iter()))
+                .collect();
+            let delta = by_lanes(p.iter().copied().zip(dp.clone()));
+            let ds: Vec<f32> = (0..=t).map(|j| (p[j] * (dp[j] - delta)) * scale).collect();
+            for c in 0..d {
+                dqkv[t * width + h * d + c] = chain((0..=t).map(|j| (ds[j], k(j)[c])));
+                for j in 0..=t {
+                    let dk = &mut dqkv[j * width + heads.key_column(g) + c];
+                    *dk = ds[j].mul_add(q(t)[c], *dk);
+                    let dv = &mut dqkv[j * width + heads.value_column(g) + c];
+                    *dv = p[j].mul_add(dout[c], *dv);
+                }
+            }
+        }
+    }
+    Written { out, dqkv }
+}
+
+#[track_caller]
+fn same(name: &str, got: &[f32], expected: &[f32]) {
+    let first = got
+        .iter()
+        .zip(expected)
+        .position(|(x, y)| x.to_bits() != y.to_bits());
+    assert_eq!(first, None, "{name}: first difference");
+}
+
+fn cases() -> Vec<(Heads, Vec<usize>)> {
+    let heads = |query, key_value, size| Heads {
+        query,
+        key_value,
+        size,
+    };
+    vec![
+        (heads(1, 1, 4), vec![1, 2, 3]),
+        (heads(4, 2, 16), vec![7, 8, 9, 33]),
+        (heads(6, 2, 20), vec![31, 40]),
+        (heads(2, 1, 48), vec![65, 17]),
+    ]
+}
+
+#[test]
+fn forward_and_backward_are_the_written_rule() {
+    for isa in Isa::all() {
+        for (heads, lengths) in cases() {
+            let rows: usize = lengths.iter().sum();
+            let qkv = paint(rows * heads.width(), 1);
+            let dout = paint(rows * heads.query * heads.size, 2);
+            let mut out = vec![f32::NAN; dout.len()];
+            let mut stats = vec![f32::NAN; rows * 2 * heads.query];
+            let mut dqkv = vec![f32::NAN; qkv.len()];
+            isa.scope(|| {
+                forward(heads, &lengths, &qkv, &mut out, &mut stats);
+                backward(heads, &lengths, (&qkv, &stats), &dout, &mut dqkv);
+            });
+            let mut from = 0;
+            for len in lengths {
+                let part = |width| from * width..(from + len) * width;
+                let (o, w) = (part(heads.query * heads.size), part(heads.width()));
+                let expected = written(heads, len, &qkv[w.clone()], &dout[o.clone()]);
+                let name = format!("{} {heads:?} {len} rows", isa.name());
+                same(&format!("{name}, out"), &out[o], &expected.out);
+                same(&format!("{name}, dqkv"), &dqkv[w], &expected.dqkv);
+                from += len;
+            }
+        }
+    }
+}
+
+#[test]
+fn cached_rows_in_any_chunks_are_the_whole_sequence() {
+    for (heads, lengths) in cases() {
+        let rows = lengths[lengths.len() - 1];
+        let qkv = paint(rows * heads.width(), 5);
+        let width = heads.query * heads.size;
+        let (mut whole, mut stats) = (vec![0.0; rows * width], vec![0.0; rows * 2 * heads.query]);
+        forward(heads, &[rows], &qkv, &mut whole, &mut stats);
+        for chunk in [1, 2, 5, 8, 13, rows] {
+            let mut cache = vec![KeyValues::new(heads.size); heads.key_value];
+            let mut first = 0;
+            while first < rows {
+                let len = chunk.min(rows - first);
+                let part = &qkv[first * heads.width()..(first + len) * heads.width()];
+                let view = View::new(part, len, heads.width());
+                let columns = |c| view.columns(c, c + heads.size);
+                let fill = |cache: &mut [KeyValues]| {
+                    for (g, kv) in cache.iter_mut().enumerate() {
+                        kv.extend(columns(heads.key_column(g)), columns(heads.value_column(g)));
+                    }
+                };
+                // Written, forgotten and written again: rollback must not show.
+                fill(&mut cache);
+                cache.iter_mut().for_each(|kv| kv.truncate(first));
+                fill(&mut cache);
+                let mut out = vec![f32::NAN; len * width];
+                let span = Span {
+                    first,
+                    len,
+                    cache: &cache,
+                };
+                cached(heads, &[span], part, &mut out);
+                same("cached", &out, &whole[first * width..(first + len) * width]);
+                first += len;
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The loops around the tile.
+
+use super::View;
+use super::panels::{Panels, WIDTH, pack_left};
+use super::tile::{self, Sliver};
+use crate::kernels::par;
+use crate::simd::matrix::MatrixMut;
+use crate::simd::{self, Kernel, Simd};
+use std::cell::Cell;
+
+/// Where the chains start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At +0: c is overwritten.
+    Zero,
+    /// At the elements of c: its chains go on.
+    Continue,
+}
+
+/// The right operand.
+#[derive(Clone, Copy, Debug)]
+pub enum Right<'a> {
+    /// A matrix, packed for this one product.
+    Matrix(View<'a>),
+    /// A matrix packed before.
+    Packed(&'a Panels),
+}
+
+/// Rows of the left operand packed at a time, in tiles: a block of them stays in the second-level cache.
+const TILES_A_BLOCK: usize = 16;
+/// Length of a block of k: a panel's block stays in the first-level cache while a block of rows passes.
+const BLOCK_K: usize = 192;
+/// With so few rows threads split columns: the time goes into reading the panels, and each is read once.
+const FEW_ROWS: usize = 48;
+/// Products of fewer multiply-adds are done by one thread; waking another costs more.
+const WORTH_SPLITTING: usize = 1 << 17;
+
+thread_local! {
+    static SPARE: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// a [M, K], b [K, N] -> c [M, N] = a · b, or c + a · b, by rule R1.
+///
+/// # Panics
+/// Where the shapes do not fit.
+#[track_caller]
+pub fn product(a: View<'_>, b: Right<'_>, c: MatrixMut<'_>, start: Start) {
+    let (k, n) = match b {
+        Right::Matrix(b) => (b.rows(), b.cols()),
+        Right::Packed(b) => (b.k(), b.n()),
+    };
+    assert!(
+        a.cols() == k && a.rows() == c.rows() && n == c.cols(),
+        "product: [{}, {}] x [{k}, {n}] -> [{}, {}]",
+        a.rows(),
+        a.cols(),
+        c.rows(),
+        c.cols()
+    );
+    match b {
+        Right::Packed(panels) => split(a, panels, c, start),
+        Right::Matrix(b) => Panels::with_packed(b, |panels| split(a, panels, c, start)),
+    }
+}
+
+fn split(a: View<'_>, panels: &Panels, c: MatrixMut<'_>, start: Start) {
+    let (m, n) = (a.rows(), panels.n());
+    let threads = par::count();
+    let block = |first_row: usize, first_panel: usize, c: MatrixMut<'_>| {
+        let a = a.row_range(first_row, first_row + c.rows());
+        simd::run(Block {
+            a,
+            panels,
+            first_panel,
+            c,
+            start,
+        });
+    };
+    if m == 0 || n == 0 {
+    } else if threads == 1 || m * n * panels.k() < WORTH_SPLITTING {
+        block(0, 0, c);
+    } else if m <= FEW_ROWS {
+        let width = par::part(n, WIDTH, 1);
+        let tasks = c.into_col_blocks(width).into_iter().enumerate().collect();
+        par::for_each(tasks, |(i, c)| block(0, i * width / WIDTH, c));
+    } else {
+        // A multiple of every backend's tile height; small enough that the last part does not keep others waiting.
+        let height = par::part(m, 24, 4);
+        let tasks = c.into_row_blocks(height).into_iter().enumerate().collect();
+        par::for_each(tasks, |(i, c)| block(i * height, 0, c));
+    }
+}
+
+/// a [m, k], panels from `first_panel` on -> c [m, n]: what one thread does.
+struct Block<'a> {
+    a: View<'a>,
+    panels: &'a Panels,
+    first_panel: usize,
+    c: MatrixMut<'a>,
+    start: Start,
+}
+
+impl Kernel for Block<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let (m, k) = (self.a.rows(), self.panels.k());
+        let height = TILES_A_BLOCK * S::TILE_ROWS;
+        // Few rows: the left operand is small and c would be loaded again for nothing.
+        let depth = if m <= S::TILE_ROWS { k.max(1) } else { BLOCK_K };
+        let mut packed = SPARE.take();
+        packed.resize(height.min(m) * depth.min(k), 0.0);
+        if k == 0 && self.start == Start::Zero {
+            for i in 0..m {
+                self.c.row_mut(i).fill(0.0);
+            }
+        }
+        for first in (0..m).step_by(height) {
+            let last = m.min(first + height);
+            for from in (0..k).step_by(depth) {
+                let to = k.min(from + depth);
+                let a = self.a.row_range(first, last).columns(from, to);
+                pack_left(
+                    s,
+                    a,
+                    S::TILE_ROWS,
+                    &mut packed[..(last - first) * (to - from)],
+                );
+                self.sweep(s, &packed, (first, last), (from, to));
+            }
+        }
+        SPARE.set(packed);
+    }
+}
+
+impl Block<'_> {
+    /// All panels against one packed block of a.
+    #[inline(always)]
+    fn sweep<S: Simd>(
+        &mut self,
+        s: S,
+        packed: &[f32],
+        (first, last): (usize, usize),
+        (from, to): (usize, usize),
+    ) {
+        let count = self.c.cols().div_ceil(WIDTH);
+        let mut q = 0;
+        while q < count {
+            // One or two rows need the chains of two panels to keep the multipliers busy.
+            let together = if last - first <= 2 && q + 2 <= count {
+                2
+            } else {
+                1
+            };
+            let mut top = first;
+            while top < last {
+                let m = tile::height(last - top, S::TILE_ROWS);
+                let a = &packed[(top - first) * (to - from)..(top - first + m) * (to - from)];
+                macro_rules! heights {
+                    ($($height:literal)*) => {
+                        match m {
+                            $($height => self.columns::<S, $height>(s, a, top, q, together, (from, to)),)*
+                            _ => unreachable!("a tile of {m} rows"),
+                        }
+                    };
+                }
+                heights!(1 2 3 4 5 6 8 12);
+                top += m;
+            }
+            q += together;
+        }
+    }
+
+    /// The tiles of M rows from `top` over `together` panels from `q`.
+    #[inline(always)]
+    fn columns<S: Simd, const M: usize>(
+        &mut self,
+        s: S,
+        a: &[f32],
+        top: usize,
+        q: usize,
+        together: usize,
+        (from, to): (usize, usize),
+    ) {
+        if M > S::TILE_ROWS {
+            return;
+        }
+        let left = Sliver::<M>::new(a, to - from);
+        let fresh = from == 0 && self.start == Start::Zero;
+        let panels = self.panels;
+        let first = self.first_panel + q;
+        let panel = panels.panel(first, from, to);
+        let at = (top, q * WIDTH);
+        if M <= 2 && together == 2 {
+            let second = panels.panel(first + 1, from, to);
+            tile::tile_of_two(s, left, [panel, second], &mut self.c, at, fresh);
+        } else {
+            tile::tile(s, left, panel, &mut self.c, at, fresh);
+        }
+    }
+}

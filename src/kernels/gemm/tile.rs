@@ -1,0 +1,226 @@
+//! The register tile: M rows by one or two panels of c, kept in registers while k runs.
+
+use super::panels::{PanelRow, WIDTH};
+use crate::simd::matrix::MatrixMut;
+use crate::simd::{LANES, Simd};
+
+/// Rows of the next tile when `rest` are left and a tile holds `most`: few heights, so that few forms of the kernel are
+/// compiled, but every number of rows that a verify commonly has.
+pub const fn height(rest: usize, most: usize) -> usize {
+    const HEIGHTS: [usize; 8] = [12, 8, 6, 5, 4, 3, 2, 1];
+    let mut i = 0;
+    while HEIGHTS[i] > rest || HEIGHTS[i] > most {
+        i += 1;
+    }
+    HEIGHTS[i]
+}
+
+/// The left operand of a tile: M elements for each k.
+pub trait Left<const M: usize>: Copy {
+    /// The elements of rows 0..M at `p`.
+    fn at(&self, p: usize) -> [f32; M];
+}
+
+/// Packed: [k, M] without gaps.
+#[derive(Clone, Copy)]
+pub struct Sliver<'a, const M: usize>(&'a [[f32; M]]);
+
+impl<'a, const M: usize> Sliver<'a, M> {
+    /// packed [k · M]
+    #[inline(always)]
+    pub fn new(packed: &'a [f32], k: usize) -> Self {
+        Self(&packed.as_chunks().0[..k])
+    }
+}
+
+impl<const M: usize> Left<M> for Sliver<'_, M> {
+    #[inline(always)]
+    fn at(&self, p: usize) -> [f32; M] {
+        self.0[p]
+    }
+}
+
+/// M rows of a row-major matrix.
+#[derive(Clone, Copy)]
+pub struct Rows<'a, const M: usize>([&'a [f32]; M]);
+
+impl<'a, const M: usize> Rows<'a, M> {
+    /// Rows `top..top + M` of data [.., stride], of which columns `from..from + k` are the chain.
+    #[inline(always)]
+    pub fn new(data: &'a [f32], stride: usize, top: usize, from: usize, k: usize) -> Self {
+        Self(std::array::from_fn(|i| {
+            &data[(top + i) * stride + from..][..k]
+        }))
+    }
+}
+
+impl<const M: usize> Left<M> for Rows<'_, M> {
+    #[inline(always)]
+    fn at(&self, p: usize) -> [f32; M] {
+        let mut x = [0.0; M];
+        for i in 0..M {
+            x[i] = self.0[i][p];
+        }
+        x
+    }
+}
+
+/// M neighbouring columns of a row-major matrix: the transposed operand.
+#[derive(Clone, Copy)]
+pub struct Columns<'a> {
+    data: &'a [f32],
+    stride: usize,
+}
+
+impl<'a> Columns<'a> {
+    /// Columns `left..` of rows `from..` of data [.., stride].
+    #[inline(always)]
+    pub fn new(data: &'a [f32], stride: usize, from: usize, left: usize) -> Self {
+        Self {
+            data: &data[(from * stride + left).min(data.len())..],
+            stride,
+        }
+    }
+}
+
+impl<const M: usize> Left<M> for Columns<'_> {
+    #[inline(always)]
+    fn at(&self, p: usize) -> [f32; M] {
+        *self.data[p * self.stride..]
+            .first_chunk()
+            .expect("M columns of row p")
+    }
+}
+
+/// Runs the chains of rows `top..top + M` and columns `col..` of c over one panel [k, 32], from +0 where `fresh`.
+///
+/// Columns past the edge of c are computed and dropped.
+#[inline(always)]
+pub fn tile<S: Simd, const M: usize>(
+    s: S,
+    left: impl Left<M>,
+    panel: &[PanelRow],
+    c: &mut MatrixMut<'_>,
+    (top, col): (usize, usize),
+    fresh: bool,
+) {
+    if S::TILE_VECTORS == 2 {
+        let acc = load::<S, M, 1, 2>(s, c, top, col, fresh);
+        let acc = chain(s, left, [panel], 0, acc);
+        store(s, c, top, col, &acc);
+        return;
+    }
+    for half in 0..2 {
+        let col = col + half * LANES;
+        if col < c.cols() {
+            let acc = load::<S, M, 1, 1>(s, c, top, col, fresh);
+            let acc = chain(s, left, [panel], half, acc);
+            store(s, c, top, col, &acc);
+        }
+    }
+}
+
+/// [`tile`] over two panels at once: for one or two rows, whose chains would otherwise wait for each other.
+#[inline(always)]
+pub fn tile_of_two<S: Simd, const M: usize>(
+    s: S,
+    left: impl Left<M>,
+    panels: [&[PanelRow]; 2],
+    c: &mut MatrixMut<'_>,
+    (top, col): (usize, usize),
+    fresh: bool,
+) {
+    let acc = load::<S, M, 2, 2>(s, c, top, col, fresh);
+    let acc = chain(s, left, panels, 0, acc);
+    store(s, c, top, col, &acc);
+}
+
+/// Continues the chains of a tile: acc[i][q][v] = fma(left[p][i], b[q][p][v], ·) for p ascending.
+///
+/// b: P panels [k, 32], of which `N` vectors from `half` on are used. The loops over i, q and v are unrolled and `acc`
+/// lives in registers; the panels are cut to one length first, so that no bounds check of theirs remains in the loop.
+#[inline(always)]
+fn chain<S: Simd, const M: usize, const P: usize, const N: usize>(
+    s: S,
+    left: impl Left<M>,
+    b: [&[PanelRow]; P],
+    half: usize,
+    mut acc: [[[S::V; N]; P]; M],
+) -> [[[S::V; N]; P]; M] {
+    let k = b[0].len();
+    let mut b = b;
+    for panel in &mut b {
+        *panel = &panel[..k];
+    }
+    for p in 0..k {
+        let mut row = [[s.splat(0.0); N]; P];
+        for q in 0..P {
+            let vectors = b[q][p].0.as_chunks().0;
+            for v in 0..N {
+                row[q][v] = s.load(&vectors[half + v]);
+            }
+        }
+        let a = left.at(p);
+        for i in 0..M {
+            let x = s.splat(a[i]);
+            for q in 0..P {
+                for v in 0..N {
+                    acc[i][q][v] = s.fma(x, row[q][v], acc[i][q][v]);
+                }
+            }
+        }
+    }
+    acc
+}
+
+#[inline(always)]
+fn load<S: Simd, const M: usize, const P: usize, const N: usize>(
+    s: S,
+    c: &MatrixMut<'_>,
+    top: usize,
+    col: usize,
+    fresh: bool,
+) -> [[[S::V; N]; P]; M] {
+    let mut acc = [[[s.splat(0.0); N]; P]; M];
+    if fresh {
+        return acc;
+    }
+    for (i, panels) in acc.iter_mut().enumerate() {
+        let row = c.row(top + i);
+        for (q, vectors) in panels.iter_mut().enumerate() {
+            for (v, x) in vectors.iter_mut().enumerate() {
+                let at = (col + q * WIDTH + v * LANES).min(row.len());
+                let part = &row[at..row.len().min(at + LANES)];
+                *x = match part.first_chunk() {
+                    Some(whole) => s.load(whole),
+                    None => s.load_partial(part, 0.0),
+                };
+            }
+        }
+    }
+    acc
+}
+
+#[inline(always)]
+fn store<S: Simd, const M: usize, const P: usize, const N: usize>(
+    s: S,
+    c: &mut MatrixMut<'_>,
+    top: usize,
+    col: usize,
+    acc: &[[[S::V; N]; P]; M],
+) {
+    for (i, panels) in acc.iter().enumerate() {
+        let row = c.row_mut(top + i);
+        let end = row.len();
+        for (q, vectors) in panels.iter().enumerate() {
+            for (v, x) in vectors.iter().enumerate() {
+                let at = (col + q * WIDTH + v * LANES).min(end);
+                let part = &mut row[at..end.min(at + LANES)];
+                match part.first_chunk_mut() {
+                    Some(whole) => s.store(*x, whole),
+                    None => s.store_partial(*x, part),
+                }
+            }
+        }
+    }
+}

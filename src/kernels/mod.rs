@@ -1,0 +1,26 @@
+//! Floor 1: loops over slices, each with its order of operations fixed by a rule of the contract.
+//!
+//! | file | what | rule |
+//! |---|---|---|
+//! | [`gemm`] | matrix products in three forms | R1 |
+//! | [`attention`] | causal grouped-query attention, forward and backward, and its cache | R5 |
+//! | [`norm`] | RMS normalisation | R2, R3 |
+//! | [`cross_entropy`] | softmax cross entropy with its gradient | R2, R8 |
+//! | [`swiglu`] | SwiGLU and additions | - |
+//! | [`rope`] | rotary position embedding | R4 |
+//! | [`adamw`] | the optimiser's step | R9 |
+//! | [`reduce`] | sums along a row, over rows, over a tensor | R2, R3, R9 |
+//! | [`par`] | threads | - |
+//!
+//! This folder never knows shapes with names, parameters or gradients' bookkeeping: it sees slices and sizes. It holds
+//! the only user of rayon, and no `unsafe` code.
+
+pub mod adamw;
+pub mod attention;
+pub mod cross_entropy;
+pub mod gemm;
+pub mod norm;
+pub mod par;
+pub mod reduce;
+pub mod rope;
+pub mod swiglu;

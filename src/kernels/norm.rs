@@ -1,0 +1,198 @@
+//! RMS normalisation of segments of rows (Zhang and Sennrich 2019), forward and backward.
+//!
+//! ```text
+//! r = 1 / √(Σ x² / n + ε)          the sum by rule R2
+//! y = (x · r) · g
+//! backward, x̂ = x · r, dx̂ = dy · g:
+//! dx = r · (dx̂ − x̂ · (Σ dx̂ x̂ / n))   the sum by rule R2
+//! dg = Σ over segments of dy · x̂        by rule R3, chunks of rows
+//! ```
+
+use super::{par, reduce};
+use crate::simd::{self, Kernel, Simd};
+
+/// Which segments of a row are normalised: `count` neighbours of `width` elements from column `start`.
+#[derive(Clone, Copy, Debug)]
+pub struct Segments {
+    /// Elements of a row.
+    pub stride: usize,
+    /// First column of the first segment.
+    pub start: usize,
+    /// Segments in a row.
+    pub count: usize,
+    /// Elements of a segment, n above.
+    pub width: usize,
+}
+
+impl Segments {
+    /// The whole row as one segment.
+    pub fn row(width: usize) -> Self {
+        Self {
+            stride: width,
+            start: 0,
+            count: 1,
+            width,
+        }
+    }
+
+    /// Elements of `h`-th segment within a row.
+    #[inline(always)]
+    fn range(&self, h: usize) -> std::ops::Range<usize> {
+        let from = self.start + h * self.width;
+        from..from + self.width
+    }
+}
+
+/// x [rows, stride], gain [width] -> the segments of y [rows, stride], and r [rows · count].
+pub fn forward(at: Segments, eps: f32, x: &[f32], gain: &[f32], y: &mut [f32], r: &mut [f32]) {
+    let rows = par::part(x.len() / at.stride, 1, 1).max(8192 / at.stride + 1);
+    let tasks = x
+        .chunks(rows * at.stride)
+        .zip(y.chunks_mut(rows * at.stride))
+        .zip(r.chunks_mut(rows * at.count))
+        .collect();
+    par::for_each(tasks, |((x, y), r)| {
+        simd::run(Forward {
+            at,
+            eps,
+            x,
+            gain,
+            y,
+            r,
+        });
+    });
+}
+
+struct Forward<'a> {
+    at: Segments,
+    eps: f32,
+    x: &'a [f32],
+    gain: &'a [f32],
+    y: &'a mut [f32],
+    r: &'a mut [f32],
+}
+
+impl Kernel for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let at = self.at;
+        let rows = self.x.chunks(at.stride).zip(self.y.chunks_mut(at.stride));
+        for ((x, y), r) in rows.zip(self.r.chunks_mut(at.count)) {
+            for (h, r) in r.iter_mut().enumerate() {
+                let x = &x[at.range(h)];
+                let mean = reduce::dot(s, x, x) / at.width as f32;
+                *r = 1.0 / (mean + self.eps).sqrt();
+                scale(s, x, *r, self.gain, &mut y[at.range(h)]);
+            }
+        }
+    }
+}
+
+/// y = (x · r) · g
+#[inline(always)]
+fn scale<S: Simd>(s: S, x: &[f32], r: f32, gain: &[f32], y: &mut [f32]) {
+    let r = s.splat(r);
+    let ((x, x_tail), (gain, gain_tail)) = (x.as_chunks(), gain.as_chunks());
+    let (y, y_tail) = y.as_chunks_mut();
+    for ((x, g), y) in x.iter().zip(gain).zip(y) {
+        s.store(s.mul(s.mul(s.load(x), r), s.load(g)), y);
+    }
+    if !x_tail.is_empty() {
+        let (x, g) = (s.load_partial(x_tail, 0.0), s.load_partial(gain_tail, 0.0));
+        s.store_partial(s.mul(s.mul(x, r), g), y_tail);
+    }
+}
+
+/// x, dy [rows, stride], gain [width], r [rows · count] -> the segments of dx [rows, stride]; returns dgain [width].
+pub fn backward(
+    at: Segments,
+    (x, gain, r): (&[f32], &[f32], &[f32]),
+    dy: &[f32],
+    dx: &mut [f32],
+) -> Vec<f32> {
+    let rows = reduce::ROWS_A_CHUNK;
+    let chunks = x.len().div_ceil(rows * at.stride);
+    let mut partials = vec![0.0; chunks * at.width];
+    let tasks = x
+        .chunks(rows * at.stride)
+        .zip(r.chunks(rows * at.count))
+        .zip(dy.chunks(rows * at.stride))
+        .zip(dx.chunks_mut(rows * at.stride))
+        .zip(partials.chunks_mut(at.width))
+        .collect();
+    par::for_each(tasks, |((((x, r), dy), dx), partial)| {
+        simd::run(Backward {
+            at,
+            x,
+            gain,
+            r,
+            dy,
+            dx,
+            partial,
+        });
+    });
+    reduce::fold_tree(&mut partials, at.width);
+    partials.resize(at.width, 0.0);
+    partials
+}
+
+struct Backward<'a> {
+    at: Segments,
+    x: &'a [f32],
+    gain: &'a [f32],
+    r: &'a [f32],
+    dy: &'a [f32],
+    dx: &'a mut [f32],
+    /// [width], the chunk's share of the gain's gradient.
+    partial: &'a mut [f32],
+}
+
+impl Kernel for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let at = self.at;
+        let rows = self.x.chunks(at.stride).zip(self.dy.chunks(at.stride));
+        let rows = rows.zip(self.dx.chunks_mut(at.stride));
+        for (((x, dy), dx), r) in rows.zip(self.r.chunks(at.count)) {
+            for (h, r) in r.iter().enumerate() {
+                let (x, dy, dx) = (&x[at.range(h)], &dy[at.range(h)], &mut dx[at.range(h)]);
+                segment_backward(s, (x, self.gain, *r), dy, dx, self.partial);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn segment_backward<S: Simd>(
+    s: S,
+    (x, gain, r): (&[f32], &[f32], f32),
+    dy: &[f32],
+    dx: &mut [f32],
+    partial: &mut [f32],
+) {
+    let r = s.splat(r);
+    let n = x.len();
+    let mut acc = s.splat(0.0);
+    for from in (0..n).step_by(simd::LANES) {
+        let part = from..n.min(from + simd::LANES);
+        let x_hat = s.mul(s.load_partial(&x[part.clone()], 0.0), r);
+        let dy = s.load_partial(&dy[part.clone()], 0.0);
+        let dx_hat = s.mul(dy, s.load_partial(&gain[part.clone()], 0.0));
+        acc = s.fma(dx_hat, x_hat, acc);
+        let partial = &mut partial[part];
+        s.store_partial(s.fma(dy, x_hat, s.load_partial(partial, 0.0)), partial);
+    }
+    let mean = s.splat(s.sum(acc) / n as f32);
+    for from in (0..n).step_by(simd::LANES) {
+        let part = from..n.min(from + simd::LANES);
+        let x_hat = s.mul(s.load_partial(&x[part.clone()], 0.0), r);
+        let dy = s.load_partial(&dy[part.clone()], 0.0);
+        let dx_hat = s.mul(dy, s.load_partial(&gain[part.clone()], 0.0));
+        let d = s.mul(r, s.sub(dx_hat, s.mul(x_hat, mean)));
+        s.store_partial(d, &mut dx[part]);
+    }
+}

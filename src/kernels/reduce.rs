@@ -1,0 +1,171 @@
+//! Reductions with a fixed order: along a row by rule R2, over rows by rule R3, whole tensors by rule R9.
+
+use crate::simd::{self, Kernel, Simd};
+
+/// Rows of a chunk whose partial sum is one leaf of the tree of rule R3.
+pub const ROWS_A_CHUNK: usize = 32;
+/// Elements of a chunk in a squared norm (rule R9).
+pub const NORM_CHUNK: usize = 4096;
+
+/// Σ x[i] y[i] by rule R2: lane i mod 16 accumulates by fma, then the lanes fold.
+#[inline(always)]
+pub fn dot<S: Simd>(s: S, x: &[f32], y: &[f32]) -> f32 {
+    let ((x, x_tail), (y, y_tail)) = (x.as_chunks(), y.as_chunks());
+    let mut acc = s.splat(0.0);
+    for (x, y) in x.iter().zip(y) {
+        acc = s.fma(s.load(x), s.load(y), acc);
+    }
+    if !x_tail.is_empty() {
+        let (x, y) = (s.load_partial(x_tail, 0.0), s.load_partial(y_tail, 0.0));
+        acc = s.fma(x, y, acc);
+    }
+    s.sum(acc)
+}
+
+/// max x[i] by rule R2; −∞ for an empty row.
+#[inline(always)]
+pub fn maximum<S: Simd>(s: S, x: &[f32]) -> f32 {
+    let (chunks, tail) = x.as_chunks();
+    let mut acc = s.splat(f32::NEG_INFINITY);
+    for x in chunks {
+        acc = s.max(acc, s.load(x));
+    }
+    if !tail.is_empty() {
+        acc = s.max(acc, s.load_partial(tail, f32::NEG_INFINITY));
+    }
+    s.maximum(acc)
+}
+
+/// Folds partial sums in place, neighbours first: a tree whose shape depends on their number only (rule R3).
+///
+/// partials [n, width] -> the first row holds the total.
+pub fn fold_tree(partials: &mut [f32], width: usize) {
+    let n = if width == 0 {
+        0
+    } else {
+        partials.len() / width
+    };
+    let mut step = 1;
+    while step < n {
+        for i in (0..n - step).step_by(2 * step) {
+            let (left, right) = partials.split_at_mut((i + step) * width);
+            let left = &mut left[i * width..][..width];
+            for (x, y) in left.iter_mut().zip(&right[..width]) {
+                *x += y;
+            }
+        }
+        step *= 2;
+    }
+}
+
+/// Σ x[i] in `f64` by rule R3: chunks of [`ROWS_A_CHUNK`] ascending, then the tree.
+pub fn total(x: &[f32]) -> f64 {
+    let chunk = |x: &[f32]| x.iter().fold(0.0, |sum, x| sum + f64::from(*x));
+    let mut partials: Vec<f64> = x.chunks(ROWS_A_CHUNK).map(chunk).collect();
+    let mut step = 1;
+    while step < partials.len() {
+        for i in (0..partials.len() - step).step_by(2 * step) {
+            partials[i] += partials[i + step];
+        }
+        step *= 2;
+    }
+    partials.first().copied().unwrap_or(0.0)
+}
+
+/// Σ x[i]² by rule R9: chunks of [`NORM_CHUNK`] by rule R2, added in `f64` in order.
+pub fn squared_norm(x: &[f32]) -> f64 {
+    struct Chunk<'a>(&'a [f32]);
+    impl Kernel for Chunk<'_> {
+        type Output = f32;
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> f32 {
+            dot(s, self.0, self.0)
+        }
+    }
+    let chunk = |sum, x| sum + f64::from(simd::run(Chunk(x)));
+    x.chunks(NORM_CHUNK).fold(0.0, chunk)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::Isa;
+
+    struct Both<'a>(&'a [f32], &'a [f32]);
+
+    impl Kernel for Both<'_> {
+        type Output = (f32, f32);
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> (f32, f32) {
+            (dot(s, self.0, self.1), maximum(s, self.0))
+        }
+    }
+
+    /// Rule R2, written out.
+    fn by_lanes(x: &[f32], y: &[f32]) -> (f32, f32) {
+        let (mut sum, mut most) = ([0.0f32; 16], [f32::NEG_INFINITY; 16]);
+        for i in 0..x.len().next_multiple_of(16) {
+            let (a, b) = if i < x.len() {
+                (x[i], y[i])
+            } else {
+                (0.0, 0.0)
+            };
+            sum[i % 16] = a.mul_add(b, sum[i % 16]);
+            let a = if i < x.len() { a } else { f32::NEG_INFINITY };
+            most[i % 16] = if most[i % 16] > a { most[i % 16] } else { a };
+        }
+        for w in [8, 4, 2, 1] {
+            for j in 0..w {
+                sum[j] += sum[j + w];
+                most[j] = if most[j] > most[j + w] {
+                    most[j]
+                } else {
+                    most[j + w]
+                };
+            }
+        }
+        (sum[0], most[0])
+    }
+
+    #[test]
+    fn rows_reduce_by_lanes() {
+        let x: Vec<f32> = (0..100)
+            .map(|i| ((i * 37) % 101) as f32 * 0.3 - 12.0)
+            .collect();
+        let y: Vec<f32> = (0..100)
+            .map(|i| ((i * 53) % 97) as f32 * 0.7 - 30.0)
+            .collect();
+        for isa in Isa::all() {
+            for n in [0, 1, 2, 15, 16, 17, 31, 32, 33, 47, 48, 49, 100] {
+                let (x, y) = (&x[..n], &y[..n]);
+                let got = isa.scope(|| simd::run(Both(x, y)));
+                let expected = by_lanes(x, y);
+                assert_eq!(got.0.to_bits(), expected.0.to_bits(), "{} {n}", isa.name());
+                assert_eq!(got.1, expected.1, "{} {n}", isa.name());
+            }
+        }
+    }
+
+    #[test]
+    fn the_tree_adds_every_partial_once() {
+        for n in 0..70 {
+            let mut partials: Vec<f32> = (0..n * 3).map(|i| (1 << (i % 20)) as f32).collect();
+            let expected: Vec<f32> = (0..3)
+                .map(|c| partials.iter().skip(c).step_by(3).sum())
+                .collect();
+            fold_tree(&mut partials, 3);
+            assert_eq!(&partials[..3.min(n * 3)], &expected[..3.min(n * 3)], "{n}");
+            let ones = vec![1.0; n * 7];
+            assert_eq!(total(&ones), (n * 7) as f64);
+        }
+    }
+
+    #[test]
+    fn the_squared_norm_is_near_the_exact_one() {
+        let x: Vec<f32> = (0..10_000)
+            .map(|i| ((i * 31) % 1009) as f32 * 1e-3 - 0.5)
+            .collect();
+        let exact: f64 = x.iter().map(|x| f64::from(*x).powi(2)).sum();
+        assert!((squared_norm(&x) / exact - 1.0).abs() < 1e-5);
+    }
+}

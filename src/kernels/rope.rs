@@ -1,0 +1,121 @@
+//! Rotary position embedding (Su et al. 2021) over the whole head, in the half-split form of the public checkpoints.
+//!
+//! ```text
+//! angle(p, i) = p · θ^(−2i/D)                      i < D/2
+//! y[i]       = x[i] cos − x[i + D/2] sin          mul, then fma(−sin, ·)
+//! y[i + D/2] = x[i + D/2] cos + x[i] sin          mul, then fma(sin, ·)
+//! ```
+//!
+//! The table is computed in `f64` by our own functions and rounded once (rule R4). The gradient is the rotation by
+//! the opposite angle.
+
+use super::par;
+use crate::simd::{self, Kernel, LANES, Simd, scalar};
+
+/// cos and sin for every position, each [positions, D/2].
+#[derive(Clone, Debug)]
+pub struct Table {
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+    half: usize,
+}
+
+impl Table {
+    /// Angles for positions 0..`positions` (at most 2^20) and heads of `head_size` (even) elements.
+    pub fn new(positions: usize, head_size: usize, theta: f64) -> Self {
+        assert!(positions <= 1 << 20 && head_size.is_multiple_of(2));
+        let half = head_size / 2;
+        let frequencies: Vec<f64> = (0..half)
+            .map(|i| scalar::rope_frequency(theta, i, head_size))
+            .collect();
+        let (mut cos, mut sin) = (Vec::new(), Vec::new());
+        for p in 0..positions {
+            for frequency in &frequencies {
+                let (s, c) = scalar::sin_cos(p as f64 * frequency);
+                cos.push(c as f32);
+                sin.push(s as f32);
+            }
+        }
+        Self { cos, sin, half }
+    }
+
+    /// Number of positions.
+    pub fn positions(&self) -> usize {
+        self.cos.len() / self.half.max(1)
+    }
+
+    fn row(&self, position: usize) -> (&[f32], &[f32]) {
+        let at = position * self.half..(position + 1) * self.half;
+        (&self.cos[at.clone()], &self.sin[at])
+    }
+}
+
+/// Which way to turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// By the position's angle.
+    Forward,
+    /// By the opposite angle.
+    Backward,
+}
+
+/// Turns the first `heads` heads of each row of x [rows, stride] in place, by the angle of the row's position.
+pub fn rotate(
+    table: &Table,
+    heads: usize,
+    stride: usize,
+    positions: &[u32],
+    direction: Direction,
+    x: &mut [f32],
+) {
+    let rows = par::part(positions.len(), 1, 1).max(8192 / stride + 1);
+    let tasks = positions.chunks(rows).zip(x.chunks_mut(rows * stride));
+    par::for_each(tasks.collect(), |(positions, x)| {
+        simd::run(Rotate {
+            table,
+            heads,
+            stride,
+            positions,
+            direction,
+            x,
+        });
+    });
+}
+
+struct Rotate<'a> {
+    table: &'a Table,
+    heads: usize,
+    stride: usize,
+    positions: &'a [u32],
+    direction: Direction,
+    x: &'a mut [f32],
+}
+
+impl Kernel for Rotate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let half = self.table.half;
+        let sign = s.splat(match self.direction {
+            Direction::Forward => 1.0,
+            Direction::Backward => -1.0,
+        });
+        for (row, p) in self.x.chunks_mut(self.stride).zip(self.positions) {
+            let (cos, sin) = self.table.row(*p as usize);
+            for head in row[..self.heads * 2 * half].chunks_mut(2 * half) {
+                let (low, high) = head.split_at_mut(half);
+                for from in (0..half).step_by(LANES) {
+                    let part = from..half.min(from + LANES);
+                    let c = s.load_partial(&cos[part.clone()], 0.0);
+                    let n = s.mul(s.load_partial(&sin[part.clone()], 0.0), sign);
+                    let a = s.load_partial(&low[part.clone()], 0.0);
+                    let b = s.load_partial(&high[part.clone()], 0.0);
+                    let minus = s.mul(n, s.splat(-1.0));
+                    s.store_partial(s.fma(minus, b, s.mul(a, c)), &mut low[part.clone()]);
+                    s.store_partial(s.fma(n, a, s.mul(b, c)), &mut high[part]);
+                }
+            }
+        }
+    }
+}

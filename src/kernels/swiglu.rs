@@ -1,0 +1,110 @@
+//! SwiGLU (Shazeer 2020) and the residual addition: one pass over the rows, no sums.
+
+use super::par;
+use crate::simd::{self, Kernel, LANES, Simd, math};
+
+/// Elements that one task handles at least; fewer are not worth another thread.
+const WORTH: usize = 1 << 14;
+
+/// gu [rows, 2F] (gate, then up) -> y [rows, F] = silu(gate) · up, with silu(x) = x · sigmoid(x).
+pub fn forward(gu: &[f32], f: usize, y: &mut [f32]) {
+    let rows = par::part(y.len() / f.max(1), 1, 1).max(WORTH / f.max(1) + 1);
+    let tasks = gu
+        .chunks(rows * 2 * f)
+        .zip(y.chunks_mut(rows * f))
+        .collect();
+    par::for_each(tasks, |(gu, y)| simd::run(Forward { gu, f, y }));
+}
+
+struct Forward<'a> {
+    gu: &'a [f32],
+    f: usize,
+    y: &'a mut [f32],
+}
+
+impl Kernel for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let f = self.f;
+        for (gu, y) in self.gu.chunks(2 * f).zip(self.y.chunks_mut(f)) {
+            let (gate, up) = gu.split_at(f);
+            for from in (0..f).step_by(LANES) {
+                let part = from..f.min(from + LANES);
+                let g = s.load_partial(&gate[part.clone()], 0.0);
+                let u = s.load_partial(&up[part.clone()], 0.0);
+                let silu = s.mul(g, math::sigmoid(s, g));
+                s.store_partial(s.mul(silu, u), &mut y[part]);
+            }
+        }
+    }
+}
+
+/// gu [rows, 2F], dy [rows, F] -> dgu [rows, 2F].
+///
+/// With σ = sigmoid(g): dup = dy · (g · σ); dgate = (dy · up) · (σ · (1 + g · (1 − σ))).
+pub fn backward(gu: &[f32], f: usize, dy: &[f32], dgu: &mut [f32]) {
+    let rows = par::part(dy.len() / f.max(1), 1, 1).max(WORTH / f.max(1) + 1);
+    let tasks = gu
+        .chunks(rows * 2 * f)
+        .zip(dy.chunks(rows * f))
+        .zip(dgu.chunks_mut(rows * 2 * f))
+        .collect();
+    par::for_each(tasks, |((gu, dy), dgu)| {
+        simd::run(Backward { gu, f, dy, dgu })
+    });
+}
+
+struct Backward<'a> {
+    gu: &'a [f32],
+    f: usize,
+    dy: &'a [f32],
+    dgu: &'a mut [f32],
+}
+
+impl Kernel for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let f = self.f;
+        let rows = self.gu.chunks(2 * f).zip(self.dy.chunks(f));
+        for ((gu, dy), dgu) in rows.zip(self.dgu.chunks_mut(2 * f)) {
+            let ((gate, up), (dgate, dup)) = (gu.split_at(f), dgu.split_at_mut(f));
+            let one = s.splat(1.0);
+            for from in (0..f).step_by(LANES) {
+                let part = from..f.min(from + LANES);
+                let g = s.load_partial(&gate[part.clone()], 0.0);
+                let u = s.load_partial(&up[part.clone()], 0.0);
+                let d = s.load_partial(&dy[part.clone()], 0.0);
+                let sigmoid = math::sigmoid(s, g);
+                let slope = s.mul(sigmoid, s.fma(g, s.sub(one, sigmoid), one));
+                s.store_partial(s.mul(s.mul(d, u), slope), &mut dgate[part.clone()]);
+                s.store_partial(s.mul(d, s.mul(g, sigmoid)), &mut dup[part]);
+            }
+        }
+    }
+}
+
+/// y = a + b, element by element.
+pub fn add(a: &[f32], b: &[f32], y: &mut [f32]) {
+    let part = par::part(y.len(), LANES, 1).max(WORTH);
+    let tasks = a.chunks(part).zip(b.chunks(part)).zip(y.chunks_mut(part));
+    par::for_each(tasks.collect(), |((a, b), y)| {
+        for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+            *y = a + b;
+        }
+    });
+}
+
+/// x += d, element by element.
+pub fn accumulate(x: &mut [f32], d: &[f32]) {
+    let part = par::part(x.len(), LANES, 1).max(WORTH);
+    let tasks = x.chunks_mut(part).zip(d.chunks(part)).collect();
+    par::for_each(tasks, |(x, d): (&mut [f32], &[f32])| {
+        for (x, d) in x.iter_mut().zip(d) {
+            *x += d;
+        }
+    });
+}

@@ -1,0 +1,10 @@
+//! foretoken
+pub mod autograd;
+pub mod checkpoint;
+pub mod data;
+mod error;
+pub mod kernels;
+pub mod ops;
+pub mod simd;
+pub mod tensor;
+pub use error::{Error, Result};

@@ -1,0 +1,52 @@
+//! Residual addition.
+//!
+//! ```text
+//! a [rows, C], b [rows, C] -> y = a + b;   da = dy, db = dy
+//! ```
+
+use crate::autograd::{Op, Sink};
+use crate::kernels::swiglu;
+use crate::tensor::Tensor;
+use std::sync::Arc;
+
+/// a + b.
+#[derive(Clone, Copy, Debug)]
+pub struct Add;
+
+/// Nothing.
+pub struct Saved;
+
+impl Op<2> for Add {
+    type Saved = Saved;
+
+    fn forward(&self, [a, b]: [&Arc<Tensor>; 2]) -> (Tensor, Saved) {
+        let mut y = Tensor::stale(a.shape());
+        swiglu::add(a.data(), b.data(), y.data_mut());
+        (y, Saved)
+    }
+
+    fn backward(&self, Saved: Saved, dy: Tensor, sink: &mut Sink<'_, 2>) {
+        if sink.wants(0) {
+            sink.give(0, dy.clone());
+        }
+        sink.give(1, dy);
+    }
+}
+
+#[cfg(test)]
+mod laws {
+    use super::*;
+    use crate::autograd::laws::{check, paint, rows_alone, slice_rows};
+
+    #[test]
+    fn laws() {
+        let inputs = [paint(&[3, 17], 1), paint(&[3, 17], 2)];
+        let reference = |x: &[Vec<f64>]| x[0].iter().zip(&x[1]).map(|(a, b)| a + b).collect();
+        check(&Add, inputs, [true; 2], &reference);
+        let (a, b) = (paint(&[3, 17], 1), paint(&[3, 17], 2));
+        rows_alone(3, |r| {
+            Add.forward([&slice_rows(&a, r.clone()), &slice_rows(&b, r)])
+                .0
+        });
+    }
+}

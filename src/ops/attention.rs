@@ -1,0 +1,145 @@
+//! Causal grouped-query attention (Vaswani et al. 2017, section 3.2; Ainslie et al. 2023) over whole sequences.
+//!
+//! ```text
+//! qkv [rows, (H + 2 G) D] -> y [rows, H D]
+//! for query head h of the row at position t, key head g = h / (H / G):
+//! y = Σ_{j ≤ t} softmax_j(q · k_j / √D) v_j
+//! ```
+//!
+//! The order of every sum and the gradient stand in [`crate::kernels::attention`] (rule R5). With a cache the same
+//! kernels run in the executor that owns the cache.
+
+use crate::autograd::{Op, Sink};
+use crate::kernels::attention::{self, Heads};
+use crate::tensor::Tensor;
+use std::sync::Arc;
+
+/// Attention of each sequence's rows to that sequence.
+#[derive(Clone, Debug)]
+pub struct Attention {
+    /// The layout of qkv.
+    pub heads: Heads,
+    /// Rows of each sequence; they start at position 0.
+    pub lengths: Arc<[usize]>,
+}
+
+/// qkv, and the largest score and the sum of exponentials of each query [rows, 2 H].
+pub struct Saved {
+    qkv: Arc<Tensor>,
+    stats: Tensor,
+}
+
+impl Op<1> for Attention {
+    type Saved = Saved;
+
+    fn forward(&self, [qkv]: [&Arc<Tensor>; 1]) -> (Tensor, Saved) {
+        let heads = self.heads;
+        let mut y = Tensor::stale(&[qkv.rows(), heads.query * heads.size]);
+        let mut stats = Tensor::stale(&[qkv.rows(), 2 * heads.query]);
+        let (out, parts) = (y.data_mut(), stats.data_mut());
+        attention::forward(heads, &self.lengths, qkv.data(), out, parts);
+        let qkv = Arc::clone(qkv);
+        (y, Saved { qkv, stats })
+    }
+
+    fn backward(&self, saved: Saved, dy: Tensor, sink: &mut Sink<'_, 1>) {
+        let mut dqkv = Tensor::stale(saved.qkv.shape());
+        let inputs = (saved.qkv.data(), saved.stats.data());
+        attention::backward(
+            self.heads,
+            &self.lengths,
+            inputs,
+            dy.data(),
+            dqkv.data_mut(),
+        );
+        sink.give(0, dqkv);
+    }
+}
+
+#[cfg(test)]
+mod laws {
+    use super::*;
+    use crate::autograd::laws::{check, paint, rows_alone};
+
+    fn reference(heads: Heads, lengths: &[usize], qkv: &[f64]) -> Vec<f64> {
+        let (d, width) = (heads.size, heads.width());
+        let mut y = Vec::new();
+        let mut from = 0;
+        for len in lengths {
+            for t in 0..*len {
+                for h in 0..heads.query {
+                    let key = heads.query + h / heads.group();
+                    let part =
+                        |row: usize, head: usize| &qkv[(from + row) * width + head * d..][..d];
+                    let dot = |j| -> f64 {
+                        part(t, h)
+                            .iter()
+                            .zip(part(j, key))
+                            .map(|(q, k)| q * k)
+                            .sum()
+                    };
+                    let e: Vec<f64> = (0..=t)
+                        .map(|j| (dot(j) / (d as f64).sqrt()).exp())
+                        .collect();
+                    let total: f64 = e.iter().sum();
+                    let value = |j| part(j, key + heads.key_value);
+                    y.extend(
+                        (0..d).map(|c| (0..=t).map(|j| e[j] * value(j)[c]).sum::<f64>() / total),
+                    );
+                }
+            }
+            from += len;
+        }
+        y
+    }
+
+    #[test]
+    fn laws() {
+        let heads = Heads {
+            query: 4,
+            key_value: 2,
+            size: 6,
+        };
+        let lengths: Arc<[usize]> = [1, 9, 3].into();
+        let op = Attention {
+            heads,
+            lengths: lengths.clone(),
+        };
+        let qkv = paint(&[13, heads.width()], 1);
+        check(&op, [qkv], [true], &|x| reference(heads, &lengths, &x[0]));
+    }
+
+    #[test]
+    fn a_sequence_alone_and_a_row_without_its_future() {
+        let heads = Heads {
+            query: 2,
+            key_value: 1,
+            size: 16,
+        };
+        let attend = |rows: &Tensor, lengths: &[usize]| {
+            let op = Attention {
+                heads,
+                lengths: lengths.into(),
+            };
+            op.forward([&Arc::new(rows.clone())]).0
+        };
+        let qkv = paint(&[40, heads.width()], 3);
+        let part = |from: usize, to: usize| {
+            let width = heads.width();
+            Tensor::new(
+                &[to - from, width],
+                qkv.data()[from * width..to * width].to_vec(),
+            )
+        };
+        // The last row of every prefix is that row of the whole.
+        rows_alone(40, |r| {
+            if r.len() == 40 {
+                return attend(&qkv, &[40]);
+            }
+            let y = attend(&part(0, r.end), &[r.end]);
+            Tensor::new(&[1, y.cols()], y.row(r.start).to_vec())
+        });
+        let (both, alone) = (attend(&qkv, &[17, 23]), attend(&part(17, 40), &[23]));
+        assert_eq!(&both.data()[17 * 32..], alone.data());
+    }
+}

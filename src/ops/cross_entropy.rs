@@ -1,0 +1,126 @@
+//! The loss: softmax cross entropy, averaged over rows and weighted.
+//!
+//! ```text
+//! z [rows, V], targets [rows] -> [weight · L, L, hits]
+//! L    = mean over rows of ln Σ exp(z) − z[target]          in nats
+//! hits = share of the rows whose target has the largest logit
+//! dz   = (softmax(z) − [j = target]) · weight / rows         the factor is one number, rounded once (rule R8)
+//! ```
+//!
+//! Only the first element of the output is differentiable; the other two are reports. The gradient is made in the
+//! forward pass, where the exponentials are at hand. Row sums follow rule R2, the mean rule R3 in `f64`.
+
+use crate::autograd::{Op, Sink};
+use crate::kernels::{cross_entropy, reduce};
+use crate::tensor::Tensor;
+use std::sync::Arc;
+
+/// Loss of logits against target ids.
+#[derive(Clone, Debug)]
+pub struct CrossEntropy {
+    /// Each below V.
+    pub targets: Arc<[u32]>,
+    /// What this loss counts in the sum of losses.
+    pub weight: f64,
+}
+
+/// The gradient of the first element, finished but for dy.
+pub struct Saved {
+    dz: Tensor,
+}
+
+impl Op<1> for CrossEntropy {
+    type Saved = Saved;
+
+    fn forward(&self, [z]: [&Arc<Tensor>; 1]) -> (Tensor, Saved) {
+        let rows = self.targets.len();
+        let n = rows.max(1) as f64;
+        let (mut losses, mut hits) = (vec![0.0; rows], vec![0.0; rows]);
+        let mut dz = Tensor::clone(z);
+        let factor = (self.weight / n) as f32;
+        let data = dz.data_mut();
+        cross_entropy::forward_backward(data, &self.targets, factor, &mut losses, &mut hits);
+        let mean = reduce::total(&losses) / n;
+        let report = [self.weight * mean, mean, reduce::total(&hits) / n];
+        let y = Tensor::new(&[1, 3], report.map(|x| x as f32).to_vec());
+        (y, Saved { dz })
+    }
+
+    fn backward(&self, Saved { mut dz }: Saved, dy: Tensor, sink: &mut Sink<'_, 1>) {
+        let d = dy.data()[0];
+        // The usual 1 would change nothing.
+        if d != 1.0 {
+            dz.data_mut().iter_mut().for_each(|x| *x *= d);
+        }
+        sink.give(0, dz);
+    }
+}
+
+#[cfg(test)]
+mod laws {
+    use super::*;
+    use crate::autograd::laws::{check, paint, rows_alone, slice_rows};
+
+    #[test]
+    fn laws() {
+        for (targets, v) in [
+            (vec![0u32], 1),
+            (vec![2, 0, 4], 5),
+            (vec![16, 3, 3, 0, 32], 33),
+        ] {
+            let rows = targets.len() as f64;
+            let reference = |x: &[Vec<f64>]| {
+                let (mut loss, mut hits) = (0.0, 0.0);
+                for (z, t) in x[0].chunks(v).zip(&targets) {
+                    let total: f64 = z.iter().map(|z| z.exp()).sum();
+                    loss += total.ln() - z[*t as usize];
+                    let best = z.iter().fold(f64::MIN, |m, z| m.max(*z));
+                    hits += f64::from(z.iter().position(|z| *z == best) == Some(*t as usize));
+                }
+                vec![0.7 * loss / rows, loss / rows, hits / rows]
+            };
+            let op = CrossEntropy {
+                targets: targets.clone().into(),
+                weight: 0.7,
+            };
+            let z = paint(&[targets.len(), v], 5);
+            // Reports have no gradient: the projection in the law must not ask for one.
+            check(&First(op), [z], [true], &|x| reference(x)[..1].to_vec());
+            let z = Arc::new(paint(&[targets.len(), v], 5));
+            let op = CrossEntropy {
+                targets: targets.clone().into(),
+                weight: 0.7,
+            };
+            let exact: Vec<f64> = z.data().iter().map(|x| f64::from(*x)).collect();
+            for (got, expected) in op.forward([&z]).0.data().iter().zip(reference(&[exact])) {
+                assert!((f64::from(*got) - expected).abs() < 1e-5);
+            }
+            rows_alone(targets.len(), |r| {
+                let op = |targets: &[u32], rows: usize| CrossEntropy {
+                    targets: targets.into(),
+                    weight: rows as f64,
+                };
+                // With the number of rows as weight a row's gradient does not depend on how many there are.
+                op(&targets[r.clone()], r.len())
+                    .forward([&slice_rows(&z, r)])
+                    .1
+                    .dz
+            });
+        }
+    }
+
+    /// The differentiable part of the output.
+    #[derive(Clone)]
+    struct First(CrossEntropy);
+
+    impl Op<1> for First {
+        type Saved = Saved;
+        fn forward(&self, x: [&Arc<Tensor>; 1]) -> (Tensor, Saved) {
+            let (y, saved) = self.0.forward(x);
+            (Tensor::new(&[1, 1], y.data()[..1].to_vec()), saved)
+        }
+        fn backward(&self, saved: Saved, dy: Tensor, sink: &mut Sink<'_, 1>) {
+            self.0.backward(saved, dy, sink);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Rows of a table.
+//!
+//! ```text
+//! table [V, C], ids [rows] -> y [rows, C]:   y[r] = table[ids[r]]
+//! backward: dtable[ids[r]] += dy[r], r ascending          (rule R7)
+//! ```
+
+use crate::autograd::{Op, Sink};
+use crate::tensor::Tensor;
+use std::sync::Arc;
+
+/// Looks up one row of the table for each id.
+#[derive(Clone, Debug)]
+pub struct Embedding {
+    /// Each below V.
+    pub ids: Arc<[u32]>,
+}
+
+/// The table's shape.
+pub struct Saved {
+    shape: [usize; 2],
+}
+
+impl Op<1> for Embedding {
+    type Saved = Saved;
+
+    fn forward(&self, [table]: [&Arc<Tensor>; 1]) -> (Tensor, Saved) {
+        let shape = [table.rows(), table.cols()];
+        let mut y = Tensor::stale(&[self.ids.len(), shape[1]]);
+        for (y, id) in y.data_mut().chunks_mut(shape[1]).zip(&*self.ids) {
+            y.copy_from_slice(table.row(*id as usize));
+        }
+        (y, Saved { shape })
+    }
+
+    fn backward(&self, saved: Saved, dy: Tensor, sink: &mut Sink<'_, 1>) {
+        let cols = saved.shape[1];
+        sink.accumulate(0, &saved.shape, |dtable| {
+            let dtable = dtable.data_mut();
+            for (dy, id) in dy.data().chunks(cols).zip(&*self.ids) {
+                let row = &mut dtable[*id as usize * cols..][..cols];
+                for (sum, d) in row.iter_mut().zip(dy) {
+                    *sum += d;
+                }
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod laws {
+    use super::*;
+    use crate::autograd::laws::{check, paint, rows_alone};
+
+    fn ids(ids: &[u32]) -> Embedding {
+        Embedding { ids: ids.into() }
+    }
+
+    #[test]
+    fn laws() {
+        let rows = [3, 0, 3, 4, 1, 3];
+        let reference = |x: &[Vec<f64>]| {
+            let row = |id: &u32| x[0][*id as usize * 17..][..17].to_vec();
+            rows.iter().flat_map(row).collect()
+        };
+        check(&ids(&rows), [paint(&[5, 17], 1)], [true], &reference);
+        let table = Arc::new(paint(&[5, 17], 1));
+        rows_alone(rows.len(), |r| ids(&rows[r]).forward([&table]).0);
+    }
+}

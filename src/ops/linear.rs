@@ -1,0 +1,117 @@
+//! One product with one or several weight matrices, side by side.
+//!
+//! ```text
+//! x [rows, C], W_i [N_i, C] -> y [rows, Σ N_i]:   y = x · [W_0; W_1; ..]ᵀ        one chain over C each (rule R1)
+//! backward: dx = dy · [W_0; W_1; ..]             one chain over all N_i, in the order of the weights
+//!           dW_i += dy_iᵀ · x                    the accumulator's chain goes on over the rows (rule R7)
+//! ```
+//!
+//! Queries, keys and values are one such product, and so are gate and up: that fixes the chain of dx.
+
+use crate::autograd::{Op, Sink};
+use crate::kernels::gemm::{Right, Start, product};
+use crate::tensor::Tensor;
+use std::sync::Arc;
+
+/// x times N − 1 weight matrices; inputs are x and then the weights.
+#[derive(Clone, Copy, Debug)]
+pub struct Linear;
+
+/// x and the weights.
+pub struct Saved<const N: usize> {
+    inputs: [Arc<Tensor>; N],
+}
+
+impl<const N: usize> Op<N> for Linear {
+    type Saved = Saved<N>;
+
+    fn forward(&self, inputs: [&Arc<Tensor>; N]) -> (Tensor, Saved<N>) {
+        let (x, weights) = (inputs[0], &inputs[1..]);
+        let width = weights.iter().map(|w| w.rows()).sum();
+        let mut y = Tensor::stale(&[x.rows(), width]);
+        let mut rest = y.matrix_mut();
+        for w in weights {
+            let (part, right) = rest.split_cols(w.rows());
+            rest = right;
+            let w = match w.panels() {
+                Some(panels) => Right::Packed(panels),
+                None => Right::Matrix(w.matrix().t()),
+            };
+            product(x.matrix(), w, part, Start::Zero);
+        }
+        let inputs = inputs.map(Arc::clone);
+        (y, Saved { inputs })
+    }
+
+    fn backward(&self, saved: Saved<N>, dy: Tensor, sink: &mut Sink<'_, N>) {
+        let (x, weights) = (&saved.inputs[0], &saved.inputs[1..]);
+        let mut parts = Vec::with_capacity(N);
+        let mut from = 0;
+        for w in weights {
+            parts.push((w, dy.matrix().columns(from, from + w.rows())));
+            from += w.rows();
+        }
+        if sink.wants(0) {
+            let mut dx = Tensor::stale(x.shape());
+            let mut start = Start::Zero;
+            for (w, dy) in &parts {
+                product(*dy, Right::Matrix(w.matrix()), dx.matrix_mut(), start);
+                start = Start::Continue;
+            }
+            sink.give(0, dx);
+        }
+        for (i, (w, dy)) in parts.into_iter().enumerate() {
+            sink.accumulate(i + 1, w.shape(), |dw| {
+                let x = Right::Matrix(x.matrix());
+                product(dy.t(), x, dw.matrix_mut(), Start::Continue);
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod laws {
+    use super::*;
+    use crate::autograd::laws::{check, paint, rows_alone, slice_rows};
+
+    fn reference(x: &[Vec<f64>], c: usize) -> Vec<f64> {
+        let dot = |x: &[f64], w: &[f64]| x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
+        let mut y = Vec::new();
+        for x_row in x[0].chunks(c) {
+            for w in &x[1..] {
+                y.extend(w.chunks(c).map(|w| dot(x_row, w)));
+            }
+        }
+        y
+    }
+
+    #[test]
+    fn laws() {
+        for (rows, c, n) in [(1, 1, 1), (3, 16, 5), (14, 17, 33)] {
+            let (x, w) = (paint(&[rows, c], 1), paint(&[n, c], 2));
+            check(&Linear, [x, w], [true; 2], &|x| reference(x, c));
+        }
+        let inputs = [
+            paint(&[5, 6], 1),
+            paint(&[3, 6], 2),
+            paint(&[1, 6], 3),
+            paint(&[4, 6], 4),
+        ];
+        check(&Linear, inputs, [true; 4], &|x| reference(x, 6));
+    }
+
+    #[test]
+    fn a_row_alone_and_packed_weights() {
+        let (x, mut w) = (paint(&[30, 40], 1), paint(&[50, 40], 2));
+        let plain = Arc::new(w.clone());
+        w.pack();
+        let packed = Arc::new(w);
+        rows_alone(30, |r| Linear.forward([&slice_rows(&x, r), &plain]).0);
+        let x = Arc::new(x);
+        let (a, b) = (
+            Linear.forward([&x, &plain]).0,
+            Linear.forward([&x, &packed]).0,
+        );
+        assert_eq!(a.data(), b.data());
+    }
+}

@@ -1,0 +1,44 @@
+//! Floor 4: one differentiable operation per file.
+//!
+//! Every file has the same five sections: the maths with its source and shapes; the struct; what is saved; forward and
+//! backward; the laws that prove it ([`crate::autograd`] says which).
+//!
+//! | file | operation |
+//! |---|---|
+//! | [`embedding`] | rows of a table |
+//! | [`linear`] | one product with one or several weight matrices |
+//! | [`rms_norm`] | RMS normalisation of rows |
+//! | [`qk_norm`] | RMS normalisation of query and key heads |
+//! | [`rope`] | rotary position embedding |
+//! | [`attention`] | causal grouped-query attention |
+//! | [`swiglu`] | the gated activation |
+//! | [`add`] | residual addition |
+//! | [`concat`] | columns side by side |
+//! | [`select_rows`] | some of the rows |
+//! | [`cross_entropy`] | the loss |
+//!
+//! This folder never knows layers, models or where a value came from.
+
+pub mod add;
+pub mod attention;
+pub mod concat;
+pub mod cross_entropy;
+pub mod embedding;
+pub mod linear;
+pub mod qk_norm;
+pub mod rms_norm;
+pub mod rope;
+pub mod select_rows;
+pub mod swiglu;
+
+pub use add::Add;
+pub use attention::Attention;
+pub use concat::Concat;
+pub use cross_entropy::CrossEntropy;
+pub use embedding::Embedding;
+pub use linear::Linear;
+pub use qk_norm::QkNorm;
+pub use rms_norm::RmsNorm;
+pub use rope::Rope;
+pub use select_rows::SelectRows;
+pub use swiglu::SwiGlu;

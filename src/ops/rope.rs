@@ -1,0 +1,97 @@
+//! Rotary position embedding (Su et al. 2021) of query and key heads, half-split form.
+//!
+//! ```text
+//! qkv [rows, (H + 2 G) D] -> y of the same shape: the first H + G heads turned by the row's position, values as they are
+//! backward: turned the other way
+//! ```
+//!
+//! The rotation and its table stand in [`crate::kernels::rope`].
+
+use crate::autograd::{Op, Sink};
+use crate::kernels::attention::Heads;
+use crate::kernels::rope::{Direction, Table, rotate};
+use crate::tensor::Tensor;
+use std::sync::Arc;
+
+/// Turns heads by position.
+#[derive(Clone, Debug)]
+pub struct Rope {
+    /// cos and sin.
+    pub table: Arc<Table>,
+    /// The layout of qkv.
+    pub heads: Heads,
+    /// Position of each row.
+    pub positions: Arc<[u32]>,
+}
+
+/// Nothing: the gradient needs positions only.
+pub struct Saved;
+
+impl Rope {
+    fn turn(&self, direction: Direction, x: &mut Tensor) {
+        let heads = self.heads.query + self.heads.key_value;
+        let width = self.heads.width();
+        rotate(
+            &self.table,
+            heads,
+            width,
+            &self.positions,
+            direction,
+            x.data_mut(),
+        );
+    }
+}
+
+impl Op<1> for Rope {
+    type Saved = Saved;
+
+    fn forward(&self, [x]: [&Arc<Tensor>; 1]) -> (Tensor, Saved) {
+        let mut y = Tensor::clone(x);
+        self.turn(Direction::Forward, &mut y);
+        (y, Saved)
+    }
+
+    fn backward(&self, Saved: Saved, mut dy: Tensor, sink: &mut Sink<'_, 1>) {
+        self.turn(Direction::Backward, &mut dy);
+        sink.give(0, dy);
+    }
+}
+
+#[cfg(test)]
+mod laws {
+    use super::*;
+    use crate::autograd::laws::{check, paint, rows_alone, slice_rows};
+
+    #[test]
+    fn laws() {
+        let heads = Heads {
+            query: 2,
+            key_value: 1,
+            size: 6,
+        };
+        let positions = [0u32, 1, 2, 7, 300, 4095];
+        let op = |range: std::ops::Range<usize>| Rope {
+            table: Arc::new(Table::new(4096, 6, 10_000.0)),
+            heads,
+            positions: positions[range].into(),
+        };
+        let reference = |x: &[Vec<f64>]| {
+            let mut y = x[0].clone();
+            for (head, x) in x[0].chunks(6).enumerate() {
+                let (row, head_of_row) = (head / 4, head % 4);
+                for i in 0..3 {
+                    // The table's angles are rounded to f32 after cos and sin, so plain f64 is the exact value.
+                    let angle = f64::from(positions[row]) * 10_000f64.powf(-2.0 * i as f64 / 6.0);
+                    if head_of_row < 3 {
+                        y[head * 6 + i] = x[i] * angle.cos() - x[i + 3] * angle.sin();
+                        y[head * 6 + i + 3] = x[i + 3] * angle.cos() + x[i] * angle.sin();
+                    }
+                }
+            }
+            y
+        };
+        check(&op(0..6), [paint(&[6, 24], 1)], [true], &reference);
+        let x = paint(&[6, 24], 2);
+        rows_alone(6, |r| op(r.clone()).forward([&slice_rows(&x, r)]).0);
+    }
+}

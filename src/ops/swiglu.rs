@@ -1,0 +1,62 @@
+//! The gated activation SwiGLU (Shazeer 2020, equation 6).
+//!
+//! ```text
+//! gu [rows, 2 F] (gate, then up) -> y [rows, F]:   y = gate · sigmoid(gate) · up
+//! ```
+//!
+//! The sequence of operations and the gradient stand in [`crate::kernels::swiglu`].
+
+use crate::autograd::{Op, Sink};
+use crate::kernels::swiglu;
+use crate::tensor::Tensor;
+use std::sync::Arc;
+
+/// Gate and up to one activation.
+#[derive(Clone, Copy, Debug)]
+pub struct SwiGlu;
+
+/// The input.
+pub struct Saved {
+    gu: Arc<Tensor>,
+}
+
+impl Op<1> for SwiGlu {
+    type Saved = Saved;
+
+    fn forward(&self, [gu]: [&Arc<Tensor>; 1]) -> (Tensor, Saved) {
+        let f = gu.cols() / 2;
+        let mut y = Tensor::stale(&[gu.rows(), f]);
+        swiglu::forward(gu.data(), f, y.data_mut());
+        let gu = Arc::clone(gu);
+        (y, Saved { gu })
+    }
+
+    fn backward(&self, Saved { gu }: Saved, dy: Tensor, sink: &mut Sink<'_, 1>) {
+        let mut dgu = Tensor::stale(gu.shape());
+        swiglu::backward(gu.data(), gu.cols() / 2, dy.data(), dgu.data_mut());
+        sink.give(0, dgu);
+    }
+}
+
+#[cfg(test)]
+mod laws {
+    use super::*;
+    use crate::autograd::laws::{check, paint, rows_alone, slice_rows};
+
+    #[test]
+    fn laws() {
+        for (rows, f) in [(1, 1), (5, 16), (4, 33)] {
+            let reference = |x: &[Vec<f64>]| {
+                let row = |row: &[f64]| {
+                    let (gate, up) = row.split_at(f);
+                    let one = |(g, u): (&f64, &f64)| g / (1.0 + (-g).exp()) * u;
+                    gate.iter().zip(up).map(one).collect::<Vec<_>>()
+                };
+                x[0].chunks(2 * f).flat_map(row).collect()
+            };
+            check(&SwiGlu, [paint(&[rows, 2 * f], 1)], [true], &reference);
+            let x = paint(&[rows, 2 * f], 2);
+            rows_alone(rows, |r| SwiGlu.forward([&slice_rows(&x, r)]).0);
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! AVX2 and FMA: a vector is two registers of eight lanes.
+
+use super::{LANES, Simd};
+use core::arch::x86_64::*;
+
+/// Proof that the CPU has AVX2 and FMA.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2(());
+
+impl Avx2 {
+    /// The token, where CPUID reports the instructions.
+    pub fn detect() -> Option<Self> {
+        let found = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        found.then_some(Self(()))
+    }
+
+    /// Enters `f` in a function compiled for AVX2 and FMA.
+    #[inline]
+    pub fn enter<K: super::Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma")]
+        fn trampoline<K: super::Kernel>(s: Avx2, kernel: K) -> K::Output {
+            kernel.run(s)
+        }
+        // SAFETY: `self` exists only where CPUID reports the two features the trampoline enables.
+        unsafe { trampoline(self, kernel) }
+    }
+}
+
+/// Evaluates intrinsics that need nothing but the CPU features.
+macro_rules! with_feature {
+    ($e:expr) => {
+        // SAFETY: the intrinsics need AVX2 and FMA only; `self` exists only where CPUID reports them.
+        unsafe { $e }
+    };
+}
+
+/// One binary intrinsic on both halves.
+macro_rules! both {
+    ($f:ident, $a:expr, $b:expr) => {
+        with_feature!([$f($a[0], $b[0]), $f($a[1], $b[1])])
+    };
+}
+
+/// One binary integer intrinsic on both halves, seen as bits.
+macro_rules! both_bits {
+    ($f:ident, $a:expr, $b:expr) => {
+        with_feature!([
+            _mm256_castsi256_ps($f(_mm256_castps_si256($a[0]), _mm256_castps_si256($b[0]))),
+            _mm256_castsi256_ps($f(_mm256_castps_si256($a[1]), _mm256_castps_si256($b[1]))),
+        ])
+    };
+}
+
+type V = [__m256; 2];
+
+impl Simd for Avx2 {
+    type V = V;
+    type M = V;
+
+    // 6 · 2 accumulators, 2 registers of the panel, 1 broadcast: 15 of 16 registers.
+    const TILE_ROWS: usize = 6;
+    const TILE_VECTORS: usize = 1;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> V {
+        with_feature!([_mm256_set1_ps(x); 2])
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> V {
+        // SAFETY: AVX2 by the token; the reference is valid for sixteen reads.
+        unsafe {
+            [
+                _mm256_loadu_ps(x.as_ptr()),
+                _mm256_loadu_ps(x.as_ptr().add(8)),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn load_partial(self, x: &[f32], fill: f32) -> V {
+        if let Ok(whole) = x.try_into() {
+            return self.load(whole);
+        }
+        let mut whole = [fill; LANES];
+        whole[..x.len()].copy_from_slice(x);
+        self.load(&whole)
+    }
+    #[inline(always)]
+    fn store(self, v: V, to: &mut [f32; LANES]) {
+        // SAFETY: AVX2 by the token; the reference is valid for sixteen writes.
+        unsafe {
+            _mm256_storeu_ps(to.as_mut_ptr(), v[0]);
+            _mm256_storeu_ps(to.as_mut_ptr().add(8), v[1]);
+        }
+    }
+    #[inline(always)]
+    fn store_partial(self, v: V, to: &mut [f32]) {
+        if let Ok(whole) = to.try_into() {
+            return self.store(v, whole);
+        }
+        let mut whole = [0.0; LANES];
+        self.store(v, &mut whole);
+        to.copy_from_slice(&whole[..to.len()]);
+    }
+    #[inline(always)]
+    fn add(self, a: V, b: V) -> V {
+        both!(_mm256_add_ps, a, b)
+    }
+    #[inline(always)]
+    fn sub(self, a: V, b: V) -> V {
+        both!(_mm256_sub_ps, a, b)
+    }
+    #[inline(always)]
+    fn mul(self, a: V, b: V) -> V {
+        both!(_mm256_mul_ps, a, b)
+    }
+    #[inline(always)]
+    fn div(self, a: V, b: V) -> V {
+        both!(_mm256_div_ps, a, b)
+    }
+    #[inline(always)]
+    fn fma(self, a: V, b: V, c: V) -> V {
+        with_feature!([
+            _mm256_fmadd_ps(a[0], b[0], c[0]),
+            _mm256_fmadd_ps(a[1], b[1], c[1]),
+        ])
+    }
+    #[inline(always)]
+    fn sqrt(self, a: V) -> V {
+        with_feature!([_mm256_sqrt_ps(a[0]), _mm256_sqrt_ps(a[1])])
+    }
+    #[inline(always)]
+    fn max(self, a: V, b: V) -> V {
+        // VMAXPS returns its second operand for NaN and for two zeros, which is the definition.
+        both!(_mm256_max_ps, a, b)
+    }
+    #[inline(always)]
+    fn less(self, a: V, b: V) -> V {
+        with_feature!([
+            _mm256_cmp_ps::<_CMP_LT_OQ>(a[0], b[0]),
+            _mm256_cmp_ps::<_CMP_LT_OQ>(a[1], b[1]),
+        ])
+    }
+    #[inline(always)]
+    fn select(self, m: V, a: V, b: V) -> V {
+        with_feature!([
+            _mm256_blendv_ps(b[0], a[0], m[0]),
+            _mm256_blendv_ps(b[1], a[1], m[1]),
+        ])
+    }
+    #[inline(always)]
+    fn bit_and(self, a: V, b: V) -> V {
+        both_bits!(_mm256_and_si256, a, b)
+    }
+    #[inline(always)]
+    fn bit_or(self, a: V, b: V) -> V {
+        both_bits!(_mm256_or_si256, a, b)
+    }
+    #[inline(always)]
+    fn bit_add(self, a: V, b: V) -> V {
+        both_bits!(_mm256_add_epi32, a, b)
+    }
+    #[inline(always)]
+    fn bits_to_exponent(self, a: V) -> V {
+        with_feature!([
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(a[0]))),
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(a[1]))),
+        ])
+    }
+    #[inline(always)]
+    fn exponent_to_bits(self, a: V) -> V {
+        with_feature!([
+            _mm256_castsi256_ps(_mm256_srli_epi32::<23>(_mm256_castps_si256(a[0]))),
+            _mm256_castsi256_ps(_mm256_srli_epi32::<23>(_mm256_castps_si256(a[1]))),
+        ])
+    }
+    #[inline(always)]
+    fn sum(self, v: V) -> f32 {
+        with_feature!({
+            let w8 = _mm256_add_ps(v[0], v[1]);
+            let w4 = _mm_add_ps(_mm256_castps256_ps128(w8), _mm256_extractf128_ps::<1>(w8));
+            let w2 = _mm_add_ps(w4, _mm_movehl_ps(w4, w4));
+            _mm_cvtss_f32(_mm_add_ss(w2, _mm_shuffle_ps::<1>(w2, w2)))
+        })
+    }
+    #[inline(always)]
+    fn maximum(self, v: V) -> f32 {
+        with_feature!({
+            let w8 = _mm256_max_ps(v[0], v[1]);
+            let w4 = _mm_max_ps(_mm256_castps256_ps128(w8), _mm256_extractf128_ps::<1>(w8));
+            let w2 = _mm_max_ps(w4, _mm_movehl_ps(w4, w4));
+            _mm_cvtss_f32(_mm_max_ss(w2, _mm_shuffle_ps::<1>(w2, w2)))
+        })
+    }
+    #[inline(always)]
+    fn transpose(self, v: [V; LANES]) -> [V; LANES] {
+        let mut out = v;
+        for row in 0..2 {
+            for col in 0..2 {
+                let block = std::array::from_fn(|i| v[8 * row + i][col]);
+                let turned = with_feature!(transpose_8x8(block));
+                for i in 0..8 {
+                    out[8 * col + i][row] = turned[i];
+                }
+            }
+        }
+        out
+    }
+}
+
+/// Lane j of register i becomes lane i of register j.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn transpose_8x8(v: [__m256; 8]) -> [__m256; 8] {
+    let mut a = v;
+    for i in 0..4 {
+        a[2 * i] = _mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]);
+        a[2 * i + 1] = _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]);
+    }
+    let mut b = a;
+    for i in 0..2 {
+        b[4 * i] = _mm256_shuffle_ps::<0x44>(a[4 * i], a[4 * i + 2]);
+        b[4 * i + 1] = _mm256_shuffle_ps::<0xee>(a[4 * i], a[4 * i + 2]);
+        b[4 * i + 2] = _mm256_shuffle_ps::<0x44>(a[4 * i + 1], a[4 * i + 3]);
+        b[4 * i + 3] = _mm256_shuffle_ps::<0xee>(a[4 * i + 1], a[4 * i + 3]);
+    }
+    let mut out = v;
+    for c in 0..4 {
+        out[c] = _mm256_permute2f128_ps::<0x20>(b[c], b[4 + c]);
+        out[4 + c] = _mm256_permute2f128_ps::<0x31>(b[c], b[4 + c]);
+    }
+    out
+}

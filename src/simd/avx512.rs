@@ -1,0 +1,200 @@
+//! AVX-512F: a vector is one register, a mask is one mask register.
+
+use super::{LANES, Simd};
+use core::arch::x86_64::*;
+
+/// Proof that the CPU has AVX-512F (and the AVX2 and FMA that come with it).
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512(());
+
+impl Avx512 {
+    /// The token, where CPUID reports the instructions.
+    pub fn detect() -> Option<Self> {
+        let found = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma");
+        found.then_some(Self(()))
+    }
+
+    /// Enters `f` in a function compiled for AVX-512F.
+    #[inline]
+    pub fn enter<K: super::Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx512f,avx2,fma")]
+        fn trampoline<K: super::Kernel>(s: Avx512, kernel: K) -> K::Output {
+            kernel.run(s)
+        }
+        // SAFETY: `self` exists only where CPUID reports the three features the trampoline enables.
+        unsafe { trampoline(self, kernel) }
+    }
+}
+
+/// Evaluates intrinsics that need nothing but the CPU feature.
+macro_rules! with_feature {
+    ($e:expr) => {
+        // SAFETY: the intrinsics need AVX-512F only; `self` exists only where CPUID reports it.
+        unsafe { $e }
+    };
+}
+
+/// The lanes below `n`.
+#[inline(always)]
+fn first(n: usize) -> __mmask16 {
+    debug_assert!(n <= LANES);
+    ((1u32 << n) - 1) as __mmask16
+}
+
+impl Simd for Avx512 {
+    type V = __m512;
+    type M = __mmask16;
+
+    // 12 · 2 accumulators, 2 vectors of the panel, and broadcasts straight from memory: 26 of 32 registers.
+    const TILE_ROWS: usize = 12;
+    const TILE_VECTORS: usize = 2;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        with_feature!(_mm512_set1_ps(x))
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> __m512 {
+        // SAFETY: AVX-512F by the token; the reference is valid for sixteen reads.
+        unsafe { _mm512_loadu_ps(x.as_ptr()) }
+    }
+    #[inline(always)]
+    fn load_partial(self, x: &[f32], fill: f32) -> __m512 {
+        assert!(x.len() <= LANES);
+        // SAFETY: AVX-512F by the token; the mask admits only the elements of the slice.
+        unsafe { _mm512_mask_loadu_ps(_mm512_set1_ps(fill), first(x.len()), x.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store(self, v: __m512, to: &mut [f32; LANES]) {
+        // SAFETY: AVX-512F by the token; the reference is valid for sixteen writes.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn store_partial(self, v: __m512, to: &mut [f32]) {
+        assert!(to.len() <= LANES);
+        // SAFETY: AVX-512F by the token; the mask admits only the elements of the slice.
+        unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), first(to.len()), v) }
+    }
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        with_feature!(_mm512_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        with_feature!(_mm512_sub_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        with_feature!(_mm512_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        with_feature!(_mm512_div_ps(a, b))
+    }
+    #[inline(always)]
+    fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        with_feature!(_mm512_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn sqrt(self, a: __m512) -> __m512 {
+        with_feature!(_mm512_sqrt_ps(a))
+    }
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        // VMAXPS returns its second operand for NaN and for two zeros, which is the definition.
+        with_feature!(_mm512_max_ps(a, b))
+    }
+    #[inline(always)]
+    fn less(self, a: __m512, b: __m512) -> __mmask16 {
+        with_feature!(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b))
+    }
+    #[inline(always)]
+    fn select(self, m: __mmask16, a: __m512, b: __m512) -> __m512 {
+        with_feature!(_mm512_mask_blend_ps(m, b, a))
+    }
+    #[inline(always)]
+    fn bit_and(self, a: __m512, b: __m512) -> __m512 {
+        with_feature!(_mm512_castsi512_ps(_mm512_and_si512(
+            _mm512_castps_si512(a),
+            _mm512_castps_si512(b)
+        )))
+    }
+    #[inline(always)]
+    fn bit_or(self, a: __m512, b: __m512) -> __m512 {
+        with_feature!(_mm512_castsi512_ps(_mm512_or_si512(
+            _mm512_castps_si512(a),
+            _mm512_castps_si512(b)
+        )))
+    }
+    #[inline(always)]
+    fn bit_add(self, a: __m512, b: __m512) -> __m512 {
+        with_feature!(_mm512_castsi512_ps(_mm512_add_epi32(
+            _mm512_castps_si512(a),
+            _mm512_castps_si512(b)
+        )))
+    }
+    #[inline(always)]
+    fn bits_to_exponent(self, a: __m512) -> __m512 {
+        with_feature!(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(
+            _mm512_castps_si512(a)
+        )))
+    }
+    #[inline(always)]
+    fn exponent_to_bits(self, a: __m512) -> __m512 {
+        with_feature!(_mm512_castsi512_ps(_mm512_srli_epi32::<23>(
+            _mm512_castps_si512(a)
+        )))
+    }
+    #[inline(always)]
+    fn sum(self, v: __m512) -> f32 {
+        with_feature!({
+            let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v)));
+            let w8 = _mm256_add_ps(_mm512_castps512_ps256(v), high);
+            let w4 = _mm_add_ps(_mm256_castps256_ps128(w8), _mm256_extractf128_ps::<1>(w8));
+            let w2 = _mm_add_ps(w4, _mm_movehl_ps(w4, w4));
+            _mm_cvtss_f32(_mm_add_ss(w2, _mm_shuffle_ps::<1>(w2, w2)))
+        })
+    }
+    #[inline(always)]
+    fn maximum(self, v: __m512) -> f32 {
+        with_feature!({
+            let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v)));
+            let w8 = _mm256_max_ps(_mm512_castps512_ps256(v), high);
+            let w4 = _mm_max_ps(_mm256_castps256_ps128(w8), _mm256_extractf128_ps::<1>(w8));
+            let w2 = _mm_max_ps(w4, _mm_movehl_ps(w4, w4));
+            _mm_cvtss_f32(_mm_max_ss(w2, _mm_shuffle_ps::<1>(w2, w2)))
+        })
+    }
+    #[inline(always)]
+    fn transpose(self, v: [__m512; LANES]) -> [__m512; LANES] {
+        // Four rounds: 1 x 1 elements within pairs of rows, 2 x 2 within fours, then 4 x 4 and 8 x 8 blocks across
+        // the register.
+        let mut a = v;
+        for i in 0..8 {
+            a[2 * i] = with_feature!(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]));
+            a[2 * i + 1] = with_feature!(_mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]));
+        }
+        let mut b = a;
+        for i in 0..4 {
+            b[4 * i] = with_feature!(_mm512_shuffle_ps::<0x44>(a[4 * i], a[4 * i + 2]));
+            b[4 * i + 1] = with_feature!(_mm512_shuffle_ps::<0xee>(a[4 * i], a[4 * i + 2]));
+            b[4 * i + 2] = with_feature!(_mm512_shuffle_ps::<0x44>(a[4 * i + 1], a[4 * i + 3]));
+            b[4 * i + 3] = with_feature!(_mm512_shuffle_ps::<0xee>(a[4 * i + 1], a[4 * i + 3]));
+        }
+        // b[4 g + c] holds, in 128-bit block q, column 4 q + c of rows 4 g..4 g + 4.
+        let mut out = v;
+        for c in 0..4 {
+            let low = with_feature!(_mm512_shuffle_f32x4::<0x88>(b[c], b[4 + c]));
+            let high = with_feature!(_mm512_shuffle_f32x4::<0xdd>(b[c], b[4 + c]));
+            let low2 = with_feature!(_mm512_shuffle_f32x4::<0x88>(b[8 + c], b[12 + c]));
+            let high2 = with_feature!(_mm512_shuffle_f32x4::<0xdd>(b[8 + c], b[12 + c]));
+            out[c] = with_feature!(_mm512_shuffle_f32x4::<0x88>(low, low2));
+            out[8 + c] = with_feature!(_mm512_shuffle_f32x4::<0xdd>(low, low2));
+            out[4 + c] = with_feature!(_mm512_shuffle_f32x4::<0x88>(high, high2));
+            out[12 + c] = with_feature!(_mm512_shuffle_f32x4::<0xdd>(high, high2));
+        }
+        out
+    }
+}

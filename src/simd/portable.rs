@@ -1,0 +1,170 @@
+//! The definition of every operation: plain Rust on an array of sixteen `f32`.
+//!
+//! Slow where the compiler may not use a fused multiply-add instruction, and exact everywhere: `f32::mul_add` rounds
+//! once by its contract, which `tests.rs` checks against an exact emulation.
+
+use super::{LANES, Simd};
+
+/// The token of the portable backend. Every CPU has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Portable;
+
+type V = [f32; LANES];
+
+#[inline(always)]
+fn map(a: V, f: impl Fn(f32) -> f32) -> V {
+    let mut out = a;
+    for x in &mut out {
+        *x = f(*x);
+    }
+    out
+}
+
+#[inline(always)]
+fn zip(a: V, b: V, f: impl Fn(f32, f32) -> f32) -> V {
+    let mut out = a;
+    for (x, y) in out.iter_mut().zip(b) {
+        *x = f(*x, y);
+    }
+    out
+}
+
+#[inline(always)]
+fn zip_bits(a: V, b: V, f: impl Fn(u32, u32) -> u32) -> V {
+    zip(a, b, |x, y| f32::from_bits(f(x.to_bits(), y.to_bits())))
+}
+
+#[inline(always)]
+fn fold(mut p: V, f: impl Fn(f32, f32) -> f32) -> f32 {
+    for w in [8, 4, 2, 1] {
+        for j in 0..w {
+            p[j] = f(p[j], p[j + w]);
+        }
+    }
+    p[0]
+}
+
+/// The maximum that the contract fixes: not `f32::max`, which treats NaN and signed zeros in its own way.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
+impl Simd for Portable {
+    type V = V;
+    type M = [bool; LANES];
+
+    const TILE_ROWS: usize = 4;
+    const TILE_VECTORS: usize = 1;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> V {
+        [x; LANES]
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> V {
+        *x
+    }
+    #[inline(always)]
+    fn load_partial(self, x: &[f32], fill: f32) -> V {
+        let mut v = [fill; LANES];
+        v[..x.len()].copy_from_slice(x);
+        v
+    }
+    #[inline(always)]
+    fn store(self, v: V, to: &mut [f32; LANES]) {
+        *to = v;
+    }
+    #[inline(always)]
+    fn store_partial(self, v: V, to: &mut [f32]) {
+        to.copy_from_slice(&v[..to.len()]);
+    }
+    #[inline(always)]
+    fn add(self, a: V, b: V) -> V {
+        zip(a, b, |x, y| x + y)
+    }
+    #[inline(always)]
+    fn sub(self, a: V, b: V) -> V {
+        zip(a, b, |x, y| x - y)
+    }
+    #[inline(always)]
+    fn mul(self, a: V, b: V) -> V {
+        zip(a, b, |x, y| x * y)
+    }
+    #[inline(always)]
+    fn div(self, a: V, b: V) -> V {
+        zip(a, b, |x, y| x / y)
+    }
+    #[inline(always)]
+    fn fma(self, a: V, b: V, c: V) -> V {
+        let mut out = c;
+        for i in 0..LANES {
+            out[i] = a[i].mul_add(b[i], out[i]);
+        }
+        out
+    }
+    #[inline(always)]
+    fn sqrt(self, a: V) -> V {
+        map(a, f32::sqrt)
+    }
+    #[inline(always)]
+    fn max(self, a: V, b: V) -> V {
+        zip(a, b, larger)
+    }
+    #[inline(always)]
+    fn less(self, a: V, b: V) -> [bool; LANES] {
+        let mut m = [false; LANES];
+        for i in 0..LANES {
+            m[i] = a[i] < b[i];
+        }
+        m
+    }
+    #[inline(always)]
+    fn select(self, m: [bool; LANES], a: V, b: V) -> V {
+        let mut out = b;
+        for i in 0..LANES {
+            if m[i] {
+                out[i] = a[i];
+            }
+        }
+        out
+    }
+    #[inline(always)]
+    fn bit_and(self, a: V, b: V) -> V {
+        zip_bits(a, b, |x, y| x & y)
+    }
+    #[inline(always)]
+    fn bit_or(self, a: V, b: V) -> V {
+        zip_bits(a, b, |x, y| x | y)
+    }
+    #[inline(always)]
+    fn bit_add(self, a: V, b: V) -> V {
+        zip_bits(a, b, u32::wrapping_add)
+    }
+    #[inline(always)]
+    fn bits_to_exponent(self, a: V) -> V {
+        map(a, |x| f32::from_bits(x.to_bits() << 23))
+    }
+    #[inline(always)]
+    fn exponent_to_bits(self, a: V) -> V {
+        map(a, |x| f32::from_bits(x.to_bits() >> 23))
+    }
+    #[inline(always)]
+    fn sum(self, v: V) -> f32 {
+        fold(v, |x, y| x + y)
+    }
+    #[inline(always)]
+    fn maximum(self, v: V) -> f32 {
+        fold(v, larger)
+    }
+    #[inline(always)]
+    fn transpose(self, v: [V; LANES]) -> [V; LANES] {
+        let mut out = v;
+        for (i, row) in v.iter().enumerate() {
+            for (j, x) in row.iter().enumerate() {
+                out[j][i] = *x;
+            }
+        }
+        out
+    }
+}

@@ -1,0 +1,182 @@
+//! A tensor: `f32` values in row-major order with a shape.
+
+use crate::kernels::gemm::{Panels, View};
+use crate::simd::matrix::MatrixMut;
+use ndarray::{ArrayD, ArrayViewD, IxDyn};
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+/// Values [.., cols]; all dimensions but the last count as rows.
+#[derive(Debug)]
+pub struct Tensor {
+    array: ArrayD<f32>,
+    /// The matrix transposed and packed for products, once a model is frozen for decoding.
+    panels: Option<Panels>,
+}
+
+thread_local! {
+    /// Memory of dropped tensors by length. A training step makes the same tensors as the step before; taking their
+    /// memory again spares the system a page fault for every 4096 bytes.
+    static SPARE: RefCell<HashMap<usize, Vec<Vec<f32>>>> = RefCell::default();
+}
+
+/// Tensors shorter than this are left to the allocator.
+const WORTH_KEEPING: usize = 1 << 10;
+/// Spare tensors of one length.
+const MOST_SPARE: usize = 64;
+
+impl Tensor {
+    /// A tensor of these values.
+    ///
+    /// # Panics
+    /// Where the shape does not hold as many elements.
+    #[track_caller]
+    pub fn new(shape: &[usize], data: Vec<f32>) -> Self {
+        let n = data.len();
+        let array = ArrayD::from_shape_vec(IxDyn(shape), data)
+            .unwrap_or_else(|_| panic!("a tensor of shape {shape:?} from {n} elements"));
+        Self {
+            array,
+            panels: None,
+        }
+    }
+
+    /// All zero.
+    pub fn zeros(shape: &[usize]) -> Self {
+        let mut tensor = Self::stale(shape);
+        tensor.data_mut().fill(0.0);
+        tensor
+    }
+
+    /// Some values or other, to be overwritten by the caller; NaN in builds with debug assertions.
+    pub fn stale(shape: &[usize]) -> Self {
+        let n = shape.iter().product();
+        let spare = SPARE.with_borrow_mut(|spare| spare.get_mut(&n).and_then(Vec::pop));
+        let mut data = spare.unwrap_or_else(|| vec![0.0; n]);
+        if cfg!(debug_assertions) {
+            data.fill(f32::NAN);
+        }
+        Self::new(shape, data)
+    }
+
+    /// The dimensions.
+    pub fn shape(&self) -> &[usize] {
+        self.array.shape()
+    }
+
+    /// Length of the last dimension.
+    pub fn cols(&self) -> usize {
+        self.shape().last().copied().unwrap_or(1)
+    }
+
+    /// Product of all dimensions but the last.
+    pub fn rows(&self) -> usize {
+        let dims = self.shape();
+        dims[..dims.len().saturating_sub(1)].iter().product()
+    }
+
+    /// The elements in row-major order.
+    pub fn data(&self) -> &[f32] {
+        self.array.as_slice().expect("standard layout")
+    }
+
+    /// The elements in row-major order, to be written.
+    pub fn data_mut(&mut self) -> &mut [f32] {
+        self.panels = None;
+        self.array.as_slice_mut().expect("standard layout")
+    }
+
+    /// Row `r` [cols].
+    #[track_caller]
+    pub fn row(&self, r: usize) -> &[f32] {
+        &self.data()[r * self.cols()..(r + 1) * self.cols()]
+    }
+
+    /// The tensor as an ndarray view, for printing and for other crates.
+    pub fn view(&self) -> ArrayViewD<'_, f32> {
+        self.array.view()
+    }
+
+    /// The tensor as the matrix [rows, cols].
+    pub fn matrix(&self) -> View<'_> {
+        View::new(self.data(), self.rows(), self.cols())
+    }
+
+    /// The tensor as the matrix [rows, cols], to be written.
+    pub fn matrix_mut(&mut self) -> MatrixMut<'_> {
+        let (rows, cols) = (self.rows(), self.cols());
+        MatrixMut::new(self.data_mut(), rows, cols)
+    }
+
+    /// Packs the transposed matrix for products with few rows, which read little else. Writing to the tensor undoes it.
+    pub fn pack(&mut self) {
+        self.panels = Some(Panels::pack(self.matrix().t()));
+    }
+
+    /// What [`Tensor::pack`] made.
+    pub fn panels(&self) -> Option<&Panels> {
+        self.panels.as_ref()
+    }
+}
+
+impl Clone for Tensor {
+    fn clone(&self) -> Self {
+        let mut copy = Self::stale(self.shape());
+        copy.data_mut().copy_from_slice(self.data());
+        copy
+    }
+}
+
+impl Drop for Tensor {
+    fn drop(&mut self) {
+        let array = std::mem::take(&mut self.array);
+        if array.len() < WORTH_KEEPING {
+            return;
+        }
+        let (data, _) = array.into_raw_vec_and_offset();
+        // A thread that ends has no use for spare memory.
+        let _ = SPARE.try_with(|spare| {
+            if let Ok(mut spare) = spare.try_borrow_mut() {
+                let same = spare.entry(data.len()).or_default();
+                if same.len() < MOST_SPARE {
+                    same.push(data);
+                }
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_all_but_the_last_dimension() {
+        let t = Tensor::new(&[2, 3, 4], (0..24).map(|x| x as f32).collect());
+        assert_eq!((t.rows(), t.cols()), (6, 4));
+        assert_eq!(t.row(5), [20.0, 21.0, 22.0, 23.0]);
+        assert_eq!(Tensor::zeros(&[7]).rows(), 1);
+    }
+
+    #[test]
+    fn used_memory_comes_back_clean() {
+        let n = WORTH_KEEPING + 3;
+        drop(Tensor::new(&[n], vec![5.0; n]));
+        assert!(Tensor::zeros(&[n]).data().iter().all(|x| *x == 0.0));
+    }
+
+    #[test]
+    fn writing_undoes_packing() {
+        let mut t = Tensor::zeros(&[4, 4]);
+        t.pack();
+        assert!(t.panels().is_some());
+        t.data_mut()[0] = 1.0;
+        assert!(t.panels().is_none());
+    }
+
+    #[test]
+    #[should_panic(expected = "shape [2, 2] from 3 elements")]
+    fn a_wrong_length_panics() {
+        Tensor::new(&[2, 2], vec![0.0; 3]);
+    }
+}
