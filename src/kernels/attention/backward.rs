@@ -51,8 +51,7 @@ pub fn backward(
     }
     par::for_each(tasks, |(g, (from, to), (dq, (dk, dv)))| {
         let rows = qkv.row_range(from, to);
-        let column = |c| rows.columns(c, c + d);
-        let (k, v) = (column(heads.key_column(g)), column(heads.value_column(g)));
+        let (k, v) = (heads.keys(rows, g), heads.values(rows, g));
         let first = g * heads.group();
         let last = first + heads.group();
         simd::run(Group {

@@ -43,8 +43,7 @@ pub fn forward(heads: Heads, lengths: &[usize], qkv: &[f32], out: &mut [f32], st
     }
     par::for_each(tasks, |(g, rows, (out, stats))| {
         let mut kv = KeyValues::new(heads.size);
-        let column = |c| rows.columns(c, c + heads.size);
-        kv.extend(column(heads.key_column(g)), column(heads.value_column(g)));
+        kv.extend(heads.keys(rows, g), heads.values(rows, g));
         group(heads, g, rows, &kv, 0, out, Some(stats));
     });
 }
@@ -91,9 +90,8 @@ fn group(
 ) {
     let mut stats = stats.map(|s| s.into_col_blocks(2).into_iter());
     for (h, out) in out.into_col_blocks(heads.size).into_iter().enumerate() {
-        let column = (g * heads.group() + h) * heads.size;
         simd::run(Attend {
-            q: rows.columns(column, column + heads.size),
+            q: heads.queries(rows, g * heads.group() + h),
             kv,
             first,
             scale: heads.scale(),

@@ -23,6 +23,8 @@ pub use backward::backward;
 pub use forward::{Span, cached, forward};
 pub use keys::KeyValues;
 
+use super::gemm::View;
+
 /// Heads of an attention layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heads {
@@ -50,14 +52,19 @@ impl Heads {
         1.0 / (self.size as f32).sqrt()
     }
 
-    /// First column of key head `g`.
-    fn key_column(&self, g: usize) -> usize {
-        (self.query + g) * self.size
+    /// The queries of head `h` in qkv [rows, (H + 2 G) D], [rows, D].
+    pub fn queries<'a>(&self, qkv: View<'a>, h: usize) -> View<'a> {
+        qkv.columns(h * self.size, (h + 1) * self.size)
     }
 
-    /// First column of value head `g`.
-    fn value_column(&self, g: usize) -> usize {
-        (self.query + self.key_value + g) * self.size
+    /// The keys of key head `g`, [rows, D].
+    pub fn keys<'a>(&self, qkv: View<'a>, g: usize) -> View<'a> {
+        self.queries(qkv, self.query + g)
+    }
+
+    /// The values of key head `g`, [rows, D].
+    pub fn values<'a>(&self, qkv: View<'a>, g: usize) -> View<'a> {
+        self.queries(qkv, self.query + self.key_value + g)
     }
 }
 

@@ -54,8 +54,9 @@ fn written(heads: Heads, rows: usize, qkv: &[f32], dout: &[f32]) -> Written {
     for h in 0..heads.query {
         let g = h / heads.group();
         let q = |t: usize| &qkv[t * width + h * d..][..d];
-        let k = |t: usize| &qkv[t * width + heads.key_column(g)..][..d];
-        let v = |t: usize| &qkv[t * width + heads.value_column(g)..][..d];
+        let k = |t: usize| &qkv[t * width + (heads.query + g) * heads.size..][..d];
+        let v =
+            |t: usize| &qkv[t * width + (heads.query + heads.key_value + g) * heads.size..][..d];
         let pairs = |x: &[f32], y: &[f32]| x.iter().copied().zip(y.to_vec()).collect::<Vec<_>>();
         for t in 0..rows {
             let product = |j| chain(pairs(q(t), k(j)).into_iter());
@@ -76,9 +77,10 @@ fn written(heads: Heads, rows: usize, qkv: &[f32], dout: &[f32]) -> Written {
             for c in 0..d {
                 dqkv[t * width + h * d + c] = chain((0..=t).map(|j| (ds[j], k(j)[c])));
                 for j in 0..=t {
-                    let dk = &mut dqkv[j * width + heads.key_column(g) + c];
+                    let dk = &mut dqkv[j * width + (heads.query + g) * heads.size + c];
                     *dk = ds[j].mul_add(q(t)[c], *dk);
-                    let dv = &mut dqkv[j * width + heads.value_column(g) + c];
+                    let dv =
+                        &mut dqkv[j * width + (heads.query + heads.key_value + g) * heads.size + c];
                     *dv = p[j].mul_add(dout[c], *dv);
                 }
             }
@@ -153,10 +155,9 @@ fn cached_rows_in_any_chunks_are_the_whole_sequence() {
                 let len = chunk.min(rows - first);
                 let part = &qkv[first * heads.width()..(first + len) * heads.width()];
                 let view = View::new(part, len, heads.width());
-                let columns = |c| view.columns(c, c + heads.size);
                 let fill = |cache: &mut [KeyValues]| {
                     for (g, kv) in cache.iter_mut().enumerate() {
-                        kv.extend(columns(heads.key_column(g)), columns(heads.value_column(g)));
+                        kv.extend(heads.keys(view, g), heads.values(view, g));
                     }
                 };
                 // Written, forgotten and written again: rollback must not show.

@@ -1,0 +1,96 @@
+//! The executor for decoding: keys and values are kept, everything else is freed.
+
+use super::{Exec, Rows};
+use crate::autograd::{Op, Var};
+use crate::kernels::attention::{self, Heads, KeyValues};
+use crate::kernels::gemm::View;
+use crate::tensor::{ParamId, Params, Tensor};
+use std::sync::Arc;
+
+/// Caches of several sequences: for each sequence and each attention layer, one [`KeyValues`] a key head.
+pub struct Decode<'m> {
+    params: &'m Params,
+    /// [sequence][cache][key head]
+    caches: Vec<Vec<Vec<KeyValues>>>,
+}
+
+impl<'m> Decode<'m> {
+    /// No sequences yet.
+    pub fn new(params: &'m Params) -> Self {
+        Self {
+            params,
+            caches: Vec::new(),
+        }
+    }
+
+    /// A new sequence; returns its number.
+    pub fn add_sequence(&mut self) -> usize {
+        self.caches.push(Vec::new());
+        self.caches.len() - 1
+    }
+
+    /// Positions that cache `cache` holds of a sequence.
+    pub fn len(&self, sequence: usize, cache: usize) -> usize {
+        let heads = self.caches[sequence].get(cache);
+        heads
+            .and_then(|heads| heads.first())
+            .map_or(0, KeyValues::len)
+    }
+
+    /// Forgets positions `len..` of a sequence in cache `cache`; fewer may be there.
+    pub fn truncate(&mut self, sequence: usize, cache: usize, len: usize) {
+        for kv in self.caches[sequence].get_mut(cache).into_iter().flatten() {
+            kv.truncate(len.min(kv.len()));
+        }
+    }
+}
+
+impl Exec for Decode<'_> {
+    fn param(&mut self, id: ParamId) -> Var {
+        Var::constant(Arc::clone(self.params.get(id)))
+    }
+
+    fn apply<O, const N: usize>(&mut self, op: O, inputs: [&Var; N]) -> Var
+    where
+        O: Op<N> + 'static,
+        O::Saved: 'static,
+    {
+        Var::constant(op.forward(inputs.map(Var::value)).0)
+    }
+
+    /// # Panics
+    /// Where a span does not start at the end of its cache.
+    fn attend(&mut self, cache: usize, heads: Heads, rows: &Rows, qkv: &Var) -> Var {
+        let qkv = qkv.value();
+        let mut from = 0;
+        for span in rows.spans() {
+            let caches = &mut self.caches[span.sequence];
+            if caches.len() <= cache {
+                caches.resize(cache + 1, Vec::new());
+            }
+            let slot = &mut caches[cache];
+            if slot.is_empty() {
+                *slot = vec![KeyValues::new(heads.size); heads.key_value];
+            }
+            assert_eq!(slot[0].len(), span.first, "rows append to cache {cache}");
+            remember(heads, qkv.matrix().row_range(from, from + span.len), slot);
+            from += span.len;
+        }
+        let span = |s: &super::Span| attention::Span {
+            first: s.first,
+            len: s.len,
+            cache: &self.caches[s.sequence][cache],
+        };
+        let spans: Vec<_> = rows.spans().iter().map(span).collect();
+        let mut y = Tensor::stale(&[qkv.rows(), heads.query * heads.size]);
+        attention::cached(heads, &spans, qkv.data(), y.data_mut());
+        Var::constant(y)
+    }
+}
+
+/// Appends the keys and values of qkv [rows, (H + 2 G) D].
+fn remember(heads: Heads, qkv: View<'_>, cache: &mut [KeyValues]) {
+    for (g, kv) in cache.iter_mut().enumerate() {
+        kv.extend(heads.keys(qkv, g), heads.values(qkv, g));
+    }
+}

@@ -1,0 +1,41 @@
+//! Floor 5: executors, which run a model's operations.
+//!
+//! A model is written once, against [`Exec`]. [`Train`] records a tape; [`Decode`] keeps keys and values and frees
+//! everything else. That these two agree bit for bit is what makes speculation exact.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`rows`] | [`Rows`]: which sequence and position each row of a computation belongs to |
+//! | [`train`] | [`Train`]: whole sequences on a tape |
+//! | [`decode`] | [`Decode`]: rows appended to caches |
+//!
+//! This folder never knows what a model looks like: it sees operations, parameters and cache numbers.
+
+pub mod decode;
+pub mod rows;
+pub mod train;
+
+pub use decode::Decode;
+pub use rows::{Rows, Span};
+pub use train::Train;
+
+use crate::autograd::{Op, Var};
+use crate::kernels::attention::Heads;
+use crate::tensor::ParamId;
+
+/// Runs operations.
+pub trait Exec {
+    /// A parameter as a value.
+    fn param(&mut self, id: ParamId) -> Var;
+
+    /// Does an operation.
+    fn apply<O, const N: usize>(&mut self, op: O, inputs: [&Var; N]) -> Var
+    where
+        O: Op<N> + 'static,
+        O::Saved: 'static;
+
+    /// Causal attention of rows to everything that cache `cache` holds of their sequences, themselves included.
+    ///
+    /// qkv [rows, (H + 2 G) D] -> [rows, H D]
+    fn attend(&mut self, cache: usize, heads: Heads, rows: &Rows, qkv: &Var) -> Var;
+}

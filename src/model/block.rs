@@ -1,0 +1,100 @@
+//! One transformer layer, in the Qwen3 manner.
+//!
+//! ```text
+//! x += o(attention(rope(qk_norm(qkv(norm(x))))))
+//! x += down(silu(gate) · up)        gate, up = one product of norm(x)
+//! ```
+
+use super::Find;
+use crate::autograd::Var;
+use crate::exec::{Exec, Rows};
+use crate::kernels::attention::Heads;
+use crate::kernels::rope::Table;
+use crate::ops::{Add, Linear, QkNorm, RmsNorm, Rope, SwiGlu};
+use crate::tensor::ParamId;
+use std::sync::Arc;
+
+/// What every layer of a pass shares.
+#[derive(Debug)]
+pub(super) struct Pass<'a> {
+    pub rows: &'a Rows,
+    pub positions: Arc<[u32]>,
+    pub table: Arc<Table>,
+    pub eps: f32,
+}
+
+impl Pass<'_> {
+    /// RMSNorm with the gain of that place.
+    pub fn norm<E: Exec>(&self, exec: &mut E, x: &Var, gain: ParamId) -> Var {
+        let gain = exec.param(gain);
+        exec.apply(RmsNorm { eps: self.eps }, [x, &gain])
+    }
+}
+
+/// y = x Wᵀ
+pub(super) fn linear<E: Exec>(exec: &mut E, x: &Var, w: ParamId) -> Var {
+    let w = exec.param(w);
+    exec.apply(Linear, [x, &w])
+}
+
+/// Places of a layer's parameters.
+#[derive(Debug)]
+pub(super) struct Block {
+    heads: Heads,
+    input_norm: ParamId,
+    qkv: [ParamId; 3],
+    qk_norm: Option<[ParamId; 2]>,
+    o: ParamId,
+    post_norm: ParamId,
+    gate: ParamId,
+    up: ParamId,
+    down: ParamId,
+}
+
+impl Block {
+    pub fn find(prefix: &str, heads: Heads, qk_norm: bool, find: Find<'_>) -> Self {
+        let find = |part: &str| find(&format!("{prefix}{part}.weight"));
+        Self {
+            heads,
+            input_norm: find("input_layernorm"),
+            qkv: ["q", "k", "v"].map(|x| find(&format!("self_attn.{x}_proj"))),
+            qk_norm: qk_norm.then(|| ["q", "k"].map(|x| find(&format!("self_attn.{x}_norm")))),
+            o: find("self_attn.o_proj"),
+            post_norm: find("post_attention_layernorm"),
+            gate: find("mlp.gate_proj"),
+            up: find("mlp.up_proj"),
+            down: find("mlp.down_proj"),
+        }
+    }
+
+    /// x [rows, C] -> [rows, C]; `cache` is the number of this layer's cache.
+    pub fn forward<E: Exec>(&self, exec: &mut E, pass: &Pass<'_>, cache: usize, x: &Var) -> Var {
+        let normed = pass.norm(exec, x, self.input_norm);
+        let [q, k, v] = self.qkv.map(|id| exec.param(id));
+        let mut qkv = exec.apply(Linear, [&normed, &q, &k, &v]);
+        if let Some(gains) = self.qk_norm {
+            let [q, k] = gains.map(|id| exec.param(id));
+            let op = QkNorm {
+                heads: self.heads,
+                eps: pass.eps,
+            };
+            qkv = exec.apply(op, [&qkv, &q, &k]);
+        }
+        let rope = Rope {
+            table: Arc::clone(&pass.table),
+            heads: self.heads,
+            positions: Arc::clone(&pass.positions),
+        };
+        let qkv = exec.apply(rope, [&qkv]);
+        let attended = exec.attend(cache, self.heads, pass.rows, &qkv);
+        let attended = linear(exec, &attended, self.o);
+        let x = exec.apply(Add, [x, &attended]);
+
+        let normed = pass.norm(exec, &x, self.post_norm);
+        let (gate, up) = (exec.param(self.gate), exec.param(self.up));
+        let gate_up = exec.apply(Linear, [&normed, &gate, &up]);
+        let gated = exec.apply(SwiGlu, [&gate_up]);
+        let gated = linear(exec, &gated, self.down);
+        exec.apply(Add, [&x, &gated])
+    }
+}

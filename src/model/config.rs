@@ -1,0 +1,326 @@
+//! Sizes of a model, with the key names of the public Qwen3 and Llama checkpoints.
+
+use crate::kernels::attention::Heads;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// The arithmetic's version: models and runs of different versions need not agree to the bit.
+pub const ARITHMETIC: u32 = 1;
+
+/// How the prediction heads are built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HeadKind {
+    /// One module used K times, fed the previous depth's hidden state and the next token (FastMTP).
+    Recursive,
+    /// K separate blocks on the trunk's hidden state (Gloeckle et al. 2024).
+    Parallel,
+}
+
+impl HeadKind {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::Recursive, Self::Parallel];
+
+    /// The name in `config.json` and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Recursive => "recursive",
+            Self::Parallel => "parallel",
+        }
+    }
+}
+
+/// Sizes of a model. [`Config::check`] is called where a model is made; inside, sizes are trusted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    /// V
+    pub vocab_size: usize,
+    /// C
+    pub hidden_size: usize,
+    /// F, width of the gated layer.
+    pub intermediate_size: usize,
+    /// L
+    pub num_hidden_layers: usize,
+    /// H
+    pub num_attention_heads: usize,
+    /// G, number of key and value heads.
+    pub num_key_value_heads: usize,
+    /// D
+    pub head_dim: usize,
+    /// Positions that the model may be run on.
+    pub max_position_embeddings: usize,
+    /// ε of every RMSNorm.
+    pub rms_norm_eps: f64,
+    /// θ of the rotary embedding.
+    pub rope_theta: f64,
+    /// Whether the output matrix is the embedding.
+    pub tie_word_embeddings: bool,
+    /// Whether query and key heads are normalised.
+    #[serde(default)]
+    pub use_qk_norm: bool,
+    /// Whether q, k and v have a bias; not supported yet.
+    #[serde(default)]
+    pub attention_bias: bool,
+    /// Kind of the prediction heads.
+    #[serde(default = "default_kind")]
+    pub mtp_kind: HeadKind,
+    /// K, number of prediction heads.
+    #[serde(default)]
+    pub mtp_depth: usize,
+    /// c, width of a head's block; C for a full-width head.
+    #[serde(default)]
+    pub mtp_hidden_size: usize,
+    /// Width of a head's gated layer.
+    #[serde(default)]
+    pub mtp_intermediate_size: usize,
+    /// Version of the arithmetic the model was made with.
+    #[serde(default)]
+    pub foretoken_arithmetic: u32,
+}
+
+fn default_kind() -> HeadKind {
+    HeadKind::Recursive
+}
+
+/// Named sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// C 128, L 4, H 4, F 352; context 128.
+    Tiny,
+    /// C 256, L 6, H 8, F 704; context 256.
+    Small,
+    /// C 512, L 8, H 8, F 1376; context 256.
+    Base,
+}
+
+impl Preset {
+    /// Every preset.
+    pub const ALL: [Self; 3] = [Self::Tiny, Self::Small, Self::Base];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tiny => "tiny",
+            Self::Small => "small",
+            Self::Base => "base",
+        }
+    }
+
+    /// T, tokens of a training window.
+    pub fn context(self) -> usize {
+        match self {
+            Self::Tiny => 128,
+            Self::Small | Self::Base => 256,
+        }
+    }
+
+    /// The sizes, with K heads of a quarter of the width: a cheap head is what makes drafting pay.
+    pub fn config(self, vocab_size: usize, kind: HeadKind, depth: usize) -> Config {
+        let (c, l, h, f) = match self {
+            Self::Tiny => (128, 4, 4, 352),
+            Self::Small => (256, 6, 8, 704),
+            Self::Base => (512, 8, 8, 1376),
+        };
+        let mut config = Config {
+            vocab_size,
+            hidden_size: c,
+            intermediate_size: f,
+            num_hidden_layers: l,
+            num_attention_heads: h,
+            num_key_value_heads: h,
+            head_dim: c / h,
+            max_position_embeddings: 2048,
+            rms_norm_eps: 1e-6,
+            rope_theta: 10_000.0,
+            tie_word_embeddings: true,
+            use_qk_norm: true,
+            attention_bias: false,
+            mtp_kind: kind,
+            mtp_depth: depth,
+            mtp_hidden_size: 0,
+            mtp_intermediate_size: 0,
+            foretoken_arithmetic: ARITHMETIC,
+        };
+        config.set_head_width(c / 4);
+        config
+    }
+}
+
+impl Config {
+    /// Gives the heads' blocks width `c`, with a gated layer narrowed in proportion (a multiple of 16).
+    pub fn set_head_width(&mut self, c: usize) {
+        self.mtp_hidden_size = c;
+        let narrow = self.intermediate_size * c / self.hidden_size.max(1);
+        self.mtp_intermediate_size = if c == self.hidden_size {
+            self.intermediate_size
+        } else {
+            narrow.next_multiple_of(16)
+        };
+    }
+
+    /// Attention heads of a trunk layer.
+    pub fn heads(&self) -> Heads {
+        Heads {
+            query: self.num_attention_heads,
+            key_value: self.num_key_value_heads,
+            size: self.head_dim,
+        }
+    }
+
+    /// Attention heads of a prediction head's block: of the same size, fewer in proportion to its width.
+    pub fn mtp_heads(&self) -> Heads {
+        if self.mtp_hidden_size == self.hidden_size {
+            return self.heads();
+        }
+        let query = (self.mtp_hidden_size / self.head_dim).max(1);
+        let most = (self.num_key_value_heads * query / self.num_attention_heads).max(1);
+        let key_value = (1..=most).rev().find(|g| query.is_multiple_of(*g));
+        Heads {
+            query,
+            key_value: key_value.unwrap_or(1),
+            size: self.head_dim,
+        }
+    }
+
+    /// Whether sizes fit together.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the first field that does not.
+    pub fn check(&self) -> Result<()> {
+        let sizes = [
+            ("vocab_size", self.vocab_size, 1 << 24),
+            ("hidden_size", self.hidden_size, 1 << 16),
+            ("intermediate_size", self.intermediate_size, 1 << 18),
+            ("num_hidden_layers", self.num_hidden_layers, 1 << 10),
+            ("num_attention_heads", self.num_attention_heads, 1 << 10),
+            ("num_key_value_heads", self.num_key_value_heads, 1 << 10),
+            ("head_dim", self.head_dim, 1 << 10),
+            (
+                "max_position_embeddings",
+                self.max_position_embeddings,
+                1 << 20,
+            ),
+        ];
+        for (field, size, most) in sizes {
+            require(
+                field,
+                (1..=most).contains(&size),
+                &format!("1 to {most}"),
+                size,
+            )?;
+        }
+        let (h, g) = (self.num_attention_heads, self.num_key_value_heads);
+        let divisor = format!("a divisor of num_attention_heads ({h})");
+        require("num_key_value_heads", h.is_multiple_of(g), &divisor, g)?;
+        require(
+            "head_dim",
+            self.head_dim.is_multiple_of(2),
+            "an even size",
+            self.head_dim,
+        )?;
+        let eps = self.rms_norm_eps;
+        require(
+            "rms_norm_eps",
+            eps > 0.0 && eps < 1.0,
+            "a number between 0 and 1",
+            eps,
+        )?;
+        let theta = self.rope_theta;
+        let range = "a number from 1 to 1e12";
+        require("rope_theta", (1.0..=1e12).contains(&theta), range, theta)?;
+        require(
+            "attention_bias",
+            !self.attention_bias,
+            "false",
+            self.attention_bias,
+        )?;
+        let k = self.mtp_depth;
+        require("mtp_depth", k <= 64, "0 to 64 heads", k)?;
+        if k == 0 {
+            return Ok(());
+        }
+        let (c, d) = (self.mtp_hidden_size, self.head_dim);
+        let narrow = c > 0 && c < self.hidden_size && c.is_multiple_of(d);
+        let widths = format!(
+            "hidden_size ({}) or a smaller multiple of head_dim ({d})",
+            self.hidden_size
+        );
+        require(
+            "mtp_hidden_size",
+            c == self.hidden_size || narrow,
+            &widths,
+            c,
+        )?;
+        let f = self.mtp_intermediate_size;
+        require(
+            "mtp_intermediate_size",
+            (1..=1 << 18).contains(&f),
+            "1 to 262144",
+            f,
+        )
+    }
+}
+
+fn require(
+    field: &'static str,
+    holds: bool,
+    expected: &str,
+    found: impl std::fmt::Display,
+) -> Result<()> {
+    if holds {
+        return Ok(());
+    }
+    Err(Error::Config {
+        field,
+        expected: expected.to_owned(),
+        found: found.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_are_sound() {
+        for preset in Preset::ALL {
+            for kind in HeadKind::ALL {
+                preset.config(257, kind, 3).check().expect("a sound preset");
+            }
+        }
+    }
+
+    #[test]
+    fn every_wrong_field_is_named() {
+        let wrong: [(&str, fn(&mut Config)); 12] = [
+            ("vocab_size", |c| c.vocab_size = 0),
+            ("hidden_size", |c| c.hidden_size = 0),
+            ("hidden_size", |c| c.hidden_size = usize::MAX),
+            ("num_hidden_layers", |c| c.num_hidden_layers = 0),
+            ("num_key_value_heads", |c| c.num_key_value_heads = 3),
+            ("head_dim", |c| c.head_dim = 5),
+            ("max_position_embeddings", |c| c.max_position_embeddings = 0),
+            ("rms_norm_eps", |c| c.rms_norm_eps = f64::NAN),
+            ("rope_theta", |c| c.rope_theta = -1.0),
+            ("attention_bias", |c| c.attention_bias = true),
+            ("mtp_depth", |c| c.mtp_depth = 65),
+            ("mtp_hidden_size", |c| c.mtp_hidden_size = 33),
+        ];
+        for (field, spoil) in wrong {
+            let mut config = Preset::Tiny.config(257, HeadKind::Recursive, 3);
+            spoil(&mut config);
+            let error = config.check().expect_err(field).to_string();
+            assert!(error.contains(&format!("`{field}`")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_config_survives_json() {
+        let config = Preset::Small.config(4096, HeadKind::Parallel, 2);
+        let text = serde_json::to_string(&config).expect("plain data");
+        assert_eq!(
+            serde_json::from_str::<Config>(&text).expect("its own text"),
+            config
+        );
+    }
+}

@@ -1,0 +1,173 @@
+//! Floor 6: the model, written once against [`crate::exec::Exec`].
+//!
+//! | file | what |
+//! |---|---|
+//! | [`config`] | [`Config`]: sizes, checked once; presets |
+//! | [`layout`] | names, shapes and first values of all parameters |
+//! | [`block`] | one transformer layer |
+//! | [`trunk`] | embedding, layers, final norm, output matrix |
+//! | [`heads`] | the K prediction heads, by kind |
+//! | [`loss`] | the joint loss |
+//!
+//! This folder never knows files, optimisers, or how tokens are chosen.
+
+pub mod block;
+pub mod config;
+pub mod heads;
+pub mod layout;
+pub mod loss;
+pub mod trunk;
+
+pub use config::{Config, HeadKind, Preset};
+pub use loss::{JointLoss, LossReport};
+
+use crate::Result;
+use crate::exec::Rows;
+use crate::kernels::rope::Table;
+use crate::tensor::{ParamId, Params};
+use std::sync::{Arc, Mutex};
+
+/// A transformer trunk with K prediction heads.
+#[derive(Debug)]
+pub struct Model {
+    config: Config,
+    params: Params,
+    trunk: trunk::Ids,
+    heads: Vec<heads::Ids>,
+    /// cos and sin for the positions met so far.
+    table: Mutex<Arc<Table>>,
+}
+
+impl Model {
+    /// A model with first values that depend on (seed, tensor name) only.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] for sizes that no model can have.
+    pub fn new(config: Config, seed: u64) -> Result<Self> {
+        config.check()?;
+        let first = |spec: layout::Spec| {
+            let tensor = spec.first_value(seed);
+            (spec.name, tensor)
+        };
+        let entries = layout::layout(&config).into_iter().map(first).collect();
+        Ok(Self::assemble(config, Params::new(entries)))
+    }
+
+    /// A model of given parameters, which `take` hands over by name and shape.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] for sizes that no model can have, and what `take` returns.
+    pub fn from_parts(
+        config: Config,
+        mut take: impl FnMut(&str, &[usize]) -> Result<Vec<f32>>,
+    ) -> Result<Self> {
+        config.check()?;
+        let mut entries = Vec::new();
+        for spec in layout::layout(&config) {
+            let data = take(&spec.name, &spec.shape)?;
+            entries.push((spec.name, crate::tensor::Tensor::new(&spec.shape, data)));
+        }
+        Ok(Self::assemble(config, Params::new(entries)))
+    }
+
+    fn assemble(config: Config, params: Params) -> Self {
+        let find = |name: &str| {
+            let id = params.find(name);
+            id.unwrap_or_else(|| panic!("the layout has a tensor `{name}`"))
+        };
+        let trunk = trunk::Ids::find(&config, &find);
+        let heads = (0..config.mtp_depth)
+            .map(|k| heads::Ids::find(&config, k, &find))
+            .collect();
+        Self {
+            table: Mutex::new(Arc::new(Table::new(0, config.head_dim, config.rope_theta))),
+            config,
+            params,
+            trunk,
+            heads,
+        }
+    }
+
+    /// The sizes.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The parameters.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The parameters, to be changed between steps.
+    pub fn params_mut(&mut self) -> &mut Params {
+        &mut self.params
+    }
+
+    /// Packs every matrix for products with few rows. Decoding the same model is several times faster afterwards, and
+    /// has the same bits.
+    pub fn pack(&mut self) {
+        for spec in layout::layout(&self.config) {
+            if spec.shape.len() == 2 {
+                let id = self
+                    .params
+                    .find(&spec.name)
+                    .expect("a tensor of the layout");
+                self.params.get_mut(id).pack();
+            }
+        }
+    }
+
+    /// The model's first `depth` heads only: for `recursive` heads any depth can be had from one set of weights.
+    pub fn set_depth(&mut self, depth: usize) {
+        assert!(
+            depth <= self.config.mtp_depth || self.config.mtp_kind == HeadKind::Recursive,
+            "{depth} heads of {}",
+            self.config.mtp_depth
+        );
+        let id = |name: &str| self.params.find(name).expect("a tensor of the layout");
+        self.config.mtp_depth = depth;
+        self.heads = (0..depth)
+            .map(|k| heads::Ids::find(&self.config, k, &id))
+            .collect();
+    }
+
+    /// Parameters of the trunk and of the heads.
+    pub fn parameter_counts(&self) -> (usize, usize) {
+        let head = |(name, t): (&str, &crate::tensor::Tensor)| {
+            if layout::is_head(name) {
+                t.data().len()
+            } else {
+                0
+            }
+        };
+        let heads = self.params.iter().map(head).sum();
+        (self.params.elements() - heads, heads)
+    }
+
+    /// What a pass over these rows needs.
+    fn pass<'a>(&self, rows: &'a Rows) -> block::Pass<'a> {
+        let end = rows
+            .spans()
+            .iter()
+            .map(|s| s.first + s.len)
+            .max()
+            .unwrap_or(0);
+        let most = self.config.max_position_embeddings;
+        assert!(end <= most, "position {end} of a model with {most}");
+        let mut table = self.table.lock().unwrap_or_else(|e| e.into_inner());
+        if table.positions() < end {
+            let positions = end.next_power_of_two().max(256).min(most);
+            let theta = self.config.rope_theta;
+            *table = Arc::new(Table::new(positions, self.config.head_dim, theta));
+        }
+        block::Pass {
+            rows,
+            positions: rows.positions(),
+            table: Arc::clone(&table),
+            eps: self.config.rms_norm_eps as f32,
+        }
+    }
+}
+
+/// Finds a parameter by name.
+type Find<'a> = &'a dyn Fn(&str) -> ParamId;
