@@ -1,12 +1,15 @@
 //! foretoken
 pub mod autograd;
 pub mod checkpoint;
+pub mod cli;
 pub mod data;
 mod error;
 pub mod exec;
+pub mod infer;
 pub mod kernels;
 pub mod model;
 pub mod ops;
 pub mod simd;
 pub mod tensor;
+pub mod train;
 pub use error::{Error, Result};

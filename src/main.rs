@@ -1,3 +1,5 @@
-//! The command line program.
+//! The command line program; see `foretoken::cli`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    foretoken::cli::main()
+}

@@ -1,9 +1,10 @@
 //! Files of a model: how they are written so that a kill leaves them whole, and how they are read
 //! when nobody knows who wrote them.
 //!
-//! This folder never knows training and never knows decoding. It moves named tensors, JSON and bytes
-//! between memory and the disk, and it does not know which tensors a model has.
+//! This folder never knows training and never knows decoding. All but one file move named tensors,
+//! JSON and bytes between memory and the disk, and do not know which tensors a model has.
 //!
+//! * `model`: a model's directory, made of the parts below.
 //! * `atomic`: a file appears under its name whole, or not at all.
 //! * `directory`: the same for a directory with its files; what is never replaced.
 //! * `encode`: the safetensors format as we write it, one byte sequence for one content.
@@ -22,6 +23,7 @@ mod directory;
 mod encode;
 mod header;
 mod json;
+mod model;
 mod tensors;
 mod untrusted;
 mod widen;
@@ -30,4 +32,5 @@ pub use atomic::write;
 pub use directory::create_dir;
 pub use encode::{encode, sha256_hex};
 pub use json::read_json;
+pub use model::ModelDir;
 pub use tensors::TensorFile;

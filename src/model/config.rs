@@ -73,6 +73,9 @@ pub struct Config {
     /// Width of a head's gated layer.
     #[serde(default)]
     pub mtp_intermediate_size: usize,
+    /// T, tokens of a training window; 0 where it is not known.
+    #[serde(default)]
+    pub training_context: usize,
     /// Version of the arithmetic the model was made with.
     #[serde(default)]
     pub foretoken_arithmetic: u32,
@@ -139,6 +142,7 @@ impl Preset {
             mtp_depth: depth,
             mtp_hidden_size: 0,
             mtp_intermediate_size: 0,
+            training_context: self.context(),
             foretoken_arithmetic: ARITHMETIC,
         };
         config.set_head_width(c / 4);
@@ -156,6 +160,14 @@ impl Config {
         } else {
             narrow.next_multiple_of(16)
         };
+    }
+
+    /// Tokens of an evaluation window where nobody asks for another: as in training, if that is known.
+    pub fn default_context(&self) -> usize {
+        match self.training_context {
+            0 => self.max_position_embeddings.min(256),
+            t => t.min(self.max_position_embeddings),
+        }
     }
 
     /// Attention heads of a trunk layer.

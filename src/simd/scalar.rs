@@ -3,6 +3,7 @@
 //! Each function is one fixed sequence of IEEE +, −, ×, /, `sqrt`, comparisons, exact conversions and
 //! bit operations (rule R4). Such a sequence has the same bits on every machine. A libm has not: the
 //! standard library says that its `exp`, `sin` and the like may differ by platform and by version.
+//! (32-bit x86 without SSE2 computes f64 in longer registers and stays outside the contract.)
 //! There is no fused multiply-add either, because these run a few thousand times and a portable
 //! build would emulate it.
 //!
@@ -72,8 +73,8 @@ pub fn exp(x: f64) -> f64 {
     // e^r = 1 + r + r²/2! + ... + r^13/13!. The next term is below 5e-18, a fortieth of an ulp.
     let tail = horner(r, &EXP);
     let y = 1.0 + (hi + (r * r * tail - lo));
-    // In two halves: 2^k itself has no f64 for k = 1024 and for k < -1074. Only the second product
-    // can round, where the result is subnormal.
+    // In two halves: 2^k itself is no normal f64 for k = 1024 and for k < -1022. Only the second
+    // product can round, where the result is subnormal.
     let k = k as i64;
     y * power_of_two(k / 2) * power_of_two(k - k / 2)
 }

@@ -1,0 +1,122 @@
+//! A model directory: `config.json`, `model.safetensors`, `tokenizer.json` and, for a run, `metrics.jsonl`.
+
+use super::{TensorFile, create_dir, encode, read_json, sha256_hex, write};
+use crate::data::Tokenizer;
+use crate::model::config::ARITHMETIC;
+use crate::model::{Config, Model};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+const CONFIG: &str = "config.json";
+const WEIGHTS: &str = "model.safetensors";
+const TOKENIZER: &str = "tokenizer.json";
+const METRICS: &str = "metrics.jsonl";
+
+/// A directory that holds a model.
+#[derive(Clone, Debug)]
+pub struct ModelDir {
+    path: PathBuf,
+}
+
+impl ModelDir {
+    /// Makes the directory with a model in it, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where the directory exists and `force` is not set or would delete what is not a model.
+    pub fn create(path: &Path, model: &Model, tokenizer: &Tokenizer, force: bool) -> Result<Self> {
+        let config = serde_json::to_string_pretty(model.config()).expect("plain data");
+        let weights = weights(model)?;
+        let tokenizer = tokenizer.to_json();
+        let files: [(&str, &[u8]); 4] = [
+            (CONFIG, config.as_bytes()),
+            (WEIGHTS, &weights),
+            (TOKENIZER, tokenizer.as_bytes()),
+            (METRICS, b""),
+        ];
+        create_dir(path, &files, force)?;
+        let path = path.to_owned();
+        Ok(Self { path })
+    }
+
+    /// Reads a model. Everything read is untrusted.
+    ///
+    /// # Errors
+    /// [`Error`] naming file, tensor or field, and the reason.
+    pub fn load(path: &Path) -> Result<(Model, Tokenizer)> {
+        let file = path.join(CONFIG);
+        let config: Config = read_json(&file)?;
+        let version = config.foretoken_arithmetic;
+        if version > ARITHMETIC {
+            return Err(Error::file(
+                &file,
+                format!("arithmetic version {version}: this program knows {ARITHMETIC}"),
+            ));
+        }
+        config
+            .check()
+            .map_err(|e| Error::file(&file, e.to_string()))?;
+        let tokenizer = Tokenizer::load(&path.join(TOKENIZER))?;
+        if tokenizer.vocab_size() != config.vocab_size {
+            let reason = format!(
+                "vocab_size {}: {TOKENIZER} has {} tokens",
+                config.vocab_size,
+                tokenizer.vocab_size()
+            );
+            return Err(Error::file(&file, reason));
+        }
+        let mut tensors = TensorFile::read(&path.join(WEIGHTS))?;
+        let model = Model::from_parts(config, |name, shape| tensors.take(name, shape))?;
+        tensors.finish()?;
+        Ok((model, tokenizer))
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Replaces the weights, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] for weights that are not finite, [`Error::Io`] where writing fails; the old file stays.
+    pub fn save_weights(&self, model: &Model) -> Result<()> {
+        write(&self.path.join(WEIGHTS), &weights(model)?)
+    }
+
+    /// Appends one line to `metrics.jsonl`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where writing fails.
+    pub fn log(&self, event: &impl serde::Serialize) -> Result<()> {
+        let path = self.path.join(METRICS);
+        let mut line = serde_json::to_string(event).expect("plain data");
+        line.push('\n');
+        let file = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&path);
+        let mut file = file.map_err(Error::io("open", &path))?;
+        file.write_all(line.as_bytes())
+            .map_err(Error::io("write", &path))
+    }
+
+    /// SHA-256 of the model's `model.safetensors`.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] for weights that are not finite.
+    pub fn sha256(model: &Model) -> Result<String> {
+        Ok(sha256_hex(&weights(model)?))
+    }
+}
+
+/// The bytes of `model.safetensors`.
+fn weights(model: &Model) -> Result<Vec<u8>> {
+    let tensors: Vec<(&str, &Tensor)> = model.params().iter().collect();
+    let parts: Vec<_> = tensors
+        .iter()
+        .map(|(n, t)| (*n, t.shape(), t.data()))
+        .collect();
+    encode(&parts)
+}

@@ -1,0 +1,153 @@
+//! `foretoken demo`: the main job on embedded data, with no file and no network.
+
+use super::Machine;
+use super::generate::{Way, timed};
+use super::output::{Output, figures, progress, show};
+use crate::Result;
+use crate::data::corpus::{DEMO_SEED, stories};
+use crate::data::{Tokenizer, split};
+use crate::infer::Options as Decoding;
+use crate::model::{HeadKind, JointLoss, Model, Preset};
+use crate::train::{Event, Options, Schedule, Trainer};
+use clap::Args;
+use std::sync::Arc;
+
+/// Bytes of the stories.
+const CORPUS: usize = 2_000_000;
+/// K
+const HEADS: usize = 3;
+/// T and B of the training windows.
+const CONTEXT: usize = 192;
+const BATCH: usize = 8;
+/// Tokens of the continuation.
+const CONTINUATION: usize = 400;
+
+/// Flags of `foretoken demo`.
+#[derive(Clone, Debug, Args)]
+pub struct Demo {
+    /// Training steps
+    #[arg(long, default_value_t = 700, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    steps: u64,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+impl Demo {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// A loss that is not finite.
+    pub fn run(self) -> Result<()> {
+        let machine = self.machine.clone();
+        machine.scope(move || self.demo())
+    }
+
+    fn demo(self) -> Result<()> {
+        let mut output = Output::new(false);
+        let tokenizer = Tokenizer::bytes();
+        let tokens = tokenizer.encode(stories(DEMO_SEED, CORPUS).as_bytes());
+        let (train, rest) = split(&tokens);
+        let valid = &rest[..16 * CONTEXT];
+        let mut config = Preset::Tiny.config(tokenizer.vocab_size(), HeadKind::Recursive, HEADS);
+        config.training_context = CONTEXT;
+        let model = Model::new(config, DEMO_SEED)?;
+        let (trunk, heads) = model.parameter_counts();
+        output.line(&format!(
+            "A model of {} parameters ({:.1} % of them in its {HEADS} prediction heads) learns from {} bytes of \
+             made-up stories.\n",
+            trunk + heads,
+            100.0 * heads as f64 / (trunk + heads) as f64,
+            tokens.len(),
+        ));
+        output.line("loss in nats a byte on held-out stories: main head, then heads 1 to 3; accuracy of the same");
+        let options = Options {
+            steps: self.steps,
+            batch: BATCH,
+            context: CONTEXT,
+            seed: DEMO_SEED,
+            schedule: Schedule {
+                peak: 4e-3,
+                warmup: self.steps / 20,
+                steps: self.steps,
+                floor: 0.05,
+            },
+            joint: JointLoss::default(),
+            eval_every: (self.steps / 7).max(1),
+            log_every: 10,
+        };
+        let bar = progress(self.steps);
+        let mut trainer = Trainer::new(model);
+        let data: (Arc<[u32]>, &[u32]) = (train.into(), valid);
+        trainer.run(&options, data, &tokenizer, None, &mut |event| {
+            show(&bar, event);
+            bar.suspend(|| match event {
+                Event::Eval {
+                    step, evaluation, ..
+                } => output.line(&format!(
+                    "step {step:>4}   loss {}   accuracy {}",
+                    figures(&evaluation.loss_heads),
+                    figures(&evaluation.accuracy_heads)
+                )),
+                Event::Done {
+                    tokens_per_s,
+                    seconds,
+                    ..
+                } => output.line(&format!(
+                    "trained in {seconds:.0} s, {tokens_per_s:.0} tokens/s\n"
+                )),
+                Event::Step { .. } => {}
+            });
+        })?;
+        let mut model = trainer.model;
+        model.pack();
+        speak(&model, &tokenizer, rest, &mut output)
+    }
+}
+
+/// Generates a continuation both ways and compares.
+fn speak(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    held_out: &[u32],
+    output: &mut Output,
+) -> Result<()> {
+    let text = tokenizer.decode(held_out);
+    // The first held-out story that starts inside the text, with its opening as the prompt.
+    let start = text
+        .windows(2)
+        .position(|w| w == b"\n\n")
+        .map_or(0, |i| i + 2);
+    let prompt = tokenizer.encode(&text[start..start + 60]);
+    let decoding = Decoding {
+        max_tokens: CONTINUATION,
+        ..Decoding::default()
+    };
+    let (plain, plain_seconds) = timed(model, &prompt, &decoding, Way::Plain)?;
+    let (fast, fast_seconds) = timed(model, &prompt, &decoding, Way::Speculative)?;
+    let show = |tokens: &[u32]| String::from_utf8_lossy(&tokenizer.decode(tokens)).into_owned();
+    output.line(&format!("[{}]{}\n", show(&prompt), show(&fast.tokens)));
+    let rate = |seconds: f64| CONTINUATION as f64 / seconds;
+    output.line(&format!(
+        "plain        {:>6.0} tokens/s, 1.00 tokens a step",
+        rate(plain_seconds)
+    ));
+    output.line(&format!(
+        "speculative  {:>6.0} tokens/s, {:.2} tokens a step; drafted {:?}, accepted {:?} by depth",
+        rate(fast_seconds),
+        fast.tokens_per_step(),
+        fast.drafted_by_depth,
+        fast.accepted_by_depth
+    ));
+    let same = plain.tokens == fast.tokens;
+    output.line(&format!(
+        "speed-up {:.2}; the two texts are {}",
+        plain_seconds / fast_seconds,
+        if same { "identical" } else { "DIFFERENT" }
+    ));
+    match same {
+        true => Ok(()),
+        false => Err(crate::Error::Diverged(
+            "speculation changed the text: please report this".to_owned(),
+        )),
+    }
+}

@@ -1,0 +1,101 @@
+//! Results on standard output, progress on standard error.
+
+use crate::train::Event;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use std::io::Write;
+
+/// Writes results. A reader that has gone away is no error: nothing more is written.
+#[derive(Debug)]
+pub struct Output {
+    json: bool,
+    closed: bool,
+}
+
+impl Output {
+    /// Text, or one JSON object a line.
+    pub fn new(json: bool) -> Self {
+        let closed = false;
+        Self { json, closed }
+    }
+
+    /// Writes a result in the form that was asked for.
+    pub fn result(&mut self, value: &impl Serialize, text: impl FnOnce() -> String) {
+        let line = match self.json {
+            true => serde_json::to_string(value).expect("plain data"),
+            false => text(),
+        };
+        self.line(&line);
+    }
+
+    /// Writes a line of text.
+    pub fn line(&mut self, line: &str) {
+        if !self.closed {
+            let mut out = std::io::stdout().lock();
+            let written = writeln!(out, "{line}").and_then(|()| out.flush());
+            self.closed = written.is_err();
+        }
+    }
+}
+
+/// A progress bar for a run: rate, time left and the loss of every head. Silent when not a terminal.
+pub fn progress(steps: u64) -> ProgressBar {
+    let style = "{bar:30} {pos}/{len} steps, {per_sec}, {eta} left  {msg}";
+    let style = ProgressStyle::with_template(style).expect("a valid template");
+    ProgressBar::new(steps).with_style(style)
+}
+
+/// Moves the bar.
+pub fn show(bar: &ProgressBar, event: &Event) {
+    match event {
+        Event::Step {
+            step, loss_heads, ..
+        } => {
+            bar.set_position(*step);
+            bar.set_message(format!("loss {}", figures(loss_heads)));
+        }
+        Event::Eval { .. } => {}
+        Event::Done { .. } => bar.finish_and_clear(),
+    }
+}
+
+/// Numbers with three decimals, one after the other.
+pub fn figures(x: &[f64]) -> String {
+    let one = |x: &f64| format!("{x:.3}");
+    x.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+/// An event as a line of text.
+pub fn describe(event: &Event) -> String {
+    match event {
+        Event::Step {
+            step,
+            loss_heads,
+            lr,
+            tokens_per_s,
+            ..
+        } => format!(
+            "step {step:>6}  loss {}  lr {lr:.2e}  {tokens_per_s:.0} tokens/s",
+            figures(loss_heads)
+        ),
+        Event::Eval {
+            step, evaluation, ..
+        } => format!(
+            "eval {step:>6}  loss {}  accuracy {}  {:.3} bits/byte",
+            figures(&evaluation.loss_heads),
+            figures(&evaluation.accuracy_heads),
+            evaluation.bits_per_byte
+        ),
+        Event::Done {
+            dir,
+            steps,
+            tokens_per_s,
+            peak_rss_mb,
+            seconds,
+            sha256,
+        } => format!(
+            "done: {steps} steps in {seconds:.1} s, {tokens_per_s:.0} tokens/s, {peak_rss_mb:.0} MB at most\n{dir}\n\
+             sha256 {sha256}"
+        ),
+    }
+}

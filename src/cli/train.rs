@@ -1,0 +1,226 @@
+//! `foretoken train`
+
+use super::Machine;
+use super::output::{Output, describe, progress, show};
+use crate::checkpoint::ModelDir;
+use crate::data::{Tokenizer, check_length, read_tokens, split};
+use crate::model::{HeadKind, JointLoss, Model, Preset};
+use crate::train::{Event, Options, Schedule, Trainer};
+use crate::{Error, Result};
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// How heads are built, as a flag.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Kind {
+    /// One module used K times, fed the newest token
+    Recursive,
+    /// K blocks on the trunk's state
+    Parallel,
+}
+
+impl From<Kind> for HeadKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Recursive => Self::Recursive,
+            Kind::Parallel => Self::Parallel,
+        }
+    }
+}
+
+/// Model sizes, as a flag.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Size {
+    /// C 128, L 4, H 4, F 352, context 128
+    Tiny,
+    /// C 256, L 6, H 8, F 704, context 256
+    Small,
+    /// C 512, L 8, H 8, F 1376, context 256
+    Base,
+}
+
+impl From<Size> for Preset {
+    fn from(size: Size) -> Self {
+        match size {
+            Size::Tiny => Self::Tiny,
+            Size::Small => Self::Small,
+            Size::Base => Self::Base,
+        }
+    }
+}
+
+/// Flags of `foretoken train`.
+#[derive(Clone, Debug, Args)]
+pub struct Train {
+    /// Text files; without --valid the last tenth is kept for validation
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    data: Vec<PathBuf>,
+    /// Text files to validate on
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    valid: Vec<PathBuf>,
+    /// Model directory to make
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Replace the model directory if it exists
+    #[arg(long)]
+    force: bool,
+    /// Sizes of the model
+    #[arg(long, default_value = "tiny")]
+    preset: Size,
+    /// K, prediction heads beyond the next token; 0 for none
+    #[arg(long, default_value_t = 3, value_name = "K")]
+    heads: usize,
+    /// How the heads are built
+    #[arg(long, default_value = "recursive")]
+    head_kind: Kind,
+    /// Width of a head's block [default: a quarter of the model's]
+    #[arg(long, value_name = "C")]
+    head_width: Option<usize>,
+    /// Steps of the run
+    #[arg(long, default_value_t = 1500, value_name = "N")]
+    steps: u64,
+    /// Windows of a batch
+    #[arg(long, default_value_t = 16, value_name = "B")]
+    batch: usize,
+    /// Tokens of a window [default: the preset's]
+    #[arg(long, value_name = "T")]
+    context: Option<usize>,
+    /// Highest learning rate [default: the preset's]
+    #[arg(long, value_name = "RATE")]
+    lr: Option<f64>,
+    /// Steps of linear warm-up [default: a twentieth of the run]
+    #[arg(long, value_name = "N")]
+    warmup: Option<u64>,
+    /// Weight of all heads together in the loss
+    #[arg(long, default_value_t = JointLoss::default().lambda, value_name = "LAMBDA")]
+    lambda: f64,
+    /// How fast the heads' weights fall with depth
+    #[arg(long, default_value_t = JointLoss::default().beta, value_name = "BETA")]
+    beta: f64,
+    /// Seed of the first weights and of the windows
+    #[arg(long, default_value_t = 1, value_name = "S")]
+    seed: u64,
+    /// Steps between evaluations with a checkpoint
+    #[arg(long, default_value_t = 500, value_name = "N")]
+    eval_every: u64,
+    /// Steps between reports
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    log_every: u64,
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+/// Highest learning rate for a preset: what did best among a few tried, see `docs/log.md`.
+fn default_rate(preset: Preset) -> f64 {
+    match preset {
+        Preset::Tiny => 3e-3,
+        Preset::Small => 1.5e-3,
+        Preset::Base => 1e-3,
+    }
+}
+
+impl Train {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// Flags, data or files that cannot be used, each before anything is written; a loss that is not finite.
+    pub fn run(self) -> Result<()> {
+        let machine = self.machine.clone();
+        machine.scope(move || self.train())
+    }
+
+    fn train(self) -> Result<()> {
+        let preset = Preset::from(self.preset);
+        let context = self.context.unwrap_or(preset.context());
+        self.check(context)?;
+        let tokenizer = Tokenizer::bytes();
+        let tokens = read_tokens(&self.data, &tokenizer)?;
+        let (train, valid) = match self.valid.is_empty() {
+            true => {
+                let (train, valid) = split(&tokens);
+                (train.to_vec(), valid.to_vec())
+            }
+            false => (tokens, read_tokens(&self.valid, &tokenizer)?),
+        };
+        check_length("the training part of --data", &train, context)?;
+        check_length("the validation part", &valid, 1)?;
+
+        let mut config = preset.config(tokenizer.vocab_size(), self.head_kind.into(), self.heads);
+        config.training_context = context;
+        config.max_position_embeddings = config.max_position_embeddings.max(context);
+        if let Some(width) = self.head_width {
+            config.set_head_width(width);
+        }
+        let model = Model::new(config, self.seed)?;
+        let dir = ModelDir::create(&self.out, &model, &tokenizer, self.force)?;
+        let options = Options {
+            steps: self.steps,
+            batch: self.batch,
+            context,
+            seed: self.seed,
+            schedule: Schedule {
+                peak: self.lr.unwrap_or(default_rate(preset)),
+                warmup: self.warmup.unwrap_or(self.steps / 20),
+                steps: self.steps,
+                floor: 0.1,
+            },
+            joint: JointLoss {
+                lambda: self.lambda,
+                beta: self.beta,
+            },
+            eval_every: self.eval_every,
+            log_every: self.log_every,
+        };
+        let mut output = Output::new(self.json);
+        let bar = progress(self.steps);
+        let mut on_event = |event: &Event| {
+            show(&bar, event);
+            bar.suspend(|| output.result(event, || describe(event)));
+        };
+        let data: (Arc<[u32]>, &[u32]) = (train.into(), &valid);
+        Trainer::new(model).run(&options, data, &tokenizer, Some(&dir), &mut on_event)
+    }
+
+    /// Flags that no run can have.
+    fn check(&self, context: usize) -> Result<()> {
+        let positive = [
+            ("--context", context as u64),
+            ("--batch", self.batch as u64),
+            ("--steps", self.steps),
+        ];
+        for (flag, value) in positive {
+            if value == 0 {
+                return Err(Error::Usage(format!(
+                    "{flag}: expected at least 1, found 0"
+                )));
+            }
+        }
+        if self.heads >= context {
+            return Err(Error::Usage(format!(
+                "--heads {}: expected fewer than --context, which is {context}",
+                self.heads
+            )));
+        }
+        let numbers = [
+            (
+                "--lr",
+                self.lr.unwrap_or(1.0),
+                self.lr.is_none_or(|x| x > 0.0),
+            ),
+            ("--lambda", self.lambda, self.lambda >= 0.0),
+            ("--beta", self.beta, self.beta > 0.0),
+        ];
+        for (flag, value, fits) in numbers {
+            if !fits || !value.is_finite() {
+                return Err(Error::Usage(format!(
+                    "{flag}: expected a positive number, found {value}"
+                )));
+            }
+        }
+        Ok(())
+    }
+}

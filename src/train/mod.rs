@@ -1,0 +1,23 @@
+//! Floor 8: training and evaluation.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`schedule`] | the learning rate of each step |
+//! | [`optimiser`] | clipping and AdamW over all parameters |
+//! | [`evaluate`](mod@evaluate) | losses and accuracies of every head on a text |
+//! | [`trainer`] | one step, and the whole loop |
+//! | [`event`] | what a run reports |
+//!
+//! This folder never knows decoding or the command line.
+
+pub mod evaluate;
+pub mod event;
+pub mod optimiser;
+pub mod schedule;
+pub mod trainer;
+
+pub use evaluate::{Evaluation, evaluate};
+pub use event::Event;
+pub use optimiser::AdamW;
+pub use schedule::Schedule;
+pub use trainer::{Options, Trainer};

@@ -1,0 +1,178 @@
+//! AdamW over all parameters, after clipping by norm (rule R9).
+
+use crate::autograd::Gradients;
+use crate::kernels::{adamw, reduce};
+use crate::model::layout;
+use crate::simd::scalar;
+use crate::tensor::{Params, Tensor};
+
+/// The optimiser and its two moments for each parameter.
+///
+/// Matrices decay, gains do not. Trunk and heads are clipped by their own norms, so that a head's gradient never
+/// changes the size of the trunk's step.
+#[derive(Clone, Debug)]
+pub struct AdamW {
+    /// β₁ and β₂.
+    pub betas: [f64; 2],
+    /// ε
+    pub eps: f64,
+    /// Weight decay of matrices.
+    pub decay: f64,
+    /// The largest norm that a gradient keeps.
+    pub clip: f64,
+    steps: u64,
+    moments: Vec<[Tensor; 2]>,
+}
+
+/// Norms of a step's gradient before clipping.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Norms {
+    /// Over the trunk's parameters.
+    pub trunk: f64,
+    /// Over the heads' parameters.
+    pub heads: f64,
+}
+
+impl AdamW {
+    /// Moments at zero.
+    pub fn new(params: &Params) -> Self {
+        let zeros = |(_, t): (&str, &Tensor)| [(); 2].map(|()| Tensor::zeros(t.shape()));
+        Self {
+            betas: [0.9, 0.95],
+            eps: 1e-8,
+            decay: 0.1,
+            clip: 1.0,
+            steps: 0,
+            moments: params.iter().map(zeros).collect(),
+        }
+    }
+
+    /// Norms of the gradient: squares of each tensor by rule R9, added in name order.
+    pub fn norms(params: &Params, gradients: &Gradients) -> Norms {
+        let mut squares = [0.0; 2];
+        for id in params.ids() {
+            let head = usize::from(layout::is_head(params.name(id)));
+            squares[head] += reduce::squared_norm(gradients.get(id).data());
+        }
+        Norms {
+            trunk: squares[0].sqrt(),
+            heads: squares[1].sqrt(),
+        }
+    }
+
+    /// One step at this learning rate.
+    pub fn step(&mut self, params: &mut Params, gradients: &Gradients, norms: Norms, rate: f64) {
+        self.steps += 1;
+        let [beta1, beta2] = self.betas;
+        let unbias = |beta| (1.0 / (1.0 - scalar::powi(beta, self.steps))) as f32;
+        let clip = |norm: f64| {
+            (if norm > self.clip {
+                self.clip / norm
+            } else {
+                1.0
+            }) as f32
+        };
+        let mut step = adamw::Step {
+            rate: rate as f32,
+            beta1: beta1 as f32,
+            beta2: beta2 as f32,
+            rest1: (1.0 - beta1) as f32,
+            rest2: (1.0 - beta2) as f32,
+            unbias1: unbias(beta1),
+            unbias2: unbias(beta2),
+            eps: self.eps as f32,
+            clip: 1.0,
+            decay: 0.0,
+        };
+        for id in params.ids() {
+            let head = layout::is_head(params.name(id));
+            step.clip = clip(if head { norms.heads } else { norms.trunk });
+            let matrix = params.get(id).shape().len() == 2;
+            step.decay = if matrix { self.decay as f32 } else { 0.0 };
+            let [m, v] = &mut self.moments[id.index()];
+            let w = params.get_mut(id).data_mut();
+            adamw::update(
+                step,
+                w,
+                m.data_mut(),
+                v.data_mut(),
+                gradients.get(id).data(),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::autograd::{Tape, Var};
+    use crate::ops::Add;
+    use crate::simd::Isa;
+
+    /// Three steps of the textbook's algorithm in `f64`.
+    #[test]
+    fn steps_follow_the_paper() {
+        let start = |n: usize| {
+            (0..n)
+                .map(|i| (i % 7) as f32 * 0.3 - 0.8)
+                .collect::<Vec<_>>()
+        };
+        for isa in Isa::all() {
+            isa.scope(|| {
+                let entry = |name: &str, shape: &[usize]| {
+                    let n = shape.iter().product();
+                    (name.to_owned(), Tensor::new(shape, start(n)))
+                };
+                let mut params = Params::new(vec![entry("a", &[5, 7]), entry("mtp.g", &[35])]);
+                let mut optimiser = AdamW::new(&params);
+                let grad: Vec<f32> = (0..35).map(|i| (i % 5) as f32 * 0.4 - 0.7).collect();
+                let size = grad
+                    .iter()
+                    .map(|g| f64::from(*g).powi(2))
+                    .sum::<f64>()
+                    .sqrt();
+                let mut exact = [(0, 0.1), (1, 0.0)].map(|(_, decay)| (start(35), decay));
+                let mut wide: Vec<(Vec<f64>, f64)> = exact
+                    .iter_mut()
+                    .map(|(w, d)| (w.iter().map(|x| f64::from(*x)).collect(), *d))
+                    .collect();
+                let mut m = [[0.0f64; 35]; 2];
+                let mut v = [[0.0f64; 35]; 2];
+                for t in 1..=3 {
+                    let gradients = constant_gradients(&params, &grad);
+                    let norms = AdamW::norms(&params, &gradients);
+                    assert!((norms.trunk - size).abs() < 1e-5 && (norms.heads - size).abs() < 1e-5);
+                    optimiser.step(&mut params, &gradients, norms, 0.01);
+                    for (p, (w, decay)) in wide.iter_mut().enumerate() {
+                        for i in 0..35 {
+                            let g = f64::from(grad[i]) / size.max(1.0);
+                            m[p][i] = 0.9 * m[p][i] + 0.1 * g;
+                            v[p][i] = 0.95 * v[p][i] + 0.05 * g * g;
+                            let m_hat = m[p][i] / (1.0 - 0.9f64.powi(t));
+                            let v_hat = v[p][i] / (1.0 - 0.95f64.powi(t));
+                            w[i] -= 0.01 * (m_hat / (v_hat.sqrt() + 1e-8) + *decay * w[i]);
+                        }
+                    }
+                }
+                for (id, (w, _)) in params.ids().zip(&wide) {
+                    for (x, y) in params.get(id).data().iter().zip(w) {
+                        assert!((f64::from(*x) - y).abs() < 1e-5, "{x} and {y}");
+                    }
+                }
+            });
+        }
+    }
+
+    fn constant_gradients(params: &Params, grad: &[f32]) -> Gradients {
+        let mut gradients = Gradients::zeros(params);
+        for id in params.ids() {
+            let mut tape = Tape::default();
+            let w = Var::parameter(id, params.get(id).clone());
+            let zero = Var::constant(Tensor::zeros(params.get(id).shape()));
+            let y = tape.apply(Add, [&w, &zero]);
+            let d = Tensor::new(y.value().shape(), grad.to_vec());
+            tape.backward(&[(&y, d)], &mut gradients);
+        }
+        gradients
+    }
+}
