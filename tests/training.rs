@@ -1,0 +1,157 @@
+//! A run has one answer: the same weights for every instruction set, number of threads and process, and a loss that
+//! stops being finite leaves the last good weights.
+
+use foretoken::checkpoint::ModelDir;
+use foretoken::data::{RandomWindows, Tokenizer, corpus};
+use foretoken::kernels::par::Threads;
+use foretoken::model::{HeadKind, JointLoss, Model, Preset};
+use foretoken::simd::Isa;
+use foretoken::train::{Event, Options, Schedule, Trainer};
+use std::sync::Arc;
+
+fn tokens(bytes: usize) -> Arc<[u32]> {
+    let text = corpus::stories(11, bytes);
+    Tokenizer::bytes().encode(text.as_bytes()).into()
+}
+
+fn small(kind: HeadKind) -> Model {
+    let mut config = Preset::Tiny.config(257, kind, 2);
+    (
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_hidden_layers,
+    ) = (32, 48, 2);
+    (
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        config.head_dim,
+    ) = (4, 2, 8);
+    config.set_head_width(8);
+    Model::new(config, 4).expect("sound sizes")
+}
+
+fn options(steps: u64) -> Options {
+    Options {
+        steps,
+        batch: 3,
+        context: 20,
+        seed: 2,
+        schedule: Schedule {
+            peak: 5e-3,
+            warmup: 2,
+            steps,
+            floor: 0.1,
+        },
+        joint: JointLoss::default(),
+        eval_every: 4,
+        log_every: 1,
+    }
+}
+
+/// SHA-256 of the weights after a short run.
+fn trained(kind: HeadKind) -> String {
+    let mut trainer = Trainer::new(small(kind));
+    let data = tokens(20_000);
+    let mut sha = String::new();
+    let done = trainer.run(
+        &options(6),
+        (data.clone(), &data[..300]),
+        &Tokenizer::bytes(),
+        None,
+        &mut |event| {
+            if let Event::Done { sha256, .. } = event {
+                sha = sha256.clone();
+            }
+        },
+    );
+    done.expect("a finite run");
+    assert_eq!(
+        sha,
+        ModelDir::sha256(&trainer.model).expect("finite weights")
+    );
+    sha
+}
+
+#[test]
+fn a_run_has_the_same_bits_on_every_machine() {
+    for kind in HeadKind::ALL {
+        let expected = trained(kind);
+        for isa in Isa::all() {
+            for threads in [1, 2, 3, 8] {
+                let pool = Threads::new(threads).expect("a small pool");
+                let got = isa.scope(|| pool.scope(|| trained(kind)));
+                assert_eq!(got, expected, "{kind:?}, {}, {threads} threads", isa.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_head_learns() {
+    for kind in HeadKind::ALL {
+        let mut trainer = Trainer::new(small(kind));
+        let windows = RandomWindows::new(tokens(50_000), 32, 8, 1).expect("enough text");
+        let step = |trainer: &mut Trainer, i| {
+            let batch = windows.batch(i);
+            trainer
+                .step(&batch, JointLoss::default(), 5e-3)
+                .expect("finite")
+                .loss_heads
+        };
+        let first = step(&mut trainer, 0);
+        let last = (1..80)
+            .map(|i| step(&mut trainer, i))
+            .last()
+            .expect("some steps");
+        assert_eq!(first.len(), 3);
+        for (k, (first, last)) in first.iter().zip(&last).enumerate() {
+            assert!(*last < first - 1.5, "{kind:?}, head {k}: {first} to {last}");
+        }
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run_and_keeps_the_weights() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let tokenizer = Tokenizer::bytes();
+    let model = small(HeadKind::Recursive);
+    let path = folder.path().join("run");
+    let dir = ModelDir::create(&path, &model, &tokenizer, false).expect("a new directory");
+    let mut trainer = Trainer::new(model);
+    let mut options = options(50);
+    // A rate this high sends the weights out of the range of f32 within a few steps.
+    options.schedule.peak = 1e30;
+    options.eval_every = 1000;
+    let data = tokens(20_000);
+    let error = trainer
+        .run(
+            &options,
+            (data.clone(), &data[..300]),
+            &tokenizer,
+            Some(&dir),
+            &mut |_| {},
+        )
+        .expect_err("this cannot go well");
+    assert!(error.to_string().starts_with("step "), "{error}");
+    let (kept, _) = ModelDir::load(&path).expect("the last good checkpoint");
+    assert_eq!(
+        ModelDir::sha256(&kept).expect("finite"),
+        ModelDir::sha256(&small(HeadKind::Recursive)).expect("finite")
+    );
+}
+
+#[test]
+fn a_saved_model_is_the_model() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for kind in HeadKind::ALL {
+        let model = small(kind);
+        let path = folder.path().join(kind.name());
+        ModelDir::create(&path, &model, &Tokenizer::bytes(), false).expect("a new directory");
+        let (loaded, _) = ModelDir::load(&path).expect("our own directory");
+        assert_eq!(loaded.config(), model.config());
+        for ((name, a), (other, b)) in loaded.params().iter().zip(model.params().iter()) {
+            assert_eq!(name, other);
+            assert!(a.data() == b.data() && a.shape() == b.shape(), "{name}");
+        }
+    }
+}
