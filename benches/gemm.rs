@@ -7,6 +7,7 @@
 use foretoken::kernels::gemm::{Panels, Right, Start, View, product};
 use foretoken::kernels::par::Threads;
 use foretoken::simd::{Isa, Kernel, LANES, Simd, matrix::MatrixMut, run};
+use ndarray::{Array2, ArrayView2, linalg::general_mat_mul};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -82,29 +83,11 @@ fn compare(name: &str, m: usize, k: usize, n: usize, packed: bool) {
             Start::Zero,
         );
     };
-    let mut z = vec![0.0; m * n];
-    let mut theirs = || {
-        let (k_, n_) = (k as isize, n as isize);
-        // SAFETY: the pointers are valid for the shapes and strides given.
-        unsafe {
-            matrixmultiply::sgemm(
-                m,
-                k,
-                n,
-                1.0,
-                x.as_ptr(),
-                k_,
-                1,
-                w.as_ptr(),
-                1,
-                k_,
-                0.0,
-                black_box(&mut z).as_mut_ptr(),
-                n_,
-                1,
-            );
-        }
-    };
+    // ndarray hands f32 matrices of these sizes to matrixmultiply as they are, transposed or not.
+    let x_array = ArrayView2::from_shape((m, k), &x).expect("m x k");
+    let w_array = ArrayView2::from_shape((n, k), &w).expect("n x k");
+    let mut z = Array2::zeros((m, n));
+    let mut theirs = || general_mat_mul(1.0, &x_array, &w_array.t(), 0.0, black_box(&mut z));
     let count = |f: &mut dyn FnMut()| {
         f();
         let start = Instant::now();

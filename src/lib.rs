@@ -1,4 +1,4 @@
-//! foretoken
+#![doc = include_str!("../README.md")]
 pub mod autograd;
 pub mod checkpoint;
 pub mod cli;
@@ -7,6 +7,7 @@ mod error;
 pub mod exec;
 pub mod infer;
 pub mod kernels;
+pub mod manual;
 pub mod model;
 pub mod ops;
 pub mod simd;

@@ -89,7 +89,7 @@ impl ModelDir {
     ///
     /// # Errors
     /// [`Error::Io`] where writing fails.
-    pub fn log(&self, event: &impl serde::Serialize) -> Result<()> {
+    pub fn append_metrics(&self, event: &impl serde::Serialize) -> Result<()> {
         let path = self.path.join(METRICS);
         let mut line = serde_json::to_string(event).expect("plain data");
         line.push('\n');

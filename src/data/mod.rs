@@ -4,11 +4,11 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `tokenizer/` | text to token ids and back, and `tokenizer.json` |
+//! | `tokenizer` | text to token ids and back, and `tokenizer.json` |
 //! | `text.rs` | files to one stream of tokens, and the split into training and validation |
 //! | `batch.rs` | a batch of windows; the one place where targets are shifted |
 //! | `windows.rs` | which windows: drawn at random to train, one after the other to evaluate |
-//! | `corpus/` | the built-in text: a small grammar that writes stories |
+//! | `corpus` | the built-in text: a small grammar that writes stories |
 //! | `draws.rs` | seeded random numbers that never change between versions and machines |
 //!
 //! *Invariant*: no other file of the crate computes which token is a target of which position.

@@ -10,7 +10,7 @@ pub enum Sampler {
     Greedy,
 }
 
-/// The token at index `position` of its sequence, from logits [V] and the tokens before it.
+/// The token at index `position` of its sequence, from logits `[V]` and the tokens before it.
 ///
 /// A pure function: the same logits, history and position give the same token, whoever asks. Speculative decoding is
 /// exact because drafts are accepted only where they equal what this function says on the trunk's logits.

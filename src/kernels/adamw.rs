@@ -28,7 +28,7 @@ pub struct Step {
     pub decay: f32,
 }
 
-/// w, m, v, g [n]; w, m and v are updated by exactly this sequence:
+/// w, m, v, g `[n]`; w, m and v are updated by exactly this sequence:
 ///
 /// ```text
 /// g' = g · clip

@@ -9,7 +9,7 @@
 use super::{par, reduce};
 use crate::simd::{self, Kernel, LANES, Simd, math};
 
-/// logits [rows, V] become the gradient; losses [rows]; hits [rows] is 1 where the target has the largest logit (the
+/// logits [rows, V] become the gradient; losses `[rows]`; hits `[rows]` is 1 where the target has the largest logit (the
 /// lowest id wins a tie), else 0.
 pub fn forward_backward(
     logits: &mut [f32],

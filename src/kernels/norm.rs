@@ -43,7 +43,7 @@ impl Segments {
     }
 }
 
-/// x [rows, stride], gain [width] -> the segments of y [rows, stride], and r [rows · count].
+/// x [rows, stride], gain `[width]` -> the segments of y [rows, stride], and r [rows · count].
 pub fn forward(at: Segments, eps: f32, x: &[f32], gain: &[f32], y: &mut [f32], r: &mut [f32]) {
     let rows = par::part(x.len() / at.stride, 1, 1).max(8192 / at.stride + 1);
     let tasks = x
@@ -105,7 +105,7 @@ fn scale<S: Simd>(s: S, x: &[f32], r: f32, gain: &[f32], y: &mut [f32]) {
     }
 }
 
-/// x, dy [rows, stride], gain [width], r [rows · count] -> the segments of dx [rows, stride]; returns dgain [width].
+/// x, dy [rows, stride], gain `[width]`, r [rows · count] -> the segments of dx [rows, stride]; returns dgain `[width]`.
 pub fn backward(
     at: Segments,
     (x, gain, r): (&[f32], &[f32], &[f32]),

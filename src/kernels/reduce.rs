@@ -7,7 +7,7 @@ pub const ROWS_A_CHUNK: usize = 32;
 /// Elements of a chunk in a squared norm (rule R9).
 pub const NORM_CHUNK: usize = 4096;
 
-/// Σ x[i] y[i] by rule R2: lane i mod 16 accumulates by fma, then the lanes fold.
+/// Σ `x[i] y[i]` by rule R2: lane i mod 16 accumulates by fma, then the lanes fold.
 #[inline(always)]
 pub fn dot<S: Simd>(s: S, x: &[f32], y: &[f32]) -> f32 {
     let ((x, x_tail), (y, y_tail)) = (x.as_chunks(), y.as_chunks());
@@ -22,7 +22,7 @@ pub fn dot<S: Simd>(s: S, x: &[f32], y: &[f32]) -> f32 {
     s.sum(acc)
 }
 
-/// max x[i] by rule R2; −∞ for an empty row.
+/// max `x[i]` by rule R2; −∞ for an empty row.
 #[inline(always)]
 pub fn maximum<S: Simd>(s: S, x: &[f32]) -> f32 {
     let (chunks, tail) = x.as_chunks();
@@ -40,11 +40,7 @@ pub fn maximum<S: Simd>(s: S, x: &[f32]) -> f32 {
 ///
 /// partials [n, width] -> the first row holds the total.
 pub fn fold_tree(partials: &mut [f32], width: usize) {
-    let n = if width == 0 {
-        0
-    } else {
-        partials.len() / width
-    };
+    let n = partials.len().checked_div(width).unwrap_or(0);
     let mut step = 1;
     while step < n {
         for i in (0..n - step).step_by(2 * step) {
@@ -58,7 +54,7 @@ pub fn fold_tree(partials: &mut [f32], width: usize) {
     }
 }
 
-/// Σ x[i] in `f64` by rule R3: chunks of [`ROWS_A_CHUNK`] ascending, then the tree.
+/// Σ `x[i]` in `f64` by rule R3: chunks of [`ROWS_A_CHUNK`] ascending, then the tree.
 pub fn total(x: &[f32]) -> f64 {
     let chunk = |x: &[f32]| x.iter().fold(0.0, |sum, x| sum + f64::from(*x));
     let mut partials: Vec<f64> = x.chunks(ROWS_A_CHUNK).map(chunk).collect();
@@ -72,7 +68,7 @@ pub fn total(x: &[f32]) -> f64 {
     partials.first().copied().unwrap_or(0.0)
 }
 
-/// Σ x[i]² by rule R9: chunks of [`NORM_CHUNK`] by rule R2, added in `f64` in order.
+/// Σ `x[i]`² by rule R9: chunks of [`NORM_CHUNK`] by rule R2, added in `f64` in order.
 pub fn squared_norm(x: &[f32]) -> f64 {
     struct Chunk<'a>(&'a [f32]);
     impl Kernel for Chunk<'_> {

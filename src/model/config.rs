@@ -304,7 +304,8 @@ mod tests {
 
     #[test]
     fn every_wrong_field_is_named() {
-        let wrong: [(&str, fn(&mut Config)); 12] = [
+        type Spoil = fn(&mut Config);
+        let wrong: [(&str, Spoil); 12] = [
             ("vocab_size", |c| c.vocab_size = 0),
             ("hidden_size", |c| c.hidden_size = 0),
             ("hidden_size", |c| c.hidden_size = usize::MAX),

@@ -86,7 +86,7 @@ impl Model {
 
     /// h^k [rows, C] of head k = 1..=K.
     ///
-    /// `h` [rows, C] is h^{k-1} for a chained kind and h^0 for the others; `following` [rows] holds x_{i+k} and is read
+    /// `h` [rows, C] is h^{k-1} for a chained kind and h^0 for the others; `following` `[rows]` holds x_{i+k} and is read
     /// by chained kinds only.
     pub fn head<E: Exec>(
         &self,

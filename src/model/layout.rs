@@ -9,7 +9,7 @@ use crate::tensor::{Tensor, init};
 pub struct Spec {
     /// Its name in a checkpoint.
     pub name: String,
-    /// [outputs, inputs] of a matrix, [width] of a gain.
+    /// [outputs, inputs] of a matrix, `[width]` of a gain.
     pub shape: Vec<usize>,
     /// Standard deviation of its first values; `None` for a gain, which starts at 1.
     deviation: Option<f64>,

@@ -36,7 +36,7 @@ impl Ids {
 }
 
 impl Model {
-    /// tokens [rows] -> h⁰ [rows, C], the hidden state after the final norm. Uses caches 0..L.
+    /// tokens `[rows]` -> h⁰ [rows, C], the hidden state after the final norm. Uses caches 0..L.
     pub fn trunk<E: Exec>(&self, exec: &mut E, tokens: &[u32], rows: &Rows) -> Var {
         let pass = self.pass(rows);
         let mut x = self.embed(exec, tokens);

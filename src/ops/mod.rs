@@ -13,7 +13,7 @@
 //! | [`attention`] | causal grouped-query attention |
 //! | [`swiglu`] | the gated activation |
 //! | [`add`] | residual addition |
-//! | [`concat`] | columns side by side |
+//! | [`concat`](mod@concat) | columns side by side |
 //! | [`select_rows`] | some of the rows |
 //! | [`cross_entropy`] | the loss |
 //!

@@ -12,7 +12,7 @@ pub const EXP_LOWEST: f32 = -87.3;
 pub const EXP_HIGHEST: f32 = 88.722_83;
 
 /// ln 2 in two parts: the first has few enough bits that n · `LN2_HIGH` is exact for every exponent n.
-const LN2_HIGH: f32 = 0.693_359_375;
+const LN2_HIGH: f32 = 0.693_359_4;
 const LN2_LOW: f32 = -2.121_944_4e-4;
 /// 1.5 · 2^23: adding it leaves the nearest integer in the low bits of the sum.
 const ROUNDER: f32 = 12_582_912.0;
@@ -71,7 +71,7 @@ pub fn ln<S: Simd>(s: S, x: S::V) -> S::V {
     let p = s.fma(p, f, s.splat(-1.666_805_8e-1));
     let p = s.fma(p, f, s.splat(2.000_071_5e-1));
     let p = s.fma(p, f, s.splat(-2.499_999_4e-1));
-    let p = s.fma(p, f, s.splat(3.333_333_1e-1));
+    let p = s.fma(p, f, s.splat(3.333_333e-1));
     let square = s.mul(f, f);
     let tail = s.mul(s.mul(f, square), p);
     let tail = s.fma(e, s.splat(LN2_LOW), tail);

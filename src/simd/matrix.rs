@@ -50,7 +50,7 @@ impl<'a> MatrixMut<'a> {
         self.cols
     }
 
-    /// Row `r` [cols].
+    /// Row `r` `[cols]`.
     #[track_caller]
     #[inline(always)]
     pub fn row(&self, r: usize) -> &[f32] {
@@ -59,7 +59,7 @@ impl<'a> MatrixMut<'a> {
         unsafe { std::slice::from_raw_parts(self.start.add(r * self.stride), self.cols) }
     }
 
-    /// Row `r` [cols], to be written.
+    /// Row `r` `[cols]`, to be written.
     #[track_caller]
     #[inline(always)]
     pub fn row_mut(&mut self, r: usize) -> &mut [f32] {

@@ -13,6 +13,7 @@
 //! | [`math`] | exp, ln, sigmoid and SiLU on sixteen lanes |
 //! | [`scalar`] | exp, ln, sin, cos and powers in `f64`, for tables, schedules and random numbers |
 //! | [`matrix`] | a mutable matrix view that splits into disjoint parts |
+//! | `tests` | every backend against the definition |
 //!
 //! This folder never knows what a kernel computes. It is the only folder on the CPU's side with `unsafe` code.
 //!

@@ -86,7 +86,7 @@ impl Tensor {
         self.array.as_slice_mut().expect("standard layout")
     }
 
-    /// Row `r` [cols].
+    /// Row `r` `[cols]`.
     #[track_caller]
     pub fn row(&self, r: usize) -> &[f32] {
         &self.data()[r * self.cols()..(r + 1) * self.cols()]

@@ -124,7 +124,7 @@ impl Trainer {
         let (mut training, mut since, mut reported) = (0.0, 0.0, 0);
         let mut report = |event: Event| -> Result<()> {
             if let Some(dir) = dir {
-                dir.log(&event)?;
+                dir.append_metrics(&event)?;
             }
             on_event(&event);
             Ok(())

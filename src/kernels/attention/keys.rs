@@ -40,23 +40,26 @@ impl KeyValues {
     /// Appends k, v [n, D].
     pub fn extend(&mut self, k: View<'_>, v: View<'_>) {
         debug_assert!(k.cols() == self.size && v.cols() == self.size && k.rows() == v.rows());
+        let end = self.len + k.rows();
+        let panels = end.div_ceil(WIDTH) * self.size;
+        self.keys.resize(panels, PanelRow([0.0; WIDTH]));
+        for panel in &mut self.values {
+            panel.resize(end, PanelRow([0.0; WIDTH]));
+        }
         for i in 0..k.rows() {
-            let lane = self.len % WIDTH;
-            if lane == 0 {
-                let more = self.keys.len() + self.size;
-                self.keys.resize(more, PanelRow([0.0; WIDTH]));
-            }
-            let panel = self.keys.len() - self.size;
-            for (row, x) in self.keys[panel..].iter_mut().zip(k.row(i)) {
-                row.0[lane] = *x;
+            let position = self.len + i;
+            let panel = &mut self.keys[position / WIDTH * self.size..][..self.size];
+            for (row, x) in panel.iter_mut().zip(k.row(i)) {
+                row.0[position % WIDTH] = *x;
             }
             for (panel, x) in self.values.iter_mut().zip(v.row(i).chunks(WIDTH)) {
-                let mut row = [0.0; WIDTH];
-                row[..x.len()].copy_from_slice(x);
-                panel.push(PanelRow(row));
+                match x.try_into() {
+                    Ok(whole) => panel[position].0 = whole,
+                    Err(_) => panel[position].0[..x.len()].copy_from_slice(x),
+                }
             }
-            self.len += 1;
         }
+        self.len = end;
     }
 
     /// Forgets positions `len..`.

@@ -98,8 +98,13 @@ impl Kernel for PackPanel<'_> {
         let (k, width) = (b.rows(), b.cols());
         if b.col_stride == 1 {
             for (p, row) in panel.iter_mut().enumerate() {
-                row.0[..width].copy_from_slice(b.row_part(p, 0, width));
-                row.0[width..].fill(0.0);
+                match b.row_part(p, 0, width).try_into() {
+                    Ok(whole) => row.0 = whole,
+                    Err(_) => {
+                        row.0[..width].copy_from_slice(b.row_part(p, 0, width));
+                        row.0[width..].fill(0.0);
+                    }
+                }
             }
             return;
         }
@@ -141,7 +146,9 @@ pub fn pack_left<S: Simd>(s: S, a: View<'_>, most: usize, to: &mut [f32]) {
         let sliver = &mut to[first * k..(first + m) * k];
         if a.row_stride == 1 {
             for (p, x) in sliver.chunks_exact_mut(m).enumerate() {
-                x.copy_from_slice(a.t().row_part(p, first, first + m));
+                // A copy of a few elements whose number the compiler does not know would be a call.
+                let part = a.t().row_part(p, first, first + m);
+                s.store_partial(s.load_partial(part, 0.0), x);
             }
             continue;
         }

@@ -58,8 +58,8 @@ impl<const M: usize> Left<M> for Rows<'_, M> {
     #[inline(always)]
     fn at(&self, p: usize) -> [f32; M] {
         let mut x = [0.0; M];
-        for i in 0..M {
-            x[i] = self.0[i][p];
+        for (x, row) in x.iter_mut().zip(self.0) {
+            *x = row[p];
         }
         x
     }
@@ -140,6 +140,7 @@ pub fn tile_of_two<S: Simd, const M: usize>(
 /// b: P panels [k, 32], of which `N` vectors from `half` on are used. The loops over i, q and v are unrolled and `acc`
 /// lives in registers; the panels are cut to one length first, so that no bounds check of theirs remains in the loop.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // indices show the maths, and closures could stay out of line
 fn chain<S: Simd, const M: usize, const P: usize, const N: usize>(
     s: S,
     left: impl Left<M>,

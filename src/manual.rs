@@ -1,0 +1,22 @@
+//! The handbook: the chapters of `docs/`, compiled here so that their code blocks run as tests.
+//!
+//! | chapter | what it answers |
+//! |---|---|
+//! | [`map`] | what is where, and what must stay true |
+//! | [`model_and_loss`] | what is computed, which position predicts which token, what a draft is worth |
+//! | [`one_answer`] | why the result never depends on batch, threads or instruction set |
+//! | [`tape`] | how gradients are computed, and how to add an operation |
+//!
+//! `docs/log.md` is the log of what was tried; it holds no code and is not part of the handbook.
+
+#[doc = include_str!("../docs/00-map.md")]
+pub mod map {}
+
+#[doc = include_str!("../docs/01-model-and-loss.md")]
+pub mod model_and_loss {}
+
+#[doc = include_str!("../docs/02-one-answer.md")]
+pub mod one_answer {}
+
+#[doc = include_str!("../docs/03-tape.md")]
+pub mod tape {}
