@@ -7,6 +7,7 @@
 use foretoken::Result;
 use foretoken::data::{Batch, RandomWindows, Tokenizer, corpus};
 use foretoken::exec::{Exec, Rows, Train};
+use foretoken::infer::verify::{prefill, verify};
 use foretoken::infer::{
     Drafter, Generated, HeadDrafter, NoDrafts, Options, Sampler, Sequence, generate,
 };
@@ -16,6 +17,7 @@ use foretoken::ops::SelectRows;
 use foretoken::simd::Isa;
 use foretoken::train::Trainer;
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use std::sync::OnceLock;
 
 fn config(kind: HeadKind, depth: usize, width: usize) -> Config {
@@ -122,7 +124,7 @@ impl Drafter for Oracle {
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 48,
-        failure_persistence: None,
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
         ..ProptestConfig::default()
     })]
 
@@ -304,5 +306,50 @@ fn the_last_position_is_used_and_none_after_it() {
         assert!(Sequence::new(model, &[1; 161]).is_err());
         assert!(Sequence::new(model, &[]).is_err());
         assert!(Sequence::new(model, &[257]).is_err());
+    }
+}
+
+/// A depth that sits out some steps must not keep what rejected drafts left: its drafts are those of a drafter that
+/// sees the text for the first time.
+#[test]
+fn drafts_do_not_depend_on_the_past() {
+    let sampler = Sampler::Greedy;
+    for kind in HeadKind::ALL {
+        let random = random_model(kind, 4, 5);
+        for model in [&random, trained_model(kind)] {
+            let mut sequence =
+                Sequence::new(model, &[84, 104, 101, 114]).expect("a prompt that fits");
+            let first = prefill(&mut sequence, 3, sampler).expect("numbers");
+            sequence.push(first);
+            let mut drafter = HeadDrafter::new(model, sampler);
+            for wanted in [4, 1, 3, 0, 4, 2, 1, 3, 3, 1, 1, 4, 4, 2, 4] {
+                let drafts = drafter.draft(&mut sequence, wanted).expect("numbers");
+                let again = drafter.draft(&mut sequence, wanted).expect("numbers");
+                let known = sequence.tokens();
+                let mut fresh = Sequence::new(model, known).expect("a prompt that fits");
+                fresh.advance(&known[..known.len() - 1]);
+                let expected = HeadDrafter::new(model, sampler).draft(&mut fresh, wanted);
+                assert_eq!(drafts, expected.expect("numbers"), "{kind:?}");
+                assert_eq!(drafts, again, "{kind:?}: asked twice");
+                for token in verify(&mut sequence, &drafts, sampler).expect("numbers") {
+                    sequence.push(token);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn heads_that_compute_nonsense_change_nothing() {
+    for kind in HeadKind::ALL {
+        let mut model = random_model(kind, 3, 1);
+        let options = Options::default();
+        let expected = plain(&model, &[1, 2, 3], &options);
+        for id in model.params().ids().collect::<Vec<_>>() {
+            if model.params().name(id).starts_with("mtp.") {
+                model.params_mut().get_mut(id).data_mut().fill(f32::NAN);
+            }
+        }
+        assert_eq!(speculative(&model, &[1, 2, 3], &options).tokens, expected);
     }
 }

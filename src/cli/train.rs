@@ -78,7 +78,7 @@ pub struct Train {
     #[arg(long, value_name = "C")]
     head_width: Option<usize>,
     /// Steps of the run
-    #[arg(long, default_value_t = 1500, value_name = "N")]
+    #[arg(long, default_value_t = 1000, value_name = "N")]
     steps: u64,
     /// Windows of a batch
     #[arg(long, default_value_t = 16, value_name = "B")]

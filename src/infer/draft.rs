@@ -13,7 +13,8 @@
 //!
 //! So the rows that catch up on accepted tokens and the row that drafts go through in one pass, and what the drafter
 //! computes is what the training graph computes on the same tokens. Kinds that read the trunk's state only are never
-//! tentative: s is the length of the cache.
+//! tentative: their s is the length of the cache. A depth that does not draft in a step falls behind and catches up in one
+//! pass later; [`Sequence::rewind`] has made it forget what rejected drafts left.
 
 use super::pick::{Sampler, pick};
 use super::sequence::{Hidden, Sequence};
@@ -69,7 +70,8 @@ impl Drafter for HeadDrafter {
         for k in 1..=wanted.min(self.hidden.len()) {
             let decode = &mut sequence.decode;
             let cache = model.head_cache(k);
-            let settled = if chained { p.saturating_sub(k) } else { p };
+            // Row p - 1 is computed in any case: its logits are the draft.
+            let settled = model.config().mtp_kind.settled(k, p).min(p - 1);
             let from = decode.len(0, cache).min(settled);
             decode.truncate(0, cache, from);
             let source = match k {
@@ -87,7 +89,10 @@ impl Drafter for HeadDrafter {
             let keep = [(p - from - 1) as u32].into();
             let h = decode.apply(SelectRows { keep }, [&h]);
             let logits = model.logits(decode, &h);
-            let draft = pick(logits.value().data(), &tokens, p + k, self.sampler)?;
+            // A head that computes nonsense drafts nothing; what is generated is the trunk's to decide.
+            let Ok(draft) = pick(logits.value().data(), &tokens, p + k, self.sampler) else {
+                break;
+            };
             tokens.push(draft);
         }
         Ok(tokens.split_off(p + 1))

@@ -101,9 +101,12 @@ pub fn generate(
             _ => drafter.draft(&mut sequence, most)?,
         };
         let accepted = verify(&mut sequence, &drafts, options.sampler)?;
-        result.steps += 1;
-        result.count(drafts.len(), accepted.len() - 1);
+        let before = sequence.generated().len();
         done = accept(&mut sequence, &accepted, options, on_tokens);
+        result.steps += 1;
+        // A stop token may end the text before the last accepted draft.
+        let used = sequence.generated().len() - before;
+        result.count(drafts.len(), used.min(accepted.len() - 1));
     }
     result.tokens = sequence.generated().to_vec();
     Ok(result)

@@ -118,11 +118,19 @@ impl<'m> Sequence<'m> {
         h
     }
 
-    /// Makes the trunk forget positions `len..`.
+    /// Makes the trunk forget positions `len..`, and every head what it computed from the tokens there.
+    ///
+    /// The heads forget here and not when they draft next: a depth that sits out a step would otherwise keep entries
+    /// made from rejected drafts.
     pub fn rewind(&mut self, len: usize) {
         self.hidden.truncate(len);
-        for layer in 0..self.model.config().num_hidden_layers {
+        let config = self.model.config();
+        for layer in 0..config.num_hidden_layers {
             self.decode.truncate(0, layer, len);
+        }
+        for k in 1..=config.mtp_depth {
+            let settled = config.mtp_kind.settled(k, len);
+            self.decode.truncate(0, self.model.head_cache(k), settled);
         }
     }
 }
