@@ -100,7 +100,8 @@ impl Demo {
         })?;
         let mut model = trainer.model;
         model.pack();
-        speak(&model, &tokenizer, rest, &mut output)
+        speak(&model, &tokenizer, rest, &mut output)?;
+        output.finish()
     }
 }
 

@@ -49,7 +49,8 @@ impl Eval {
         let tokens = read_tokens(&self.data, &tokenizer)?;
         check_length("--data", &tokens, 1)?;
         let result = evaluate(&model, &tokens, &tokenizer, context)?;
-        Output::new(self.json).result(&result, || {
+        let mut output = Output::new(self.json);
+        output.result(&result, || {
             format!(
                 "loss {:.4} nats a token, {:.4} bits a byte, {} tokens\nloss by head      {}\naccuracy by head  {}",
                 result.loss,
@@ -59,6 +60,6 @@ impl Eval {
                 figures(&result.accuracy_heads)
             )
         });
-        Ok(())
+        output.finish()
     }
 }

@@ -1,7 +1,7 @@
 //! `foretoken generate`
 
 use super::Machine;
-use super::output::Output;
+use super::output::{Output, message};
 use crate::checkpoint::ModelDir;
 use crate::infer::{Drafter, Generated, HeadDrafter, NoDrafts, Options, generate};
 use crate::model::Model;
@@ -133,9 +133,10 @@ impl Generate {
             tokens: generated.tokens,
             text,
         };
-        Output::new(self.json).result(&report, || report.text.clone());
+        let mut output = Output::new(self.json);
+        output.result(&report, || report.text.clone());
         if !self.json {
-            eprintln!(
+            message(&format!(
                 "{} tokens in {} steps: {:.2} tokens a step, {:.0} tokens/s; drafted {:?}, accepted {:?}",
                 report.new_tokens,
                 report.steps,
@@ -143,8 +144,8 @@ impl Generate {
                 report.tokens_per_s,
                 report.drafted_by_depth,
                 report.accepted_by_depth
-            );
+            ));
         }
-        Ok(())
+        output.finish()
     }
 }

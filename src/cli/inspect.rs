@@ -44,7 +44,8 @@ impl Inspect {
             head_share: heads as f64 / (trunk + heads) as f64,
             config: model.config(),
         };
-        Output::new(self.json).result(&report, || {
+        let mut output = Output::new(self.json);
+        output.result(&report, || {
             let config = serde_json::to_string_pretty(report.config).expect("plain data");
             format!(
                 "parameters {}: trunk {trunk}, heads {heads} ({:.1} % of all)\n{config}",
@@ -52,6 +53,6 @@ impl Inspect {
                 100.0 * report.head_share
             )
         });
-        Ok(())
+        output.finish()
     }
 }

@@ -79,7 +79,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            output::message(&format!("error: {error}"));
             ExitCode::from(error.exit_code())
         }
     }

@@ -1,21 +1,23 @@
 //! Results on standard output, progress on standard error.
 
 use crate::train::Event;
+use crate::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::path::Path;
 
-/// Writes results. A reader that has gone away is no error: nothing more is written.
+/// Writes results. After an error nothing more is written; [`Output::finish`] says whether it was one.
 #[derive(Debug)]
 pub struct Output {
     json: bool,
-    closed: bool,
+    closed: Option<std::io::Error>,
 }
 
 impl Output {
     /// Text, or one JSON object a line.
     pub fn new(json: bool) -> Self {
-        let closed = false;
+        let closed = None;
         Self { json, closed }
     }
 
@@ -30,12 +32,30 @@ impl Output {
 
     /// Writes a line of text.
     pub fn line(&mut self, line: &str) {
-        if !self.closed {
+        if self.closed.is_none() {
             let mut out = std::io::stdout().lock();
             let written = writeln!(out, "{line}").and_then(|()| out.flush());
-            self.closed = written.is_err();
+            self.closed = written.err();
         }
     }
+
+    /// Ends the results. A reader that has gone away is no error.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where standard output could not be written for another reason, as on a full disk.
+    pub fn finish(self) -> Result<()> {
+        match self.closed {
+            Some(error) if error.kind() != ErrorKind::BrokenPipe => {
+                Err(Error::io("write", Path::new("standard output"))(error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Writes a line of text to standard error. That nobody reads it is no error (`eprintln!` would panic).
+pub fn message(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// A progress bar for a run: rate, time left and the loss of every head. Silent when not a terminal.

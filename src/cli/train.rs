@@ -123,6 +123,28 @@ fn default_rate(preset: Preset) -> f64 {
     }
 }
 
+/// Rows of a batch at most, B·T. More would need more memory than any machine has, and would be an abort.
+const MOST_ROWS: usize = 1 << 24;
+
+/// A size that no model can have, named by the flag that asked for it.
+fn by_flag(error: Error) -> Error {
+    let Error::Config {
+        field,
+        expected,
+        found,
+    } = error
+    else {
+        return error;
+    };
+    let flag = match field {
+        "mtp_depth" => "--heads",
+        "mtp_hidden_size" | "mtp_intermediate_size" => "--head-width",
+        "max_position_embeddings" => "--context",
+        other => other,
+    };
+    Error::Usage(format!("{flag}: expected {expected}, found {found}"))
+}
+
 impl Train {
     /// Runs the command.
     ///
@@ -155,7 +177,7 @@ impl Train {
         if let Some(width) = self.head_width {
             config.set_head_width(width);
         }
-        let model = Model::new(config, self.seed)?;
+        let model = Model::new(config, self.seed).map_err(by_flag)?;
         let dir = ModelDir::create(&self.out, &model, &tokenizer, self.force)?;
         let options = Options {
             steps: self.steps,
@@ -182,7 +204,8 @@ impl Train {
             bar.suspend(|| output.result(event, || describe(event)));
         };
         let data: (Arc<[u32]>, &[u32]) = (train.into(), &valid);
-        Trainer::new(model).run(&options, data, &tokenizer, Some(&dir), &mut on_event)
+        Trainer::new(model).run(&options, data, &tokenizer, Some(&dir), &mut on_event)?;
+        output.finish()
     }
 
     /// Flags that no run can have.
@@ -198,6 +221,12 @@ impl Train {
                     "{flag}: expected at least 1, found 0"
                 )));
             }
+        }
+        if context.saturating_mul(self.batch) > MOST_ROWS {
+            return Err(Error::Usage(format!(
+                "--batch {} of --context {context}: expected at most {MOST_ROWS} tokens together",
+                self.batch
+            )));
         }
         if self.heads >= context {
             return Err(Error::Usage(format!(

@@ -154,11 +154,12 @@ impl Config {
     /// Gives the heads' blocks width `c`, with a gated layer narrowed in proportion (a multiple of 16).
     pub fn set_head_width(&mut self, c: usize) {
         self.mtp_hidden_size = c;
-        let narrow = self.intermediate_size * c / self.hidden_size.max(1);
+        // Saturated where no model can be that wide; [`Config::check`] refuses it.
+        let narrow = self.intermediate_size.saturating_mul(c) / self.hidden_size.max(1);
         self.mtp_intermediate_size = if c == self.hidden_size {
             self.intermediate_size
         } else {
-            narrow.next_multiple_of(16)
+            narrow.checked_next_multiple_of(16).unwrap_or(usize::MAX)
         };
     }
 

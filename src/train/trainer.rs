@@ -150,6 +150,13 @@ impl Trainer {
             }
             if last || done % options.eval_every.max(1) == 0 {
                 let evaluation = evaluate(&self.model, valid, tokenizer, context)?;
+                if !evaluation.loss_heads.iter().all(|x| x.is_finite()) {
+                    return Err(Error::Diverged(format!(
+                        "step {done}: the loss on the validation part is not a finite number ({}); the weights of the \
+                         checkpoint before are kept, a lower --lr may help",
+                        evaluation.loss
+                    )));
+                }
                 report(Event::Eval {
                     step: done,
                     split: "valid",

@@ -1,0 +1,14 @@
+//! The program as a user meets it: the real binary, its exit codes, its sentences and its files.
+//!
+//! * `support`: running the binary, what an error must look like, models to run it on.
+//! * `flags`: command lines that no run can have.
+//! * `files`: data, prompts and model directories that cannot be read.
+//! * `runs`: runs that go well, what they print and write, and one that diverges.
+//!
+//! An error is one sentence on standard error that names the thing. The exit code is 2 where the command line was wrong
+//! and 1 for every other error. Nothing new lies on the disk afterwards.
+
+mod files;
+mod flags;
+mod runs;
+mod support;
