@@ -338,7 +338,8 @@ fn other_files_lying_around_do_no_harm() {
     dir.save_weights(&small(HeadKind::Recursive, 2))
         .expect("a disk");
     assert!(!left.exists());
-    dir.log(&json!({ "event": "step" })).expect("a disk");
+    dir.append_metrics(&json!({ "event": "step" }))
+        .expect("a disk");
     assert_eq!(load_dir(dir.path()), Ok(()));
     let metrics = fs::read_to_string(dir.path().join("metrics.jsonl")).expect("a file");
     assert!(metrics.ends_with("{\"event\":\"step\"}\n"), "{metrics}");

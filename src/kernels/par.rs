@@ -58,6 +58,15 @@ pub fn part(total: usize, unit: usize, per_thread: usize) -> usize {
     total.div_ceil(parts).next_multiple_of(unit).max(unit)
 }
 
+/// Ends of parts that differ by one `unit` at most, `per_thread` of them for every thread: no thread is left with a
+/// whole part while the others wait.
+pub fn ends(total: usize, unit: usize, per_thread: usize) -> Vec<usize> {
+    let units = total.div_ceil(unit);
+    let parts = (count() * per_thread).clamp(1, units.max(1));
+    let end = |i: usize| (units * i / parts * unit).min(total);
+    (1..=parts).map(end).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,6 +88,24 @@ mod tests {
                 })
             });
             assert_eq!(sum.into_inner(), 5050);
+        }
+    }
+
+    #[test]
+    fn ends_are_even_and_cover_everything() {
+        for threads in [1, 2, 3, 8] {
+            Threads::new(threads).expect("a small pool").scope(|| {
+                for total in [1, 11, 12, 13, 512, 4096] {
+                    let ends = ends(total, 12, 4);
+                    assert_eq!(ends.last(), Some(&total));
+                    let starts = std::iter::once(0).chain(ends.iter().copied());
+                    let sizes: Vec<usize> = ends.iter().zip(starts).map(|(e, s)| e - s).collect();
+                    let tiles = |n: &usize| n.div_ceil(12);
+                    let most = sizes.iter().map(tiles).max();
+                    let least = sizes.iter().map(tiles).min();
+                    assert!(most <= least.map(|n| n + 1), "{total}: {sizes:?}");
+                }
+            });
         }
     }
 

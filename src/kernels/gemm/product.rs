@@ -85,10 +85,14 @@ fn split(a: View<'_>, panels: &Panels, c: MatrixMut<'_>, start: Start) {
         let tasks = c.into_col_blocks(width).into_iter().enumerate().collect();
         par::for_each(tasks, |(i, c)| block(0, i * width / WIDTH, c));
     } else {
-        // A multiple of every backend's tile height; small enough that the last part does not keep others waiting.
-        let height = par::part(m, 24, 4);
-        let tasks = c.into_row_blocks(height).into_iter().enumerate().collect();
-        par::for_each(tasks, |(i, c)| block(i * height, 0, c));
+        // Whole tiles of every backend; a few parts a thread, so that a slow thread does not keep the other waiting.
+        let (mut tasks, mut rest, mut first) = (Vec::new(), c, 0);
+        for end in par::ends(m, 12, 4) {
+            let (part, below) = rest.split_rows(end - first);
+            tasks.push((first, part));
+            (rest, first) = (below, end);
+        }
+        par::for_each(tasks, |(first, c)| block(first, 0, c));
     }
 }
 
