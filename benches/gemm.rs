@@ -32,11 +32,12 @@ fn main() {
     );
     let program = std::env::current_exe().expect("this program");
     for threads in ["1", "2"] {
-        std::process::Command::new(&program)
+        let status = std::process::Command::new(&program)
             .arg(format!("threads={threads}"))
             .env("MATMUL_NUM_THREADS", threads)
             .status()
             .expect("a child process");
+        assert!(status.success(), "{threads} threads: {status}");
     }
 }
 
@@ -121,7 +122,7 @@ fn median(mut x: Vec<f64>) -> f64 {
     x[x.len() / 2]
 }
 
-/// Twenty independent chains of multiply-adds in registers: what one core can do at most.
+/// Ten independent chains of multiply-adds in registers: what one core can do at most.
 struct Peak(usize);
 
 impl Kernel for Peak {

@@ -2,11 +2,12 @@
 //! stops being finite leaves the last good weights.
 
 use foretoken::checkpoint::ModelDir;
-use foretoken::data::{RandomWindows, Tokenizer, corpus};
+use foretoken::data::{RandomWindows, Tokenizer, corpus, read_tokens, split};
+use foretoken::exec::{Rows, Train};
 use foretoken::kernels::par::Threads;
 use foretoken::model::{HeadKind, JointLoss, Model, Preset};
 use foretoken::simd::Isa;
-use foretoken::train::{Event, Options, Schedule, Trainer};
+use foretoken::train::{Event, Options, Schedule, Trainer, evaluate};
 use std::sync::Arc;
 
 fn tokens(bytes: usize) -> Arc<[u32]> {
@@ -154,4 +155,66 @@ fn a_saved_model_is_the_model() {
             assert!(a.data() == b.data() && a.shape() == b.shape(), "{name}");
         }
     }
+}
+
+/// The main head's loss window by window in `f64`, from logits; the last window is a partial one.
+#[test]
+fn evaluation_predicts_every_token_but_the_first_once() {
+    let model = small(HeadKind::Recursive);
+    let tokenizer = Tokenizer::bytes();
+    for n in [2, 20, 21, 22, 41, 50] {
+        let text = &tokens(1000)[..n];
+        let (mut total, mut hits) = (0.0, 0.0);
+        for (w, window) in text[..n - 1].chunks(20).enumerate() {
+            let mut exec = Train::frozen(model.params());
+            let h = model.trunk(&mut exec, window, &Rows::batch(1, window.len()));
+            let logits = model.logits(&mut exec, &h);
+            for i in 0..window.len() {
+                let row = logits.value().row(i);
+                let target = text[w * 20 + i + 1] as usize;
+                let sum: f64 = row.iter().map(|x| f64::from(*x).exp()).sum();
+                total += sum.ln() - f64::from(row[target]);
+                hits += f64::from(row.iter().all(|x| *x <= row[target]));
+            }
+        }
+        let result = evaluate(&model, text, &tokenizer, 20).expect("enough text");
+        let count = (n - 1) as f64;
+        assert_eq!(result.tokens, n - 1);
+        assert!((result.loss - total / count).abs() < 1e-5, "{n}");
+        assert!(
+            (result.accuracy_heads[0] - hits / count).abs() < 1e-6,
+            "{n}"
+        );
+        // One byte a token.
+        assert!((result.bits_per_byte - result.loss / 2f64.ln()).abs() < 1e-9);
+    }
+    assert!(evaluate(&model, &[1], &tokenizer, 20).is_err());
+    assert!(evaluate(&model, &[1, 2], &tokenizer, 0).is_err());
+}
+
+#[test]
+fn real_text_is_learnt_where_it_is_at_hand() {
+    let Some(folder) = std::env::var_os("FORETOKEN_DATA") else {
+        println!("skipped: FORETOKEN_DATA names no folder with tinyshakespeare.txt");
+        return;
+    };
+    let path = std::path::Path::new(&folder).join("tinyshakespeare.txt");
+    let tokens = read_tokens(&[path], &Tokenizer::bytes()).expect("a text file");
+    let (train, valid) = split(&tokens);
+    let mut options = options(150);
+    (options.batch, options.context, options.eval_every) = (8, 64, 1000);
+    let mut trainer = Trainer::new(small(HeadKind::Recursive));
+    let mut losses = Vec::new();
+    let data = (train.into(), &valid[..4000]);
+    let run = trainer.run(&options, data, &Tokenizer::bytes(), None, &mut |event| {
+        if let Event::Eval { evaluation, .. } = event {
+            losses = evaluation.loss_heads.clone();
+        }
+    });
+    run.expect("finite losses");
+    // The entropy of single bytes in this text is about 3.3 nats: less needs context.
+    assert!(
+        losses.len() == 3 && losses.iter().all(|x| *x < 3.0),
+        "{losses:?}"
+    );
 }

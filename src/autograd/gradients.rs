@@ -3,7 +3,7 @@
 //! A parameter's gradient is an accumulator: it starts at +0, uses arrive in reverse forward order, and a product goes
 //! on with the accumulator's chain. An activation's first gradient is assigned and each later one is one addition.
 
-use crate::kernels::swiglu;
+use crate::kernels::elementwise;
 use crate::tensor::{ParamId, Params, Tensor};
 
 /// One gradient for each parameter.
@@ -63,10 +63,10 @@ impl<const N: usize> Sink<'_, N> {
         match self.places[i] {
             Place::Constant => {}
             Place::Parameter(id) => {
-                swiglu::accumulate(self.parameters.tensors[id.index()].data_mut(), d.data());
+                elementwise::accumulate(self.parameters.tensors[id.index()].data_mut(), d.data());
             }
             Place::Node(node) => match &mut self.activations[node] {
-                Some(sum) => swiglu::accumulate(sum.data_mut(), d.data()),
+                Some(sum) => elementwise::accumulate(sum.data_mut(), d.data()),
                 slot => *slot = Some(d),
             },
         }

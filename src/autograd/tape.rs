@@ -97,9 +97,12 @@ impl Tape {
         activations.resize_with(self.nodes.len(), || None);
         for (root, d) in roots {
             assert_eq!(root.value.shape(), d.shape(), "backward: a root's gradient");
-            if let Place::Node(node) = root.place {
-                activations[node] = Some(d.clone());
-            }
+            let mut sink = Sink {
+                places: [root.place],
+                activations: &mut activations,
+                parameters: gradients,
+            };
+            sink.give(0, d.clone());
         }
         for (i, node) in self.nodes.into_iter().enumerate().rev() {
             // No gradient arrived: nothing that was asked for depends on this output.

@@ -139,11 +139,12 @@ fn speak(
     let (plain_seconds, fast_seconds) = (median(plain_times), median(fast_times));
     let show = |tokens: &[u32]| String::from_utf8_lossy(&tokenizer.decode(tokens)).into_owned();
     output.line(&format!("[{}]{}\n", show(&prompt), show(&fast.tokens)));
-    let rate = |seconds: f64| CONTINUATION as f64 / seconds;
+    let rate = |seconds: f64| plain.tokens.len() as f64 / seconds;
     output.line(&format!("medians of {REPEATS} runs each, in turn:"));
     output.line(&format!(
-        "plain        {:>6.0} tokens/s, 1.00 tokens a step",
-        rate(plain_seconds)
+        "plain        {:>6.0} tokens/s, {:.2} tokens a step",
+        rate(plain_seconds),
+        plain.tokens_per_step()
     ));
     output.line(&format!(
         "speculative  {:>6.0} tokens/s, {:.2} tokens a step; drafted {:?}, accepted {:?} by depth",

@@ -2,10 +2,10 @@
 
 use super::Machine;
 use super::output::{Output, figures};
+use crate::Result;
 use crate::checkpoint::ModelDir;
 use crate::data::{check_length, read_tokens};
 use crate::train::evaluate;
-use crate::{Error, Result};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -40,12 +40,6 @@ impl Eval {
     fn eval(self) -> Result<()> {
         let (model, tokenizer) = ModelDir::load(&self.dir)?;
         let context = self.context.unwrap_or(model.config().default_context());
-        let most = model.config().max_position_embeddings;
-        if context == 0 || context > most {
-            return Err(Error::Usage(format!(
-                "--context: expected 1 to the model's {most} positions, found {context}"
-            )));
-        }
         let tokens = read_tokens(&self.data, &tokenizer)?;
         check_length("--data", &tokens, 1)?;
         let result = evaluate(&model, &tokens, &tokenizer, context)?;

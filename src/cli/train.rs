@@ -7,47 +7,22 @@ use crate::data::{Tokenizer, check_length, read_tokens, split};
 use crate::model::{HeadKind, JointLoss, Model, Preset};
 use crate::train::{Event, Options, Schedule, Trainer};
 use crate::{Error, Result};
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// How heads are built, as a flag.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Kind {
-    /// One module used K times, fed the newest token
-    Recursive,
-    /// K blocks on the trunk's state
-    Parallel,
-}
-
-impl From<Kind> for HeadKind {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Recursive => Self::Recursive,
-            Kind::Parallel => Self::Parallel,
-        }
-    }
-}
-
-/// Model sizes, as a flag.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Size {
-    /// C 128, L 4, H 4, F 352, context 128
-    Tiny,
-    /// C 256, L 6, H 8, F 704, context 256
-    Small,
-    /// C 512, L 8, H 8, F 1376, context 256
-    Base,
-}
-
-impl From<Size> for Preset {
-    fn from(size: Size) -> Self {
-        match size {
-            Size::Tiny => Self::Tiny,
-            Size::Small => Self::Small,
-            Size::Base => Self::Base,
-        }
-    }
+/// One of several values, by name.
+fn one_of<T: Copy + Send + Sync + 'static>(
+    all: &'static [T],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    let find = move |found: String| {
+        let value = all.iter().find(|x| name(**x) == found);
+        *value.expect("clap admits the listed names only")
+    };
+    PossibleValuesParser::new(all.iter().map(|x| name(*x))).map(find)
 }
 
 /// Flags of `foretoken train`.
@@ -62,18 +37,18 @@ pub struct Train {
     /// Model directory to make
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Replace the model directory if it exists
+    /// Replace the model directory if it exists, as soon as the run starts
     #[arg(long)]
     force: bool,
     /// Sizes of the model
-    #[arg(long, default_value = "tiny")]
-    preset: Size,
+    #[arg(long, default_value = "tiny", value_parser = one_of(&Preset::ALL, Preset::name))]
+    preset: Preset,
     /// K, prediction heads beyond the next token; 0 for none
     #[arg(long, default_value_t = 3, value_name = "K")]
     heads: usize,
     /// How the heads are built
-    #[arg(long, default_value = "recursive")]
-    head_kind: Kind,
+    #[arg(long, default_value = "recursive", value_parser = one_of(&HeadKind::ALL, HeadKind::name))]
+    head_kind: HeadKind,
     /// Width of a head's block [default: a quarter of the model's]
     #[arg(long, value_name = "C")]
     head_width: Option<usize>,
@@ -114,7 +89,7 @@ pub struct Train {
     machine: Machine,
 }
 
-/// Highest learning rate for a preset: what did best among a few tried, see `docs/log.md`.
+/// Highest learning rate for a preset: wider models want lower ones.
 fn default_rate(preset: Preset) -> f64 {
     match preset {
         Preset::Tiny => 3e-3,
@@ -156,7 +131,7 @@ impl Train {
     }
 
     fn train(self) -> Result<()> {
-        let preset = Preset::from(self.preset);
+        let preset = self.preset;
         let context = self.context.unwrap_or(preset.context());
         self.check(context)?;
         let tokenizer = Tokenizer::bytes();
@@ -164,14 +139,14 @@ impl Train {
         let (train, valid) = match self.valid.is_empty() {
             true => {
                 let (train, valid) = split(&tokens);
-                (train.to_vec(), valid.to_vec())
+                (train, Cow::Borrowed(valid))
             }
-            false => (tokens, read_tokens(&self.valid, &tokenizer)?),
+            false => (&*tokens, Cow::Owned(read_tokens(&self.valid, &tokenizer)?)),
         };
-        check_length("the training part of --data", &train, context)?;
+        check_length("the training part of --data", train, context)?;
         check_length("the validation part", &valid, 1)?;
 
-        let mut config = preset.config(tokenizer.vocab_size(), self.head_kind.into(), self.heads);
+        let mut config = preset.config(tokenizer.vocab_size(), self.head_kind, self.heads);
         config.training_context = context;
         config.max_position_embeddings = config.max_position_embeddings.max(context);
         if let Some(width) = self.head_width {
@@ -214,6 +189,8 @@ impl Train {
             ("--context", context as u64),
             ("--batch", self.batch as u64),
             ("--steps", self.steps),
+            ("--eval-every", self.eval_every),
+            ("--log-every", self.log_every),
         ];
         for (flag, value) in positive {
             if value == 0 {
@@ -245,8 +222,13 @@ impl Train {
         ];
         for (flag, value, fits) in numbers {
             if !fits || !value.is_finite() {
+                let least = if flag == "--lambda" {
+                    "0 or more"
+                } else {
+                    "more than 0"
+                };
                 return Err(Error::Usage(format!(
-                    "{flag}: expected a positive number, found {value}"
+                    "{flag}: expected a number, {least}, found {value}"
                 )));
             }
         }

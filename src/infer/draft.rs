@@ -67,6 +67,10 @@ impl Drafter for HeadDrafter {
         let chained = model.config().mtp_kind.chained();
         let mut tokens = sequence.tokens().to_vec();
         let p = tokens.len() - 1;
+        if p == 0 || sequence.hidden.len() != p {
+            // The trunk has not seen the tokens before the current one: there is nothing to draft from.
+            return Ok(Vec::new());
+        }
         for k in 1..=wanted.min(self.hidden.len()) {
             let decode = &mut sequence.decode;
             let cache = model.head_cache(k);

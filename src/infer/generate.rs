@@ -96,10 +96,17 @@ pub fn generate(
     while !done && sequence.generated().len() < wanted {
         // A step yields one token more than the drafts it accepts.
         let most = (wanted - sequence.generated().len() - 1).min(options.drafts);
-        let drafts = match most {
+        let mut drafts = match most {
             0 => Vec::new(),
             _ => drafter.draft(&mut sequence, most)?,
         };
+        // Drafts may come from anywhere: more than were asked for, or no tokens at all.
+        let vocab = model.config().vocab_size;
+        let sound = drafts
+            .iter()
+            .take(most)
+            .take_while(|t| (**t as usize) < vocab);
+        drafts.truncate(sound.count());
         let accepted = verify(&mut sequence, &drafts, options.sampler)?;
         let before = sequence.generated().len();
         done = accept(&mut sequence, &accepted, options, on_tokens);

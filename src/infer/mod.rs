@@ -3,9 +3,9 @@
 //! | file | what |
 //! |---|---|
 //! | [`pick`](mod@pick) | the one function that decides a token |
-//! | [`sequence`] | [`Sequence`]: known tokens, caches and hidden states |
+//! | `sequence` | [`Sequence`]: known tokens, caches and hidden states |
 //! | [`draft`] | [`Drafter`] and the drafter that runs the prediction heads |
-//! | [`verify`] | the trunk's pass over the drafts; the only place that makes an [`Accepted`] token |
+//! | `verify` | the trunk's pass over the drafts; the only place that makes an [`Accepted`] token |
 //! | [`generate`](mod@generate) | prefill, then draft, verify, accept until the end |
 //!
 //! This folder never knows training, files or text.
@@ -13,8 +13,8 @@
 pub mod draft;
 pub mod generate;
 pub mod pick;
-pub mod sequence;
-pub mod verify;
+mod sequence;
+mod verify;
 
 pub use draft::{Drafter, HeadDrafter, NoDrafts};
 pub use generate::{Generated, Options, generate};

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 
 /// Hidden states h [positions, C], appended to and truncated like a cache.
 #[derive(Clone, Debug, Default)]
-pub struct Hidden {
+pub(super) struct Hidden {
     data: Vec<f32>,
     width: usize,
 }
@@ -24,11 +24,6 @@ impl Hidden {
     /// Number of positions.
     pub fn len(&self) -> usize {
         self.data.len() / self.width
-    }
-
-    /// Whether there is no position.
-    pub fn is_empty(&self) -> bool {
-        self.data.is_empty()
     }
 
     /// Appends the rows of h.
@@ -48,14 +43,14 @@ impl Hidden {
     }
 }
 
-/// A sequence being decoded.
+/// A sequence being decoded. A drafter may look at it; only verification changes what the trunk has seen.
 pub struct Sequence<'m> {
     /// The model.
-    pub model: &'m Model,
+    pub(super) model: &'m Model,
     /// Caches of the trunk and of every head.
-    pub decode: Decode<'m>,
+    pub(super) decode: Decode<'m>,
     /// h⁰ of the positions that the trunk has seen.
-    pub hidden: Hidden,
+    pub(super) hidden: Hidden,
     tokens: Vec<u32>,
     prompt: usize,
 }
@@ -95,6 +90,11 @@ impl<'m> Sequence<'m> {
         })
     }
 
+    /// The model that continues it.
+    pub fn model(&self) -> &'m Model {
+        self.model
+    }
+
     /// All known tokens, the prompt first.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
@@ -106,12 +106,12 @@ impl<'m> Sequence<'m> {
     }
 
     /// Appends a token that verification accepted.
-    pub fn push(&mut self, token: Accepted) {
+    pub(super) fn push(&mut self, token: Accepted) {
         self.tokens.push(token.id());
     }
 
     /// Runs the trunk on tokens at the positions that follow those it has seen; returns h⁰ [tokens, C].
-    pub fn advance(&mut self, tokens: &[u32]) -> Var {
+    pub(super) fn advance(&mut self, tokens: &[u32]) -> Var {
         let rows = Rows::one(0, self.hidden.len(), tokens.len());
         let h = self.model.trunk(&mut self.decode, tokens, &rows);
         self.hidden.extend(h.value());
@@ -122,7 +122,7 @@ impl<'m> Sequence<'m> {
     ///
     /// The heads forget here and not when they draft next: a depth that sits out a step would otherwise keep entries
     /// made from rejected drafts.
-    pub fn rewind(&mut self, len: usize) {
+    pub(super) fn rewind(&mut self, len: usize) {
         self.hidden.truncate(len);
         let config = self.model.config();
         for layer in 0..config.num_hidden_layers {

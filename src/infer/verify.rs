@@ -20,7 +20,11 @@ impl Accepted {
 ///
 /// # Errors
 /// Where [`pick`] fails.
-pub fn prefill(sequence: &mut Sequence<'_>, chunk: usize, sampler: Sampler) -> Result<Accepted> {
+pub(super) fn prefill(
+    sequence: &mut Sequence<'_>,
+    chunk: usize,
+    sampler: Sampler,
+) -> Result<Accepted> {
     let prompt = sequence.tokens().to_vec();
     let mut last = None;
     for part in prompt.chunks(chunk.max(1)) {
@@ -42,14 +46,18 @@ pub fn prefill(sequence: &mut Sequence<'_>, chunk: usize, sampler: Sampler) -> R
 ///
 /// # Errors
 /// Where [`pick`] fails.
-pub fn verify(
+pub(super) fn verify(
     sequence: &mut Sequence<'_>,
     drafts: &[u32],
     sampler: Sampler,
 ) -> Result<Vec<Accepted>> {
     let mut history = sequence.tokens().to_vec();
     let current = history.len() - 1;
-    debug_assert_eq!(sequence.hidden.len(), current);
+    assert_eq!(
+        sequence.hidden.len(),
+        current,
+        "the trunk has seen all but the current token"
+    );
     let mut inputs = vec![history[current]];
     inputs.extend_from_slice(drafts);
     let h = sequence.advance(&inputs);

@@ -30,6 +30,10 @@ pub struct Step {
 
 /// w, m, v, g `[n]`; w, m and v are updated by exactly this sequence:
 ///
+/// `clip` is min(1, limit / norm) in `f64`, rounded once, with one norm over the trunk's tensors and one over the heads'.
+/// `decay` is set for every matrix (shape outputs, inputs): `embed_tokens`, `lm_head`, all `*_proj`, and the heads' `fc`,
+/// `down` and `up`; gains do not decay.
+///
 /// ```text
 /// g' = g · clip
 /// m  = fma(β₁, m, (1 − β₁) · g')

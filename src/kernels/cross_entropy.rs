@@ -59,7 +59,7 @@ impl Kernel for Rows<'_> {
             // Most rows have no tie; only where the target attains the maximum does the lowest id matter.
             let first = at_target == max && z[..target].iter().all(|x| *x != max);
             *hit = f32::from(u8::from(first));
-            let total = exponentials(s, z, max);
+            let total = reduce::exponentials(s, z, max);
             let mut log = [0.0; LANES];
             s.store(math::ln(s, s.splat(total)), &mut log);
             *loss = log[0] - (at_target - max);
@@ -74,23 +74,4 @@ impl Kernel for Rows<'_> {
             s.store_partial(s.mul(p, factor), &mut z[target..target + 1]);
         }
     }
-}
-
-/// z becomes exp(scale-free z − max); returns the sum by rule R2.
-#[inline(always)]
-pub fn exponentials<S: Simd>(s: S, z: &mut [f32], max: f32) -> f32 {
-    let max = s.splat(max);
-    let mut acc = s.splat(0.0);
-    let (chunks, tail) = z.as_chunks_mut();
-    for z in chunks {
-        let e = math::exp(s, s.sub(s.load(z), max));
-        s.store(e, z);
-        acc = s.add(acc, e);
-    }
-    if !tail.is_empty() {
-        let e = math::exp(s, s.sub(s.load_partial(tail, f32::NEG_INFINITY), max));
-        s.store_partial(e, tail);
-        acc = s.add(acc, e);
-    }
-    s.sum(acc)
 }

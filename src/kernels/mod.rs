@@ -6,7 +6,8 @@
 //! | [`attention`] | causal grouped-query attention, forward and backward, and its cache | R5 |
 //! | [`norm`] | RMS normalisation | R2, R3 |
 //! | [`cross_entropy`] | softmax cross entropy with its gradient | R2, R8 |
-//! | [`swiglu`] | SwiGLU and additions | - |
+//! | [`swiglu`] | SwiGLU | - |
+//! | [`elementwise`] | additions | - |
 //! | [`rope`] | rotary position embedding | R4 |
 //! | [`adamw`] | the optimiser's step | R9 |
 //! | [`reduce`] | sums along a row, over rows, over a tensor | R2, R3, R9 |
@@ -18,6 +19,7 @@
 pub mod adamw;
 pub mod attention;
 pub mod cross_entropy;
+pub mod elementwise;
 pub mod gemm;
 pub mod norm;
 pub mod par;

@@ -1,6 +1,6 @@
 //! Reductions with a fixed order: along a row by rule R2, over rows by rule R3, whole tensors by rule R9.
 
-use crate::simd::{self, Kernel, Simd};
+use crate::simd::{self, Kernel, Simd, math};
 
 /// Rows of a chunk whose partial sum is one leaf of the tree of rule R3.
 pub const ROWS_A_CHUNK: usize = 32;
@@ -34,6 +34,25 @@ pub fn maximum<S: Simd>(s: S, x: &[f32]) -> f32 {
         acc = s.max(acc, s.load_partial(tail, f32::NEG_INFINITY));
     }
     s.maximum(acc)
+}
+
+/// x becomes exp(x − max); returns the sum of that by rule R2.
+#[inline(always)]
+pub fn exponentials<S: Simd>(s: S, x: &mut [f32], max: f32) -> f32 {
+    let max = s.splat(max);
+    let mut acc = s.splat(0.0);
+    let (chunks, tail) = x.as_chunks_mut();
+    for x in chunks {
+        let e = math::exp(s, s.sub(s.load(x), max));
+        s.store(e, x);
+        acc = s.add(acc, e);
+    }
+    if !tail.is_empty() {
+        let e = math::exp(s, s.sub(s.load_partial(tail, f32::NEG_INFINITY), max));
+        s.store_partial(e, tail);
+        acc = s.add(acc, e);
+    }
+    s.sum(acc)
 }
 
 /// Folds partial sums in place, neighbours first: a tree whose shape depends on their number only (rule R3).

@@ -1,4 +1,4 @@
-//! SwiGLU (Shazeer 2020) and the residual addition: one pass over the rows, no sums.
+//! SwiGLU (Shazeer 2020): one pass over the rows, no sums.
 
 use super::par;
 use crate::simd::{self, Kernel, LANES, Simd, math};
@@ -34,8 +34,7 @@ impl Kernel for Forward<'_> {
                 let part = from..f.min(from + LANES);
                 let g = s.load_partial(&gate[part.clone()], 0.0);
                 let u = s.load_partial(&up[part.clone()], 0.0);
-                let silu = s.mul(g, math::sigmoid(s, g));
-                s.store_partial(s.mul(silu, u), &mut y[part]);
+                s.store_partial(s.mul(math::silu(s, g), u), &mut y[part]);
             }
         }
     }
@@ -85,26 +84,4 @@ impl Kernel for Backward<'_> {
             }
         }
     }
-}
-
-/// y = a + b, element by element.
-pub fn add(a: &[f32], b: &[f32], y: &mut [f32]) {
-    let part = par::part(y.len(), LANES, 1).max(WORTH);
-    let tasks = a.chunks(part).zip(b.chunks(part)).zip(y.chunks_mut(part));
-    par::for_each(tasks.collect(), |((a, b), y)| {
-        for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
-            *y = a + b;
-        }
-    });
-}
-
-/// x += d, element by element.
-pub fn accumulate(x: &mut [f32], d: &[f32]) {
-    let part = par::part(x.len(), LANES, 1).max(WORTH);
-    let tasks = x.chunks_mut(part).zip(d.chunks(part)).collect();
-    par::for_each(tasks, |(x, d): (&mut [f32], &[f32])| {
-        for (x, d) in x.iter_mut().zip(d) {
-            *x += d;
-        }
-    });
 }

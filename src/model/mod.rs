@@ -117,20 +117,6 @@ impl Model {
         }
     }
 
-    /// The model's first `depth` heads only: for `recursive` heads any depth can be had from one set of weights.
-    pub fn set_depth(&mut self, depth: usize) {
-        assert!(
-            depth <= self.config.mtp_depth || self.config.mtp_kind == HeadKind::Recursive,
-            "{depth} heads of {}",
-            self.config.mtp_depth
-        );
-        let id = |name: &str| self.params.find(name).expect("a tensor of the layout");
-        self.config.mtp_depth = depth;
-        self.heads = (0..depth)
-            .map(|k| heads::Ids::find(&self.config, k, &id))
-            .collect();
-    }
-
     /// Parameters of the trunk and of the heads.
     pub fn parameter_counts(&self) -> (usize, usize) {
         let head = |(name, t): (&str, &crate::tensor::Tensor)| {

@@ -5,7 +5,7 @@
 //! ```
 
 use crate::autograd::{Op, Sink};
-use crate::kernels::swiglu;
+use crate::kernels::elementwise;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ impl Op<2> for Add {
 
     fn forward(&self, [a, b]: [&Arc<Tensor>; 2]) -> (Tensor, Saved) {
         let mut y = Tensor::stale(a.shape());
-        swiglu::add(a.data(), b.data(), y.data_mut());
+        elementwise::add(a.data(), b.data(), y.data_mut());
         (y, Saved)
     }
 

@@ -2,8 +2,8 @@
 
 use super::Tensor;
 use crate::simd::scalar;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
 
 /// Normal values with mean 0 and this standard deviation.

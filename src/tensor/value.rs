@@ -2,7 +2,7 @@
 
 use crate::kernels::gemm::{Panels, View};
 use crate::simd::matrix::MatrixMut;
-use ndarray::{ArrayD, ArrayViewD, IxDyn};
+use ndarray::{ArrayD, IxDyn};
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -17,13 +17,19 @@ pub struct Tensor {
 thread_local! {
     /// Memory of dropped tensors by length. A training step makes the same tensors as the step before; taking their
     /// memory again spares the system a page fault for every 4096 bytes.
-    static SPARE: RefCell<HashMap<usize, Vec<Vec<f32>>>> = RefCell::default();
+    static SPARE: RefCell<Spare> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Spare {
+    by_length: HashMap<usize, Vec<Vec<f32>>>,
+    elements: usize,
 }
 
 /// Tensors shorter than this are left to the allocator.
 const WORTH_KEEPING: usize = 1 << 10;
-/// Spare tensors of one length.
-const MOST_SPARE: usize = 64;
+/// Elements kept for later use, 1 GiB: a step of a small model fits, and prompts of ever new lengths cannot fill memory.
+const MOST_SPARE: usize = 1 << 28;
 
 impl Tensor {
     /// A tensor of these values.
@@ -51,7 +57,11 @@ impl Tensor {
     /// Some values or other, to be overwritten by the caller; NaN in builds with debug assertions.
     pub fn stale(shape: &[usize]) -> Self {
         let n = shape.iter().product();
-        let spare = SPARE.with_borrow_mut(|spare| spare.get_mut(&n).and_then(Vec::pop));
+        let spare = SPARE.with_borrow_mut(|spare| {
+            let data = spare.by_length.get_mut(&n).and_then(Vec::pop);
+            spare.elements -= data.as_ref().map_or(0, Vec::len);
+            data
+        });
         let mut data = spare.unwrap_or_else(|| vec![0.0; n]);
         if cfg!(debug_assertions) {
             data.fill(f32::NAN);
@@ -90,11 +100,6 @@ impl Tensor {
     #[track_caller]
     pub fn row(&self, r: usize) -> &[f32] {
         &self.data()[r * self.cols()..(r + 1) * self.cols()]
-    }
-
-    /// The tensor as an ndarray view, for printing and for other crates.
-    pub fn view(&self) -> ArrayViewD<'_, f32> {
-        self.array.view()
     }
 
     /// The tensor as the matrix [rows, cols].
@@ -136,11 +141,11 @@ impl Drop for Tensor {
         let (data, _) = array.into_raw_vec_and_offset();
         // A thread that ends has no use for spare memory.
         let _ = SPARE.try_with(|spare| {
-            if let Ok(mut spare) = spare.try_borrow_mut() {
-                let same = spare.entry(data.len()).or_default();
-                if same.len() < MOST_SPARE {
-                    same.push(data);
-                }
+            if let Ok(mut spare) = spare.try_borrow_mut()
+                && spare.elements + data.len() <= MOST_SPARE
+            {
+                spare.elements += data.len();
+                spare.by_length.entry(data.len()).or_default().push(data);
             }
         });
     }

@@ -20,15 +20,13 @@ pub struct Evaluation {
     pub tokens: usize,
 }
 
-/// Windows computed together; it changes speed and memory only.
-const TOGETHER: usize = 8;
-
 /// Evaluates a model on tokens, in windows of `context` inputs.
 ///
-/// Head k is scored where its target lies inside the window. Sums over windows are in `f64`, in order.
+/// Head k is scored where its target lies inside the window. Windows are computed one at a time and their sums added in
+/// `f64` in order, so that the figures are a function of model, tokens and context alone.
 ///
 /// # Errors
-/// [`Error::Usage`] where there is no token to predict.
+/// [`Error::Usage`] where there is no token to predict, or the context is not 1 to the model's positions.
 pub fn evaluate(
     model: &Model,
     tokens: &[u32],
@@ -41,9 +39,15 @@ pub fn evaluate(
             tokens.len()
         )));
     }
+    let most = model.config().max_position_embeddings;
+    if context == 0 || context > most {
+        return Err(Error::Usage(format!(
+            "--context: expected 1 to the model's {most} positions, found {context}"
+        )));
+    }
     let heads = model.config().mtp_depth + 1;
     let (mut losses, mut hits, mut counts) = (vec![0.0; heads], vec![0.0; heads], vec![0; heads]);
-    for batch in consecutive(tokens, context, TOGETHER) {
+    for batch in consecutive(tokens, context, 1) {
         let mut exec = Train::frozen(model.params());
         let reports = model.losses(&mut exec, &batch, JointLoss::default());
         for (k, report) in reports.iter().enumerate() {

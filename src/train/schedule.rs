@@ -31,6 +31,7 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use approx::assert_abs_diff_eq;
 
     #[test]
     fn up_then_down() {
@@ -43,8 +44,8 @@ mod tests {
         assert_eq!(schedule.rate(0), 0.2);
         assert_eq!(schedule.rate(9), 2.0);
         assert_eq!(schedule.rate(10), 2.0);
-        assert!((schedule.rate(60) - 1.1).abs() < 1e-12);
-        assert!((schedule.rate(110) - 0.2).abs() < 1e-12);
+        assert_abs_diff_eq!(schedule.rate(60), 1.1, epsilon = 1e-12);
+        assert_abs_diff_eq!(schedule.rate(110), 0.2, epsilon = 1e-12);
         let falls = (10..109).all(|s| schedule.rate(s) > schedule.rate(s + 1));
         assert!(falls);
     }

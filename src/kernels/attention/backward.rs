@@ -118,8 +118,8 @@ impl Kernel for Group<'_> {
                     let height = height(m - sub, S::TILE_ROWS);
                     let part = sub * stride..(sub + height) * stride;
                     let (p, ds) = (&mut p[part.clone()], &mut ds[part]);
-                    with_rows!(height, M => if M <= S::TILE_ROWS {
-                        self.scores::<S, M>(s, h, (q, dout), top + sub, &mut packed, p, ds);
+                    with_rows!(S, height, M => {
+                        self.scores::<S, M>(s, h, (q, dout), top + sub, (&mut packed, p, ds));
                     });
                     sub += height;
                 }
@@ -127,7 +127,7 @@ impl Kernel for Group<'_> {
                 while key < top + m {
                     let height = height(top + m - key, S::TILE_ROWS);
                     let at = (top, m, key);
-                    with_rows!(height, M => if M <= S::TILE_ROWS {
+                    with_rows!(S, height, M => {
                         down_columns::<S, M>(s, &ds, stride, &queries, at, &mut self.dk);
                         down_columns::<S, M>(s, &p, stride, &douts, at, &mut self.dv);
                     });
@@ -141,16 +141,13 @@ impl Kernel for Group<'_> {
 impl Group<'_> {
     /// p, ds [M, stride] and dq of queries `top..top + M` of head `h`.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
     fn scores<S: Simd, const M: usize>(
         &mut self,
         s: S,
         h: usize,
         (q, dout): (View<'_>, View<'_>),
         top: usize,
-        packed: &mut [f32],
-        p: &mut [f32],
-        ds: &mut [f32],
+        (packed, p, ds): (&mut [f32], &mut [f32], &mut [f32]),
     ) {
         let (stride, d) = (p.len() / M, self.heads.size);
         let (q, dout) = (q.row_range(top, top + M), dout.row_range(top, top + M));

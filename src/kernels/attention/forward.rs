@@ -5,7 +5,7 @@ use super::{Heads, height, with_rows};
 use crate::kernels::gemm::View;
 use crate::kernels::gemm::panels::{WIDTH, pack_left};
 use crate::kernels::gemm::tile::{Rows, Sliver, tile};
-use crate::kernels::{cross_entropy::exponentials, par, reduce};
+use crate::kernels::{par, reduce};
 use crate::simd::matrix::MatrixMut;
 use crate::simd::{self, Kernel, LANES, Simd};
 
@@ -124,7 +124,7 @@ impl Kernel for Attend<'_> {
         let mut top = 0;
         while top < rows {
             let m = height(rows - top, S::TILE_ROWS);
-            with_rows!(m, M => if M <= S::TILE_ROWS {
+            with_rows!(S, m, M => {
                 self.block::<S, M>(s, top, &mut packed, &mut scores[..M * stride]);
             });
             top += m;
@@ -201,7 +201,7 @@ pub(super) fn softmax_parts<S: Simd>(s: S, row: &mut [f32], scale: f32) -> (f32,
     }
     s.store_partial(s.mul(s.load_partial(tail, 0.0), s.splat(scale)), tail);
     let max = reduce::maximum(s, row);
-    (max, exponentials(s, row, max))
+    (max, reduce::exponentials(s, row, max))
 }
 
 /// Rows `top..top + M` of out become the chains over j ascending of weights[i][j] · value[j], j = 0..=first + i.

@@ -78,26 +78,17 @@ const fn height(rest: usize, most: usize) -> usize {
     height
 }
 
-/// Calls `$go` with the number of rows as a constant.
+/// Does `$go` with the number of rows as a constant; no code is made for more rows than the backend's tile has.
 macro_rules! with_rows {
-    ($m:expr, $name:ident => $go:expr) => {
+    ($s:ident, $m:expr, $name:ident => $go:expr) => {
+        with_rows!($s, $m, $name => $go, 1 2 4 8)
+    };
+    ($s:ident, $m:expr, $name:ident => $go:expr, $($height:literal)*) => {
         match $m {
-            1 => {
-                const $name: usize = 1;
+            $($height if $height <= $s::TILE_ROWS => {
+                const $name: usize = $height;
                 $go
-            }
-            2 => {
-                const $name: usize = 2;
-                $go
-            }
-            4 => {
-                const $name: usize = 4;
-                $go
-            }
-            8 => {
-                const $name: usize = 8;
-                $go
-            }
+            })*
             m => unreachable!("{m} rows in a tile of attention"),
         }
     };

@@ -78,7 +78,9 @@ fn split(a: View<'_>, panels: &Panels, c: MatrixMut<'_>, start: Start) {
         });
     };
     if m == 0 || n == 0 {
-    } else if threads == 1 || m * n * panels.k() < WORTH_SPLITTING {
+        return;
+    }
+    if threads == 1 || m * n * panels.k() < WORTH_SPLITTING {
         block(0, 0, c);
     } else if m <= FEW_ROWS {
         let width = par::part(n, WIDTH, 1);
@@ -193,7 +195,8 @@ impl Block<'_> {
         (from, to): (usize, usize),
     ) {
         if M > S::TILE_ROWS {
-            return;
+            // Decided when compiled: no code is made for heights that this backend never asks for.
+            unreachable!("a tile of {M} rows");
         }
         let left = Sliver::<M>::new(a, to - from);
         let fresh = from == 0 && self.start == Start::Zero;

@@ -4,65 +4,21 @@
 //! mostly wrong, so an oracle that is right with a given probability makes every accept length occur. And the accepted
 //! counts are not only plausible: walking the plain output with the training graph predicts them exactly.
 
+mod models;
+
 use foretoken::Result;
-use foretoken::data::{Batch, RandomWindows, Tokenizer, corpus};
+use foretoken::data::{Tokenizer, corpus};
 use foretoken::exec::{Exec, Rows, Train};
-use foretoken::infer::verify::{prefill, verify};
 use foretoken::infer::{
     Drafter, Generated, HeadDrafter, NoDrafts, Options, Sampler, Sequence, generate,
 };
 use foretoken::kernels::par::Threads;
-use foretoken::model::{Config, HeadKind, JointLoss, Model};
+use foretoken::model::{HeadKind, Model};
 use foretoken::ops::SelectRows;
 use foretoken::simd::Isa;
-use foretoken::train::Trainer;
+use models::{random_model, trained_model};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use std::sync::OnceLock;
-
-fn config(kind: HeadKind, depth: usize, width: usize) -> Config {
-    let text = format!(
-        r#"{{"vocab_size": 257, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 160,
-            "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": true, "use_qk_norm": true,
-            "mtp_kind": "{}", "mtp_depth": {depth}}}"#,
-        kind.name()
-    );
-    let mut config: Config = serde_json::from_str(&text).expect("a config");
-    config.set_head_width(width);
-    config
-}
-
-fn random_model(kind: HeadKind, depth: usize, seed: u64) -> Model {
-    let width = if seed.is_multiple_of(2) { 8 } else { 32 };
-    let mut model = Model::new(config(kind, depth, width), seed).expect("sound sizes");
-    if seed.is_multiple_of(3) {
-        model.pack();
-    }
-    model
-}
-
-/// One small model of each kind that has learnt enough for its heads to be right now and then.
-fn trained_model(kind: HeadKind) -> &'static Model {
-    static MODELS: OnceLock<Vec<(HeadKind, Model)>> = OnceLock::new();
-    let models = MODELS.get_or_init(|| HeadKind::ALL.map(|kind| (kind, train(kind))).into());
-    let found = models.iter().find(|(k, _)| *k == kind);
-    &found.expect("every kind was trained").1
-}
-
-fn train(kind: HeadKind) -> Model {
-    let text = corpus::stories(5, 100_000);
-    let tokens = Tokenizer::bytes().encode(text.as_bytes());
-    let windows = RandomWindows::new(tokens.into(), 48, 8, 3).expect("enough text");
-    let mut trainer = Trainer::new(Model::new(config(kind, 4, 32), 9).expect("sound sizes"));
-    for step in 0..150 {
-        let batch: Batch = windows.batch(step);
-        trainer
-            .step(&batch, JointLoss::default(), 5e-3)
-            .expect("finite losses");
-    }
-    trainer.model
-}
 
 fn run(model: &Model, prompt: &[u32], options: &Options, drafter: &mut dyn Drafter) -> Generated {
     let mut streamed = Vec::new();
@@ -309,34 +265,92 @@ fn the_last_position_is_used_and_none_after_it() {
     }
 }
 
-/// A depth that sits out some steps must not keep what rejected drafts left: its drafts are those of a drafter that
-/// sees the text for the first time.
+/// Drafts a different number of tokens each step, and compares each draft with that of a drafter that sees the text for
+/// the first time.
+struct Irregular {
+    heads: HeadDrafter,
+    step: usize,
+}
+
+impl Drafter for Irregular {
+    fn draft(&mut self, sequence: &mut Sequence<'_>, wanted: usize) -> Result<Vec<u32>> {
+        let pattern = [4, 1, 3, 0, 4, 2, 1, 3, 3, 1, 1, 4, 4, 2, 4];
+        let wanted = wanted.min(pattern[self.step % pattern.len()]);
+        self.step += 1;
+        let drafts = self.heads.draft(sequence, wanted)?;
+        assert_eq!(self.heads.draft(sequence, wanted)?, drafts, "asked twice");
+        assert_eq!(
+            first_draft(sequence.model(), sequence.tokens(), wanted),
+            drafts
+        );
+        Ok(drafts)
+    }
+}
+
+/// What the heads draft after these tokens, without a past.
+fn first_draft(model: &Model, tokens: &[u32], wanted: usize) -> Vec<u32> {
+    struct Record(HeadDrafter, Option<Vec<u32>>);
+    impl Drafter for Record {
+        fn draft(&mut self, sequence: &mut Sequence<'_>, wanted: usize) -> Result<Vec<u32>> {
+            let drafts = self.0.draft(sequence, wanted)?;
+            Ok(self.1.get_or_insert(drafts).clone())
+        }
+    }
+    let options = Options {
+        max_tokens: wanted + 2,
+        drafts: wanted,
+        ..Options::default()
+    };
+    let mut record = Record(HeadDrafter::new(model, Sampler::Greedy), None);
+    // The prefill of all but the last token decides that last one, as it did the first time.
+    let (last, prompt) = tokens.split_last().expect("known tokens");
+    let again = run(model, prompt, &options, &mut record);
+    assert_eq!(again.tokens[0], *last);
+    record.1.unwrap_or_default()
+}
+
 #[test]
 fn drafts_do_not_depend_on_the_past() {
-    let sampler = Sampler::Greedy;
     for kind in HeadKind::ALL {
         let random = random_model(kind, 4, 5);
         for model in [&random, trained_model(kind)] {
-            let mut sequence =
-                Sequence::new(model, &[84, 104, 101, 114]).expect("a prompt that fits");
-            let first = prefill(&mut sequence, 3, sampler).expect("numbers");
-            sequence.push(first);
-            let mut drafter = HeadDrafter::new(model, sampler);
-            for wanted in [4, 1, 3, 0, 4, 2, 1, 3, 3, 1, 1, 4, 4, 2, 4] {
-                let drafts = drafter.draft(&mut sequence, wanted).expect("numbers");
-                let again = drafter.draft(&mut sequence, wanted).expect("numbers");
-                let known = sequence.tokens();
-                let mut fresh = Sequence::new(model, known).expect("a prompt that fits");
-                fresh.advance(&known[..known.len() - 1]);
-                let expected = HeadDrafter::new(model, sampler).draft(&mut fresh, wanted);
-                assert_eq!(drafts, expected.expect("numbers"), "{kind:?}");
-                assert_eq!(drafts, again, "{kind:?}: asked twice");
-                for token in verify(&mut sequence, &drafts, sampler).expect("numbers") {
-                    sequence.push(token);
-                }
-            }
+            let options = Options {
+                max_tokens: 40,
+                ..Options::default()
+            };
+            let mut drafter = Irregular {
+                heads: HeadDrafter::new(model, Sampler::Greedy),
+                step: 0,
+            };
+            let prompt = [84, 104, 101, 114];
+            let got = run(model, &prompt, &options, &mut drafter);
+            assert_eq!(got.tokens, plain(model, &prompt, &options));
         }
     }
+}
+
+/// A drafter that knows no bounds.
+struct Wild;
+
+impl Drafter for Wild {
+    fn draft(&mut self, sequence: &mut Sequence<'_>, wanted: usize) -> Result<Vec<u32>> {
+        let token = sequence.tokens().len() as u32 % 300;
+        Ok(vec![token; wanted.min(500) + 3])
+    }
+}
+
+#[test]
+fn a_drafter_without_bounds_changes_nothing() {
+    let model = trained_model(HeadKind::Parallel);
+    let options = Options {
+        max_tokens: 1000,
+        ..Options::default()
+    };
+    let expected = plain(model, &[84, 104, 101], &options);
+    assert_eq!(
+        run(model, &[84, 104, 101], &options, &mut Wild).tokens,
+        expected
+    );
 }
 
 #[test]

@@ -1,0 +1,51 @@
+//! Small models: random ones, and one of each kind that has learnt something.
+
+use foretoken::data::{Batch, RandomWindows, Tokenizer, corpus};
+use foretoken::model::{Config, HeadKind, JointLoss, Model};
+use foretoken::train::Trainer;
+use std::sync::OnceLock;
+
+fn config(kind: HeadKind, depth: usize, width: usize) -> Config {
+    let text = format!(
+        r#"{{"vocab_size": 257, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 160,
+            "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": true, "use_qk_norm": true,
+            "mtp_kind": "{}", "mtp_depth": {depth}}}"#,
+        kind.name()
+    );
+    let mut config: Config = serde_json::from_str(&text).expect("a config");
+    config.set_head_width(width);
+    config
+}
+
+/// Nothing learnt; slim or full width, packed or not, by seed.
+pub fn random_model(kind: HeadKind, depth: usize, seed: u64) -> Model {
+    let width = if seed.is_multiple_of(2) { 8 } else { 32 };
+    let mut model = Model::new(config(kind, depth, width), seed).expect("sound sizes");
+    if seed.is_multiple_of(3) {
+        model.pack();
+    }
+    model
+}
+
+/// One small model of each kind that has learnt enough for its heads to be right now and then.
+pub fn trained_model(kind: HeadKind) -> &'static Model {
+    static MODELS: OnceLock<Vec<(HeadKind, Model)>> = OnceLock::new();
+    let models = MODELS.get_or_init(|| HeadKind::ALL.map(|kind| (kind, train(kind))).into());
+    let found = models.iter().find(|(k, _)| *k == kind);
+    &found.expect("every kind was trained").1
+}
+
+fn train(kind: HeadKind) -> Model {
+    let text = corpus::stories(5, 100_000);
+    let tokens = Tokenizer::bytes().encode(text.as_bytes());
+    let windows = RandomWindows::new(tokens.into(), 48, 8, 3).expect("enough text");
+    let mut trainer = Trainer::new(Model::new(config(kind, 4, 32), 9).expect("sound sizes"));
+    for step in 0..150 {
+        let batch: Batch = windows.batch(step);
+        trainer
+            .step(&batch, JointLoss::default(), 5e-3)
+            .expect("finite losses");
+    }
+    trainer.model
+}
