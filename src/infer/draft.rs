@@ -14,7 +14,7 @@
 //! So the rows that catch up on accepted tokens and the row that drafts go through in one pass, and what the drafter
 //! computes is what the training graph computes on the same tokens. Kinds that read the trunk's state only are never
 //! tentative: their s is the length of the cache. A depth that does not draft in a step falls behind and catches up in one
-//! pass later; [`Sequence::rewind`] has made it forget what rejected drafts left.
+//! pass later; what rejected drafts left was forgotten when the trunk was rewound.
 
 use super::pick::{Sampler, pick};
 use super::sequence::{Hidden, Sequence};
