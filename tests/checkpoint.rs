@@ -70,7 +70,7 @@ fn load_dir(dir: &Path) -> Result<(), String> {
 /// What was loaded can be run: it gives tokens, or says that its logits are no numbers.
 fn run(mut model: Model, tokenizer: &Tokenizer) {
     model.pack();
-    let mut drafter = HeadDrafter::new(&model, Sampler::Greedy);
+    let mut drafter = HeadDrafter::new(&model, Sampler::GREEDY);
     let options = Options {
         max_tokens: 5,
         ..Options::default()

@@ -3,7 +3,7 @@
 use super::Machine;
 use super::output::{Output, message};
 use crate::checkpoint::ModelDir;
-use crate::infer::{Drafter, Generated, HeadDrafter, NoDrafts, Options, generate};
+use crate::infer::{Drafter, Generated, HeadDrafter, NoDrafts, Options, Sampler, generate};
 use crate::model::Model;
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
@@ -45,6 +45,36 @@ pub struct Generate {
     /// Drafts a step at most [default: as many as the model has heads]
     #[arg(long, value_name = "N")]
     draft: Option<usize>,
+    /// How much chance there is; 0 takes the most likely token
+    #[arg(
+        long,
+        default_value_t = 0.0,
+        value_name = "T",
+        allow_negative_numbers = true
+    )]
+    temperature: f32,
+    /// Choose among this many of the best tokens only; 0 for all
+    #[arg(long, default_value_t = 0, value_name = "K")]
+    top_k: usize,
+    /// Choose among the best tokens that have this share of the probability
+    #[arg(
+        long,
+        default_value_t = 1.0,
+        value_name = "P",
+        allow_negative_numbers = true
+    )]
+    top_p: f32,
+    /// Choose among tokens with at least this share of the best one's probability
+    #[arg(
+        long,
+        default_value_t = 0.0,
+        value_name = "P",
+        allow_negative_numbers = true
+    )]
+    min_p: f32,
+    /// Seed of the choices
+    #[arg(long, default_value_t = 0, value_name = "S")]
+    seed: u64,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -106,6 +136,14 @@ impl Generate {
     }
 
     fn generate(self) -> Result<()> {
+        let sampler = Sampler {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            seed: self.seed,
+        };
+        sampler.check()?;
         let prompt = match (&self.prompt, &self.prompt_file) {
             (Some(text), _) => text.clone().into_bytes(),
             (None, Some(path)) => std::fs::read(path).map_err(Error::io("read", path))?,
@@ -118,6 +156,7 @@ impl Generate {
             max_tokens: self.max_tokens,
             drafts: self.draft.unwrap_or(usize::MAX),
             stop: Some(tokenizer.end_of_text()),
+            sampler,
             ..Options::default()
         };
         let (generated, seconds) = timed(&model, &prompt, &options, self.decode)?;

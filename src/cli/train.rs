@@ -62,16 +62,16 @@ pub struct Train {
     #[arg(long, value_name = "T")]
     context: Option<usize>,
     /// Highest learning rate [default: the preset's]
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     lr: Option<f64>,
     /// Steps of linear warm-up [default: a twentieth of the run]
     #[arg(long, value_name = "N")]
     warmup: Option<u64>,
     /// Weight of all heads together in the loss
-    #[arg(long, default_value_t = JointLoss::default().lambda, value_name = "LAMBDA")]
+    #[arg(long, default_value_t = JointLoss::default().lambda, value_name = "LAMBDA", allow_negative_numbers = true)]
     lambda: f64,
     /// How fast the heads' weights fall with depth
-    #[arg(long, default_value_t = JointLoss::default().beta, value_name = "BETA")]
+    #[arg(long, default_value_t = JointLoss::default().beta, value_name = "BETA", allow_negative_numbers = true)]
     beta: f64,
     /// Seed of the first weights and of the windows
     #[arg(long, default_value_t = 1, value_name = "S")]

@@ -8,7 +8,7 @@ use crate::Result;
 use crate::model::Model;
 
 /// What to generate.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// Tokens to generate at most. The model's positions may end earlier.
     pub max_tokens: usize,
@@ -29,7 +29,7 @@ impl Default for Options {
             drafts: usize::MAX,
             stop: None,
             chunk: 256,
-            sampler: Sampler::Greedy,
+            sampler: Sampler::GREEDY,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`pick`](mod@pick) | the one function that decides a token |
+//! | `noise` | random numbers keyed by (seed, position, token) |
 //! | `sequence` | [`Sequence`]: known tokens, caches and hidden states |
 //! | [`draft`] | [`Drafter`] and the drafter that runs the prediction heads |
 //! | `verify` | the trunk's pass over the drafts; the only place that makes an [`Accepted`] token |
@@ -12,6 +13,7 @@
 
 pub mod draft;
 pub mod generate;
+mod noise;
 pub mod pick;
 mod sequence;
 mod verify;

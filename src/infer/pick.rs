@@ -1,27 +1,111 @@
 //! The one function that decides a token, for plain decoding, for drafting and for verification alike.
 
+use super::noise::{GUMBEL_MOST, gumbel};
+use crate::simd::scalar;
 use crate::{Error, Result};
 
 /// How a token is chosen from logits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sampler {
-    /// The largest logit; the lowest id wins a tie. This is temperature 0.
-    #[default]
-    Greedy,
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampler {
+    /// What scores are divided by; 0 takes the largest logit.
+    pub temperature: f32,
+    /// Only this many of the best tokens; 0 for all.
+    pub top_k: usize,
+    /// Only the best tokens that together have this share of the probability; 1 for all.
+    pub top_p: f32,
+    /// Only tokens with at least this share of the best one's probability; 0 for all.
+    pub min_p: f32,
+    /// Seed of the noise.
+    pub seed: u64,
+}
+
+impl Sampler {
+    /// The largest logit; the lowest id wins a tie.
+    pub const GREEDY: Self = Self {
+        temperature: 0.0,
+        top_k: 0,
+        top_p: 1.0,
+        min_p: 0.0,
+        seed: 0,
+    };
+
+    /// Whether the settings make sense.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] naming the flag.
+    pub fn check(&self) -> Result<()> {
+        let settings = [
+            ("--temperature", self.temperature, 0.0..=1e6, "0 to 1000000"),
+            (
+                "--top-p",
+                self.top_p,
+                f32::MIN_POSITIVE..=1.0,
+                "more than 0, at most 1",
+            ),
+            ("--min-p", self.min_p, 0.0..=1.0, "0 to 1"),
+        ];
+        for (flag, value, range, expected) in settings {
+            if !range.contains(&value) {
+                return Err(Error::Usage(format!(
+                    "{flag}: expected a number, {expected}, found {value}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ids and scores of the tokens that top-k, top-p and min-p leave, in that order.
+    ///
+    /// The best come first, the lowest id where scores are equal. Probabilities are chains of exp in `f64` down that
+    /// list; at least one token is left.
+    fn survivors(&self, scores: &[f32]) -> Vec<(u32, f32)> {
+        let mut list: Vec<(u32, f32)> = (0..).zip(scores.iter().copied()).collect();
+        list.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        if self.top_k > 0 {
+            list.truncate(self.top_k);
+        }
+        let weight = |(_, score): &(u32, f32)| scalar::exp(f64::from(*score));
+        if self.top_p < 1.0 {
+            let total = list.iter().fold(0.0, |sum, x| sum + weight(x));
+            let enough = f64::from(self.top_p) * total;
+            let mut sum = 0.0;
+            let last = list.iter().position(|x| {
+                sum += weight(x);
+                sum >= enough
+            });
+            list.truncate(last.map_or(list.len(), |last| last + 1));
+        }
+        if self.min_p > 0.0 {
+            let least = f64::from(self.min_p) * list.first().map_or(0.0, weight);
+            let keep = list.iter().take_while(|x| weight(x) >= least).count();
+            list.truncate(keep.max(1));
+        }
+        list
+    }
+}
+
+impl Default for Sampler {
+    fn default() -> Self {
+        Self::GREEDY
+    }
 }
 
 /// The token at index `position` of its sequence, from logits `[V]` and the tokens before it.
 ///
 /// A pure function: the same logits, history and position give the same token, whoever asks. Speculative decoding is
-/// exact because drafts are accepted only where they equal what this function says on the trunk's logits.
+/// exact because drafts are accepted only where they equal what this function says on the trunk's logits. Above
+/// temperature 0 that holds too, since the noise belongs to (seed, position, token) and not to a moment:
+///
+/// ```text
+/// score = (logit − max) / temperature;  the filters;  then the largest score + gumbel(seed, position, token)
+/// ```
 ///
 /// # Errors
-/// [`Error::Diverged`] where a logit is NaN, or there is none.
+/// [`Error::Diverged`] where a logit is NaN, the largest is infinite and noise is asked for, or there is none.
 pub fn pick(logits: &[f32], history: &[u32], position: usize, sampler: Sampler) -> Result<u32> {
     debug_assert_eq!(history.len(), position);
-    let Sampler::Greedy = sampler;
-    let mut best: Option<(usize, f32)> = None;
-    for (id, x) in logits.iter().enumerate() {
+    let mut best: Option<(u32, f32)> = None;
+    for (id, x) in (0..).zip(logits) {
         if x.is_nan() {
             return Err(Error::Diverged(format!(
                 "the logit of token {id} at position {position} is not a number"
@@ -31,20 +115,197 @@ pub fn pick(logits: &[f32], history: &[u32], position: usize, sampler: Sampler) 
             best = Some((id, *x));
         }
     }
-    let none = || Error::Diverged(format!("no logits at position {position}"));
-    best.map(|(id, _)| id as u32).ok_or_else(none)
+    let Some((best, max)) = best else {
+        return Err(Error::Diverged(format!("no logits at position {position}")));
+    };
+    if sampler.temperature == 0.0 {
+        return Ok(best);
+    }
+    if max.is_infinite() {
+        return Err(Error::Diverged(format!(
+            "the largest logit at position {position} is {max}: no probabilities follow from it"
+        )));
+    }
+    let score = |x: &f32| (x - max) / sampler.temperature;
+    let scores: Vec<f32> = logits.iter().map(score).collect();
+    let all = sampler.top_k == 0 && sampler.top_p >= 1.0 && sampler.min_p <= 0.0;
+    let chosen = match all {
+        true => loudest(sampler.seed, position, (0..).zip(scores)),
+        false => loudest(sampler.seed, position, sampler.survivors(&scores)),
+    };
+    Ok(chosen.unwrap_or(best))
+}
+
+/// The token with the largest score plus noise; the lowest id wins a tie.
+fn loudest(
+    seed: u64,
+    position: usize,
+    tokens: impl IntoIterator<Item = (u32, f32)>,
+) -> Option<u32> {
+    let mut best: Option<(u32, f64)> = None;
+    for (id, score) in tokens {
+        let score = f64::from(score);
+        // No noise is large enough to bring this token to the top.
+        if best.is_some_and(|(_, most)| score + GUMBEL_MOST < most) {
+            continue;
+        }
+        let value = score + gumbel(seed, position, id);
+        let wins = |(other, most): (u32, f64)| value > most || (value == most && id < other);
+        if best.is_none_or(wins) {
+            best = Some((id, value));
+        }
+    }
+    best.map(|(id, _)| id)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const LOGITS: [f32; 6] = [1.0, 0.2, -0.5, 1.0, -2.0, 0.4];
+
+    fn at(position: usize, sampler: Sampler) -> usize {
+        let history = vec![0; position];
+        pick(&LOGITS, &history, position, sampler).expect("numbers") as usize
+    }
+
+    fn sampler(temperature: f32) -> Sampler {
+        Sampler {
+            temperature,
+            ..Sampler::GREEDY
+        }
+    }
+
     #[test]
     fn the_largest_logit_and_the_lowest_id() {
-        let pick = |logits: &[f32]| pick(logits, &[], 0, Sampler::Greedy);
+        let pick = |logits: &[f32]| pick(logits, &[], 0, Sampler::GREEDY);
         assert_eq!(pick(&[0.0, 3.0, 3.0, -1.0]).expect("numbers"), 1);
         assert_eq!(pick(&[-0.0, 0.0]).expect("numbers"), 0);
         assert_eq!(pick(&[f32::NEG_INFINITY; 3]).expect("numbers"), 0);
         assert!(pick(&[0.0, f32::NAN]).is_err() && pick(&[]).is_err());
+    }
+
+    /// Frequencies over seeds and over positions against exact probabilities, within five standard deviations.
+    #[test]
+    fn draws_follow_the_distribution() {
+        let n = 40_000;
+        for (temperature, kept) in [(0.7, 6), (1.0, 6), (2.5, 6), (1.0, 3)] {
+            let mut sampler = sampler(temperature);
+            sampler.top_k = if kept < 6 { kept } else { 0 };
+            // Sorted by logit, ties by id: 0, 3, 5, 1, 2, 4.
+            let order = [0usize, 3, 5, 1, 2, 4];
+            let weight = |id: &usize| (f64::from(LOGITS[*id]) / f64::from(temperature)).exp();
+            let total: f64 = order[..kept].iter().map(weight).sum();
+            for by_seed in [true, false] {
+                let mut counts = [0usize; 6];
+                for i in 0..n {
+                    let (seed, position) = if by_seed {
+                        (i as u64, 3)
+                    } else {
+                        (7, i % 4000)
+                    };
+                    let seed = if by_seed {
+                        seed
+                    } else {
+                        seed + (i / 4000) as u64
+                    };
+                    counts[at(position, Sampler { seed, ..sampler })] += 1;
+                }
+                for (rank, id) in order.iter().enumerate() {
+                    let p = if rank < kept { weight(id) / total } else { 0.0 };
+                    let slack = 5.0 * (n as f64 * p * (1.0 - p)).sqrt();
+                    let off = (counts[*id] as f64 - n as f64 * p).abs();
+                    assert!(
+                        off <= slack,
+                        "token {id} at {temperature}: {} of {n}, p {p}",
+                        counts[*id]
+                    );
+                }
+            }
+        }
+    }
+
+    /// Two positions of one seed: all sixteen pairs of four equally likely tokens occur equally often.
+    #[test]
+    fn positions_are_independent() {
+        let flat = [0.0f32; 4];
+        let n = 20_000;
+        for distance in [1usize, 2, 64] {
+            let mut table = [[0.0f64; 4]; 4];
+            for seed in 0..n {
+                let sampler = Sampler {
+                    seed,
+                    ..sampler(1.0)
+                };
+                let draw =
+                    |p: usize| pick(&flat, &vec![0; p], p, sampler).expect("numbers") as usize;
+                table[draw(5)][draw(5 + distance)] += 1.0;
+            }
+            let expected = n as f64 / 16.0;
+            let cells = table.iter().flatten();
+            let chi: f64 = cells.map(|x| (x - expected).powi(2) / expected).sum();
+            // Chi-square with 15 degrees of freedom: 99.99 % of all tables are below 44.3.
+            assert!(chi < 44.3, "distance {distance}: {chi}");
+        }
+    }
+
+    #[test]
+    fn filters_keep_what_they_say() {
+        let scores = [0.0f32, -0.8, -1.5, 0.0, -3.0, -0.6];
+        let kept = |sampler: Sampler| -> Vec<u32> {
+            sampler.survivors(&scores).iter().map(|x| x.0).collect()
+        };
+        let base = sampler(1.0);
+        assert_eq!(kept(base), [0, 3, 5, 1, 2, 4]);
+        assert_eq!(kept(Sampler { top_k: 3, ..base }), [0, 3, 5]);
+        // Weights 1, 1, 0.549, 0.449, 0.223, 0.050; their sum is 3.271.
+        assert_eq!(kept(Sampler { top_p: 0.5, ..base }), [0, 3]);
+        assert_eq!(kept(Sampler { top_p: 0.7, ..base }), [0, 3, 5]);
+        assert_eq!(
+            kept(Sampler {
+                top_p: 1e-9,
+                ..base
+            }),
+            [0]
+        );
+        assert_eq!(kept(Sampler { min_p: 0.5, ..base }), [0, 3, 5]);
+        assert_eq!(kept(Sampler { min_p: 1.0, ..base }), [0, 3]);
+        // Top-p looks at what top-k left: 1, 1, 0.549 with sum 2.549.
+        assert_eq!(
+            kept(Sampler {
+                top_k: 3,
+                top_p: 0.7,
+                ..base
+            }),
+            [0, 3]
+        );
+    }
+
+    #[test]
+    fn settings_out_of_range_are_named() {
+        let base = Sampler::GREEDY;
+        let wrong = [
+            (
+                "--temperature",
+                Sampler {
+                    temperature: -1.0,
+                    ..base
+                },
+            ),
+            (
+                "--temperature",
+                Sampler {
+                    temperature: f32::NAN,
+                    ..base
+                },
+            ),
+            ("--top-p", Sampler { top_p: 0.0, ..base }),
+            ("--min-p", Sampler { min_p: 1.5, ..base }),
+        ];
+        for (flag, sampler) in wrong {
+            let error = sampler.check().expect_err(flag);
+            assert!(error.to_string().contains(flag));
+        }
+        base.check().expect("greedy is fine");
     }
 }

@@ -48,7 +48,7 @@ fn speculative(model: &Model, prompt: &[u32], options: &Options) -> Generated {
         model,
         prompt,
         options,
-        &mut HeadDrafter::new(model, Sampler::Greedy),
+        &mut HeadDrafter::new(model, options.sampler),
     )
 }
 
@@ -77,6 +77,22 @@ impl Drafter for Oracle {
     }
 }
 
+/// Greedy, and every filter at several temperatures.
+fn samplers() -> impl Strategy<Value = Sampler> {
+    let temperature = prop::sample::select(vec![0.0f32, 0.3, 1.0, 2.0]);
+    let top_k = prop::sample::select(vec![0usize, 1, 5, 40]);
+    let top_p = prop::sample::select(vec![1.0f32, 0.9, 0.3]);
+    let min_p = prop::sample::select(vec![0.0f32, 0.05]);
+    let all = (temperature, top_k, top_p, min_p, any::<u64>());
+    all.prop_map(|(temperature, top_k, top_p, min_p, seed)| Sampler {
+        temperature,
+        top_k,
+        top_p,
+        min_p,
+        seed,
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 48,
@@ -94,9 +110,10 @@ proptest! {
         drafts in 0usize..=6,
         chunk in 1usize..40,
         threads in prop::sample::select(vec![1usize, 2, 3]),
+        sampler in samplers(),
     ) {
         let model = random_model(kind, depth, seed);
-        let options = Options { max_tokens, drafts, chunk, ..Options::default() };
+        let options = Options { max_tokens, drafts, chunk, sampler, ..Options::default() };
         let expected = plain(&model, &prompt, &Options { chunk: 256, ..options.clone() });
         let pool = Threads::new(threads).expect("a small pool");
         let got = pool.scope(|| speculative(&model, &prompt, &options));
@@ -110,9 +127,10 @@ proptest! {
         state in any::<u32>(),
         prompt in prop::collection::vec(0u32..257, 1..30),
         max_tokens in 1usize..80,
+        sampler in samplers(),
     ) {
         let model = trained_model(kind);
-        let options = Options { max_tokens, ..Options::default() };
+        let options = Options { max_tokens, sampler, ..Options::default() };
         let truth = plain(model, &prompt, &options);
         let mut oracle = Oracle { truth: truth.clone(), prompt: prompt.len(), right_of_ten, state };
         let got = run(model, &prompt, &options, &mut oracle);
@@ -301,7 +319,7 @@ fn first_draft(model: &Model, tokens: &[u32], wanted: usize) -> Vec<u32> {
         drafts: wanted,
         ..Options::default()
     };
-    let mut record = Record(HeadDrafter::new(model, Sampler::Greedy), None);
+    let mut record = Record(HeadDrafter::new(model, Sampler::GREEDY), None);
     // The prefill of all but the last token decides that last one, as it did the first time.
     let (last, prompt) = tokens.split_last().expect("known tokens");
     let again = run(model, prompt, &options, &mut record);
@@ -319,7 +337,7 @@ fn drafts_do_not_depend_on_the_past() {
                 ..Options::default()
             };
             let mut drafter = Irregular {
-                heads: HeadDrafter::new(model, Sampler::Greedy),
+                heads: HeadDrafter::new(model, Sampler::GREEDY),
                 step: 0,
             };
             let prompt = [84, 104, 101, 114];

@@ -1,0 +1,94 @@
+//! Random numbers for sampling: a pure function of (seed, position, token).
+//!
+//! The generator is Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), keyed by the seed;
+//! its counter holds the token and the position. There is no state to carry, so it does not matter in which order tokens
+//! are decided, or how often one is looked at again.
+
+use crate::simd::scalar;
+
+/// Ten rounds of Philox4x32.
+fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
+    let wide = |a: u32, b: u32| {
+        let product = u64::from(a) * u64::from(b);
+        ((product >> 32) as u32, product as u32)
+    };
+    for _ in 0..10 {
+        let (high0, low0) = wide(0xd251_1f53, counter[0]);
+        let (high1, low1) = wide(0xcd9e_8d57, counter[2]);
+        counter = [
+            high1 ^ counter[1] ^ key[0],
+            low1,
+            high0 ^ counter[3] ^ key[1],
+            low0,
+        ];
+        key = [
+            key[0].wrapping_add(0x9e37_79b9),
+            key[1].wrapping_add(0xbb67_ae85),
+        ];
+    }
+    counter
+}
+
+/// A uniform number in (0, 1): (2 b + 1) · 2^-24 with 23 random bits b.
+fn uniform(seed: u64, position: usize, token: u32) -> f64 {
+    let position = position as u64;
+    let counter = [token, position as u32, (position >> 32) as u32, 0];
+    let bits = philox(counter, [seed as u32, (seed >> 32) as u32])[0] >> 9;
+    f64::from(2 * bits + 1) / f64::from(1 << 24)
+}
+
+/// Standard Gumbel noise −ln(−ln u): adding it to log-probabilities and taking the largest is a draw from them
+/// (Gumbel 1954; Maddison et al. 2014).
+pub(super) fn gumbel(seed: u64, position: usize, token: u32) -> f64 {
+    -scalar::ln(-scalar::ln(uniform(seed, position, token)))
+}
+
+/// No [`gumbel`] value is larger: that of u = 1 − 2^-24 is 16.64.
+pub(super) const GUMBEL_MOST: f64 = 16.7;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Known answers of the authors' library Random123 (`kat_vectors`, philox4x32 with 10 rounds).
+    #[test]
+    fn philox_is_philox() {
+        let ones = u32::MAX;
+        let pi = [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344];
+        let cases = [
+            (
+                [0; 4],
+                [0; 2],
+                [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8],
+            ),
+            (
+                [ones; 4],
+                [ones; 2],
+                [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd],
+            ),
+            (
+                pi,
+                [0xa409_3822, 0x299f_31d0],
+                [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1],
+            ),
+        ];
+        for (counter, key, expected) in cases {
+            assert_eq!(philox(counter, key), expected);
+        }
+    }
+
+    #[test]
+    fn the_noise_has_the_moments_of_a_gumbel_variable() {
+        let n = 200_000;
+        let draws: Vec<f64> = (0..n)
+            .map(|i| gumbel(5, i / 100, (i % 100) as u32))
+            .collect();
+        let mean = draws.iter().sum::<f64>() / n as f64;
+        let variance = draws.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n as f64;
+        // Euler's constant and π²/6.
+        assert!((mean - 0.577_216).abs() < 0.02, "{mean}");
+        assert!((variance - 1.644_934).abs() < 0.04, "{variance}");
+        assert!(draws.iter().all(|x| x.is_finite() && *x < GUMBEL_MOST));
+        assert!(-(-(1.0 - 2f64.powi(-24)).ln()).ln() < GUMBEL_MOST);
+    }
+}
