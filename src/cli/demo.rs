@@ -129,12 +129,13 @@ fn speak(
         max_tokens: CONTINUATION,
         ..Decoding::default()
     };
-    let (plain, _) = timed(model, &prompt, &decoding, Way::Plain)?;
-    let (fast, _) = timed(model, &prompt, &decoding, Way::Speculative)?;
+    let run = |way| timed(model, &prompt, &decoding, way, &mut |_| {});
+    let (plain, _) = run(Way::Plain)?;
+    let (fast, _) = run(Way::Speculative)?;
     let (mut plain_times, mut fast_times) = (Vec::new(), Vec::new());
     for _ in 0..REPEATS {
-        plain_times.push(timed(model, &prompt, &decoding, Way::Plain)?.1);
-        fast_times.push(timed(model, &prompt, &decoding, Way::Speculative)?.1);
+        plain_times.push(run(Way::Plain)?.1);
+        fast_times.push(run(Way::Speculative)?.1);
     }
     let (plain_seconds, fast_seconds) = (median(plain_times), median(fast_times));
     let show = |tokens: &[u32]| String::from_utf8_lossy(&tokenizer.decode(tokens)).into_owned();

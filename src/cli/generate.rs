@@ -2,13 +2,15 @@
 
 use super::Machine;
 use super::output::{Output, message};
+use super::utf8::Utf8Stream;
 use crate::checkpoint::ModelDir;
 use crate::infer::{Drafter, Generated, HeadDrafter, NoDrafts, Options, Sampler, generate};
 use crate::model::Model;
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// How tokens are found. Both ways find the same ones.
@@ -33,7 +35,7 @@ pub struct Generate {
         conflicts_with = "prompt_file"
     )]
     prompt: Option<String>,
-    /// File with the text to continue
+    /// File with the text to continue; - for standard input
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
     /// Tokens to generate at most
@@ -105,7 +107,7 @@ pub struct Report {
     pub accepted_by_depth: Vec<usize>,
 }
 
-/// Generates one way and measures the time.
+/// Generates one way and measures the time, what `on_tokens` takes included.
 ///
 /// # Errors
 /// A prompt that the model cannot take.
@@ -114,6 +116,7 @@ pub fn timed(
     prompt: &[u32],
     options: &Options,
     way: Way,
+    on_tokens: &mut dyn FnMut(&[u32]),
 ) -> Result<(Generated, f64)> {
     let mut heads = HeadDrafter::new(model, options.sampler);
     let drafter: &mut dyn Drafter = match way {
@@ -121,7 +124,7 @@ pub fn timed(
         Way::Plain => &mut NoDrafts,
     };
     let start = Instant::now();
-    let generated = generate(model, prompt, options, drafter, &mut |_| {})?;
+    let generated = generate(model, prompt, options, drafter, on_tokens)?;
     Ok((generated, start.elapsed().as_secs_f64()))
 }
 
@@ -146,6 +149,12 @@ impl Generate {
         sampler.check()?;
         let prompt = match (&self.prompt, &self.prompt_file) {
             (Some(text), _) => text.clone().into_bytes(),
+            (None, Some(path)) if path.as_os_str() == "-" => {
+                let mut text = Vec::new();
+                let read = std::io::stdin().read_to_end(&mut text);
+                read.map_err(Error::io("read", Path::new("standard input")))?;
+                text
+            }
             (None, Some(path)) => std::fs::read(path).map_err(Error::io("read", path))?,
             (None, None) => unreachable!("clap asks for one of the two"),
         };
@@ -159,7 +168,14 @@ impl Generate {
             sampler,
             ..Options::default()
         };
-        let (generated, seconds) = timed(&model, &prompt, &options, self.decode)?;
+        let mut output = Output::new(self.json);
+        let mut stream = Utf8Stream::default();
+        let mut show = |tokens: &[u32]| {
+            if !self.json {
+                output.text(&stream.push(&tokenizer.decode(tokens)));
+            }
+        };
+        let (generated, seconds) = timed(&model, &prompt, &options, self.decode, &mut show)?;
         let text = String::from_utf8_lossy(&tokenizer.decode(&generated.tokens)).into_owned();
         let report = Report {
             prompt_tokens: prompt.len(),
@@ -172,8 +188,8 @@ impl Generate {
             tokens: generated.tokens,
             text,
         };
-        let mut output = Output::new(self.json);
-        output.result(&report, || report.text.clone());
+        // As text, all but the end of the last character is there already.
+        output.result(&report, || stream.finish());
         if !self.json {
             message(&format!(
                 "{} tokens in {} steps: {:.2} tokens a step, {:.0} tokens/s; drafted {:?}, accepted {:?}",

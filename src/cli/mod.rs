@@ -7,6 +7,7 @@
 //! | [`eval`] | `foretoken eval` |
 //! | [`generate`] | `foretoken generate` |
 //! | [`inspect`] | `foretoken inspect` |
+//! | [`utf8`] | text from tokens that end inside a character |
 //! | [`output`] | results on standard output, progress on standard error |
 //!
 //! Results go to standard output, as text or one JSON object a line; progress and messages to standard error. The exit
@@ -19,6 +20,7 @@ pub mod generate;
 pub mod inspect;
 pub mod output;
 pub mod train;
+pub mod utf8;
 
 use crate::Result;
 use crate::kernels::par::Threads;

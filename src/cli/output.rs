@@ -32,9 +32,14 @@ impl Output {
 
     /// Writes a line of text.
     pub fn line(&mut self, line: &str) {
+        self.text(&format!("{line}\n"));
+    }
+
+    /// Writes text at once, without ending the line.
+    pub fn text(&mut self, text: &str) {
         if self.closed.is_none() {
             let mut out = std::io::stdout().lock();
-            let written = writeln!(out, "{line}").and_then(|()| out.flush());
+            let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
             self.closed = written.err();
         }
     }
