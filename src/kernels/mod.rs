@@ -14,7 +14,7 @@
 //! | [`par`] | threads | - |
 //!
 //! This folder never knows shapes with names, parameters or gradients' bookkeeping: it sees slices and sizes. It holds
-//! the only user of rayon, and no `unsafe` code.
+//! the only user of rayon.
 
 pub mod adamw;
 pub mod attention;

@@ -233,10 +233,20 @@ fn predicted_acceptance_is_live_acceptance() {
 
 #[test]
 fn every_instruction_set_says_the_same() {
-    for kind in HeadKind::ALL {
-        let model = trained_model(kind);
+    let warm = Sampler {
+        temperature: 0.8,
+        top_p: 0.95,
+        seed: 3,
+        ..Sampler::GREEDY
+    };
+    for (kind, sampler) in HeadKind::ALL
+        .iter()
+        .flat_map(|k| [(k, Sampler::GREEDY), (k, warm)])
+    {
+        let model = trained_model(*kind);
         let options = Options {
             max_tokens: 60,
+            sampler,
             ..Options::default()
         };
         let expected = plain(model, &[84, 104, 101], &options);
