@@ -5,6 +5,7 @@
 use crate::simd::Isa;
 use crate::{Error, Result};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A pool of threads.
 pub struct Threads(rayon::ThreadPool);
@@ -52,6 +53,55 @@ pub fn for_each<T: Send>(tasks: Vec<T>, f: impl Fn(T) + Sync) {
         .for_each(|task| isa.scope(|| f(task)));
 }
 
+/// Runs `f` while the pool's other threads keep looking for its tasks instead of going to sleep.
+///
+/// A decoding step is some hundred small products; waking a thread for each would cost more than the thread does. So
+/// this is for moments short and busy enough to burn a core for, such as one step.
+pub fn awake<R>(f: impl FnOnce() -> R) -> R {
+    /// Lets the threads go, also where `f` panics.
+    struct Ends<'a>(&'a AtomicBool);
+    impl Drop for Ends<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let Some(me) = rayon::current_thread_index().filter(|_| count() > 1) else {
+        return f();
+    };
+    let over = AtomicBool::new(false);
+    rayon::in_place_scope(|scope| {
+        let ends = Ends(&over);
+        // A broadcast, because what it starts cannot be stolen: this thread, waiting for a task, would otherwise take up
+        // the watch itself and never return.
+        scope.spawn_broadcast(|_, thread| {
+            if thread.index() != me {
+                watch(&over);
+            }
+        });
+        let result = f();
+        drop(ends);
+        result
+    })
+}
+
+/// Does what tasks there are until it is over.
+fn watch(over: &AtomicBool) {
+    /// Looks without finding a task before the system may give the core to someone else.
+    const PATIENCE: u32 = 256;
+    let mut idle = 0;
+    while !over.load(Ordering::Relaxed) {
+        if rayon::yield_now() == Some(rayon::Yield::Executed) {
+            idle = 0;
+            continue;
+        }
+        idle += 1;
+        match idle % PATIENCE {
+            0 => std::thread::yield_now(),
+            _ => std::hint::spin_loop(),
+        }
+    }
+}
+
 /// The size of parts that gives every thread `per_thread` of them, a multiple of `unit`.
 pub fn part(total: usize, unit: usize, per_thread: usize) -> usize {
     let parts = count() * per_thread;
@@ -70,7 +120,7 @@ pub fn ends(total: usize, unit: usize, per_thread: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     #[test]
     fn every_task_runs_once_with_the_callers_instruction_set() {
@@ -89,6 +139,36 @@ mod tests {
             });
             assert_eq!(sum.into_inner(), 5050);
         }
+    }
+
+    #[test]
+    fn tasks_are_done_by_threads_kept_awake_in_each_other() {
+        for threads in [1, 2, 3, 8] {
+            let pool = Threads::new(threads).expect("a small pool");
+            let sum = AtomicUsize::new(0);
+            let add = |i: usize| {
+                // Tasks of tasks, as products inside a parallel section are.
+                for_each((0..i % 4).collect(), |_: usize| {
+                    sum.fetch_add(1, Ordering::Relaxed);
+                });
+            };
+            let result = pool.scope(|| {
+                awake(|| {
+                    for_each((0..100).collect(), add);
+                    awake(|| for_each((0..100).collect(), add));
+                    7
+                })
+            });
+            assert_eq!((result, sum.into_inner()), (7, 300));
+        }
+        assert_eq!(awake(|| 5), 5, "outside of any pool");
+    }
+
+    #[test]
+    #[should_panic(expected = "a task failed")]
+    fn a_panic_lets_the_threads_go() {
+        let pool = Threads::new(3).expect("a small pool");
+        pool.scope(|| awake(|| -> () { panic!("a task failed") }));
     }
 
     #[test]

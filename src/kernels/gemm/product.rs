@@ -34,7 +34,7 @@ const BLOCK_K: usize = 384;
 /// With so few rows threads split columns: the time goes into reading the panels, and each is read once.
 const FEW_ROWS: usize = 48;
 /// Products of fewer multiply-adds are done by one thread; waking another costs more.
-const WORTH_SPLITTING: usize = 1 << 17;
+const WORTH_SPLITTING: usize = 1 << 14;
 
 thread_local! {
     static SPARE: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };

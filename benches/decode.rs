@@ -1,0 +1,130 @@
+//! What rows cost at decoding, and how much of the memory's speed one row reaches: `cargo bench --bench decode`.
+//!
+//! Random weights in the shapes of the performance tables, no query and key norm, vocabulary 4096 (110m: 32000). After
+//! a prefill of 128 tokens, passes of 1, 2, 4, 8 and 16 rows with their logits alternate with a plain read of as many
+//! bytes as the weights have. Times are medians. `-- small base` picks shapes, `threads=1` the number of threads, `rows=1`
+//! one number of rows (for a profiler).
+
+use foretoken::exec::{Decode, Rows};
+use foretoken::kernels::par::{self, Threads};
+use foretoken::model::{Config, Model};
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+/// Rows of a pass.
+const ROWS: [usize; 5] = [1, 2, 4, 8, 16];
+/// Position of the first row.
+const POSITION: usize = 128;
+/// All repeats of a shape together last this long.
+const BUDGET: Duration = Duration::from_secs(6);
+
+/// Name, V, C, L, H, F.
+const SHAPES: [(&str, [usize; 5]); 4] = [
+    ("tiny", [256, 128, 4, 4, 344]),
+    ("small", [4096, 256, 6, 8, 688]),
+    ("base", [4096, 512, 8, 8, 1376]),
+    ("110m", [32000, 768, 12, 12, 2048]),
+];
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let threads = args.iter().find_map(|a| a.strip_prefix("threads="));
+    let threads = threads.map_or(vec![1, 2], |n| {
+        vec![n.parse().expect("a number of threads")]
+    });
+    let rows = args.iter().find_map(|a| a.strip_prefix("rows="));
+    let rows = rows.map_or(ROWS.to_vec(), |n| {
+        vec![n.parse().expect("a number of rows")]
+    });
+    let named = |name: &str| args.iter().any(|a| a == name);
+    let all = !SHAPES.iter().any(|(name, _)| named(name));
+    println!(
+        "{:6} {:>7} {:>8} {:>9} {:>10} {:>6}   cost of 2, 4, 8, 16 rows",
+        "", "threads", "MB", "tokens/s", "GB/s", "share"
+    );
+    for (name, sizes) in SHAPES.into_iter().filter(|(name, _)| all || named(name)) {
+        let mut model = Model::new(config(sizes), 1).expect("sound sizes");
+        model.pack();
+        for &count in &threads {
+            Threads::new(count)
+                .expect("a pool")
+                .scope(|| measure(name, &model, count, &rows));
+        }
+    }
+}
+
+fn config([vocab, c, layers, heads, f]: [usize; 5]) -> Config {
+    let text = format!(
+        r#"{{"vocab_size": {vocab}, "hidden_size": {c}, "intermediate_size": {f}, "num_hidden_layers": {layers},
+            "num_attention_heads": {heads}, "num_key_value_heads": {heads}, "head_dim": {}, "mtp_depth": 0,
+            "max_position_embeddings": 512, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": true}}"#,
+        c / heads
+    );
+    serde_json::from_str(&text).expect("a config")
+}
+
+fn measure(name: &str, model: &Model, threads: usize, rows: &[usize]) {
+    let layers = model.config().num_hidden_layers;
+    let bytes = 4 * model.params().elements();
+    let mut decode = Decode::new(model.params());
+    let sequence = decode.add_sequence();
+    let mut pass = |first: usize, rows: usize| {
+        let tokens: Vec<u32> = (0..rows as u32).map(|i| i * 17 % 250).collect();
+        let h = model.trunk(&mut decode, &tokens, &Rows::one(sequence, first, rows));
+        black_box(model.logits(&mut decode, &h));
+        for layer in 0..layers {
+            decode.truncate(sequence, layer, POSITION.min(first + rows));
+        }
+    };
+    pass(0, POSITION);
+    // Random bits would do as well; that the pages are written matters.
+    let memory = vec![1.0f32; bytes / 4];
+    let (mut times, mut reads) = (vec![Vec::new(); rows.len()], Vec::new());
+    let start = Instant::now();
+    while start.elapsed() < BUDGET || reads.len() < 5 {
+        par::awake(|| {
+            for (rows, times) in rows.iter().zip(&mut times) {
+                times.push(seconds(|| pass(POSITION, *rows)));
+            }
+            reads.push(seconds(|| read(&memory)));
+        });
+    }
+    let one = median(&mut times[0]);
+    let share = median(&mut reads) / one;
+    let cost: Vec<String> = times[1..]
+        .iter_mut()
+        .map(|t| format!("{:.2}", median(t) / one))
+        .collect();
+    println!(
+        "{name:6} {threads:>7} {:>8.1} {:>9.0} {:>10.1} {share:>6.2}   {}",
+        bytes as f64 * 1e-6,
+        1.0 / one,
+        bytes as f64 * 1e-9 / one,
+        cost.join(", ")
+    );
+}
+
+/// Reads memory as fast as all threads can, and does next to nothing with it.
+fn read(memory: &[f32]) {
+    let part = par::part(memory.len(), 1024, 1);
+    par::for_each(memory.chunks(part).collect(), |part: &[f32]| {
+        let mut sums = [0.0f32; 64];
+        for block in part.as_chunks::<64>().0 {
+            for (sum, x) in sums.iter_mut().zip(block) {
+                *sum += x;
+            }
+        }
+        black_box(sums);
+    });
+}
+
+fn seconds(mut f: impl FnMut()) -> f64 {
+    let start = Instant::now();
+    f();
+    start.elapsed().as_secs_f64()
+}
+
+fn median(x: &mut [f64]) -> f64 {
+    x.sort_by(f64::total_cmp);
+    x[x.len() / 2]
+}
