@@ -75,7 +75,7 @@ fn run(mut model: Model, tokenizer: &Tokenizer) {
         max_tokens: 5,
         ..Options::default()
     };
-    let prompt = tokenizer.encode(b"ab");
+    let prompt = tokenizer.encode(b"ab").expect("bytes");
     match generate(&model, &prompt, &options, &mut drafter, &mut |_| {}) {
         Ok(generated) => assert!(
             generated

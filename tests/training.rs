@@ -12,7 +12,10 @@ use std::sync::Arc;
 
 fn tokens(bytes: usize) -> Arc<[u32]> {
     let text = corpus::stories(11, bytes);
-    Tokenizer::bytes().encode(text.as_bytes()).into()
+    Tokenizer::bytes()
+        .encode(text.as_bytes())
+        .expect("bytes")
+        .into()
 }
 
 fn small(kind: HeadKind) -> Model {
@@ -93,7 +96,7 @@ fn every_head_learns() {
         let mut trainer = Trainer::new(small(kind));
         let windows = RandomWindows::new(tokens(50_000), 32, 8, 1).expect("enough text");
         let step = |trainer: &mut Trainer, i| {
-            let batch = windows.batch(i);
+            let batch = windows.batch(i).expect("in memory");
             trainer
                 .step(&batch, JointLoss::default(), 5e-3)
                 .expect("finite")
@@ -205,7 +208,7 @@ fn real_text_is_learnt_where_it_is_at_hand() {
     (options.batch, options.context, options.eval_every) = (8, 64, 1000);
     let mut trainer = Trainer::new(small(HeadKind::Recursive));
     let mut losses = Vec::new();
-    let data = (train.into(), &valid[..4000]);
+    let data = (train, &valid[..4000]);
     let run = trainer.run(&options, data, &Tokenizer::bytes(), None, &mut |event| {
         if let Event::Eval { evaluation, .. } = event {
             losses = evaluation.loss_heads.clone();

@@ -47,7 +47,7 @@ impl Demo {
     fn demo(self) -> Result<()> {
         let mut output = Output::new(false);
         let tokenizer = Tokenizer::bytes();
-        let tokens = tokenizer.encode(stories(DEMO_SEED, CORPUS).as_bytes());
+        let tokens = tokenizer.encode(stories(DEMO_SEED, CORPUS).as_bytes())?;
         let (train, rest) = split(&tokens);
         let valid = &rest[..12 * CONTEXT];
         let mut config = Preset::Tiny.config(tokenizer.vocab_size(), HeadKind::Recursive, HEADS);
@@ -124,7 +124,7 @@ fn speak(
         .windows(2)
         .position(|w| w == b"\n\n")
         .map_or(0, |i| i + 2);
-    let prompt = tokenizer.encode(&text[start..start + 60]);
+    let prompt = tokenizer.encode(&text[start..start + 60])?;
     let decoding = Decoding {
         max_tokens: CONTINUATION,
         ..Decoding::default()

@@ -160,11 +160,11 @@ impl Generate {
         };
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
         model.pack();
-        let prompt = tokenizer.encode(&prompt);
+        let prompt = tokenizer.encode(&prompt)?;
         let options = Options {
             max_tokens: self.max_tokens,
             drafts: self.draft.unwrap_or(usize::MAX),
-            stop: Some(tokenizer.end_of_text()),
+            stop: tokenizer.end_of_text(),
             sampler,
             ..Options::default()
         };

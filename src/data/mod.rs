@@ -6,6 +6,9 @@
 //! |---|---|
 //! | `tokenizer` | text to token ids and back, and `tokenizer.json` |
 //! | `text.rs` | files to one stream of tokens, and the split into training and validation |
+//! | `pieces.rs` | a long text in pieces, cut where it does not matter |
+//! | `tokens.rs` | tokens in memory or in a file |
+//! | `token_file.rs` | the file |
 //! | `batch.rs` | a batch of windows; the one place where targets are shifted |
 //! | `windows.rs` | which windows: drawn at random to train, one after the other to evaluate |
 //! | `corpus` | the built-in text: a small grammar that writes stories |
@@ -17,11 +20,16 @@ pub mod corpus;
 
 mod batch;
 mod draws;
+mod pieces;
 mod text;
+mod token_file;
 mod tokenizer;
+mod tokens;
 mod windows;
 
 pub use batch::Batch;
-pub use text::{check_length, read_tokens, split};
-pub use tokenizer::Tokenizer;
+pub use text::{Texts, check_count, check_length, open_tokens, read_tokens, split};
+pub use token_file::{TokenFile, write_tokens};
+pub use tokenizer::{Tokenizer, guarded};
+pub use tokens::Tokens;
 pub use windows::{RandomWindows, consecutive};

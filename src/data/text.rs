@@ -1,41 +1,162 @@
 //! Files to one stream of tokens, and the stream to its training and validation parts.
 
-use std::fs;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::Tokenizer;
+use super::pieces::Pieces;
+use super::{TokenFile, Tokenizer, Tokens};
 use crate::{Error, Result};
 
-/// Reads the files in the order given, with one end-of-text token between two of them.
+/// Text files in order, as one stream: between two of them stands one end-of-text token, if the vocabulary has one.
 ///
-/// The bytes need not be UTF-8.
+/// A separator is a text that stands between documents inside a file, such as `<|endoftext|>`. Each one becomes the
+/// end-of-text token; one that ends a file is the token that stands between it and the next.
+#[derive(Clone, Debug)]
+pub struct Texts {
+    paths: Vec<PathBuf>,
+    separator: Option<String>,
+}
+
+impl Texts {
+    /// The files, and the separator if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if there is no file in the list, or the separator is empty.
+    pub fn new(paths: &[PathBuf], separator: Option<&str>) -> Result<Self> {
+        if paths.is_empty() {
+            return Err(Error::Usage(
+                "expected at least one text file, found none".to_owned(),
+            ));
+        }
+        if separator == Some("") {
+            return Err(Error::Usage(
+                "expected a separator of at least one character, found none".to_owned(),
+            ));
+        }
+        Ok(Self {
+            paths: paths.to_vec(),
+            separator: separator.map(str::to_owned),
+        })
+    }
+
+    /// The pieces of all files, without separators: what a vocabulary is learned from.
+    pub fn pieces(&self) -> impl Iterator<Item = Result<Vec<u8>>> {
+        self.paths.iter().flat_map(move |path| {
+            let (file, error) = match open(path) {
+                Ok(file) => (Some(file), None),
+                Err(error) => (None, Some(Err(error))),
+            };
+            let pieces = file
+                .into_iter()
+                .flat_map(|file| Pieces::new(file, self.separator()));
+            let read = |piece: std::io::Result<super::pieces::Piece>| {
+                piece
+                    .map(|piece| piece.text)
+                    .map_err(Error::io("read", path))
+            };
+            error.into_iter().chain(pieces.map(read))
+        })
+    }
+
+    /// Gives the tokens of all files to `sink`, a piece at a time. Memory does not grow with the text.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file is missing or cannot be read. [`Error::File`] if one is a directory, a token file or
+    /// empty, or has text that the vocabulary cannot encode. [`Error::Usage`] for a separator that cannot become a
+    /// token. What `sink` returns.
+    pub fn encode(
+        &self,
+        tokenizer: &Tokenizer,
+        sink: &mut dyn FnMut(&[u32]) -> Result<()>,
+    ) -> Result<()> {
+        let end = tokenizer.end_of_text();
+        if let (Some(separator), None) = (&self.separator, end) {
+            return Err(Error::Usage(format!(
+                "separator `{separator}`: the tokenizer has no end-of-text token that could stand for it"
+            )));
+        }
+        let end = end.as_slice();
+        let mut ended = true;
+        for path in &self.paths {
+            if !ended {
+                sink(end)?;
+            }
+            for piece in Pieces::new(open(path)?, self.separator()) {
+                let piece = piece.map_err(Error::io("read", path))?;
+                let tokens = tokenizer
+                    .encode_piece(&piece.text)
+                    .map_err(|(place, reason)| {
+                        Error::file(
+                            path,
+                            format!("at byte {}: {reason}", piece.start + place as u64),
+                        )
+                    })?;
+                sink(&tokens)?;
+                if piece.separated {
+                    sink(end)?;
+                }
+                ended = piece.separated;
+            }
+        }
+        Ok(())
+    }
+
+    fn separator(&self) -> &[u8] {
+        self.separator.as_deref().unwrap_or_default().as_bytes()
+    }
+}
+
+/// Reads the text files in the order given, with one end-of-text token between two of them; or one token file.
+///
+/// The bytes need not be UTF-8 if the vocabulary has all bytes.
 ///
 /// # Errors
 ///
-/// [`Error::Usage`] if there is no file in the list. [`Error::Io`] if one is missing or cannot be read.
-/// [`Error::File`] if one is a directory or empty.
+/// What [`Texts::encode`] and [`TokenFile::open`] return.
 pub fn read_tokens(paths: &[PathBuf], tokenizer: &Tokenizer) -> Result<Vec<u32>> {
-    if paths.is_empty() {
-        return Err(Error::Usage(
-            "expected at least one text file, found none".to_owned(),
-        ));
+    let tokens = open_tokens(paths, tokenizer, None)?;
+    tokens.first(tokens.len())
+}
+
+/// The tokens of text files, or of one token file, which stays on the disk.
+///
+/// # Errors
+///
+/// What [`Texts::encode`] and [`TokenFile::open`] return. [`Error::Usage`] for a token file together with other files
+/// or with a separator.
+pub fn open_tokens(
+    paths: &[PathBuf],
+    tokenizer: &Tokenizer,
+    separator: Option<&str>,
+) -> Result<Tokens> {
+    let texts = Texts::new(paths, separator)?;
+    for path in paths.iter().filter(|path| TokenFile::is_one(path)) {
+        if paths.len() > 1 || separator.is_some() {
+            return Err(Error::Usage(format!(
+                "{} is a token file, which goes alone: without other files and without a separator",
+                path.display()
+            )));
+        }
+        return Ok(TokenFile::open(path, tokenizer)?.into());
     }
     let mut tokens = Vec::new();
-    for path in paths {
-        let text = read(path)?;
-        if !tokens.is_empty() {
-            tokens.push(tokenizer.end_of_text());
-        }
-        tokens.extend(tokenizer.encode(&text));
-    }
-    Ok(tokens)
+    texts.encode(tokenizer, &mut |some| {
+        tokens.extend_from_slice(some);
+        Ok(())
+    })?;
+    Ok(tokens.into())
 }
 
 /// The tokens to train on, the first 90 % rounded down, and the tokens to validate on, the rest.
 pub fn split(tokens: &[u32]) -> (&[u32], &[u32]) {
+    tokens.split_at(training_part(tokens.len()))
+}
+
+/// The length of the part to train on.
+pub(super) fn training_part(length: usize) -> usize {
     // floor(9 n / 10) without the product, which could overflow.
-    let (tens, ones) = (tokens.len() / 10, tokens.len() % 10);
-    tokens.split_at(tens * 9 + ones * 9 / 10)
+    let (tens, ones) = (length / 10, length % 10);
+    tens * 9 + ones * 9 / 10
 }
 
 /// Checks that the tokens fill at least one window of `context` + 1 tokens; `name` says whose they are.
@@ -44,103 +165,47 @@ pub fn split(tokens: &[u32]) -> (&[u32], &[u32]) {
 ///
 /// [`Error::Usage`] with both numbers if they do not, or if `context` is 0.
 pub fn check_length(name: &str, tokens: &[u32], context: usize) -> Result<()> {
+    check_count(name, tokens.len(), context)
+}
+
+/// The same for a number of tokens.
+///
+/// # Errors
+///
+/// [`Error::Usage`] with both numbers if they do not fill a window, or if `context` is 0.
+pub fn check_count(name: &str, tokens: usize, context: usize) -> Result<()> {
     if context == 0 {
         return Err(Error::Usage(
             "the context must be at least 1 token, found 0".to_owned(),
         ));
     }
-    if tokens.len() <= context {
+    if tokens <= context {
         return Err(Error::Usage(format!(
-            "{name} has {} tokens, expected at least {} for one window of context {context} and its last target",
-            tokens.len(),
+            "{name} has {tokens} tokens, expected at least {} for one window of context {context} and its last target",
             context.saturating_add(1),
         )));
     }
     Ok(())
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+fn open(path: &Path) -> Result<File> {
     // Reading a directory fails too, but the reason would differ between systems.
     if path.is_dir() {
         return Err(Error::file(path, "expected a text file, found a directory"));
     }
-    let text = fs::read(path).map_err(Error::io("read", path))?;
-    if text.is_empty() {
+    if TokenFile::is_one(path) {
+        return Err(Error::file(
+            path,
+            "expected a text file, found a token file",
+        ));
+    }
+    let file = File::open(path).map_err(Error::io("read", path))?;
+    let about = file.metadata().map_err(Error::io("read", path))?;
+    if about.is_file() && about.len() == 0 {
         return Err(Error::file(path, "expected some text, found an empty file"));
     }
-    Ok(text)
+    Ok(file)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn written(directory: &tempfile::TempDir, name: &str, text: &[u8]) -> PathBuf {
-        let path = directory.path().join(name);
-        fs::write(&path, text).unwrap();
-        path
-    }
-
-    #[test]
-    fn files_are_joined_by_one_end_of_text() {
-        let directory = tempfile::tempdir().unwrap();
-        let paths = [
-            written(&directory, "a", b"ab"),
-            written(&directory, "b", b"\xff\n"),
-            written(&directory, "c", b"c"),
-        ];
-        let tokenizer = Tokenizer::bytes();
-        let end = tokenizer.end_of_text();
-        let joined = [97, 98, end, 255, 10, end, 99];
-        assert_eq!(read_tokens(&paths, &tokenizer).unwrap(), joined);
-        assert_eq!(read_tokens(&paths[..1], &tokenizer).unwrap(), joined[..2]);
-    }
-
-    #[test]
-    fn a_refused_file_is_named_in_one_line() {
-        let directory = tempfile::tempdir().unwrap();
-        let good = written(&directory, "good", b"text");
-        let empty = written(&directory, "empty", b"");
-        let missing = directory.path().join("missing");
-        let folder = directory.path().to_owned();
-        for (path, reason) in [(empty, "empty"), (missing, "read"), (folder, "directory")] {
-            let error =
-                read_tokens(&[good.clone(), path.clone()], &Tokenizer::bytes()).unwrap_err();
-            let sentence = error.to_string();
-            assert!(sentence.contains(&path.display().to_string()), "{sentence}");
-            assert!(sentence.contains(reason), "{sentence}");
-            assert_eq!(sentence.lines().count(), 1, "{sentence}");
-        }
-    }
-
-    #[test]
-    fn no_files_are_a_wrong_command_line() {
-        let error = read_tokens(&[], &Tokenizer::bytes()).unwrap_err();
-        assert!(matches!(error, Error::Usage(_)), "{error:?}");
-    }
-
-    #[test]
-    fn the_split_keeps_order_and_loses_nothing() {
-        let tokens: Vec<u32> = (0..200).collect();
-        for length in 0..tokens.len() {
-            let (train, valid) = split(&tokens[..length]);
-            assert_eq!(train.len(), length * 9 / 10);
-            assert_eq!([train, valid].concat(), tokens[..length]);
-        }
-    }
-
-    #[test]
-    fn a_length_check_names_both_numbers() {
-        check_length("the text", &[0; 5], 4).unwrap();
-        check_length("the text", &[0; 2], 1).unwrap();
-        let sentence = check_length("the text", &[0; 4], 4)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            sentence.starts_with("the text has 4 tokens, expected at least 5"),
-            "{sentence}"
-        );
-        check_length("the text", &[], usize::MAX).unwrap_err();
-        check_length("the text", &[0; 4], 0).unwrap_err();
-    }
-}
+mod tests;

@@ -1,9 +1,7 @@
 //! Which windows are read: at random to train, one after the other to evaluate.
 
-use std::sync::Arc;
-
 use super::draws::{Draws, Stream};
-use super::{Batch, check_length};
+use super::{Batch, Tokens, check_count};
 use crate::{Error, Result};
 
 /// Keystream words of 32 bits that belong to one step. A draw takes two. So there is room for 2^31 windows
@@ -22,7 +20,7 @@ const WORDS_PER_STEP: u128 = 1 << 32;
 /// ```
 #[derive(Clone, Debug)]
 pub struct RandomWindows {
-    tokens: Arc<[u32]>,
+    tokens: Tokens,
     context: usize,
     batch: usize,
     draws: Draws,
@@ -34,13 +32,14 @@ impl RandomWindows {
     /// # Errors
     ///
     /// [`Error::Usage`] if `context` or `batch` is 0, or if the tokens do not fill one window.
-    pub fn new(tokens: Arc<[u32]>, context: usize, batch: usize, seed: u64) -> Result<Self> {
+    pub fn new(tokens: impl Into<Tokens>, context: usize, batch: usize, seed: u64) -> Result<Self> {
+        let tokens = tokens.into();
         if batch == 0 {
             return Err(Error::Usage(
                 "the batch must hold at least 1 window, found 0".to_owned(),
             ));
         }
-        check_length("the training text", &tokens, context)?;
+        check_count("the training text", tokens.len(), context)?;
         let draws = Draws::new(seed, Stream::Windows);
         Ok(Self {
             tokens,
@@ -51,7 +50,11 @@ impl RandomWindows {
     }
 
     /// The windows of one training step; steps may be asked for in any order.
-    pub fn batch(&self, step: u64) -> Batch {
+    ///
+    /// # Errors
+    ///
+    /// What [`Tokens::read`] returns; none for tokens in memory.
+    pub fn batch(&self, step: u64) -> Result<Batch> {
         let window = self.context + 1;
         // `new` has seen to it that this is at least 1.
         let starts = self.tokens.len() - self.context;
@@ -60,9 +63,9 @@ impl RandomWindows {
         let mut tokens = Vec::with_capacity(self.batch * window);
         for _ in 0..self.batch {
             let start = draws.index(starts);
-            tokens.extend_from_slice(&self.tokens[start..start + window]);
+            self.tokens.read(start, window, &mut tokens)?;
         }
-        Batch::new(self.batch, self.context, tokens)
+        Ok(Batch::new(self.batch, self.context, tokens))
     }
 }
 
@@ -129,8 +132,8 @@ mod tests {
 
     #[test]
     fn a_random_window_is_a_run_of_tokens() {
-        let windows = RandomWindows::new(numbered(1000).into(), 16, 8, 1).unwrap();
-        let batch = windows.batch(0);
+        let windows = RandomWindows::new(numbered(1000), 16, 8, 1).unwrap();
+        let batch = windows.batch(0).unwrap();
         assert_eq!((batch.sequences(), batch.context()), (8, 16));
         for (window, start) in batch.inputs().chunks(16).zip(starts(&batch)) {
             assert_eq!(window, (start..start + 16).collect::<Vec<_>>());
@@ -141,25 +144,24 @@ mod tests {
 
     #[test]
     fn windows_depend_on_seed_step_and_index_only() {
-        let make =
-            |batch, seed| RandomWindows::new(numbered(100_000).into(), 4, batch, seed).unwrap();
+        let make = |batch, seed| RandomWindows::new(numbered(100_000), 4, batch, seed).unwrap();
         let (small, large) = (make(3, 5), make(7, 5));
         // Out of order, and twice: there is no state.
         for step in [9, 0, 9, 1, u64::from(u32::MAX)] {
             assert_eq!(
-                starts(&small.batch(step)),
-                starts(&large.batch(step))[..3],
+                starts(&small.batch(step).unwrap()),
+                starts(&large.batch(step).unwrap())[..3],
                 "step {step}"
             );
         }
-        assert_ne!(small.batch(0), small.batch(1));
-        assert_ne!(small.batch(0), make(3, 6).batch(0));
+        assert_ne!(small.batch(0).unwrap(), small.batch(1).unwrap());
+        assert_ne!(small.batch(0).unwrap(), make(3, 6).batch(0).unwrap());
     }
 
     #[test]
     fn the_documented_place_of_a_draw_is_the_real_one() {
-        let windows = RandomWindows::new(numbered(5000).into(), 10, 4, 77).unwrap();
-        let batch = windows.batch(12);
+        let windows = RandomWindows::new(numbered(5000), 10, 4, 77).unwrap();
+        let batch = windows.batch(12).unwrap();
         for (index, start) in starts(&batch).into_iter().enumerate() {
             let mut draws = Draws::new(77, Stream::Windows);
             draws.seek(12 * WORDS_PER_STEP + 2 * index as u128);
@@ -169,10 +171,10 @@ mod tests {
 
     #[test]
     fn every_start_can_be_drawn_and_none_beyond() {
-        let windows = RandomWindows::new(numbered(12).into(), 8, 16, 3).unwrap();
+        let windows = RandomWindows::new(numbered(12), 8, 16, 3).unwrap();
         let mut seen = [false; 4];
         for step in 0..20 {
-            for start in starts(&windows.batch(step)) {
+            for start in starts(&windows.batch(step).unwrap()) {
                 seen[start as usize] = true;
             }
         }
@@ -181,14 +183,14 @@ mod tests {
 
     #[test]
     fn the_shortest_text_is_one_window() {
-        let windows = RandomWindows::new(numbered(9).into(), 8, 2, 3).unwrap();
-        assert_eq!(starts(&windows.batch(41)), [0, 0]);
+        let windows = RandomWindows::new(numbered(9), 8, 2, 3).unwrap();
+        assert_eq!(starts(&windows.batch(41).unwrap()), [0, 0]);
     }
 
     #[test]
     fn sizes_that_cannot_work_are_refused() {
         let refusal = |length, context, batch| match RandomWindows::new(
-            numbered(length).into(),
+            numbered(length),
             context,
             batch,
             0,

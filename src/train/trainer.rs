@@ -5,11 +5,10 @@ use super::optimiser::{AdamW, Norms};
 use super::{Schedule, evaluate};
 use crate::autograd::Gradients;
 use crate::checkpoint::ModelDir;
-use crate::data::{Batch, RandomWindows, Tokenizer, check_length};
+use crate::data::{Batch, RandomWindows, Tokenizer, Tokens, check_length};
 use crate::exec::Train;
 use crate::model::{JointLoss, Model};
 use crate::{Error, Result};
-use std::sync::Arc;
 use std::time::Instant;
 
 /// How to train.
@@ -104,14 +103,14 @@ impl Trainer {
         Ok(report)
     }
 
-    /// Trains from step 0 to the end. `train` and `valid` are tokens; with `dir` checkpoints and metrics are written.
+    /// Trains from step 0 to the end. `train` may lie in a file larger than memory; `valid` are tokens. With `dir` checkpoints and metrics are written.
     ///
     /// # Errors
     /// What [`Trainer::step`] and writing files return, and [`Error::Usage`] for data shorter than a window.
     pub fn run(
         &mut self,
         options: &Options,
-        (train, valid): (Arc<[u32]>, &[u32]),
+        (train, valid): (impl Into<Tokens>, &[u32]),
         tokenizer: &Tokenizer,
         dir: Option<&ModelDir>,
         on_event: &mut dyn FnMut(&Event),
@@ -132,7 +131,7 @@ impl Trainer {
         for step in 0..options.steps {
             let now = Instant::now();
             let rate = options.schedule.rate(step);
-            let figures = self.step(&windows.batch(step), options.joint, rate)?;
+            let figures = self.step(&windows.batch(step)?, options.joint, rate)?;
             let seconds = now.elapsed().as_secs_f64();
             (training, since) = (training + seconds, since + seconds);
             let done = step + 1;

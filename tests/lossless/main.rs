@@ -207,7 +207,9 @@ fn predicted_acceptance_is_live_acceptance() {
         let mut accepted = 0;
         for drafts in 1..=4 {
             for seed in 0..4 {
-                let prompt = Tokenizer::bytes().encode(corpus::stories(100 + seed, 10).as_bytes());
+                let prompt = Tokenizer::bytes()
+                    .encode(corpus::stories(100 + seed, 10).as_bytes())
+                    .expect("bytes");
                 let prompt = &prompt[..20 + 5 * seed as usize];
                 let options = Options {
                     max_tokens: 90,

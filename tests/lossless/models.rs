@@ -38,11 +38,11 @@ pub fn trained_model(kind: HeadKind) -> &'static Model {
 
 fn train(kind: HeadKind) -> Model {
     let text = corpus::stories(5, 100_000);
-    let tokens = Tokenizer::bytes().encode(text.as_bytes());
-    let windows = RandomWindows::new(tokens.into(), 48, 8, 3).expect("enough text");
+    let tokens = Tokenizer::bytes().encode(text.as_bytes()).expect("bytes");
+    let windows = RandomWindows::new(tokens, 48, 8, 3).expect("enough text");
     let mut trainer = Trainer::new(Model::new(config(kind, 4, 32), 9).expect("sound sizes"));
     for step in 0..150 {
-        let batch: Batch = windows.batch(step);
+        let batch: Batch = windows.batch(step).expect("in memory");
         trainer
             .step(&batch, JointLoss::default(), 5e-3)
             .expect("finite losses");

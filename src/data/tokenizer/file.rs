@@ -18,10 +18,10 @@ use crate::{Error, Result};
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
 /// How the file writes the token that ends a text.
-const END_OF_TEXT: &str = "<|endoftext|>";
+pub(super) const END_OF_TEXT: &str = "<|endoftext|>";
 
-/// The JSON of a file, not yet checked in any way.
-pub(super) fn read(path: &Path) -> Result<Value> {
+/// The text of a file, not yet checked in any way.
+pub(super) fn read(path: &Path) -> Result<String> {
     let mut text = Vec::new();
     File::open(path)
         .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut text))
@@ -30,19 +30,37 @@ pub(super) fn read(path: &Path) -> Result<Value> {
         let reason = format!("expected at most {MAX_FILE_BYTES} bytes, found more");
         return Err(Error::file(path, reason));
     }
-    serde_json::from_slice(&text)
-        .map_err(|reason| Error::file(path, format!("expected JSON: {reason}")))
+    String::from_utf8(text).map_err(|reason| {
+        let place = reason.utf8_error().valid_up_to();
+        Error::file(
+            path,
+            format!("expected JSON, found byte {place} outside UTF-8"),
+        )
+    })
 }
 
-/// The file of the byte vocabulary. It is written by hand, so that its order never depends on how
-/// `serde_json` was built.
+/// The file of the byte vocabulary.
 pub(super) fn bytes_json() -> String {
-    let vocab: Vec<String> = byte_characters()
-        .iter()
-        .enumerate()
-        .map(|(byte, character)| format!("      {}: {byte}", json!(character.to_string())))
-        .collect();
-    let vocab = vocab.join(",\n");
+    let vocab: Vec<String> = byte_characters().iter().map(char::to_string).collect();
+    json_of(&vocab, &[], false)
+}
+
+/// The file of a byte-level vocabulary: token `id` is spelt `vocab[id]`, merges come first to last.
+///
+/// The end of text is the token of that spelling, or the first id after the vocabulary. `words` says whether merges
+/// stay inside words, as GPT-2 cuts them. The file is written by hand, so that its order never depends on how
+/// `serde_json` was built.
+pub(super) fn json_of(vocab: &[String], merges: &[(String, String)], words: bool) -> String {
+    let end = vocab.iter().position(|token| token == END_OF_TEXT);
+    let end = end.unwrap_or(vocab.len());
+    let list = |entries: Vec<String>| entries.join(",\n");
+    let entry = |(id, token): (usize, &String)| format!("      {}: {id}", json!(token));
+    let vocab = list(vocab.iter().enumerate().map(entry).collect());
+    let merge = |(left, right): &(String, String)| format!("      {}", json!([left, right]));
+    let merges = match merges {
+        [] => "[]".to_owned(),
+        _ => format!("[\n{}\n    ]", list(merges.iter().map(merge).collect())),
+    };
     format!(
         r#"{{
   "version": "1.0",
@@ -50,7 +68,7 @@ pub(super) fn bytes_json() -> String {
   "padding": null,
   "added_tokens": [
     {{
-      "id": {END_OF_TEXT_ID},
+      "id": {end},
       "content": "{END_OF_TEXT}",
       "single_word": false,
       "lstrip": false,
@@ -64,14 +82,14 @@ pub(super) fn bytes_json() -> String {
     "type": "ByteLevel",
     "add_prefix_space": false,
     "trim_offsets": true,
-    "use_regex": false
+    "use_regex": {words}
   }},
   "post_processor": null,
   "decoder": {{
     "type": "ByteLevel",
     "add_prefix_space": false,
     "trim_offsets": true,
-    "use_regex": false
+    "use_regex": {words}
   }},
   "model": {{
     "type": "BPE",
@@ -85,7 +103,7 @@ pub(super) fn bytes_json() -> String {
     "vocab": {{
 {vocab}
     }},
-    "merges": []
+    "merges": {merges}
   }}
 }}
 "#
@@ -156,7 +174,7 @@ pub(super) fn check_bytes(file: &Value) -> std::result::Result<(), String> {
 ///
 /// A byte that is a visible Latin-1 character stands for itself. The others take the code points from 256
 /// on, in ascending order.
-fn byte_characters() -> [char; 256] {
+pub(super) fn byte_characters() -> [char; 256] {
     let mut next = 256;
     std::array::from_fn(|byte| {
         let visible = matches!(byte as u8, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
@@ -202,196 +220,4 @@ fn shown(value: &Value) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Tokenizer;
-    use super::*;
-    use proptest::prelude::*;
-    use std::fs;
-
-    fn load_text(text: &[u8]) -> Result<Tokenizer> {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("tokenizer.json");
-        fs::write(&path, text).unwrap();
-        Tokenizer::load(&path)
-    }
-
-    /// What is said about our own file after `edit` has changed it.
-    fn reason_after(edit: impl FnOnce(&mut Value)) -> String {
-        let mut file: Value = serde_json::from_str(&Tokenizer::bytes().to_json()).unwrap();
-        edit(&mut file);
-        match load_text(file.to_string().as_bytes()) {
-            Err(Error::File { reason, .. }) => reason,
-            other => panic!("expected Error::File, found {other:?}"),
-        }
-    }
-
-    /// The public library is the independent source.
-    #[test]
-    fn the_public_library_reads_our_file_and_agrees() {
-        let ours = Tokenizer::bytes();
-        let theirs: tokenizers::Tokenizer = ours.to_json().parse().unwrap();
-        assert_eq!(theirs.get_vocab_size(true), ours.vocab_size());
-        assert_eq!(theirs.token_to_id(END_OF_TEXT), Some(ours.end_of_text()));
-
-        let controls: String = (0..32).chain(127..160).filter_map(char::from_u32).collect();
-        let everything_short: String = (0..0x800).filter_map(char::from_u32).collect();
-        let texts = [
-            "",
-            " ",
-            "Once upon a time, there was a fox.",
-            "  two before, three after   ",
-            "line\r\nline\n\n\n\ttab\t",
-            "it's 1234.5 don't <|endoftext <|",
-            "na\u{ef}ve \u{3b1}\u{3b2}\u{3b3} \u{4f60}\u{597d} \u{1f98a} e\u{301} \u{feff}\u{a0}\u{200b}",
-            &controls,
-            &everything_short,
-        ];
-        for text in texts {
-            let ids = ours.encode(text.as_bytes());
-            assert_eq!(
-                theirs.encode(text, false).unwrap().get_ids(),
-                ids,
-                "{text:?}"
-            );
-            assert_eq!(
-                theirs.encode(text, true).unwrap().get_ids(),
-                ids,
-                "{text:?}"
-            );
-            assert_eq!(theirs.decode(&ids, true).unwrap(), text, "{text:?}");
-            assert_eq!(ours.decode(&ids), text.as_bytes(), "{text:?}");
-        }
-        let ended = theirs.encode(format!("end{END_OF_TEXT}"), false).unwrap();
-        assert_eq!(ended.get_ids(), [101, 110, 100, ours.end_of_text()]);
-    }
-
-    #[test]
-    fn a_file_comes_back_also_from_the_public_library() {
-        let ours = Tokenizer::bytes();
-        assert_eq!(load_text(ours.to_json().as_bytes()).unwrap(), ours);
-        let theirs: tokenizers::Tokenizer = ours.to_json().parse().unwrap();
-        assert_eq!(
-            load_text(theirs.to_string(true).unwrap().as_bytes()).unwrap(),
-            ours
-        );
-    }
-
-    #[test]
-    fn a_missing_file_is_an_io_error() {
-        let directory = tempfile::tempdir().unwrap();
-        for path in [
-            directory.path().join("tokenizer.json"),
-            directory.path().to_owned(),
-        ] {
-            let error = Tokenizer::load(&path).unwrap_err();
-            assert!(matches!(error, Error::Io { .. }), "{error:?}");
-        }
-    }
-
-    #[test]
-    fn another_tokenizer_is_refused_by_field() {
-        let says = |reason: String, field: &str| {
-            assert!(reason.starts_with(&format!("field `{field}`")), "{reason}");
-        };
-        says(reason_after(|file| file["version"] = json!(1.0)), "version");
-        says(
-            reason_after(|file| file["model"]["type"] = json!("WordPiece")),
-            "model.type",
-        );
-        says(
-            reason_after(|file| file["model"]["vocab"]["A"] = json!(66)),
-            "model.vocab.A",
-        );
-        says(
-            reason_after(|file| file["model"]["vocab"]["A"] = json!("65")),
-            "model.vocab.A",
-        );
-        says(
-            reason_after(|file| file["model"]["vocab"]["AB"] = json!(257)),
-            "model.vocab",
-        );
-        says(
-            reason_after(|file| file["model"]["merges"] = json!(["A B"])),
-            "model.merges",
-        );
-        says(
-            reason_after(|file| file["normalizer"] = json!({"type": "NFC"})),
-            "normalizer",
-        );
-        says(
-            reason_after(|file| file["padding"] = json!({"pad_id": 0})),
-            "padding",
-        );
-        says(
-            reason_after(|file| file["decoder"] = json!(null)),
-            "decoder.type",
-        );
-        says(
-            reason_after(|file| file["added_tokens"] = json!([])),
-            "added_tokens",
-        );
-        says(
-            reason_after(|file| file["added_tokens"][0]["id"] = json!(0)),
-            "added_tokens.0.id",
-        );
-        says(
-            reason_after(|file| file["pre_tokenizer"]["add_prefix_space"] = json!(true)),
-            "pre_tokenizer.add_prefix_space",
-        );
-        says(
-            reason_after(|file| {
-                let vocab = file["model"]["vocab"].as_object_mut().unwrap();
-                vocab.remove("A").unwrap();
-                vocab.insert("\u{1f98a}".to_owned(), json!(65));
-            }),
-            "model.vocab.A",
-        );
-    }
-
-    #[test]
-    fn hostile_files_are_refused_in_one_short_line() {
-        let deep = "[".repeat(100_000);
-        let long = json!({"version": "x\n".repeat(100_000)}).to_string();
-        let texts = [
-            "",
-            "null",
-            "[]",
-            "{}",
-            "\"\\ud800\"",
-            "{\"version\": 1e999}",
-            &deep,
-            &long,
-        ];
-        for text in texts
-            .iter()
-            .map(|text| text.as_bytes())
-            .chain([&b"\xff\xfe"[..]])
-        {
-            let Err(Error::File { reason, .. }) = load_text(text) else {
-                panic!("expected Error::File for {} bytes", text.len());
-            };
-            assert!(
-                reason.len() < 200 && reason.lines().count() == 1,
-                "{reason}"
-            );
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
-
-        #[test]
-        fn a_damaged_file_never_panics(place in 0_usize..8000, byte in any::<u8>(), cut in any::<bool>()) {
-            let mut text = Tokenizer::bytes().to_json().into_bytes();
-            let place = place % text.len();
-            text[place] = byte;
-            if cut {
-                text.truncate(place);
-            }
-            let file: std::result::Result<Value, _> = serde_json::from_slice(&text);
-            if let Ok(file) = file {
-                let _ = check_bytes(&file);
-            }
-        }
-    }
-}
+mod tests;

@@ -1,0 +1,226 @@
+//! A file of tokens, so that a text is encoded once, and may be larger than memory.
+//!
+//! ```text
+//! offset  bytes
+//!      0      8   89 46 54 4f 4b 0d 0a 1a   ("FTOK" in a frame that no text begins with, after PNG's)
+//!      8      4   version, 1
+//!     12      4   bytes of a token, 2 or 4
+//!     16      8   number of tokens
+//!     24      8   size of the vocabulary
+//!     32     32   SHA-256 of the tokenizer.json
+//!     64          the tokens
+//! ```
+//!
+//! All numbers are unsigned, the low byte first. Tokens have two bytes where the vocabulary has at most 65,536.
+//!
+//! A file is read by position, a window at a time. It is never mapped into memory: a mapped file that somebody shortens
+//! kills the process, and a window is far larger than what the system call costs.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use super::{Texts, Tokenizer};
+use crate::{Error, Result};
+
+const MAGIC: [u8; 8] = *b"\x89FTOK\r\n\x1a";
+const VERSION: u32 = 1;
+const HEADER: usize = 64;
+
+/// Tokens read at once: 256 KiB of the file at most, whatever is asked for.
+const CHUNK: usize = 1 << 16;
+
+/// An open token file.
+#[derive(Debug)]
+pub struct TokenFile {
+    path: PathBuf,
+    /// Reading moves its place, so that one reader at a time has it.
+    file: Mutex<File>,
+    width: usize,
+    count: u64,
+    vocab: u64,
+}
+
+impl TokenFile {
+    /// Whether a file begins like a token file. What cannot be read does not.
+    pub fn is_one(path: &Path) -> bool {
+        let mut start = [0; MAGIC.len()];
+        // Nothing but a regular file is opened: reading from a pipe would take its first bytes away.
+        path.is_file()
+            && File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok())
+            && start == MAGIC
+    }
+
+    /// Opens a file and checks all that it says about itself.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be read. [`Error::File`] where it is no token file, is of another version, has
+    /// another size than it says, or was made with another tokenizer than this one.
+    pub fn open(path: &Path, tokenizer: &Tokenizer) -> Result<Self> {
+        let wrong = |reason: String| Err(Error::file(path, reason));
+        if !Self::is_one(path) {
+            std::fs::metadata(path).map_err(Error::io("read", path))?;
+            return wrong("expected a token file, found another kind of file".to_owned());
+        }
+        let mut file = File::open(path).map_err(Error::io("read", path))?;
+        let size = file.metadata().map_err(Error::io("read", path))?.len();
+        let mut header = [0; HEADER];
+        if size < HEADER as u64 {
+            return wrong(format!(
+                "truncated: expected a header of {HEADER} bytes, found {size}"
+            ));
+        }
+        file.read_exact(&mut header)
+            .map_err(Error::io("read", path))?;
+        let small = |at: usize| u32::from_le_bytes(*header[at..].first_chunk().expect("4 bytes"));
+        let large = |at: usize| u64::from_le_bytes(*header[at..].first_chunk().expect("8 bytes"));
+        let (version, width, count, vocab) = (small(8), small(12), large(16), large(24));
+        if version != VERSION {
+            return wrong(format!("version: expected {VERSION}, found {version}"));
+        }
+        if width != width_of(vocab) || vocab == 0 || vocab > 1 << 32 {
+            return wrong(format!(
+                "{width} bytes a token do not fit a vocabulary of {vocab}"
+            ));
+        }
+        let expected = u128::from(count) * u128::from(width) + HEADER as u128;
+        if u128::from(size) != expected {
+            let how = if u128::from(size) < expected {
+                "truncated"
+            } else {
+                "too long"
+            };
+            return wrong(format!(
+                "{how}: expected {expected} bytes for {count} tokens, found {size}"
+            ));
+        }
+        if header[32..] != tokenizer.sha256() || vocab != tokenizer.vocab_size() as u64 {
+            return wrong(format!(
+                "made with a tokenizer of {vocab} tokens (sha256 {}), and this one has {} (sha256 {}); see --tokenizer",
+                hex(&header[32..]),
+                tokenizer.vocab_size(),
+                hex(&tokenizer.sha256())
+            ));
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            file: Mutex::new(file),
+            width: width as usize,
+            count,
+            vocab,
+        })
+    }
+
+    /// The number of tokens.
+    pub fn len(&self) -> usize {
+        // A file of more tokens than a usize counts cannot be on such a machine's disk whole; the rest is left out.
+        usize::try_from(self.count).unwrap_or(usize::MAX)
+    }
+
+    /// Whether there is no token.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Appends `count` tokens from number `start` on.
+    pub(super) fn read(&self, start: u64, count: usize, into: &mut Vec<u32>) -> Result<()> {
+        // A reader that panicked has left the place in the file, which is set anew here.
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = HEADER as u64 + start * self.width as u64;
+        let mut bytes = vec![0; CHUNK.min(count) * self.width];
+        file.seek(SeekFrom::Start(place))
+            .map_err(Error::io("read", &self.path))?;
+        let mut left = count;
+        while left > 0 {
+            let now = CHUNK.min(left);
+            let bytes = &mut bytes[..now * self.width];
+            file.read_exact(bytes)
+                .map_err(Error::io("read", &self.path))?;
+            let first = into.len();
+            match self.width {
+                2 => into.extend(
+                    bytes
+                        .as_chunks()
+                        .0
+                        .iter()
+                        .map(|b| u32::from(u16::from_le_bytes(*b))),
+                ),
+                _ => into.extend(bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b))),
+            }
+            if let Some(at) = into[first..]
+                .iter()
+                .position(|id| u64::from(*id) >= self.vocab)
+            {
+                let (number, id) = (start + (count - left + at) as u64, into[first + at]);
+                let reason = format!(
+                    "token {number}: expected an id below {}, found {id}",
+                    self.vocab
+                );
+                return Err(Error::file(&self.path, reason));
+            }
+            left -= now;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of a token.
+fn width_of(vocab: u64) -> u32 {
+    if vocab <= 1 << 16 { 2 } else { 4 }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes the tokens of texts as a token file and gives their number. Memory does not grow with the texts.
+///
+/// `path` names the file in errors; `out` is where it is written, from its present place on.
+///
+/// # Errors
+/// What [`Texts::encode`] returns, and [`Error::Io`] where `out` cannot be written.
+pub fn write_tokens(
+    path: &Path,
+    out: &mut (impl Write + Seek),
+    texts: &Texts,
+    tokenizer: &Tokenizer,
+) -> Result<u64> {
+    let vocab = tokenizer.vocab_size() as u64;
+    let width = width_of(vocab);
+    let header = |count: u64| {
+        let mut header = MAGIC.to_vec();
+        header.extend(VERSION.to_le_bytes());
+        header.extend(width.to_le_bytes());
+        header.extend(count.to_le_bytes());
+        header.extend(vocab.to_le_bytes());
+        header.extend(tokenizer.sha256());
+        header
+    };
+    let failed = || Error::io("write", path);
+    let start = out.stream_position().map_err(failed())?;
+    out.write_all(&header(0)).map_err(failed())?;
+    let mut count = 0;
+    let mut bytes = Vec::new();
+    texts.encode(tokenizer, &mut |tokens| {
+        count += tokens.len() as u64;
+        match width {
+            2 => bytes.extend(tokens.iter().flat_map(|id| (*id as u16).to_le_bytes())),
+            _ => bytes.extend(tokens.iter().flat_map(|id| id.to_le_bytes())),
+        }
+        // Short documents give few tokens each, and a system call for each would be slow.
+        if bytes.len() >= 1 << 20 {
+            out.write_all(&bytes).map_err(failed())?;
+            bytes.clear();
+        }
+        Ok(())
+    })?;
+    out.write_all(&bytes).map_err(failed())?;
+    // Only now is their number known.
+    out.seek(SeekFrom::Start(start)).map_err(failed())?;
+    out.write_all(&header(count)).map_err(failed())?;
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,265 @@
+//! Any `tokenizer.json`, read and run by the public `tokenizers` library, and the bytes of every token.
+//!
+//! Three things are ours. Text is plain: special tokens that it spells are not found in it. A token has bytes of its
+//! own, so that text can be written token by token. And everything a file says is checked before it is used.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::file::{END_OF_TEXT, byte_characters};
+use super::guard::{guard, short};
+
+/// Ids that a vocabulary may have. The largest public ones have about a quarter of a million; a file that claims more
+/// must not decide how much memory is reserved.
+const MAX_IDS: usize = 1 << 22;
+
+/// Names of the token that ends a text, the first that a file lists as special counts.
+const ENDS: [&str; 6] = [
+    END_OF_TEXT,
+    "<|end_of_text|>",
+    "</s>",
+    "<eos>",
+    "[EOS]",
+    "[SEP]",
+];
+
+/// Text that every tokenizer is tried on when it is read, so that one that always fails is refused at once.
+const PROBE: &str = "It's 2 words,\n\u{e9}\u{20ac}\u{1f98a}.";
+
+/// How the file spells the bytes of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spelling {
+    /// Each byte as a visible character, after GPT-2.
+    ByteLevel,
+    /// A space as U+2581 and bytes outside the vocabulary as `<0x0A>`, after SentencePiece.
+    SentencePiece,
+    /// In a way that only the library's decoder knows.
+    Other,
+}
+
+/// A tokenizer of the public library.
+pub(super) struct Library {
+    inner: tokenizers::Tokenizer,
+    /// The file as it was read.
+    json: String,
+    spelling: Spelling,
+    /// By id; none for special tokens and for ids that are not used.
+    bytes: Vec<Option<Box<[u8]>>>,
+    /// The token of each single byte, where a byte-level vocabulary has all of them.
+    byte_tokens: Option<Box<[u32; 256]>>,
+    end_of_text: Option<u32>,
+}
+
+impl Library {
+    /// Reads the text of a `tokenizer.json`, parsed as `file`.
+    ///
+    /// # Errors
+    /// A reason, where the file describes no tokenizer, or one that cannot be used.
+    pub(super) fn new(json: String, mut file: Value) -> Result<Arc<Self>, String> {
+        let spelling = spelling_of(&file["decoder"]);
+        // Text is never cut or filled up, and one text has one encoding.
+        for field in ["truncation", "padding"] {
+            if let Some(value) = file.get_mut(field) {
+                *value = Value::Null;
+            }
+        }
+        if let Some(dropout) = file.pointer_mut("/model/dropout") {
+            *dropout = Value::Null;
+        }
+        let read = || serde_json::from_value::<tokenizers::Tokenizer>(file);
+        let mut inner = guard(read).map_err(|reason| format!("expected a tokenizer: {reason}"))?;
+        inner.set_encode_special_tokens(true);
+
+        let added = inner.get_added_tokens_decoder();
+        let special = |id: u32| added.get(&id).is_some_and(|token| token.special);
+        let mut bytes: Vec<Option<Box<[u8]>>> = Vec::new();
+        let mut used: Vec<bool> = Vec::new();
+        let mut vocab: Vec<(u32, String)> = inner
+            .get_vocab(true)
+            .into_iter()
+            .map(|(token, id)| (id, token))
+            .collect();
+        vocab.sort_unstable();
+        match vocab.last() {
+            None => return Err("expected a vocabulary, found no token".to_owned()),
+            Some((id, token)) if *id as usize >= MAX_IDS => {
+                let token = short(token);
+                return Err(format!(
+                    "token `{token}`: expected an id below {MAX_IDS}, found {id}"
+                ));
+            }
+            Some((id, _)) => {
+                bytes.resize(*id as usize + 1, None);
+                used.resize(*id as usize + 1, false);
+            }
+        }
+        for (id, token) in &vocab {
+            let place = *id as usize;
+            if std::mem::replace(&mut used[place], true) {
+                let token = short(token);
+                return Err(format!("token `{token}`: id {id} belongs to another token"));
+            }
+            if !special(*id) {
+                let added = added.contains_key(id);
+                bytes[place] = Some(if added {
+                    token.as_bytes().into()
+                } else {
+                    spelt(token, spelling)
+                });
+            }
+        }
+        let end = |name: &&str| inner.token_to_id(name).filter(|id| special(*id));
+        let end_of_text = ENDS.iter().find_map(end);
+        let byte_tokens = match spelling {
+            Spelling::ByteLevel => byte_tokens(&inner),
+            _ => None,
+        };
+        let library = Self {
+            inner,
+            json,
+            spelling,
+            bytes,
+            byte_tokens,
+            end_of_text,
+        };
+        let tried = library.encode(PROBE.as_bytes());
+        tried.map_err(|(_, reason)| format!("cannot encode plain text: {reason}"))?;
+        Ok(Arc::new(library))
+    }
+
+    pub(super) fn json(&self) -> &str {
+        &self.json
+    }
+
+    pub(super) fn vocab_size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn end_of_text(&self) -> Option<u32> {
+        self.end_of_text
+    }
+
+    /// How the file writes a token.
+    pub(super) fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The tokens of one piece of text.
+    ///
+    /// # Errors
+    /// The byte where it went wrong, and the reason.
+    pub(super) fn encode(&self, text: &[u8]) -> Result<Vec<u32>, (usize, String)> {
+        let (mut tokens, mut place) = (Vec::new(), 0);
+        for chunk in text.utf8_chunks() {
+            if !chunk.valid().is_empty() {
+                let encode = || self.inner.encode_fast(chunk.valid(), false);
+                let encoding = guard(encode).map_err(|reason| (place, reason))?;
+                tokens.extend_from_slice(encoding.get_ids());
+            }
+            place += chunk.valid().len();
+            for byte in chunk.invalid() {
+                let Some(byte_tokens) = &self.byte_tokens else {
+                    let reason = format!(
+                        "byte {byte:#04x} is not UTF-8, and this vocabulary has no token for single bytes"
+                    );
+                    return Err((place, reason));
+                };
+                tokens.push(byte_tokens[usize::from(*byte)]);
+            }
+            place += chunk.invalid().len();
+        }
+        match tokens.iter().find(|id| **id as usize >= self.bytes.len()) {
+            Some(id) => Err((0, format!("token {id} is outside the vocabulary"))),
+            None => Ok(tokens),
+        }
+    }
+
+    pub(super) fn decode(&self, tokens: &[u32]) -> Vec<u8> {
+        if self.spelling != Spelling::Other {
+            let bytes = |id: &u32| self.bytes.get(*id as usize)?.as_deref();
+            return tokens.iter().filter_map(bytes).flatten().copied().collect();
+        }
+        // The library gives up on the whole text for one id that it does not know.
+        let known = |id: &&u32| (**id as usize) < self.bytes.len();
+        let known: Vec<u32> = tokens.iter().filter(known).copied().collect();
+        let text = guard(|| self.inner.decode(&known, true));
+        text.unwrap_or_default().into_bytes()
+    }
+}
+
+impl fmt::Debug for Library {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_struct("Library")
+            .field("spelling", &self.spelling)
+            .field("vocab_size", &self.bytes.len())
+            .field("end_of_text", &self.end_of_text)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Library {
+    fn eq(&self, other: &Self) -> bool {
+        self.json == other.json
+    }
+}
+
+impl Eq for Library {}
+
+/// The spelling that a decoder undoes.
+fn spelling_of(decoder: &Value) -> Spelling {
+    let alone = std::slice::from_ref(decoder);
+    let steps = decoder["decoders"].as_array().map_or(alone, Vec::as_slice);
+    let kind = |step: &Value| step["type"].as_str().unwrap_or_default().to_owned();
+    let kinds: Vec<String> = steps.iter().map(kind).collect();
+    let space = |step: &Value| {
+        step["pattern"]["String"] == "\u{2581}" && step["content"] == " "
+            || step["type"] == "Metaspace" && step["replacement"] == "\u{2581}"
+    };
+    let piece =
+        |kind: &str| ["Replace", "Metaspace", "ByteFallback", "Fuse", "Strip"].contains(&kind);
+    match kinds.as_slice() {
+        [kind] if kind == "ByteLevel" => Spelling::ByteLevel,
+        kinds if kinds.iter().all(|kind| piece(kind)) && steps.iter().any(space) => {
+            Spelling::SentencePiece
+        }
+        _ => Spelling::Other,
+    }
+}
+
+/// The bytes of a token's spelling.
+fn spelt(token: &str, spelling: Spelling) -> Box<[u8]> {
+    match spelling {
+        Spelling::ByteLevel => {
+            let characters = byte_characters();
+            let byte = |c: char| characters.iter().position(|x| *x == c).map(|b| b as u8);
+            let bytes: Option<Vec<u8>> = token.chars().map(byte).collect();
+            // A token that is no spelling of bytes can only stand for its own text.
+            bytes.unwrap_or_else(|| token.into()).into()
+        }
+        Spelling::SentencePiece => {
+            let hex = token.strip_prefix("<0x").and_then(|x| x.strip_suffix('>'));
+            let byte = hex
+                .filter(|x| x.len() == 2)
+                .map(|x| u8::from_str_radix(x, 16));
+            match byte {
+                Some(Ok(byte)) => [byte].into(),
+                _ => token.replace('\u{2581}', " ").as_bytes().into(),
+            }
+        }
+        Spelling::Other => token.as_bytes().into(),
+    }
+}
+
+/// The token of each byte, if the vocabulary has them all.
+fn byte_tokens(inner: &tokenizers::Tokenizer) -> Option<Box<[u32; 256]>> {
+    let mut tokens = Box::new([0; 256]);
+    for (token, character) in tokens.iter_mut().zip(byte_characters()) {
+        *token = inner.token_to_id(&character.to_string())?;
+    }
+    Some(tokens)
+}
+
+#[cfg(test)]
+mod tests;

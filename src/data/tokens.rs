@@ -1,0 +1,144 @@
+//! Tokens wherever they are: in memory, or in a file that may be larger than memory.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::TokenFile;
+use super::text::training_part;
+use crate::{Error, Result};
+
+/// A run of tokens. Cloning it and taking a part of it copies no token.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    source: Source,
+    range: Range<usize>,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    Memory(Arc<[u32]>),
+    File(Arc<TokenFile>),
+}
+
+impl Tokens {
+    /// The number of tokens.
+    pub fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    /// Whether there is no token.
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+
+    /// Whether they lie in a file.
+    pub fn in_file(&self) -> bool {
+        matches!(self.source, Source::File(_))
+    }
+
+    /// Appends `count` tokens to `into`, the first of them number `start`.
+    ///
+    /// # Errors
+    /// Of a file: [`Error::Io`] where it cannot be read, [`Error::File`] where a token is outside the vocabulary.
+    ///
+    /// # Panics
+    /// If there are not as many tokens.
+    #[track_caller]
+    pub fn read(&self, start: usize, count: usize, into: &mut Vec<u32>) -> Result<()> {
+        assert!(
+            start <= self.len() && count <= self.len() - start,
+            "Tokens: {count} tokens from {start} on, of {}",
+            self.len()
+        );
+        let from = self.range.start + start;
+        match &self.source {
+            Source::Memory(tokens) => {
+                into.extend_from_slice(&tokens[from..from + count]);
+                Ok(())
+            }
+            Source::File(file) => file.read(from as u64, count, into),
+        }
+    }
+
+    /// The first tokens, `most` of them or all if there are fewer.
+    ///
+    /// # Errors
+    /// As [`Tokens::read`]; [`Error::Usage`] where memory does not suffice.
+    pub fn first(&self, most: usize) -> Result<Vec<u32>> {
+        let count = most.min(self.len());
+        let mut tokens = Vec::new();
+        // A plain allocation would end the process where memory does not suffice.
+        if tokens.try_reserve_exact(count).is_err() {
+            return Err(Error::Usage(format!("{count} tokens do not fit in memory")));
+        }
+        self.read(0, count, &mut tokens)?;
+        Ok(tokens)
+    }
+
+    /// The tokens to train on, the first 90 % rounded down, and the tokens to validate on, the rest.
+    pub fn split(&self) -> (Self, Self) {
+        let middle = self.range.start + training_part(self.len());
+        let part = |range| Self {
+            source: self.source.clone(),
+            range,
+        };
+        (part(self.range.start..middle), part(middle..self.range.end))
+    }
+}
+
+impl From<Arc<[u32]>> for Tokens {
+    fn from(tokens: Arc<[u32]>) -> Self {
+        let range = 0..tokens.len();
+        let source = Source::Memory(tokens);
+        Self { source, range }
+    }
+}
+
+impl From<Vec<u32>> for Tokens {
+    fn from(tokens: Vec<u32>) -> Self {
+        Arc::<[u32]>::from(tokens).into()
+    }
+}
+
+impl From<&[u32]> for Tokens {
+    fn from(tokens: &[u32]) -> Self {
+        Arc::<[u32]>::from(tokens).into()
+    }
+}
+
+impl From<TokenFile> for Tokens {
+    fn from(file: TokenFile) -> Self {
+        let range = 0..file.len();
+        let source = Source::File(Arc::new(file));
+        Self { source, range }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::split;
+
+    #[test]
+    fn parts_are_those_of_a_slice() {
+        for length in [0, 1, 9, 10, 11, 19, 20, 199] {
+            let all: Vec<u32> = (0..length).collect();
+            let tokens = Tokens::from(all.clone());
+            let (train, valid) = tokens.split();
+            let expected = split(&all);
+            assert_eq!(train.first(usize::MAX).unwrap(), expected.0);
+            assert_eq!(valid.first(usize::MAX).unwrap(), expected.1);
+            assert_eq!(
+                valid.first(3).unwrap(),
+                expected.1[..expected.1.len().min(3)]
+            );
+            assert_eq!(tokens.is_empty(), length == 0);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "2 tokens from 4 on, of 5")]
+    fn reading_past_the_end_names_the_numbers() {
+        let _ = Tokens::from(vec![0; 5]).read(4, 2, &mut Vec::new());
+    }
+}
