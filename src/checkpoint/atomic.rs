@@ -20,6 +20,16 @@ use crate::{Error, Result};
 /// then whole and no temporary is left; only if the very last step fails, which makes the rename survive
 /// a power cut, is the new file in place.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with(path, |file| {
+        file.write_all(bytes).map_err(Error::io("write", path))
+    })
+}
+
+/// The same for a file that is too large for memory: `fill` writes it, and may move about in it.
+///
+/// # Errors
+/// As [`write`], and what `fill` returns; the old file is then whole and no temporary is left.
+pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     let Some((parent, name)) = split(path) else {
         return Err(Error::file(
             path,
@@ -27,7 +37,10 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         ));
     };
     let temporary = Temporary::claim(parent.join(beside(name, ".tmp")))?;
-    write_synced(&temporary.path, bytes).map_err(Error::io("write", path))?;
+    let mut file = create_new(&temporary.path).map_err(Error::io("write", path))?;
+    fill(&mut file)?;
+    file.sync_all().map_err(Error::io("write", path))?;
+    drop(file);
     fs::rename(&temporary.path, path).map_err(Error::io("replace", path))?;
     temporary.moved();
     sync_dir(&parent)
@@ -52,10 +65,14 @@ pub(super) fn beside(name: &OsStr, end: &str) -> OsString {
 
 /// Writes a new file and waits until the disk has it.
 pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // A new file only: were the name a link that somebody planted, writing would go through it.
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    let mut file = create_new(path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+/// A new file only: were the name a link that somebody planted, writing would go through it.
+fn create_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).open(path)
 }
 
 /// Waits until the disk has a directory's names, without which a power cut can undo a rename.
@@ -134,6 +151,22 @@ mod tests {
             assert_eq!(fs::read(&path).unwrap(), bytes);
             assert_eq!(names(root.path()), ["f"]);
         }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_filled_leaves_the_old_one() {
+        let root = tempdir().unwrap();
+        let path = root.path().join("f");
+        write(&path, b"old").unwrap();
+        let failed = write_with(&path, |file| {
+            file.write_all(b"half").unwrap();
+            Err(Error::Usage("no".to_owned()))
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(root.path()), ["f"]);
+        write_with(&path, |file| Ok(file.write_all(b"new").unwrap())).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
     }
 
     #[test]

@@ -28,7 +28,7 @@ mod tensors;
 mod untrusted;
 mod widen;
 
-pub use atomic::write;
+pub use atomic::{write, write_with};
 pub use directory::create_dir;
 pub use encode::{encode, sha256_hex};
 pub use json::read_json;

@@ -7,6 +7,8 @@
 //! | [`eval`] | `foretoken eval` |
 //! | [`generate`] | `foretoken generate` |
 //! | [`inspect`] | `foretoken inspect` |
+//! | [`plot`] | `foretoken plot` |
+//! | [`tokenizer`] | `foretoken tokenizer`, and the flags that choose one |
 //! | [`utf8`] | text from tokens that end inside a character |
 //! | [`output`] | results on standard output, progress on standard error |
 //!
@@ -19,6 +21,8 @@ pub mod eval;
 pub mod generate;
 pub mod inspect;
 pub mod output;
+pub mod plot;
+pub mod tokenizer;
 pub mod train;
 pub mod utf8;
 
@@ -49,6 +53,10 @@ enum Command {
     Generate(generate::Generate),
     /// Print a model's sizes
     Inspect(inspect::Inspect),
+    /// Draw the curves of one or several runs
+    Plot(plot::Plot),
+    /// Learn a vocabulary, look at one, or encode texts
+    Tokenizer(tokenizer::Command),
 }
 
 /// Flags of every command that computes.
@@ -69,6 +77,13 @@ impl Machine {
 
 /// The program: reads the arguments, runs the command, reports an error in one sentence.
 pub fn main() -> ExitCode {
+    // A panic that becomes an error is told as an error, and only so.
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !crate::data::guarded() {
+            tell(panic);
+        }
+    }));
     let cli = Cli::parse();
     // Checked before any kernel asks for it, so that a wrong name is a sentence and not a panic.
     let result = Isa::from_environment().and_then(|_| match cli.command {
@@ -77,6 +92,8 @@ pub fn main() -> ExitCode {
         Command::Eval(eval) => eval.run(),
         Command::Generate(generate) => generate.run(),
         Command::Inspect(inspect) => inspect.run(),
+        Command::Plot(plot) => plot.run(),
+        Command::Tokenizer(tokenizer) => tokenizer.run(),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

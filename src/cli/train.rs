@@ -2,16 +2,15 @@
 
 use super::Machine;
 use super::output::{Output, describe, progress, show};
+use super::tokenizer::Vocabulary;
 use crate::checkpoint::ModelDir;
-use crate::data::{Tokenizer, check_length, read_tokens, split};
+use crate::data::{check_count, check_length, open_tokens};
 use crate::model::{HeadKind, JointLoss, Model, Preset};
 use crate::train::{Event, Options, Schedule, Trainer};
 use crate::{Error, Result};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use std::borrow::Cow;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// One of several values, by name.
 fn one_of<T: Copy + Send + Sync + 'static>(
@@ -28,12 +27,17 @@ fn one_of<T: Copy + Send + Sync + 'static>(
 /// Flags of `foretoken train`.
 #[derive(Clone, Debug, Args)]
 pub struct Train {
-    /// Text files; without --valid the last tenth is kept for validation
+    /// Text files, or one token file; without --valid the last tenth is kept for validation
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     data: Vec<PathBuf>,
-    /// Text files to validate on
+    /// Text files to validate on, or one token file
     #[arg(long, num_args = 1.., value_name = "FILE")]
     valid: Vec<PathBuf>,
+    #[command(flatten)]
+    vocabulary: Vocabulary,
+    /// Tokens to validate on at most, the first ones [default: all of a text, 1000000 of a token file]
+    #[arg(long, value_name = "N")]
+    valid_tokens: Option<usize>,
     /// Model directory to make
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -98,6 +102,9 @@ fn default_rate(preset: Preset) -> f64 {
     }
 }
 
+/// Tokens of a token file that are validated on unless the user says otherwise.
+const VALID_TOKENS: usize = 1_000_000;
+
 /// Rows of a batch at most, B·T. More would need more memory than any machine has, and would be an abort.
 const MOST_ROWS: usize = 1 << 24;
 
@@ -134,16 +141,20 @@ impl Train {
         let preset = self.preset;
         let context = self.context.unwrap_or(preset.context());
         self.check(context)?;
-        let tokenizer = Tokenizer::bytes();
-        let tokens = read_tokens(&self.data, &tokenizer)?;
+        let tokenizer = self.vocabulary.of(&self.data)?;
+        let separator = self.vocabulary.separator();
+        let tokens = open_tokens(&self.data, &tokenizer, separator)?;
         let (train, valid) = match self.valid.is_empty() {
-            true => {
-                let (train, valid) = split(&tokens);
-                (train, Cow::Borrowed(valid))
-            }
-            false => (&*tokens, Cow::Owned(read_tokens(&self.valid, &tokenizer)?)),
+            true => tokens.split(),
+            false => (tokens, open_tokens(&self.valid, &tokenizer, separator)?),
         };
-        check_length("the training part of --data", train, context)?;
+        let most = if valid.in_file() {
+            VALID_TOKENS
+        } else {
+            usize::MAX
+        };
+        let valid = valid.first(self.valid_tokens.unwrap_or(most))?;
+        check_count("the training part of --data", train.len(), context)?;
         check_length("the validation part", &valid, 1)?;
 
         let mut config = preset.config(tokenizer.vocab_size(), self.head_kind, self.heads);
@@ -178,8 +189,13 @@ impl Train {
             show(&bar, event);
             bar.suspend(|| output.result(event, || describe(event)));
         };
-        let data: (Arc<[u32]>, &[u32]) = (train.into(), &valid);
-        Trainer::new(model).run(&options, data, &tokenizer, Some(&dir), &mut on_event)?;
+        Trainer::new(model).run(
+            &options,
+            (train, &valid),
+            &tokenizer,
+            Some(&dir),
+            &mut on_event,
+        )?;
         output.finish()
     }
 

@@ -7,17 +7,20 @@
 //! | [`evaluate`](mod@evaluate) | losses and accuracies of every head on a text |
 //! | [`trainer`] | one step, and the whole loop |
 //! | [`event`] | what a run reports |
+//! | [`metrics`] | `metrics.jsonl` read back |
 //!
 //! This folder never knows decoding or the command line.
 
 pub mod evaluate;
 pub mod event;
+pub mod metrics;
 pub mod optimiser;
 pub mod schedule;
 pub mod trainer;
 
 pub use evaluate::{Evaluation, evaluate};
 pub use event::Event;
+pub use metrics::Metrics;
 pub use optimiser::AdamW;
 pub use schedule::Schedule;
 pub use trainer::{Options, Trainer};

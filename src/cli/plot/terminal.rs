@@ -1,0 +1,208 @@
+//! The loss curves in Braille characters, each of which is two dots wide and four high.
+
+use super::Run;
+use super::figure::means;
+use super::panel::{Range, short};
+
+/// Lines of a chart.
+const HEIGHT: usize = 16;
+/// Columns left of a chart, for the values.
+const LEFT: usize = 8;
+/// Columns right of it, for the heads.
+const RIGHT: usize = 16;
+
+/// A chart for each run, all with the same axes, in lines of at most `width` columns.
+///
+/// The curves are the training losses, or the validation losses of a run that reported no step.
+pub(super) fn draw(runs: &[Run], width: usize) -> String {
+    let curves: Vec<Vec<Vec<(f64, f64)>>> = runs.iter().map(losses).collect();
+    let points = || curves.iter().flatten().flatten();
+    let steps = Range::of(points().map(|p| p.0), false);
+    let values = Range::of(points().map(|p| p.1), false);
+    let columns = width - LEFT - RIGHT;
+    let mut text = String::new();
+    for (run, curves) in runs.iter().zip(&curves) {
+        let what = if run.metrics.steps.is_empty() {
+            "validation"
+        } else {
+            "training"
+        };
+        let title = short(&run.name, width.saturating_sub(40).max(20));
+        text += &format!("{title}: {what} loss, nats a token\n");
+        let mut dots = Dots::new(columns, HEIGHT);
+        let mut ends: Vec<Vec<String>> = vec![Vec::new(); HEIGHT];
+        for (head, curve) in curves.iter().enumerate() {
+            let place = |p: &(f64, f64)| {
+                let (x, y) = (steps.share(p.0), 1.0 - values.share(p.1));
+                let at = |share: f64, count: usize| (share * (count - 1) as f64).round() as i64;
+                (at(x, 2 * columns), at(y, 4 * HEIGHT))
+            };
+            let places: Vec<(i64, i64)> = curve.iter().map(place).collect();
+            places.iter().for_each(|p| dots.line(*p, *p));
+            places
+                .windows(2)
+                .for_each(|pair| dots.line(pair[0], pair[1]));
+            if let (Some(place), Some(point)) = (places.last(), curve.last()) {
+                let name = if head == 0 {
+                    "main".to_owned()
+                } else {
+                    format!("h{head}")
+                };
+                ends[place.1 as usize / 4].push(format!("{name} {:.2}", point.1));
+            }
+        }
+        let labels = values.ticks(4);
+        for row in 0..HEIGHT {
+            let here = |value: f64| {
+                ((1.0 - values.share(value)) * (4 * HEIGHT - 1) as f64).round() as usize / 4 == row
+            };
+            let label = labels.iter().find(|(value, _)| here(*value));
+            let label = label.map_or("", |(_, label)| label.as_str());
+            let end = ends[row].join(", ");
+            let line = format!(
+                "{label:>6} \u{2502}{} {}",
+                dots.row(row),
+                short(&end, RIGHT - 1)
+            );
+            text += line.trim_end();
+            text.push('\n');
+        }
+        text += &format!("{:>6} \u{2514}{}\n", "", "\u{2500}".repeat(columns));
+        text += &below(&steps, columns);
+    }
+    text
+}
+
+/// Training losses by head, or those of evaluations.
+fn losses(run: &Run) -> Vec<Vec<(f64, f64)>> {
+    let (steps, evals) = (&run.metrics.steps, &run.metrics.evals);
+    let head = |head: usize| {
+        let points: Vec<(f64, f64)> = match steps.is_empty() {
+            true => evals
+                .iter()
+                .filter_map(|p| Some((p.step as f64, *p.loss_heads.get(head)?)))
+                .collect(),
+            false => steps
+                .iter()
+                .filter_map(|p| Some((p.step as f64, *p.loss_heads.get(head)?)))
+                .collect(),
+        };
+        means(points)
+    };
+    (0..run.metrics.heads()).map(head).collect()
+}
+
+/// The line with the steps.
+fn below(steps: &Range, columns: usize) -> String {
+    let mut line: Vec<char> = vec![' '; LEFT + columns + RIGHT];
+    let mut free = 0;
+    for (step, label) in steps.ticks(6) {
+        let middle = LEFT + (steps.share(step) * (columns - 1) as f64).round() as usize;
+        let start = middle.saturating_sub(label.len() / 2).max(free);
+        if start + label.len() > line.len() {
+            break;
+        }
+        for (place, letter) in line[start..].iter_mut().zip(label.chars()) {
+            *place = letter;
+        }
+        free = start + label.len() + 1;
+    }
+    let line: String = line.into_iter().collect();
+    let mut line = line.trim_end().to_owned();
+    line += if line.len() + 5 <= LEFT + columns + RIGHT {
+        " step\n"
+    } else {
+        "\n"
+    };
+    line
+}
+
+/// A field of Braille characters.
+struct Dots {
+    columns: usize,
+    /// Eight dots a character, as the bits of its place after U+2800.
+    cells: Vec<u8>,
+}
+
+impl Dots {
+    fn new(columns: usize, rows: usize) -> Self {
+        Self {
+            columns,
+            cells: vec![0; columns * rows],
+        }
+    }
+
+    /// A line of dots from one to the other, both within the field.
+    fn line(&mut self, from: (i64, i64), to: (i64, i64)) {
+        let steps = (to.0 - from.0).abs().max((to.1 - from.1).abs()).max(1);
+        for i in 0..=steps {
+            // Rounded to the nearest dot.
+            let at = |from: i64, to: i64| {
+                from + ((to - from) * i * 2 + (to - from).signum() * steps) / (steps * 2)
+            };
+            let (x, y) = (at(from.0, to.0) as usize, at(from.1, to.1) as usize);
+            // The dots of a character: 1 2 3 down the left, 4 5 6 down the right, then 7 and 8 below them.
+            const BITS: [[u8; 2]; 4] = [[1, 8], [2, 16], [4, 32], [64, 128]];
+            self.cells[y / 4 * self.columns + x / 2] |= BITS[y % 4][x % 2];
+        }
+    }
+
+    fn row(&self, row: usize) -> String {
+        let cells = &self.cells[row * self.columns..(row + 1) * self.columns];
+        let braille = |bits: &u8| char::from_u32(0x2800 + u32::from(*bits)).unwrap_or(' ');
+        cells.iter().map(braille).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::Metrics;
+    use crate::train::metrics::StepPoint;
+
+    #[test]
+    fn lines_are_drawn_dot_by_dot() {
+        let mut dots = Dots::new(2, 1);
+        dots.line((0, 0), (3, 3));
+        // Dots 1 and 5 of the first character, 3 and 8 of the second.
+        assert_eq!(dots.row(0), "\u{2811}\u{2884}");
+        let mut dots = Dots::new(1, 2);
+        dots.line((1, 7), (1, 0));
+        assert_eq!(
+            (dots.row(0), dots.row(1)),
+            ("\u{28b8}".to_owned(), "\u{28b8}".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_chart_has_its_size_and_names_its_heads() {
+        let point = |step: u64| StepPoint {
+            step,
+            loss_heads: vec![5.0 - step as f64, 6.0 - step as f64],
+            lr: 0.1,
+            tokens_per_s: 1.0,
+        };
+        let run = |steps: Vec<StepPoint>| Run {
+            name: "run".to_owned(),
+            metrics: Metrics {
+                steps,
+                evals: Vec::new(),
+            },
+        };
+        for width in [40, 41, 100, 1000] {
+            for steps in [vec![point(1)], (0..4).map(point).collect()] {
+                let end = 5.0 - steps.last().unwrap().step as f64;
+                let chart = draw(&[run(steps)], width);
+                assert_eq!(chart.lines().count(), HEIGHT + 3);
+                assert!(
+                    chart.lines().all(|line| line.chars().count() <= width),
+                    "{width}\n{chart}"
+                );
+                assert!(chart.contains(&format!("main {end:.2}")), "{chart}");
+                assert!(chart.contains(&format!("h1 {:.2}", end + 1.0)), "{chart}");
+            }
+        }
+        let two = draw(&[run(vec![point(1)]), run(vec![point(2)])], 80);
+        assert_eq!(two.lines().count(), 2 * (HEIGHT + 3));
+    }
+}

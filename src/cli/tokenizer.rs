@@ -1,0 +1,305 @@
+//! `foretoken tokenizer`, and the flags that choose a vocabulary.
+
+use super::output::{Output, message};
+use crate::checkpoint::{write, write_with};
+use crate::data::{Texts, Tokenizer, write_tokens};
+use crate::{Error, Result};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// Which vocabulary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// `bytes`: the 256 byte values and the end of text.
+    Bytes,
+    /// `bpe:N`: byte pairs learned from the training text, N tokens with the bytes.
+    Learn(usize),
+    /// The path of a `tokenizer.json`.
+    File(PathBuf),
+}
+
+impl FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        if text == "bytes" {
+            return Ok(Self::Bytes);
+        }
+        let Some(size) = text.strip_prefix("bpe:") else {
+            return Ok(Self::File(text.into()));
+        };
+        let most = Tokenizer::MAX_LEARNED;
+        let size = size.parse().ok().filter(|size| (257..=most).contains(size));
+        size.map(Self::Learn)
+            .ok_or_else(|| format!("expected bpe:N with N from 257 to {most}"))
+    }
+}
+
+/// Flags that choose a vocabulary for texts.
+#[derive(Clone, Debug, Args)]
+pub struct Vocabulary {
+    /// Vocabulary: bytes, bpe:N to learn one of N tokens from all of --data, or a tokenizer.json
+    #[arg(long, default_value = "bytes", value_name = "bytes|bpe:N|FILE")]
+    tokenizer: Choice,
+    /// Text between documents that becomes the end-of-text token, such as "<|endoftext|>"; by default it is plain text
+    #[arg(long, value_name = "TEXT")]
+    split_on: Option<String>,
+}
+
+impl Vocabulary {
+    /// The text between documents.
+    pub fn separator(&self) -> Option<&str> {
+        self.split_on.as_deref()
+    }
+
+    /// The tokenizer; one to be learned is learned from these texts.
+    ///
+    /// # Errors
+    /// A file that cannot be read or describes no tokenizer.
+    pub fn of(&self, texts: &[PathBuf]) -> Result<Tokenizer> {
+        match &self.tokenizer {
+            Choice::Bytes => Ok(Tokenizer::bytes()),
+            Choice::File(path) => Tokenizer::load(path),
+            Choice::Learn(size) => learn(&Texts::new(texts, self.separator())?, *size),
+        }
+    }
+}
+
+/// Learns a vocabulary, and says so if the text gives fewer tokens than asked for.
+fn learn(texts: &Texts, size: usize) -> Result<Tokenizer> {
+    let tokenizer = Tokenizer::learn(texts.pieces(), size)?;
+    if tokenizer.vocab_size() < size {
+        message(&format!(
+            "the text gives a vocabulary of {} tokens, fewer than the {size} asked for: no pair occurs twice any more",
+            tokenizer.vocab_size()
+        ));
+    }
+    Ok(tokenizer)
+}
+
+/// Flags of `foretoken tokenizer`.
+#[derive(Clone, Debug, Args)]
+pub struct Command {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Action {
+    /// Learn a byte-pair vocabulary from text files
+    Train(Train),
+    /// Write the tokens of text files to a token file, for `train --data`
+    Encode(Encode),
+    /// Print a vocabulary's size, and the tokens of a text
+    Show(Show),
+}
+
+/// Flags of `foretoken tokenizer train`.
+#[derive(Clone, Debug, Args)]
+struct Train {
+    /// Text files
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    data: Vec<PathBuf>,
+    /// Size of the vocabulary: 256 bytes, the end of text, and one for each merge
+    #[arg(long, value_name = "N")]
+    vocab: usize,
+    /// tokenizer.json to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Text between documents, which is left out
+    #[arg(long, value_name = "TEXT")]
+    split_on: Option<String>,
+    /// Replace the file if it exists
+    #[arg(long)]
+    force: bool,
+}
+
+/// Flags of `foretoken tokenizer encode`.
+#[derive(Clone, Debug, Args)]
+struct Encode {
+    /// Text files
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    data: Vec<PathBuf>,
+    /// Token file to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Vocabulary: bytes, or a tokenizer.json
+    #[arg(long, default_value = "bytes", value_name = "bytes|FILE")]
+    tokenizer: Choice,
+    /// Text between documents that becomes the end-of-text token; by default it is plain text
+    #[arg(long, value_name = "TEXT")]
+    split_on: Option<String>,
+    /// Replace the file if it exists
+    #[arg(long)]
+    force: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Flags of `foretoken tokenizer show`.
+#[derive(Clone, Debug, Args)]
+struct Show {
+    /// tokenizer.json, or bytes
+    tokenizer: Choice,
+    /// Text to encode
+    #[arg(long, value_name = "TEXT")]
+    text: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `foretoken tokenizer encode --json` prints.
+#[derive(Clone, Debug, Serialize)]
+struct Encoded<'a> {
+    out: &'a Path,
+    tokens: u64,
+    vocab_size: usize,
+}
+
+/// What `foretoken tokenizer show --json` prints.
+#[derive(Clone, Debug, Serialize)]
+struct Shown {
+    vocab_size: usize,
+    /// The end-of-text token.
+    end_of_text: Option<u32>,
+    sha256: String,
+    /// The tokens of the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens: Option<Vec<u32>>,
+    /// How the vocabulary writes each of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spellings: Option<Vec<String>>,
+}
+
+impl Command {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// Files that cannot be read or written, or text that the vocabulary cannot encode.
+    pub fn run(self) -> Result<()> {
+        match self.action {
+            Action::Train(train) => train.run(),
+            Action::Encode(encode) => encode.run(),
+            Action::Show(show) => show.run(),
+        }
+    }
+}
+
+impl Train {
+    fn run(self) -> Result<()> {
+        if !(257..=Tokenizer::MAX_LEARNED).contains(&self.vocab) {
+            return Err(Error::Usage(format!(
+                "--vocab: expected 257 to {} tokens, found {}",
+                Tokenizer::MAX_LEARNED,
+                self.vocab
+            )));
+        }
+        check_free(&self.out, self.force)?;
+        let texts = Texts::new(&self.data, self.split_on.as_deref())?;
+        let tokenizer = learn(&texts, self.vocab)?;
+        write(&self.out, tokenizer.to_json().as_bytes())?;
+        let mut output = Output::new(false);
+        let (out, size) = (self.out.display(), tokenizer.vocab_size());
+        output.line(&format!("{out}: {size} tokens"));
+        output.finish()
+    }
+}
+
+impl Encode {
+    fn run(self) -> Result<()> {
+        let tokenizer = chosen(&self.tokenizer)?;
+        check_free(&self.out, self.force)?;
+        let texts = Texts::new(&self.data, self.split_on.as_deref())?;
+        let mut tokens = 0;
+        write_with(&self.out, |file| {
+            tokens = write_tokens(&self.out, file, &texts, &tokenizer)?;
+            Ok(())
+        })?;
+        let report = Encoded {
+            out: &self.out,
+            tokens,
+            vocab_size: tokenizer.vocab_size(),
+        };
+        let mut output = Output::new(self.json);
+        output.result(&report, || {
+            format!(
+                "{}: {tokens} tokens of a vocabulary of {}",
+                self.out.display(),
+                report.vocab_size
+            )
+        });
+        output.finish()
+    }
+}
+
+impl Show {
+    fn run(self) -> Result<()> {
+        let tokenizer = chosen(&self.tokenizer)?;
+        let tokens = self
+            .text
+            .as_ref()
+            .map(|text| tokenizer.encode(text.as_bytes()));
+        let tokens = tokens.transpose()?;
+        let spelling = |id: &u32| tokenizer.spelling(*id).unwrap_or_default();
+        let report = Shown {
+            vocab_size: tokenizer.vocab_size(),
+            end_of_text: tokenizer.end_of_text(),
+            sha256: tokenizer
+                .sha256()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
+            spellings: tokens
+                .as_ref()
+                .map(|ids| ids.iter().map(spelling).collect()),
+            tokens,
+        };
+        let mut output = Output::new(self.json);
+        output.result(&report, || {
+            let end = match report.end_of_text {
+                Some(id) => format!("end of text {id} {}", spelling(&id)),
+                None => "no end of text".to_owned(),
+            };
+            let mut text = format!(
+                "{} tokens, {end}\nsha256 {}",
+                report.vocab_size, report.sha256
+            );
+            for (id, spelling) in report
+                .tokens
+                .iter()
+                .flatten()
+                .zip(report.spellings.iter().flatten())
+            {
+                text += &format!("\n{id:>8} {spelling}");
+            }
+            text
+        });
+        output.finish()
+    }
+}
+
+/// A tokenizer that needs no text.
+fn chosen(choice: &Choice) -> Result<Tokenizer> {
+    match choice {
+        Choice::Bytes => Ok(Tokenizer::bytes()),
+        Choice::File(path) => Tokenizer::load(path),
+        Choice::Learn(size) => Err(Error::Usage(format!(
+            "bpe:{size}: expected bytes or a file here; `foretoken tokenizer train --vocab {size}` makes one"
+        ))),
+    }
+}
+
+/// Refuses to replace a file that nobody asked to replace.
+fn check_free(out: &Path, force: bool) -> Result<()> {
+    if !force && out.symlink_metadata().is_ok() {
+        return Err(Error::Usage(format!(
+            "{} exists: choose another file, or replace it with --force",
+            out.display()
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,224 @@
+//! `metrics.jsonl` read back: the curves of a run.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::{Error, Result};
+
+/// Longest file that is read, in bytes. A run that reports ten million times stays below it.
+const MOST: u64 = 2 << 30;
+
+/// A training report.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct StepPoint {
+    /// Steps done.
+    pub step: u64,
+    /// Mean loss of the main head and of heads 1..=K, in nats.
+    pub loss_heads: Vec<f64>,
+    /// Learning rate.
+    pub lr: f64,
+    /// Training tokens a second.
+    pub tokens_per_s: f64,
+}
+
+/// An evaluation.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct EvalPoint {
+    /// Steps done.
+    pub step: u64,
+    /// Mean loss of the main head and of heads 1..=K, in nats.
+    pub loss_heads: Vec<f64>,
+    /// Share of targets that were the most likely token, for the same heads.
+    pub accuracy_heads: Vec<f64>,
+}
+
+/// One line; events of other kinds and other fields are left alone.
+#[derive(Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Line {
+    Step(StepPoint),
+    Eval(EvalPoint),
+    #[serde(other)]
+    Other,
+}
+
+/// The curves of a run, steps ascending.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metrics {
+    /// Training reports.
+    pub steps: Vec<StepPoint>,
+    /// Evaluations.
+    pub evals: Vec<EvalPoint>,
+}
+
+impl Metrics {
+    /// Reads the `metrics.jsonl` of a model directory, or such a file itself.
+    ///
+    /// A last line that was cut off in the middle is left out: the run was killed, or is writing it. A run that went
+    /// on from an earlier step tells some steps again; the last telling counts.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the file cannot be read. [`Error::File`] with the line that is no event, or where there is
+    /// no step and no evaluation in it.
+    pub fn read(path: &Path) -> Result<Self> {
+        let file = match path.is_dir() {
+            true => path.join("metrics.jsonl"),
+            false => path.to_owned(),
+        };
+        let mut bytes = Vec::new();
+        File::open(&file)
+            .and_then(|f| f.take(MOST + 1).read_to_end(&mut bytes))
+            .map_err(Error::io("read", &file))?;
+        if bytes.len() as u64 > MOST {
+            return Err(Error::file(
+                &file,
+                format!("expected at most {MOST} bytes, found more"),
+            ));
+        }
+        Self::parse(&file, &bytes)
+    }
+
+    fn parse(file: &PathBuf, bytes: &[u8]) -> Result<Self> {
+        let mut metrics = Self::default();
+        let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+        for (number, line) in lines.iter().enumerate() {
+            // What follows the last line feed was cut off, unless it is whole by chance.
+            let last = number + 1 == lines.len();
+            let blank = line.iter().all(u8::is_ascii_whitespace);
+            match serde_json::from_slice::<Line>(line) {
+                Ok(Line::Step(point)) => {
+                    while metrics.steps.pop_if(|old| old.step >= point.step).is_some() {}
+                    metrics.steps.push(point);
+                }
+                Ok(Line::Eval(point)) => {
+                    while metrics.evals.pop_if(|old| old.step >= point.step).is_some() {}
+                    metrics.evals.push(point);
+                }
+                Ok(Line::Other) => {}
+                Err(_) if last || blank => {}
+                Err(error) => {
+                    // serde_json counts lines within the one line that it was given.
+                    let reason = error.to_string();
+                    let reason = reason.split(" at line ").next().unwrap_or_default();
+                    let shown: String = reason
+                        .chars()
+                        .take(120)
+                        .flat_map(char::escape_debug)
+                        .collect();
+                    let reason = format!("line {}: expected an event, found: {shown}", number + 1);
+                    return Err(Error::file(file, reason));
+                }
+            }
+        }
+        if metrics.steps.is_empty() && metrics.evals.is_empty() {
+            return Err(Error::file(
+                file,
+                "expected at least one step or evaluation, found none",
+            ));
+        }
+        Ok(metrics)
+    }
+
+    /// Heads that some event tells of, the main head among them.
+    pub fn heads(&self) -> usize {
+        let steps = self.steps.iter().map(|point| point.loss_heads.len());
+        let evals = self.evals.iter().map(|point| point.loss_heads.len());
+        steps.chain(evals).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::{Evaluation, Event};
+
+    fn parse(text: &str) -> Result<Metrics> {
+        Metrics::parse(&PathBuf::from("run/metrics.jsonl"), text.as_bytes())
+    }
+
+    fn step(step: u64) -> Event {
+        Event::Step {
+            step,
+            loss: 2.0,
+            loss_heads: vec![1.5, 2.5],
+            lr: 0.25,
+            tokens_per_s: 100.0,
+        }
+    }
+
+    fn line(event: &Event) -> String {
+        serde_json::to_string(event).unwrap() + "\n"
+    }
+
+    #[test]
+    fn what_a_run_writes_is_read_back() {
+        let eval = Event::Eval {
+            step: 2,
+            split: "valid",
+            evaluation: Evaluation {
+                loss: 1.0,
+                bits_per_byte: 2.0,
+                loss_heads: vec![1.0, 3.0],
+                accuracy_heads: vec![0.5, 0.25],
+                tokens: 9,
+            },
+        };
+        let done = "{\"event\":\"done\",\"steps\":2}\n{\"event\":\"something new\"}\n\n";
+        let text = line(&step(1)) + &line(&step(2)) + &line(&eval) + done;
+        let metrics = parse(&text).unwrap();
+        let point = |step| StepPoint {
+            step,
+            loss_heads: vec![1.5, 2.5],
+            lr: 0.25,
+            tokens_per_s: 100.0,
+        };
+        assert_eq!(metrics.steps, [point(1), point(2)]);
+        let eval = EvalPoint {
+            step: 2,
+            loss_heads: vec![1.0, 3.0],
+            accuracy_heads: vec![0.5, 0.25],
+        };
+        assert_eq!(metrics.evals, [eval]);
+        assert_eq!(metrics.heads(), 2);
+    }
+
+    #[test]
+    fn a_line_cut_off_at_the_end_is_left_out_and_elsewhere_it_is_an_error() {
+        let whole = line(&step(1)) + &line(&step(2));
+        for end in line(&step(1)).len()..whole.len() - 1 {
+            assert_eq!(parse(&whole[..end]).unwrap().steps.len(), 1, "{end}");
+        }
+        // Whole but for its line feed.
+        assert_eq!(parse(whole.trim_end()).unwrap().steps.len(), 2);
+        for broken in [
+            "{\"event\":\"step\"\n",
+            "x\n",
+            "{\"event\":\"step\",\"step\":-1}\n",
+            "{}\n",
+            "\u{1b}\n",
+        ] {
+            let text = line(&step(1)) + broken + &line(&step(2));
+            let error = parse(&text).unwrap_err().to_string();
+            assert!(error.contains("metrics.jsonl: line 2:"), "{error}");
+            assert_eq!(error.lines().count(), 1);
+        }
+    }
+
+    #[test]
+    fn nothing_to_draw_is_an_error() {
+        for text in ["", "\n\n", "{\"event\":\"done\"}\n", "{\"event\":"] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains("found none"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_last_telling_of_a_step_counts() {
+        let text: String = [1, 2, 3, 2, 3, 4].iter().map(|s| line(&step(*s))).collect();
+        let steps: Vec<u64> = parse(&text).unwrap().steps.iter().map(|p| p.step).collect();
+        assert_eq!(steps, [1, 2, 3, 4]);
+    }
+}
