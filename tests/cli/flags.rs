@@ -221,7 +221,15 @@ fn every_command_has_help() {
     let names: Vec<&str> = listed
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    for name in ["demo", "train", "eval", "generate", "inspect"] {
+    for name in [
+        "demo",
+        "train",
+        "eval",
+        "generate",
+        "inspect",
+        "plot",
+        "tokenizer",
+    ] {
         assert!(names.contains(&name), "{help}");
     }
     for name in names {

@@ -3,6 +3,7 @@
 //! * `support`: running the binary, what an error must look like, models to run it on.
 //! * `flags`: command lines that no run can have.
 //! * `files`: data, prompts and model directories that cannot be read.
+//! * `vocabularies`: vocabularies, token files and pictures.
 //! * `runs`: runs that go well, what they print and write, and one that diverges.
 //!
 //! An error is one sentence on standard error that names the thing. The exit code is 2 where the command line was wrong
@@ -12,3 +13,4 @@ mod files;
 mod flags;
 mod runs;
 mod support;
+mod vocabularies;

@@ -92,7 +92,8 @@ impl Canvas<'_> {
                     left + (i * glyphs::ADVANCE + column) * size,
                     top + row * size,
                 );
-                let end = (corner.0 + size - 1, corner.1 + size - 1);
+                // plotters leaves the last row and column of a filled rectangle out.
+                let end = (corner.0 + size, corner.1 + size);
                 self.surface
                     .rectangle([corner, end], colour_of(colour).filled());
             }

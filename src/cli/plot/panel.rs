@@ -23,7 +23,7 @@ impl Curve {
             points,
             colour,
             dashes,
-            width: 1.5,
+            width: 2.0,
             dots: false,
         }
     }
@@ -31,7 +31,7 @@ impl Curve {
     /// A stronger line with a dot at each point.
     pub(super) fn dotted(points: Vec<(f64, f64)>, colour: [u8; 3], dashes: &'static [f64]) -> Self {
         Self {
-            width: 2.0,
+            width: 2.5,
             dots: true,
             ..Self::thin(points, colour, dashes)
         }
@@ -179,15 +179,16 @@ impl Range {
         (0..=most)
             .map(|n| (first + n as f64) * step)
             .take_while(|x| *x <= self.high)
-            .map(|x| (x, label(x, step)))
+            .map(|x| (x, label(x, step, self.low.abs().max(self.high.abs()))))
             .collect()
     }
 }
 
-/// A round number, with as many decimals as the step between two of them needs.
-fn label(value: f64, step: f64) -> String {
-    let value = if value == 0.0 { 0.0 } else { value };
-    let size = value.abs().max(step);
+/// A round number, with as many decimals as the step between two of them needs; `size` is the largest on the axis.
+fn label(value: f64, step: f64, size: f64) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
     if !(1e-6..1e9).contains(&size) {
         return format!("{value:e}");
     }
@@ -235,10 +236,10 @@ mod tests {
     #[test]
     fn ticks_are_round_numbers_inside_the_range() {
         assert_eq!(labels(1.13, 2.57), ["1.5", "2.0", "2.5"]);
-        assert_eq!(labels(0.0, 0.0031), ["0.000", "0.001", "0.002", "0.003"]);
-        assert_eq!(labels(0.0, 21_000.0), ["0", "5000", "10k", "15k", "20k"]);
+        assert_eq!(labels(0.0, 0.0031), ["0", "0.001", "0.002", "0.003"]);
+        assert_eq!(labels(0.0, 21_000.0), ["0", "5k", "10k", "15k", "20k"]);
         assert_eq!(labels(0.0, 150.0), ["0", "50", "100", "150"]);
-        assert_eq!(labels(-0.4, 0.4), ["-0.4", "-0.2", "0.0", "0.2", "0.4"]);
+        assert_eq!(labels(-0.4, 0.4), ["-0.4", "-0.2", "0", "0.2", "0.4"]);
     }
 
     #[test]

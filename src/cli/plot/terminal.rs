@@ -30,7 +30,7 @@ pub(super) fn draw(runs: &[Run], width: usize) -> String {
         let title = short(&run.name, width.saturating_sub(40).max(20));
         text += &format!("{title}: {what} loss, nats a token\n");
         let mut dots = Dots::new(columns, HEIGHT);
-        let mut ends: Vec<Vec<String>> = vec![Vec::new(); HEIGHT];
+        let mut ends: Vec<(usize, f64, String)> = Vec::new();
         for (head, curve) in curves.iter().enumerate() {
             let place = |p: &(f64, f64)| {
                 let (x, y) = (steps.share(p.0), 1.0 - values.share(p.1));
@@ -48,9 +48,11 @@ pub(super) fn draw(runs: &[Run], width: usize) -> String {
                 } else {
                     format!("h{head}")
                 };
-                ends[place.1 as usize / 4].push(format!("{name} {:.2}", point.1));
+                let text = format!("{name} {:.2}", point.1);
+                ends.push((place.1 as usize / 4, point.1, text));
             }
         }
+        let ends = apart(ends);
         let labels = values.ticks(4);
         for row in 0..HEIGHT {
             let here = |value: f64| {
@@ -58,12 +60,8 @@ pub(super) fn draw(runs: &[Run], width: usize) -> String {
             };
             let label = labels.iter().find(|(value, _)| here(*value));
             let label = label.map_or("", |(_, label)| label.as_str());
-            let end = ends[row].join(", ");
-            let line = format!(
-                "{label:>6} \u{2502}{} {}",
-                dots.row(row),
-                short(&end, RIGHT - 1)
-            );
+            let end = short(&ends[row], RIGHT - 1);
+            let line = format!("{label:>6} \u{2502}{} {end}", dots.row(row));
             text += line.trim_end();
             text.push('\n');
         }
@@ -90,6 +88,22 @@ fn losses(run: &Run) -> Vec<Vec<(f64, f64)>> {
         means(points)
     };
     (0..run.metrics.heads()).map(head).collect()
+}
+
+/// Each name on a line of its own, highest value first, as near to where its curve ends as the others allow. Names that
+/// find no line are left out.
+fn apart(mut ends: Vec<(usize, f64, String)>) -> Vec<String> {
+    ends.sort_by(|a, b| b.1.total_cmp(&a.1));
+    ends.truncate(HEIGHT);
+    let mut lines = vec![String::new(); HEIGHT];
+    let (count, mut free) = (ends.len(), 0);
+    for (i, (row, _, name)) in ends.into_iter().enumerate() {
+        // Below the one before, and high enough for those that follow.
+        let line = row.max(free).min(HEIGHT - (count - i));
+        lines[line] = name;
+        free = line + 1;
+    }
+    lines
 }
 
 /// The line with the steps.
@@ -172,6 +186,21 @@ mod tests {
             (dots.row(0), dots.row(1)),
             ("\u{28b8}".to_owned(), "\u{28b8}".to_owned())
         );
+    }
+
+    #[test]
+    fn names_keep_apart() {
+        let end = |row, value: f64| (row, value, value.to_string());
+        let lines = apart(vec![end(14, 1.0), end(14, 3.0), end(14, 2.0), end(2, 9.0)]);
+        let found: Vec<(usize, &str)> = lines
+            .iter()
+            .map(String::as_str)
+            .enumerate()
+            .filter(|l| !l.1.is_empty())
+            .collect();
+        assert_eq!(found, [(2, "9"), (13, "3"), (14, "2"), (15, "1")]);
+        let many = apart((0..HEIGHT + 3).map(|i| end(14, i as f64)).collect());
+        assert!(many.iter().all(|line| !line.is_empty()) && many[0] == "18");
     }
 
     #[test]

@@ -1,0 +1,255 @@
+//! Vocabularies, token files and pictures, through the program.
+
+use crate::support::{Folder, assert_keys, objects};
+use foretoken::checkpoint::ModelDir;
+use foretoken::data::Tokenizer;
+use serde_json::{Value, json};
+use std::fs;
+
+/// A run of a second or less.
+const TRAIN: &str = "train --batch 2 --context 16 --steps 3";
+
+#[test]
+fn a_text_and_its_token_file_train_the_same_weights() {
+    let folder = Folder::with_text();
+    fs::write(folder.path("more.txt"), "one|two|three\n".repeat(40)).expect("a file");
+    folder
+        .succeeds("tokenizer train --data text.txt more.txt --vocab 300 --out v.json --split-on |");
+    let data = "--data text.txt more.txt --split-on |";
+    for (name, vocabulary) in [("a", "bytes"), ("b", "v.json")] {
+        let encode =
+            format!("tokenizer encode --tokenizer {vocabulary} {data} --out {name}.tok --json");
+        let report = objects(&folder.succeeds(&encode)).remove(0);
+        assert_keys(&report, "out tokens vocab_size");
+        let size = fs::metadata(folder.path(&format!("{name}.tok")))
+            .expect("a file")
+            .len();
+        assert_eq!(json!((size - 64) / 2), report["tokens"]);
+        let text = format!("{TRAIN} --tokenizer {vocabulary} {data} --out {name}-text --json");
+        let file =
+            format!("{TRAIN} --tokenizer {vocabulary} --data {name}.tok --out {name}-file --json");
+        let last = |words: &str| objects(&folder.succeeds(words)).pop().expect("an event");
+        assert_eq!(last(&text)["sha256"], last(&file)["sha256"], "{vocabulary}");
+    }
+    // Learned on the fly it is the same vocabulary.
+    folder.succeeds(&format!("{TRAIN} --tokenizer bpe:300 {data} --out c"));
+    let read = |name: &str| fs::read(folder.path(name)).expect("a file");
+    assert!(read("c/tokenizer.json") == read("v.json"));
+    assert!(read("c/model.safetensors") == read("b-text/model.safetensors"));
+    assert!(read("a-text/model.safetensors") != read("b-text/model.safetensors"));
+    // What was trained can be used, and validation can be bounded.
+    let report =
+        objects(&folder.succeeds("generate c --prompt One --max-tokens 5 --json")).remove(0);
+    assert_keys(&report, "text tokens");
+    let eval = objects(&folder.succeeds("eval b-file --data b.tok --json")).remove(0);
+    let whole = objects(&folder.succeeds("tokenizer encode --tokenizer v.json --data text.txt more.txt --split-on | --out d.tok --json")).remove(0);
+    assert_eq!(
+        eval["tokens"].as_u64().map(|n| n + 1),
+        whole["tokens"].as_u64()
+    );
+    let words = format!("{TRAIN} --data a.tok --out e --valid-tokens 9 --json");
+    let events = objects(&folder.succeeds(&words));
+    let eval = events
+        .iter()
+        .find(|event| event["event"] == "eval")
+        .expect("an evaluation");
+    assert_eq!(eval["tokens"], 8);
+}
+
+#[test]
+fn vocabularies_that_cannot_be_used_are_refused() {
+    let folder = Folder::with_model();
+    let train = "train --data text.txt --out run --context 16 --tokenizer";
+    for (words, names) in [
+        (format!("{train} bpe:256"), ["257", "bpe:256"]),
+        (format!("{train} bpe:x"), ["bpe:N", "bpe:x"]),
+        (format!("{train} bytes --split-on="), ["separator", "none"]),
+        (
+            format!("{train} bytes --valid-tokens 1"),
+            ["validation", "1 token"],
+        ),
+        (
+            "tokenizer train --data text.txt --vocab 3 --out v.json".to_owned(),
+            ["--vocab", "3"],
+        ),
+        (
+            "tokenizer train --data text.txt --vocab 300 --out text.txt".to_owned(),
+            ["text.txt", "--force"],
+        ),
+        (
+            "tokenizer encode --data text.txt --out text.txt".to_owned(),
+            ["text.txt", "--force"],
+        ),
+        (
+            "tokenizer encode --data text.txt --out t.tok --tokenizer bpe:300".to_owned(),
+            ["bpe:300", "train"],
+        ),
+        ("tokenizer show bpe:300".to_owned(), ["bpe:300", "train"]),
+    ] {
+        folder.refuses(&words, 2, &names);
+    }
+    for (words, names) in [
+        (format!("{train} missing.json"), ["missing.json", "read"]),
+        (format!("{train} text.txt"), ["text.txt", "JSON"]),
+        (
+            format!("{train} model/config.json"),
+            ["config.json", "tokenizer"],
+        ),
+        (
+            "tokenizer encode --data missing --out t.tok".to_owned(),
+            ["missing", "read"],
+        ),
+        (
+            "tokenizer encode --data text.txt --out no/t.tok".to_owned(),
+            ["no/t.tok", "No such file"],
+        ),
+        (
+            "tokenizer train --data missing --vocab 300 --out v.json".to_owned(),
+            ["missing", "read"],
+        ),
+        ("tokenizer show missing".to_owned(), ["missing", "read"]),
+    ] {
+        folder.refuses(&words, 1, &names);
+    }
+    // The library panics over a chunk of no characters. That is told as an error and not as a panic.
+    let mut file: Value = serde_json::from_str(&Tokenizer::bytes().to_json()).expect("JSON");
+    file["pre_tokenizer"] = json!({"type": "FixedLength", "length": 0});
+    fs::write(folder.path("zero.json"), file.to_string()).expect("a file");
+    folder.refuses(&format!("{train} zero.json"), 1, &["zero.json", "encode"]);
+    // A token file is no text, and is bound to its tokenizer.
+    folder.succeeds("tokenizer encode --data text.txt --out t.tok");
+    folder.refuses(
+        &format!("{train} bytes --data t.tok --split-on x"),
+        2,
+        &["t.tok", "alone"],
+    );
+    folder.refuses(
+        "train --out run --data t.tok text.txt",
+        2,
+        &["t.tok", "alone"],
+    );
+    folder.refuses(
+        "train --out run --data t.tok --tokenizer bpe:300",
+        1,
+        &["t.tok", "token file"],
+    );
+    let whole = fs::read(folder.path("t.tok")).expect("a file");
+    fs::write(folder.path("t.tok"), &whole[..whole.len() - 1]).expect("a file");
+    folder.refuses("train --out run --data t.tok", 1, &["t.tok", "truncated"]);
+}
+
+#[test]
+fn a_directory_whose_tokenizer_has_more_tokens_than_the_model_is_refused() {
+    let folder = Folder::with_model();
+    let text = fs::read(folder.path("text.txt")).expect("a file");
+    let tokenizer = Tokenizer::learn([Ok(text)], 290).expect("a vocabulary");
+    fs::write(folder.path("model/tokenizer.json"), tokenizer.to_json()).expect("a file");
+    folder.refuses("inspect model", 1, &["257", "290", "tokenizer.json"]);
+    // A vocabulary smaller than the model's leaves rows that no token uses.
+    let mut small: Value = serde_json::from_str(&Tokenizer::bytes().to_json()).expect("JSON");
+    small["added_tokens"] = json!([]);
+    fs::write(folder.path("model/tokenizer.json"), small.to_string()).expect("a file");
+    let (model, tokenizer) = ModelDir::load(&folder.path("model")).expect("a model");
+    assert_eq!(
+        (model.config().vocab_size, tokenizer.vocab_size()),
+        (257, 256)
+    );
+    assert_eq!(tokenizer.end_of_text(), None);
+    folder.succeeds("generate model --prompt a --max-tokens 5");
+}
+
+#[test]
+fn a_vocabulary_is_shown() {
+    let folder = Folder::with_text();
+    let shown = objects(&folder.succeeds("tokenizer show bytes --text a --json")).remove(0);
+    assert_keys(&shown, "vocab_size end_of_text sha256 tokens spellings");
+    assert_eq!(
+        (&shown["vocab_size"], &shown["end_of_text"]),
+        (&json!(257), &json!(256))
+    );
+    assert_eq!(
+        (&shown["tokens"], &shown["spellings"]),
+        (&json!([97]), &json!(["a"]))
+    );
+    let text = folder.succeeds("tokenizer show bytes --text a");
+    assert!(
+        text.contains("257 tokens") && text.contains("97 a"),
+        "{text}"
+    );
+}
+
+#[test]
+fn runs_are_drawn_as_pictures_and_on_the_terminal() {
+    let folder = Folder::with_text();
+    for run in ["one", "two"] {
+        folder.succeeds(&format!(
+            "{TRAIN} --data text.txt --log-every 1 --eval-every 2 --out {run}"
+        ));
+    }
+    let names = |text: &str| ["one", "two"].map(|name| text.contains(&format!("\n{name}\n")));
+    folder.succeeds("plot one two --out both.svg");
+    let svg = fs::read_to_string(folder.path("both.svg")).expect("a picture");
+    assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
+    assert_eq!(names(&svg), [true, true]);
+    for title in [
+        "loss",
+        "accuracy",
+        "learning rate",
+        "tokens a second",
+        "main head",
+        "head 3",
+    ] {
+        assert!(svg.contains(title), "{title}");
+    }
+    folder.succeeds("plot one --out one.png");
+    let png = fs::read(folder.path("one.png")).expect("a picture");
+    // The signature and the size of a PNG file, after its specification.
+    assert_eq!(png[..8], *b"\x89PNG\r\n\x1a\n");
+    assert_eq!(
+        png[16..24],
+        [
+            0,
+            0,
+            2400_u32.to_be_bytes()[2],
+            2400_u32.to_be_bytes()[3],
+            0,
+            0,
+            7,
+            8
+        ]
+    );
+    let text = folder.succeeds("plot one two/metrics.jsonl --width 60");
+    assert!(
+        text.contains("one: training loss") && text.contains("two: training loss"),
+        "{text}"
+    );
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 60),
+        "{text}"
+    );
+    let left: Vec<_> = folder
+        .contents()
+        .into_keys()
+        .filter(|path| path.to_string_lossy().contains("drawn"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn runs_that_cannot_be_drawn_are_refused() {
+    let folder = Folder::with_model();
+    folder.refuses("plot model", 1, &["metrics.jsonl", "found none"]);
+    folder.refuses("plot missing", 1, &["missing", "read"]);
+    folder.refuses("plot model --out a.jpg", 2, &["--out", "a.jpg", ".svg"]);
+    folder.refuses("plot", 2, &["<DIR>", "required"]);
+    folder.refuses("plot model --width 3", 2, &["--width", "3"]);
+    let step = "{\"event\":\"step\",\"step\":1,\"loss\":1,\"loss_heads\":[1],\"lr\":1,\"tokens_per_s\":1}\n";
+    let metrics = folder.path("model/metrics.jsonl");
+    fs::write(&metrics, [step, "{\"event\":\"st\n", step].concat()).expect("a file");
+    folder.refuses("plot model", 1, &["metrics.jsonl", "line 2"]);
+    // Cut off in the middle of the last line, as by a kill.
+    fs::write(&metrics, [step, &step[..30]].concat()).expect("a file");
+    assert!(folder.succeeds("plot model").contains("main 1.00"));
+    folder.refuses("plot model --out no/a.png", 1, &["no/a.png"]);
+    folder.refuses("plot model --out no/a.svg", 1, &["no/a.svg"]);
+}
