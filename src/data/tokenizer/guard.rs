@@ -6,6 +6,9 @@
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+/// The reason of a panic.
+pub(super) const BROKEN: &str = "the tokenizer breaks on it";
+
 thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
@@ -25,7 +28,7 @@ pub(super) fn guard<T, E: ToString>(
     match result {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(short(&error.to_string())),
-        Err(_) => Err("the tokenizer breaks on it".to_owned()),
+        Err(_) => Err(BROKEN.to_owned()),
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::file::{END_OF_TEXT, byte_characters};
-use super::guard::{guard, short};
+use super::guard::{BROKEN, guard, short};
 
 /// Ids that a vocabulary may have. The largest public ones have about a quarter of a million; a file that claims more
 /// must not decide how much memory is reserved.
@@ -25,8 +25,8 @@ const ENDS: [&str; 6] = [
     "[SEP]",
 ];
 
-/// Text that every tokenizer is tried on when it is read, so that one that always fails is refused at once.
-const PROBE: &str = "It's 2 words,\n\u{e9}\u{20ac}\u{1f98a}.";
+/// Text that every tokenizer is tried on when it is read, so that one that always breaks is refused at once.
+const PROBE: &str = "It's 2 words.";
 
 /// How the file spells the bytes of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +47,8 @@ pub(super) struct Library {
     spelling: Spelling,
     /// By id; none for special tokens and for ids that are not used.
     bytes: Vec<Option<Box<[u8]>>>,
-    /// The token of each single byte, where a byte-level vocabulary has all of them.
-    byte_tokens: Option<Box<[u32; 256]>>,
+    /// The token of each single byte that a byte-level vocabulary has. Public ones lack bytes that their text never had.
+    byte_tokens: Box<[Option<u32>; 256]>,
     end_of_text: Option<u32>,
 }
 
@@ -114,7 +114,7 @@ impl Library {
         let end_of_text = ENDS.iter().find_map(end);
         let byte_tokens = match spelling {
             Spelling::ByteLevel => byte_tokens(&inner),
-            _ => None,
+            _ => Box::new([None; 256]),
         };
         let library = Self {
             inner,
@@ -124,9 +124,13 @@ impl Library {
             byte_tokens,
             end_of_text,
         };
-        let tried = library.encode(PROBE.as_bytes());
-        tried.map_err(|(_, reason)| format!("cannot encode plain text: {reason}"))?;
-        Ok(Arc::new(library))
+        // A vocabulary of few letters may lack those of the probe, and still be of use.
+        match library.encode(PROBE.as_bytes()) {
+            Err((_, reason)) if reason == BROKEN => {
+                Err(format!("cannot encode plain text: {reason}"))
+            }
+            _ => Ok(Arc::new(library)),
+        }
     }
 
     pub(super) fn json(&self) -> &str {
@@ -156,17 +160,22 @@ impl Library {
             if !chunk.valid().is_empty() {
                 let encode = || self.inner.encode_fast(chunk.valid(), false);
                 let encoding = guard(encode).map_err(|reason| (place, reason))?;
+                if let Some(lost) = self.lost(chunk.valid(), encoding.get_ids()) {
+                    let byte = chunk.valid().as_bytes()[lost];
+                    let reason = format!("the vocabulary has no token for byte {byte:#04x}");
+                    return Err((place + lost, reason));
+                }
                 tokens.extend_from_slice(encoding.get_ids());
             }
             place += chunk.valid().len();
-            for byte in chunk.invalid() {
-                let Some(byte_tokens) = &self.byte_tokens else {
+            for (byte, at) in chunk.invalid().iter().zip(place..) {
+                let Some(token) = self.byte_tokens[usize::from(*byte)] else {
                     let reason = format!(
-                        "byte {byte:#04x} is not UTF-8, and this vocabulary has no token for single bytes"
+                        "byte {byte:#04x} is not UTF-8, and the vocabulary has no token for it"
                     );
-                    return Err((place, reason));
+                    return Err((at, reason));
                 };
-                tokens.push(byte_tokens[usize::from(*byte)]);
+                tokens.push(token);
             }
             place += chunk.invalid().len();
         }
@@ -174,6 +183,21 @@ impl Library {
             Some(id) => Err((0, format!("token {id} is outside the vocabulary"))),
             None => Ok(tokens),
         }
+    }
+
+    /// A byte that the encoding of a text has left out: where a vocabulary has no token for it, and none for what is
+    /// unknown, the library drops it without a word.
+    fn lost(&self, text: &str, tokens: &[u32]) -> Option<usize> {
+        let whole = self.spelling != Spelling::ByteLevel || self.inner.get_normalizer().is_some();
+        let missing = |byte: &u8| self.byte_tokens[usize::from(*byte)].is_none();
+        let place = text
+            .as_bytes()
+            .iter()
+            .position(missing)
+            .filter(|_| !whole)?;
+        let bytes = |id: &u32| self.bytes.get(*id as usize)?.as_deref().map(<[u8]>::len);
+        let spelt: usize = tokens.iter().filter_map(bytes).sum();
+        (spelt < text.len()).then_some(place)
     }
 
     pub(super) fn decode(&self, tokens: &[u32]) -> Vec<u8> {
@@ -252,13 +276,10 @@ fn spelt(token: &str, spelling: Spelling) -> Box<[u8]> {
     }
 }
 
-/// The token of each byte, if the vocabulary has them all.
-fn byte_tokens(inner: &tokenizers::Tokenizer) -> Option<Box<[u32; 256]>> {
-    let mut tokens = Box::new([0; 256]);
-    for (token, character) in tokens.iter_mut().zip(byte_characters()) {
-        *token = inner.token_to_id(&character.to_string())?;
-    }
-    Some(tokens)
+/// The token of each byte that the vocabulary has.
+fn byte_tokens(inner: &tokenizers::Tokenizer) -> Box<[Option<u32>; 256]> {
+    let token = |character: char| inner.token_to_id(&character.to_string());
+    Box::new(byte_characters().map(token))
 }
 
 #[cfg(test)]

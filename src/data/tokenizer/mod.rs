@@ -119,12 +119,12 @@ impl Tokenizer {
 
     /// The tokens of a text. No special token is added in front or behind.
     ///
-    /// A text of more than 256 KiB is encoded in pieces that end before a line (`data/pieces.rs` has the rule). Bytes that are not UTF-8 become tokens of
-    /// single bytes, where the vocabulary is byte-level and has all of them.
+    /// A text of more than 256 KiB is encoded in pieces that end before a line (`data/pieces.rs` has the rule). Bytes
+    /// that are not UTF-8 become tokens of single bytes, where the vocabulary is byte-level and has them.
     ///
     /// # Errors
     /// [`Error::Usage`] with the place and reason, where the vocabulary has no token for what stands there. The byte
-    /// vocabulary and byte-level ones that have all bytes encode everything.
+    /// vocabulary and learned ones have all bytes and encode everything; public ones may lack bytes that text never has.
     pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>> {
         let mut tokens = Vec::new();
         for piece in Pieces::new(text, &[]) {

@@ -176,6 +176,29 @@ fn fields_that_would_change_texts_are_not_applied() {
 }
 
 #[test]
+fn bytes_that_a_vocabulary_lacks_are_an_error_and_not_dropped() {
+    let library = after(|file| {
+        let vocab = file["model"]["vocab"].as_object_mut().unwrap();
+        vocab.remove("\u{f0}");
+        vocab.remove("\u{ff}");
+    })
+    .unwrap_or_else(|reason| panic!("{reason}"));
+    assert_eq!(
+        library.decode(&library.encode(b"\xfe the").unwrap()),
+        b"\xfe the"
+    );
+    // The fox is f0 9f a6 8a.
+    for (text, place, byte) in [
+        ("the \u{1f98a}".as_bytes(), 4, "0xf0"),
+        (b"the\n\xff", 4, "0xff"),
+    ] {
+        let (found, reason) = library.encode(text).unwrap_err();
+        assert_eq!(found, place);
+        assert!(reason.contains(byte), "{reason}");
+    }
+}
+
+#[test]
 fn what_is_no_utf8_needs_a_vocabulary_with_all_bytes() {
     let words = json!({"type": "WordLevel", "vocab": {"a": 0, "[UNK]": 1}, "unk_token": "[UNK]"});
     let file = file_of(words, Value::Null);
@@ -308,9 +331,15 @@ fn a_public_tokenizer_is_read_where_it_is_at_hand() {
     let ids = ours.encode(text.as_bytes()).unwrap();
     assert!(ids == theirs.encode(text.as_str(), false).unwrap().get_ids());
     assert!(ours.decode(&ids) == text.as_bytes());
+    // It was learned from text that had no byte 0xff, but bytes that are parts of characters.
     assert_eq!(
-        ours.decode(&ours.encode(b"\xff\xfe \xc3").unwrap()),
-        b"\xff\xfe \xc3"
+        ours.decode(&ours.encode(b"a\xc3 \x80b").unwrap()),
+        b"a\xc3 \x80b"
+    );
+    let reason = ours.encode(b"a\xff").unwrap_err().to_string();
+    assert!(
+        reason.contains("at byte 1: byte 0xff is not UTF-8"),
+        "{reason}"
     );
     assert!(!ours.encode(b"<|im_start|>").unwrap().contains(&1));
 }
