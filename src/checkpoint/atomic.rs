@@ -165,7 +165,10 @@ mod tests {
         assert!(failed.is_err());
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(names(root.path()), ["f"]);
-        write_with(&path, |file| Ok(file.write_all(b"new").unwrap())).unwrap();
+        write_with(&path, |file| {
+            file.write_all(b"new").map_err(Error::io("write", &path))
+        })
+        .unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
     }
 

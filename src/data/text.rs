@@ -130,7 +130,7 @@ pub fn open_tokens(
     separator: Option<&str>,
 ) -> Result<Tokens> {
     let texts = Texts::new(paths, separator)?;
-    for path in paths.iter().filter(|path| TokenFile::is_one(path)) {
+    if let Some(path) = paths.iter().find(|path| TokenFile::is_one(path)) {
         if paths.len() > 1 || separator.is_some() {
             return Err(Error::Usage(format!(
                 "{} is a token file, which goes alone: without other files and without a separator",

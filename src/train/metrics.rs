@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 
@@ -81,7 +81,7 @@ impl Metrics {
         Self::parse(&file, &bytes)
     }
 
-    fn parse(file: &PathBuf, bytes: &[u8]) -> Result<Self> {
+    fn parse(file: &Path, bytes: &[u8]) -> Result<Self> {
         let mut metrics = Self::default();
         let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
         for (number, line) in lines.iter().enumerate() {
@@ -136,7 +136,7 @@ mod tests {
     use crate::train::{Evaluation, Event};
 
     fn parse(text: &str) -> Result<Metrics> {
-        Metrics::parse(&PathBuf::from("run/metrics.jsonl"), text.as_bytes())
+        Metrics::parse(Path::new("run/metrics.jsonl"), text.as_bytes())
     }
 
     fn step(step: u64) -> Event {

@@ -69,13 +69,13 @@ fn legend(runs: &[Run], canvas: &mut Canvas) -> f64 {
         for (i, run) in runs.iter().enumerate() {
             entries.push((short(&run.name, 40), look(i, runs.len(), 0).0, &[]));
         }
-        for head in 0..heads.min(DASHES.len()) {
+        for (head, dashes) in DASHES.iter().enumerate().take(heads) {
             // From the fifth on, dashes repeat.
             let same = (head..heads)
                 .step_by(DASHES.len())
                 .skip(1)
                 .map(|h| format!(", {h}"));
-            entries.push((name(head) + &same.collect::<String>(), GREY, DASHES[head]));
+            entries.push((name(head) + &same.collect::<String>(), GREY, dashes));
         }
     }
     let mut place = (20.0, if runs.len() == 1 { 46.0 } else { 22.0 });
@@ -95,8 +95,8 @@ fn legend(runs: &[Run], canvas: &mut Canvas) -> f64 {
 fn panels(runs: &[Run]) -> [Panel; 4] {
     let mut loss = Panel::new("loss, nats a token (pale: training, dots: validation)");
     let mut accuracy = Panel::new("accuracy on validation, % of the tokens");
-    let mut rate = Panel::new("learning rate").from_zero();
-    let mut speed = Panel::new("training tokens a second").from_zero();
+    let mut rate = Panel::new("learning rate").above_zero();
+    let mut speed = Panel::new("training tokens a second").above_zero();
     for (i, run) in runs.iter().enumerate() {
         let (steps, evals) = (&run.metrics.steps, &run.metrics.evals);
         for head in 0..run.metrics.heads() {

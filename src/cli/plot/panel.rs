@@ -55,7 +55,7 @@ impl Panel {
     }
 
     /// The vertical axis begins at 0.
-    pub(super) fn from_zero(self) -> Self {
+    pub(super) fn above_zero(self) -> Self {
         Self {
             from_zero: true,
             ..self

@@ -54,13 +54,13 @@ pub(super) fn draw(runs: &[Run], width: usize) -> String {
         }
         let ends = apart(ends);
         let labels = values.ticks(4);
-        for row in 0..HEIGHT {
+        for (row, end) in ends.iter().enumerate() {
             let here = |value: f64| {
                 ((1.0 - values.share(value)) * (4 * HEIGHT - 1) as f64).round() as usize / 4 == row
             };
             let label = labels.iter().find(|(value, _)| here(*value));
             let label = label.map_or("", |(_, label)| label.as_str());
-            let end = short(&ends[row], RIGHT - 1);
+            let end = short(end, RIGHT - 1);
             let line = format!("{label:>6} \u{2502}{} {end}", dots.row(row));
             text += line.trim_end();
             text.push('\n');

@@ -111,10 +111,9 @@ proptest! {
         if cut {
             text.truncate(place);
         }
-        if let Ok(json) = String::from_utf8(text) {
-            if let Err(reason) = Tokenizer::from_json(json) {
-                prop_assert!(reason.len() < 400 && reason.lines().count() == 1, "{}", reason);
-            }
+        let json = String::from_utf8(text).ok();
+        if let Some(Err(reason)) = json.map(Tokenizer::from_json) {
+            prop_assert!(reason.len() < 400 && reason.lines().count() == 1, "{}", reason);
         }
     }
 }
