@@ -28,7 +28,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 /// The same for a file that is too large for memory: `fill` writes it, and may move about in it.
 ///
 /// # Errors
-/// As [`write`], and what `fill` returns; the old file is then whole and no temporary is left.
+/// As [`write()`], and what `fill` returns; the old file is then whole and no temporary is left.
 pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     let Some((parent, name)) = split(path) else {
         return Err(Error::file(
