@@ -7,6 +7,7 @@
 //! | [`eval`] | `foretoken eval` |
 //! | [`generate`] | `foretoken generate` |
 //! | [`inspect`] | `foretoken inspect` |
+//! | [`export`] | `foretoken export` |
 //! | [`utf8`] | text from tokens that end inside a character |
 //! | [`output`] | results on standard output, progress on standard error |
 //!
@@ -16,6 +17,7 @@
 
 pub mod demo;
 pub mod eval;
+pub mod export;
 pub mod generate;
 pub mod inspect;
 pub mod output;
@@ -49,6 +51,8 @@ enum Command {
     Generate(generate::Generate),
     /// Print a model's sizes
     Inspect(inspect::Inspect),
+    /// Write a model with fewer heads, or none
+    Export(export::Export),
 }
 
 /// Flags of every command that computes.
@@ -77,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Eval(eval) => eval.run(),
         Command::Generate(generate) => generate.run(),
         Command::Inspect(inspect) => inspect.run(),
+        Command::Export(export) => export.run(),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,6 +7,8 @@
 //! | [`norm`] | RMS normalisation | R2, R3 |
 //! | [`cross_entropy`] | softmax cross entropy with its gradient | R2, R8 |
 //! | [`swiglu`] | SwiGLU | - |
+//! | [`silu`] | SiLU | - |
+//! | [`bias`] | a vector added to every row | R3 |
 //! | [`elementwise`] | additions | - |
 //! | [`rope`] | rotary position embedding | R4 |
 //! | [`adamw`] | the optimiser's step | R9 |
@@ -18,6 +20,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod bias;
 pub mod cross_entropy;
 pub mod elementwise;
 pub mod gemm;
@@ -25,4 +28,5 @@ pub mod norm;
 pub mod par;
 pub mod reduce;
 pub mod rope;
+pub mod silu;
 pub mod swiglu;

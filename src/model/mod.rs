@@ -3,22 +3,30 @@
 //! | file | what |
 //! |---|---|
 //! | [`config`] | [`Config`]: sizes, checked once; presets |
+//! | [`kind`] | [`HeadKind`]: what each kind of head reads and keeps |
 //! | [`layout`] | names, shapes and first values of all parameters |
 //! | [`block`] | one transformer layer |
 //! | [`trunk`] | embedding, layers, final norm, output matrix |
 //! | [`heads`] | the K prediction heads, by kind |
 //! | [`loss`] | the joint loss |
+//! | [`count`] | parameters, bytes and floating-point operations |
+//! | [`refit`] | heads taken off a trunk and put on it |
 //!
 //! This folder never knows files, optimisers, or how tokens are chosen.
 
 pub mod block;
 pub mod config;
+pub mod count;
 pub mod heads;
+pub mod kind;
 pub mod layout;
 pub mod loss;
+pub mod refit;
 pub mod trunk;
 
-pub use config::{Config, HeadKind, Preset};
+pub use config::{Config, Preset};
+pub use count::{Counts, Flops};
+pub use kind::HeadKind;
 pub use loss::{JointLoss, LossReport};
 
 use crate::Result;
@@ -115,19 +123,6 @@ impl Model {
                 self.params.get_mut(id).pack();
             }
         }
-    }
-
-    /// Parameters of the trunk and of the heads.
-    pub fn parameter_counts(&self) -> (usize, usize) {
-        let head = |(name, t): (&str, &crate::tensor::Tensor)| {
-            if layout::is_head(name) {
-                t.data().len()
-            } else {
-                0
-            }
-        };
-        let heads = self.params.iter().map(head).sum();
-        (self.params.elements() - heads, heads)
     }
 
     /// What a pass over these rows needs.
