@@ -8,7 +8,7 @@ use crate::data::corpus::{DEMO_SEED, stories};
 use crate::data::{Tokenizer, split};
 use crate::infer::Options as Decoding;
 use crate::model::{HeadKind, JointLoss, Model, Preset};
-use crate::train::{Event, Options, Schedule, Trainer};
+use crate::train::{Event, Options, Plan, Schedule, Trainer};
 use clap::Args;
 use std::sync::Arc;
 
@@ -78,6 +78,7 @@ impl Demo {
                 lambda: 1.0,
                 beta: 0.8,
             },
+            plan: Plan::default(),
             eval_every: (self.steps / 6).max(1),
             log_every: 10,
         };

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`demo`] | the main job on embedded data |
 //! | [`train`] | `foretoken train` |
+//! | [`regime`] | its flags that say what learns, when and from what |
 //! | [`eval`] | `foretoken eval` |
 //! | [`generate`] | `foretoken generate` |
 //! | [`inspect`] | `foretoken inspect` |
@@ -21,6 +22,7 @@ pub mod export;
 pub mod generate;
 pub mod inspect;
 pub mod output;
+pub mod regime;
 pub mod train;
 pub mod utf8;
 

@@ -104,6 +104,20 @@ impl Model {
         following: &[u32],
         rows: &Rows,
     ) -> Var {
+        let chained = self.config.mtp_kind.chained();
+        let e = chained.then(|| self.embed(exec, following));
+        self.head_on(exec, k, e.as_ref(), h, rows)
+    }
+
+    /// [`Model::head`], with the embeddings E[x_{i+k}] [rows, C] for chained kinds.
+    pub(super) fn head_on<E: Exec>(
+        &self,
+        exec: &mut E,
+        k: usize,
+        e: Option<&Var>,
+        h: &Var,
+        rows: &Rows,
+    ) -> Var {
         let (input, block, up, norm) = match &self.heads[k - 1] {
             Ids::Residual { down, up, bias } => {
                 let narrow = down.map(|down| linear(exec, h, down));
@@ -127,8 +141,8 @@ impl Model {
                 norm_hidden,
                 fc,
             } => {
-                let e = self.embed(exec, following);
-                let e = pass.norm(exec, &e, *norm_embedding);
+                let e = e.expect("a chained kind reads tokens");
+                let e = pass.norm(exec, e, *norm_embedding);
                 let h = pass.norm(exec, h, *norm_hidden);
                 let both = exec.apply(Concat, [&e, &h]);
                 linear(exec, &both, *fc)

@@ -41,6 +41,13 @@ pub fn is_head(name: &str) -> bool {
     name.starts_with("mtp.")
 }
 
+/// The first depth k = 1..=K that uses the tensor of that name; none for the trunk's.
+pub fn first_depth(name: &str) -> Option<usize> {
+    let module = name.strip_prefix("mtp.")?.strip_prefix("modules.");
+    let number = module.and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+    Some(number.map_or(1, |k| k + 1))
+}
+
 /// Deviation of the embedding, which is also the output matrix.
 const EMBEDDING_DEVIATION: f64 = 0.02;
 

@@ -27,7 +27,7 @@ pub mod trunk;
 pub use config::{Config, Preset};
 pub use count::{Counts, Flops};
 pub use kind::HeadKind;
-pub use loss::{JointLoss, LossReport};
+pub use loss::{Flow, JointLoss, LossReport, Objective};
 
 use crate::Result;
 use crate::exec::Rows;

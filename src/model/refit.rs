@@ -24,6 +24,17 @@ impl Model {
             mtp_depth: depth,
             ..self.config.clone()
         };
+        self.rebuilt(config)
+    }
+
+    /// A copy with other sizes that change no tensor which remains: fewer heads, or more positions.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for sizes that no model can have.
+    ///
+    /// # Panics
+    /// Where `config` wants a tensor that this model does not have.
+    pub fn rebuilt(&self, config: Config) -> Result<Self> {
         Self::from_parts(config, |name, _| Ok(self.copy(name)))
     }
 
