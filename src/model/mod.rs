@@ -9,6 +9,7 @@
 //! | [`trunk`] | embedding, layers, final norm, output matrix |
 //! | [`heads`] | the K prediction heads, by kind |
 //! | [`loss`] | the joint loss |
+//! | [`lean`] | the joint loss with its gradient, in the memory of one head |
 //! | [`count`] | parameters, bytes and floating-point operations |
 //! | [`refit`] | heads taken off a trunk and put on it |
 //!
@@ -20,6 +21,7 @@ pub mod count;
 pub mod heads;
 pub mod kind;
 pub mod layout;
+pub mod lean;
 pub mod loss;
 pub mod refit;
 pub mod trunk;

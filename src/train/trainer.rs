@@ -6,7 +6,6 @@ use super::{Plan, Schedule, evaluate};
 use crate::autograd::Gradients;
 use crate::checkpoint::ModelDir;
 use crate::data::{Batch, RandomWindows, Tokenizer, check_length};
-use crate::exec::Train;
 use crate::model::{JointLoss, Model, Objective};
 use crate::{Error, Result};
 use std::sync::Arc;
@@ -77,16 +76,11 @@ impl Trainer {
         rate: f64,
     ) -> Result<StepReport> {
         let objective = objective.into();
-        let mut exec = Train::new(self.model.params());
-        let reports = self.model.losses(&mut exec, batch, objective);
-        let losses: Vec<_> = reports.iter().map(|r| r.value.clone()).collect();
+        self.gradients.clear();
+        let reports = self.model.backward(batch, objective, &mut self.gradients);
         let loss_heads: Vec<f64> = reports.iter().map(|r| f64::from(r.mean())).collect();
         let weights = objective.weights(self.model.config().mtp_depth);
         let loss = loss_heads.iter().zip(&weights).map(|(l, w)| l * w).sum();
-        drop(reports);
-        self.gradients.clear();
-        exec.backward(&losses, &mut self.gradients);
-        drop(losses);
         let norms = AdamW::norms(self.model.params(), &self.gradients);
         let report = StepReport {
             loss,
