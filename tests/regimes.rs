@@ -182,6 +182,20 @@ fn lambda_may_change_over_the_run() {
     assert!(!changed(&run(None), &run(Some(0.0))).is_empty());
 }
 
+/// A new Medusa head adds silu(0) = 0 to the trunk's state: values are compared, because −0 + 0 is +0.
+#[test]
+fn a_new_medusa_head_says_what_the_trunk_says() {
+    for width in [8, 16] {
+        let mut config = config(HeadKind::Medusa, 2, true);
+        config.set_head_width(width);
+        let model = Model::new(config, 3).expect("sound sizes");
+        let logits = common::answer(&model, &common::tokens(20, 257, 1));
+        for head in &logits[1..] {
+            assert!(head[..] == logits[0][..head.len()] && !head.is_empty());
+        }
+    }
+}
+
 /// A model without its heads is its trunk, and with fewer heads those compute what they did.
 #[test]
 fn heads_that_are_cut_change_nothing_that_remains() {

@@ -105,19 +105,23 @@ impl Tape {
     /// Where a root's gradient has another shape than the root.
     #[track_caller]
     pub fn backward(self, roots: &[(&Var, Tensor)], gradients: &mut Gradients) {
-        let roots = roots.iter().map(|(root, d)| (*root, d.clone())).collect();
+        let roots = roots
+            .iter()
+            .map(|(root, d)| (Var::clone(root), d.clone()))
+            .collect();
         self.backward_to(roots, None, gradients);
     }
 
     /// The same, and the gradient of a leaf, if one arrives there. A root that is named several times takes its
-    /// gradients in that order, before those of operations that used it.
+    /// gradients in that order, before those of operations that used it. Roots are values to be given away: what nobody
+    /// else holds is freed before the first backward pass.
     ///
     /// # Panics
     /// Where a root's gradient has another shape than the root.
     #[track_caller]
     pub fn backward_to(
         self,
-        roots: Vec<(&Var, Tensor)>,
+        roots: Vec<(Var, Tensor)>,
         leaf: Option<&Var>,
         gradients: &mut Gradients,
     ) -> Option<Tensor> {

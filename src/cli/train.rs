@@ -62,7 +62,7 @@ pub struct Train {
     /// Tokens of a window [default: the preset's]
     #[arg(long, value_name = "T")]
     context: Option<usize>,
-    /// Highest learning rate [default: the preset's]
+    /// Highest learning rate [default: by the model's width]
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     lr: Option<f64>,
     /// Steps of linear warm-up [default: a twentieth of the run]
@@ -89,12 +89,12 @@ pub struct Train {
     machine: Machine,
 }
 
-/// Highest learning rate for a preset: wider models want lower ones.
-fn default_rate(preset: Preset) -> f64 {
-    match preset {
-        Preset::Tiny => 3e-3,
-        Preset::Small => 1.5e-3,
-        Preset::Base => 1e-3,
+/// Highest learning rate for a width: wider models want lower ones.
+fn default_rate(hidden_size: usize) -> f64 {
+    match hidden_size {
+        0..=128 => 3e-3,
+        129..=256 => 1.5e-3,
+        _ => 1e-3,
     }
 }
 
@@ -167,7 +167,7 @@ impl Train {
             context,
             seed: self.seed,
             schedule: Schedule {
-                peak: self.lr.unwrap_or(default_rate(preset)),
+                peak: self.lr.unwrap_or(default_rate(model.config().hidden_size)),
                 warmup: self.warmup.unwrap_or(self.steps / 20),
                 steps: self.steps,
                 floor: 0.1,

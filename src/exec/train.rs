@@ -40,7 +40,7 @@ impl<'m> Train<'m> {
     /// Backward from given gradients of some values; returns the leaf's gradient, as [`Tape::backward_to`] does.
     pub fn backward_to(
         self,
-        roots: Vec<(&Var, Tensor)>,
+        roots: Vec<(Var, Tensor)>,
         leaf: Option<&Var>,
         gradients: &mut Gradients,
     ) -> Option<Tensor> {

@@ -316,6 +316,24 @@ mod tests {
         }
     }
 
+    /// Without attention there is no head size that a width would have to be a multiple of, and no gated layer.
+    #[test]
+    fn a_medusa_head_may_have_any_width_up_to_the_trunks() {
+        for (width, fits) in [(0, false), (1, true), (33, true), (128, true), (129, false)] {
+            let mut config = Preset::Tiny.config(257, HeadKind::Medusa, 3);
+            config.set_head_width(width);
+            assert_eq!(config.check().is_ok(), fits, "{width}");
+            config.mtp_kind = HeadKind::Parallel;
+            let error = config.check().expect_err("no gated layer").to_string();
+            let field = if width == 128 {
+                "mtp_intermediate_size"
+            } else {
+                "mtp_hidden_size"
+            };
+            assert!(error.contains(field), "{error}");
+        }
+    }
+
     #[test]
     fn a_config_survives_json() {
         let config = Preset::Small.config(4096, HeadKind::Parallel, 2);

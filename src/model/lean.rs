@@ -32,6 +32,12 @@ enum Wanted {
     Both,
 }
 
+/// The gradients of h: what arrived from later uses, then the loss's own.
+fn roots(h: Var, arrived: Option<Tensor>, dh: Option<Tensor>) -> Vec<(Var, Tensor)> {
+    let gradients = arrived.into_iter().chain(dh);
+    gradients.map(|d| (h.clone(), d)).collect()
+}
+
 impl Model {
     /// The losses, as [`Model::losses`] gives them, and the gradient of their sum, added to `gradients`.
     pub fn backward(
@@ -81,7 +87,7 @@ impl Model {
             reports.push(report);
             // The depth after this one was differentiated before, so its gradient comes first.
             let later = if chained { arrived.take() } else { None };
-            let roots = later.into_iter().chain(dh).map(|d| (&h, d)).collect();
+            let roots = roots(h, later, dh);
             let d = tape.backward_to(roots, leaf.as_ref(), gradients);
             match (&mut arrived, d) {
                 (Some(sum), Some(d)) => elementwise::accumulate(sum.data_mut(), d.data()),
@@ -94,8 +100,7 @@ impl Model {
         drop(states);
         let (report, dh) = self.output_loss(&h0, batch, 0, weights[0], main, gradients);
         reports.push(report);
-        let roots = arrived.into_iter().chain(dh).map(|d| (&h0, d)).collect();
-        tape.backward_to(roots, None, gradients);
+        tape.backward_to(roots(h0, arrived, dh), None, gradients);
         reports.reverse();
         reports
     }

@@ -174,13 +174,17 @@ fn reports_have_their_documented_keys() {
     let inspect = one("inspect model --json");
     assert_keys(
         &inspect,
-        "parameters trunk_parameters head_parameters head_share config",
+        "parameters trunk_parameters head_parameters head_share shared_parameters bytes flops_per_token config",
     );
     let count = |key: &str| inspect[key].as_u64().expect("a count");
     assert_eq!(
         count("parameters"),
         count("trunk_parameters") + count("head_parameters")
     );
+    assert_eq!(count("bytes"), 4 * count("parameters"));
+    // V 257 and C 16, and the output matrix is the embedding.
+    assert_eq!(count("shared_parameters"), 257 * 16);
+    assert_keys(&inspect["flops_per_token"], "context train decode draft");
     let bytes = fs::read(folder.path("model/model.safetensors")).expect("a file");
     let header = u64::from_le_bytes(*bytes.first_chunk().expect("a length"));
     assert_eq!(count("parameters") * 4, bytes.len() as u64 - 8 - header);
