@@ -77,6 +77,13 @@ impl HeadKind {
         }
     }
 
+    /// Whether a depth keeps keys and values of its own.
+    pub fn cached(self) -> bool {
+        match self {
+            Self::Recursive | Self::Parallel => true,
+        }
+    }
+
     /// Entries of depth k that were computed from tokens before position `p` only, where the trunk has seen positions
     /// 0..`p`: entry i of a chained kind reads tokens up to x_{i+k}, of the others up to x_i.
     pub fn settled(self, k: usize, p: usize) -> usize {

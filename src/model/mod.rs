@@ -117,6 +117,16 @@ impl Model {
         }
     }
 
+    /// Bytes of the weights that a pass of the trunk with its logits reads: the layers and the output matrix.
+    pub fn weight_bytes(&self) -> usize {
+        let embedding = "model.embed_tokens.weight";
+        let read = |(name, _): &(&str, &crate::tensor::Tensor)| {
+            !layout::is_head(name) && (*name != embedding || self.config.tie_word_embeddings)
+        };
+        let elements = self.params.iter().filter(read).map(|(_, t)| t.data().len());
+        4 * elements.sum::<usize>()
+    }
+
     /// Parameters of the trunk and of the heads.
     pub fn parameter_counts(&self) -> (usize, usize) {
         let head = |(name, t): (&str, &crate::tensor::Tensor)| {

@@ -5,6 +5,12 @@ use foretoken::model::{Config, HeadKind, JointLoss, Model};
 use foretoken::train::Trainer;
 use std::sync::OnceLock;
 
+/// How weights are stored.
+pub const FORMATS: [(); 1] = [()];
+
+/// K of the trained models.
+const DEPTH: usize = 6;
+
 fn config(kind: HeadKind, depth: usize, width: usize) -> Config {
     let text = format!(
         r#"{{"vocab_size": 257, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
@@ -28,6 +34,17 @@ pub fn random_model(kind: HeadKind, depth: usize, seed: u64) -> Model {
     model
 }
 
+/// The same model with its first `depth` heads only.
+pub fn cut(model: &Model, depth: usize) -> Model {
+    let mut config = model.config().clone();
+    config.mtp_depth = depth;
+    let take = |name: &str, _: &[usize]| {
+        let id = model.params().find(name).expect("a smaller model's tensor");
+        Ok(model.params().get(id).data().to_vec())
+    };
+    Model::from_parts(config, take).expect("sound sizes")
+}
+
 /// One small model of each kind that has learnt enough for its heads to be right now and then.
 pub fn trained_model(kind: HeadKind) -> &'static Model {
     static MODELS: OnceLock<Vec<(HeadKind, Model)>> = OnceLock::new();
@@ -40,7 +57,7 @@ fn train(kind: HeadKind) -> Model {
     let text = corpus::stories(5, 100_000);
     let tokens = Tokenizer::bytes().encode(text.as_bytes());
     let windows = RandomWindows::new(tokens.into(), 48, 8, 3).expect("enough text");
-    let mut trainer = Trainer::new(Model::new(config(kind, 4, 32), 9).expect("sound sizes"));
+    let mut trainer = Trainer::new(Model::new(config(kind, DEPTH, 32), 9).expect("sound sizes"));
     for step in 0..150 {
         let batch: Batch = windows.batch(step);
         trainer
