@@ -2,10 +2,14 @@
 
 use crate::data::Tokenizer;
 use crate::infer::{Drafts, Mode, Options, Sampler};
+use crate::model::Model;
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+
+/// Tokens to generate where nobody says how many.
+const TOKENS: usize = 200;
 
 /// How tokens are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -53,12 +57,12 @@ impl Prompt {
 /// How a token is chosen, how many are drafted, and when it ends.
 #[derive(Clone, Debug, Args)]
 pub struct Decoding {
-    /// Tokens to generate at most
-    #[arg(long, default_value_t = 200, value_name = "N")]
-    pub max_tokens: usize,
+    /// Tokens to generate at most [default: 200, or as many as the context has room for]
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
     /// Drafts a step: a number, or as many as pay by measured time and acceptance; never changes a token
     #[arg(long, default_value = "auto", value_name = "auto|N", value_parser = drafts)]
-    pub draft: Drafts,
+    draft: Drafts,
     /// How much chance there is; 0 takes the most likely token
     #[arg(
         long,
@@ -90,10 +94,10 @@ pub struct Decoding {
     #[arg(long, default_value_t = 0, value_name = "S")]
     seed: u64,
     /// Positions to use at most [default: all that the model has]
-    #[arg(long, value_name = "T", value_parser = positive)]
+    #[arg(long, value_name = "T")]
     context: Option<usize>,
     /// When the context is full, go on with the last N tokens as if they were the whole text
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N")]
     window: Option<usize>,
 }
 
@@ -107,19 +111,17 @@ fn drafts(text: &str) -> std::result::Result<Drafts, String> {
     }
 }
 
-fn positive(text: &str) -> std::result::Result<usize, String> {
-    match text.parse() {
-        Ok(n) if n > 0 => Ok(n),
-        _ => Err("expected a number, 1 or more".to_owned()),
-    }
-}
-
 impl Decoding {
-    /// The options of one sequence.
+    /// The options of one sequence with a prompt of so many tokens.
     ///
     /// # Errors
     /// [`Error::Usage`] for a flag out of its range.
-    pub fn options(&self, way: Way, tokenizer: &Tokenizer) -> Result<Options> {
+    pub fn options(
+        &self,
+        way: Way,
+        (model, tokenizer): (&Model, &Tokenizer),
+        prompt: usize,
+    ) -> Result<Options> {
         let sampler = Sampler {
             temperature: self.temperature,
             top_k: self.top_k,
@@ -128,8 +130,16 @@ impl Decoding {
             seed: self.seed,
         };
         sampler.check()?;
+        let context = self
+            .context
+            .unwrap_or(model.config().max_position_embeddings);
+        let room = match self.window {
+            // The last token needs no position of its own.
+            None => (context + 1).saturating_sub(prompt).max(1),
+            Some(_) => usize::MAX,
+        };
         Ok(Options {
-            max_tokens: self.max_tokens,
+            max_tokens: self.max_tokens.unwrap_or(room.min(TOKENS)),
             drafts: match way {
                 Way::Plain => Drafts::Fixed(0),
                 Way::Speculative | Way::Rejection => self.draft,
@@ -140,7 +150,7 @@ impl Decoding {
                 Way::Rejection => Mode::Rejection,
                 Way::Speculative | Way::Plain => Mode::Exact,
             },
-            context: self.context.unwrap_or(0),
+            context: self.context,
             window: self.window,
             ..Options::default()
         })

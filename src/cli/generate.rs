@@ -141,7 +141,9 @@ impl Generate {
     fn generate(self) -> Result<()> {
         let text = self.prompt.read()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
-        let mut options = self.decoding.options(self.decode, &tokenizer)?;
+        let prompt = tokenizer.encode(&text);
+        let context = (&model, &tokenizer);
+        let mut options = { self.decoding }.options(self.decode, context, prompt.len())?;
         options.stop.extend(&self.stop_token);
         if !(1..=1 << 12).contains(&self.samples) {
             return Err(Error::Usage(format!(
@@ -150,7 +152,6 @@ impl Generate {
             )));
         }
         model.pack();
-        let prompt = tokenizer.encode(&text);
         let requests: Vec<Request> = (0..self.samples)
             .map(|sample| {
                 let mut options = options.clone();

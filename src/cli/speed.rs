@@ -108,10 +108,10 @@ impl Speed {
     fn speed(self) -> Result<()> {
         let text = self.prompt.read()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
-        let plain = self.decoding.options(Way::Plain, &tokenizer)?;
-        let drafting = self.decoding.options(Way::Speculative, &tokenizer)?;
-        model.pack();
         let prompts = self.cut(tokenizer.encode(&text))?;
+        let options = |way| { &self.decoding }.options(way, (&model, &tokenizer), prompts[0].len());
+        let (plain, drafting) = (options(Way::Plain)?, options(Way::Speculative)?);
+        model.pack();
         let mut times = [Vec::new(), Vec::new()];
         let mut results = [Vec::new(), Vec::new()];
         for prompt in &prompts {

@@ -35,8 +35,8 @@ pub struct Options {
     pub sampler: Sampler,
     /// How drafts are judged.
     pub mode: Mode,
-    /// Positions to use at most; 0 for all that the model has.
-    pub context: usize,
+    /// Positions to use at most; none for all that the model has.
+    pub context: Option<usize>,
     /// Where the context is full: go on with the last so many tokens as if they were the whole text. Without it, asking
     /// for more tokens than the context has positions is an error.
     pub window: Option<usize>,
@@ -51,7 +51,7 @@ impl Default for Options {
             chunk: 256,
             sampler: Sampler::GREEDY,
             mode: Mode::Exact,
-            context: 0,
+            context: None,
             window: None,
         }
     }
@@ -60,10 +60,7 @@ impl Default for Options {
 impl Options {
     /// Positions to use at most.
     pub(super) fn context(&self, config: &Config) -> usize {
-        match self.context {
-            0 => config.max_position_embeddings,
-            n => n,
-        }
+        self.context.unwrap_or(config.max_position_embeddings)
     }
 }
 

@@ -351,9 +351,10 @@ mod tests {
         for _ in 0..30 {
             let wanted = policy.choose(&sights);
             assert_eq!(wanted[1], 0);
+            let rows = 2 + wanted[0] + wanted[2];
             policy.timed(
-                2 + wanted[0] + wanted[2],
-                micros(100.0),
+                rows,
+                micros(100.0 + 9.0 * rows as f64),
                 wanted[0].max(wanted[2]),
                 micros(9.0),
             );

@@ -211,8 +211,13 @@ impl Request<'_> {
             )),
             // A prompt of any length is cut to the window before anything is computed.
             Some(_) => Ok(()),
+            None if prompt.len() > context => wrong(format!(
+                "the prompt has {} tokens: expected at most the context's {context} positions; --window N goes on with its \
+                 last N tokens",
+                prompt.len()
+            )),
             // The last token needs no position of its own: the row before it decides it.
-            None if prompt.len() + options.max_tokens > context + 1 => wrong(format!(
+            None if options.max_tokens > context + 1 - prompt.len() => wrong(format!(
                 "the prompt's {} tokens and --max-tokens {} need {} positions: the context has {context}; ask for at most \
                  {} tokens, or for --window N to go on with the last N tokens when the context is full",
                 prompt.len(),

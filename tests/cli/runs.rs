@@ -218,8 +218,9 @@ fn drafts_never_change_a_token() {
     );
     let drafted = |report: &Value| len(report, "drafted_by_depth");
     for (flags, depths) in [
-        ("", 3),
-        ("--decode speculative --threads 1", 3),
+        ("--draft auto", usize::MAX),
+        ("--decode speculative --threads 1", usize::MAX),
+        ("--draft 3", 3),
         ("--draft 0", 0),
         ("--draft 1", 1),
         ("--draft 1000000000000000000", 3),
@@ -228,7 +229,13 @@ fn drafts_never_change_a_token() {
         assert_keys(&report, keys);
         assert_eq!(report["tokens"], plain["tokens"], "{flags}");
         assert_eq!(report["text"], plain["text"], "{flags}");
-        assert_eq!(drafted(&report), depths, "{flags}: {report}");
+        // How many drafts pay is for the clock to say.
+        let expected = if depths > 3 {
+            drafted(&report).min(3)
+        } else {
+            depths
+        };
+        assert_eq!(drafted(&report), expected, "{flags}: {report}");
         // Each step yields one token, and one more for every draft that it accepted.
         let accepted = report["accepted_by_depth"]
             .as_array()
@@ -255,6 +262,8 @@ fn a_reader_that_leaves_early_is_no_error() {
         "eval model --data text.txt --json",
         "generate model --prompt a --json",
         "generate model --prompt a",
+        "generate model --prompt a --show-drafts",
+        "speed model --prompt a --max-tokens 3 --repeats 1",
         "inspect model",
         "train --help",
     ] {

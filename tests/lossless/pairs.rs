@@ -127,7 +127,7 @@ fn compare(row: &[usize], number: usize, tokens: usize) -> (usize, usize) {
         max_tokens: LENGTH,
         drafts: DRAFTS[row[8]],
         chunk: CHUNKS[row[11]],
-        context: if WINDOWS[row[12]].is_some() { 64 } else { 0 },
+        context: WINDOWS[row[12]].map(|_| 64),
         window: WINDOWS[row[12]],
         sampler: Sampler {
             seed: sampler.seed + 1000 * i as u64,

@@ -90,7 +90,7 @@ fn a_window_slides_where_it_says() {
         for (context, keep) in [(40, 10), (33, 32), (40, 1), (160, 50)] {
             let options = Options {
                 max_tokens: 200,
-                context,
+                context: Some(context),
                 window: Some(keep),
                 ..Options::default()
             };
@@ -101,7 +101,7 @@ fn a_window_slides_where_it_says() {
                 let room = context + 1 - view.len();
                 let part = Options {
                     max_tokens: room.min(200 - expected.len()),
-                    context,
+                    context: Some(context),
                     ..Options::default()
                 };
                 let more = plain(model, &view, &part);
@@ -116,7 +116,7 @@ fn a_window_slides_where_it_says() {
         let long: Vec<u32> = (0..100).map(|i| 97 + i % 11).collect();
         let options = Options {
             max_tokens: 30,
-            context: 48,
+            context: Some(48),
             window: Some(20),
             ..Options::default()
         };
@@ -153,14 +153,14 @@ fn what_does_not_fit_is_said_before_anything_is_computed() {
         refused(
             &[1],
             Options {
-                context: 161,
+                context: Some(161),
                 ..base.clone()
             }
         )
         .contains("--context")
     );
     let window = Options {
-        context: 20,
+        context: Some(20),
         window: Some(20),
         ..base.clone()
     };
