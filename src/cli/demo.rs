@@ -7,7 +7,7 @@ use crate::Result;
 use crate::data::corpus::{DEMO_SEED, stories};
 use crate::data::{Tokenizer, split};
 use crate::infer::Options as Decoding;
-use crate::model::{HeadKind, JointLoss, Model, Preset};
+use crate::model::{HeadKind, JointLoss, Model, Preset, WeightFormat};
 use crate::train::{Event, Options, Schedule, Trainer};
 use clap::Args;
 use std::sync::Arc;
@@ -105,7 +105,7 @@ impl Demo {
             });
         })?;
         let mut model = trainer.model;
-        model.pack();
+        model.pack(WeightFormat::F32);
         speak(&model, &tokenizer, rest, &mut output)?;
         output.finish()
     }

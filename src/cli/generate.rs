@@ -5,7 +5,7 @@ use super::output::{Output, message};
 use super::utf8::Utf8Stream;
 use crate::checkpoint::ModelDir;
 use crate::infer::{Drafter, Generated, HeadDrafter, NoDrafts, Options, Sampler, generate};
-use crate::model::Model;
+use crate::model::{Model, WeightFormat};
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -159,7 +159,7 @@ impl Generate {
             (None, None) => unreachable!("clap asks for one of the two"),
         };
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
-        model.pack();
+        model.pack(WeightFormat::F32);
         let prompt = tokenizer.encode(&prompt);
         let options = Options {
             max_tokens: self.max_tokens,

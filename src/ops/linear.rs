@@ -73,6 +73,7 @@ impl<const N: usize> Op<N> for Linear {
 mod laws {
     use super::*;
     use crate::autograd::laws::{check, paint, rows_alone, slice_rows};
+    use crate::kernels::gemm::WeightFormat;
 
     fn reference(x: &[Vec<f64>], c: usize) -> Vec<f64> {
         let dot = |x: &[f64], w: &[f64]| x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
@@ -102,16 +103,18 @@ mod laws {
 
     #[test]
     fn a_row_alone_and_packed_weights() {
-        let (x, mut w) = (paint(&[30, 40], 1), paint(&[50, 40], 2));
-        let plain = Arc::new(w.clone());
-        w.pack();
-        let packed = Arc::new(w);
-        rows_alone(30, |r| Linear.forward([&slice_rows(&x, r), &plain]).0);
-        let x = Arc::new(x);
-        let (a, b) = (
-            Linear.forward([&x, &plain]).0,
-            Linear.forward([&x, &packed]).0,
-        );
-        assert_eq!(a.data(), b.data());
+        for format in WeightFormat::ALL {
+            let (x, mut w) = (paint(&[30, 40], 1), paint(&[50, 40], 2));
+            w.pack(format);
+            // A copy is not packed and has the widened weights.
+            let (plain, packed) = (Arc::new(w.clone()), Arc::new(w));
+            assert!(plain.panels().is_none() && packed.panels().is_some());
+            for w in [&plain, &packed] {
+                rows_alone(30, |r| Linear.forward([&slice_rows(&x, r), w]).0);
+            }
+            let x = Arc::new(x);
+            let [a, b] = [&plain, &packed].map(|w| Linear.forward([&x, w]).0);
+            assert_eq!(a.data(), b.data(), "{format:?}");
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! The loops around the tile.
 
 use super::View;
-use super::panels::{Panels, WIDTH, pack_left};
+use super::format::BLOCK;
+use super::panels::{self, ByFormat, Panels, Typed, WIDTH, pack_left};
+use super::stored::Stored;
 use super::tile::{self, Sliver};
 use crate::kernels::par;
 use crate::simd::matrix::MatrixMut;
@@ -59,12 +61,16 @@ pub fn product(a: View<'_>, b: Right<'_>, c: MatrixMut<'_>, start: Start) {
         c.cols()
     );
     match b {
-        Right::Packed(panels) => split(a, panels, c, start),
-        Right::Matrix(b) => Panels::with_packed(b, |panels| split(a, panels, c, start)),
+        Right::Packed(panels) => match panels.by_format() {
+            ByFormat::F32(panels) => split(a, panels, c, start),
+            ByFormat::Bf16(panels) => split(a, panels, c, start),
+            ByFormat::Q8(panels) => split(a, panels, c, start),
+        },
+        Right::Matrix(b) => panels::with_packed(b, |panels| split(a, panels, c, start)),
     }
 }
 
-fn split(a: View<'_>, panels: &Panels, c: MatrixMut<'_>, start: Start) {
+fn split<T: Stored>(a: View<'_>, panels: Typed<'_, T>, c: MatrixMut<'_>, start: Start) {
     let (m, n) = (a.rows(), panels.n());
     let threads = par::count();
     let block = |first_row: usize, first_panel: usize, c: MatrixMut<'_>| {
@@ -99,15 +105,15 @@ fn split(a: View<'_>, panels: &Panels, c: MatrixMut<'_>, start: Start) {
 }
 
 /// a [m, k], panels from `first_panel` on -> c [m, n]: what one thread does.
-struct Block<'a> {
+struct Block<'a, T> {
     a: View<'a>,
-    panels: &'a Panels,
+    panels: Typed<'a, T>,
     first_panel: usize,
     c: MatrixMut<'a>,
     start: Start,
 }
 
-impl Kernel for Block<'_> {
+impl<T: Stored> Kernel for Block<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -117,8 +123,11 @@ impl Kernel for Block<'_> {
         // Few rows: the left operand is small and c would be loaded again for nothing.
         let depth = match m <= S::TILE_ROWS {
             true => k.max(1),
-            // Blocks of equal length.
-            false => k.div_ceil(k.div_ceil(BLOCK_K).max(1)).max(1),
+            // Blocks of nearly equal length, whole blocks of a format.
+            false => {
+                let even = k.div_ceil(k.div_ceil(BLOCK_K).max(1)).max(1);
+                even.next_multiple_of(BLOCK)
+            }
         };
         let mut packed = SPARE.take();
         packed.resize(height.min(m) * depth.min(k), 0.0);
@@ -145,7 +154,7 @@ impl Kernel for Block<'_> {
     }
 }
 
-impl Block<'_> {
+impl<T: Stored> Block<'_, T> {
     /// All panels against one packed block of a.
     #[inline(always)]
     fn sweep<S: Simd>(
