@@ -5,7 +5,7 @@ use foretoken::Error;
 use foretoken::checkpoint::{ModelDir, TensorFile, encode};
 use foretoken::data::Tokenizer;
 use foretoken::infer::{HeadDrafter, Options, generate};
-use foretoken::model::{HeadKind, Model, Preset};
+use foretoken::model::{HeadKind, Model, Preset, WeightFormat};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
@@ -69,7 +69,7 @@ fn load_dir(dir: &Path) -> Result<(), String> {
 
 /// What was loaded can be run: it gives tokens, or says that its logits are no numbers.
 fn run(mut model: Model, tokenizer: &Tokenizer) {
-    model.pack();
+    model.pack(WeightFormat::F32);
     let mut drafter = HeadDrafter::default();
     let options = Options {
         max_tokens: 5,

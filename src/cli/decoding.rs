@@ -1,8 +1,9 @@
 //! Flags that the commands that decode share: prompt, sampling, drafts, context.
 
+use super::train::one_of;
 use crate::data::Tokenizer;
 use crate::infer::{Drafts, Mode, Options, Sampler};
-use crate::model::Model;
+use crate::model::{Model, WeightFormat};
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
 use std::io::Read;
@@ -60,6 +61,9 @@ pub struct Decoding {
     /// Tokens to generate at most [default: 200, or as many as the context has room for]
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
+    /// How matrices are stored, rounded where it is not f32
+    #[arg(long, default_value = "f32", value_parser = one_of(&WeightFormat::ALL, WeightFormat::name))]
+    pub weights: WeightFormat,
     /// Drafts a step: a number, or as many as pay by measured time and acceptance; never changes a token
     #[arg(long, default_value = "auto", value_name = "auto|N", value_parser = drafts)]
     draft: Drafts,

@@ -9,7 +9,7 @@ use crate::data::corpus::{DEMO_SEED, stories};
 use crate::data::{Tokenizer, split};
 use crate::infer::measure::median;
 use crate::infer::{Drafts, Generated, Options as Decoding, Request};
-use crate::model::{HeadKind, JointLoss, Model, Preset};
+use crate::model::{HeadKind, JointLoss, Model, Preset, WeightFormat};
 use crate::train::{Event, Options, Schedule, Trainer};
 use clap::Args;
 use std::sync::Arc;
@@ -107,7 +107,7 @@ impl Demo {
             });
         })?;
         let mut model = trainer.model;
-        model.pack();
+        model.pack(WeightFormat::F32);
         speak(&model, &tokenizer, rest, &mut output)?;
         output.finish()
     }

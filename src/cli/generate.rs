@@ -143,7 +143,7 @@ impl Generate {
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
         let prompt = tokenizer.encode(&text);
         let context = (&model, &tokenizer);
-        let mut options = { self.decoding }.options(self.decode, context, prompt.len())?;
+        let mut options = { &self.decoding }.options(self.decode, context, prompt.len())?;
         options.stop.extend(&self.stop_token);
         if !(1..=1 << 12).contains(&self.samples) {
             return Err(Error::Usage(format!(
@@ -151,7 +151,7 @@ impl Generate {
                 self.samples
             )));
         }
-        model.pack();
+        model.pack(self.decoding.weights);
         let requests: Vec<Request> = (0..self.samples)
             .map(|sample| {
                 let mut options = options.clone();

@@ -111,7 +111,7 @@ impl Speed {
         let prompts = self.cut(tokenizer.encode(&text))?;
         let options = |way| { &self.decoding }.options(way, (&model, &tokenizer), prompts[0].len());
         let (plain, drafting) = (options(Way::Plain)?, options(Way::Speculative)?);
-        model.pack();
+        model.pack(self.decoding.weights);
         let mut times = [Vec::new(), Vec::new()];
         let mut results = [Vec::new(), Vec::new()];
         for prompt in &prompts {

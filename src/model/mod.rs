@@ -18,6 +18,7 @@ pub mod layout;
 pub mod loss;
 pub mod trunk;
 
+pub use crate::kernels::gemm::WeightFormat;
 pub use config::{Config, HeadKind, Preset};
 pub use loss::{JointLoss, LossReport};
 
@@ -103,28 +104,37 @@ impl Model {
         &mut self.params
     }
 
-    /// Packs every matrix for products with few rows. Decoding the same model is several times faster afterwards, and
-    /// has the same bits.
-    pub fn pack(&mut self) {
+    /// Packs every matrix, of trunk and heads, for products with few rows. Decoding the same model is several times
+    /// faster afterwards.
+    ///
+    /// In [`WeightFormat::F32`] it has the same bits. A narrow format rounds the parameters, for good: the model is
+    /// another one then, and that model has one answer like any other ([`crate::tensor::Tensor::pack`]).
+    pub fn pack(&mut self, format: WeightFormat) {
         for spec in layout::layout(&self.config) {
             if spec.shape.len() == 2 {
                 let id = self
                     .params
                     .find(&spec.name)
                     .expect("a tensor of the layout");
-                self.params.get_mut(id).pack();
+                self.params.get_mut(id).pack(format);
             }
         }
     }
 
-    /// Bytes of the weights that a pass of the trunk with its logits reads: the layers and the output matrix.
+    /// Bytes of weights that a decoding step of the trunk reads, logits included and heads not.
+    ///
+    /// A step reads every weight once, however many rows it has up to some dozens, except for a table of embeddings that
+    /// is not the output matrix: of that one it reads a row for each token, which is not counted.
     pub fn weight_bytes(&self) -> usize {
-        let embedding = "model.embed_tokens.weight";
-        let read = |(name, _): &(&str, &crate::tensor::Tensor)| {
-            !layout::is_head(name) && (*name != embedding || self.config.tie_word_embeddings)
+        let read = |(name, t): (&str, &crate::tensor::Tensor)| {
+            let table = name == trunk::EMBEDDING && !self.config.tie_word_embeddings;
+            match t.panels() {
+                _ if table || layout::is_head(name) => 0,
+                Some(panels) => panels.bytes(),
+                None => size_of_val(t.data()),
+            }
         };
-        let elements = self.params.iter().filter(read).map(|(_, t)| t.data().len());
-        4 * elements.sum::<usize>()
+        self.params.iter().map(read).sum()
     }
 
     /// Parameters of the trunk and of the heads.

@@ -134,6 +134,10 @@ fn unknown_words_are_refused() {
         (&train("--preset huge"), ["huge", "small"]),
         (&train("--head-kind medieval"), ["medieval", "parallel"]),
         ("eval model", ["--data", "required"]),
+        (
+            "eval model --data text.txt --weights f16",
+            ["f16", "f32, bf16, q8"],
+        ),
         ("generate model", ["--prompt", "required"]),
         (
             "generate model --prompt a --prompt-file text.txt",

@@ -162,7 +162,10 @@ fn reports_have_their_documented_keys() {
         found.remove(0)
     };
     let eval = one("eval model --data text.txt text.txt --json");
-    assert_keys(&eval, "loss bits_per_byte loss_heads accuracy_heads tokens");
+    assert_keys(
+        &eval,
+        "loss bits_per_byte loss_heads accuracy_heads tokens weights",
+    );
     let text = fs::metadata(folder.path("text.txt")).expect("a file").len();
     // Two texts with one end-of-text token between; every token but the first is predicted.
     assert_eq!(eval["tokens"], 2 * text);
@@ -170,6 +173,18 @@ fn reports_have_their_documented_keys() {
         (len(&eval, "loss_heads"), len(&eval, "accuracy_heads")),
         (4, 4)
     );
+    assert_eq!(eval["weights"], "f32");
+    let mut losses = vec![eval["loss"].as_f64().expect("a loss")];
+    for format in ["bf16", "q8"] {
+        let words = "eval model --data text.txt text.txt --json --weights";
+        let eval = one(&format!("{words} {format}"));
+        assert_eq!(eval["weights"], format);
+        losses.push(eval["loss"].as_f64().expect("a loss"));
+        // Rounding moves every logit a little.
+        let (exact, rounded) = (losses[0], losses[losses.len() - 1]);
+        assert!(exact != rounded && (exact - rounded).abs() < 0.1);
+    }
+    assert_ne!(losses[1], losses[2], "the formats are the same");
 
     let inspect = one("inspect model --json");
     assert_keys(

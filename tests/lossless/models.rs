@@ -1,12 +1,9 @@
 //! Small models: random ones, and one of each kind that has learnt something.
 
 use foretoken::data::{Batch, RandomWindows, Tokenizer, corpus};
-use foretoken::model::{Config, HeadKind, JointLoss, Model};
+use foretoken::model::{Config, HeadKind, JointLoss, Model, WeightFormat};
 use foretoken::train::Trainer;
 use std::sync::OnceLock;
-
-/// How weights are stored.
-pub const FORMATS: [(); 1] = [()];
 
 /// K of the trained models.
 const DEPTH: usize = 6;
@@ -24,12 +21,12 @@ fn config(kind: HeadKind, depth: usize, width: usize) -> Config {
     config
 }
 
-/// Nothing learnt; slim or full width, packed or not, by seed.
+/// Nothing learnt; slim or full width, packed or not and in which format, by seed.
 pub fn random_model(kind: HeadKind, depth: usize, seed: u64) -> Model {
     let width = if seed.is_multiple_of(2) { 8 } else { 32 };
     let mut model = Model::new(config(kind, depth, width), seed).expect("sound sizes");
     if seed.is_multiple_of(3) {
-        model.pack();
+        model.pack(WeightFormat::ALL[seed as usize / 3 % 3]);
     }
     model
 }

@@ -7,7 +7,7 @@ use crate::plain;
 use foretoken::data::{Tokenizer, corpus};
 use foretoken::infer::{Drafts, HeadDrafter, Options, Request, Sampler, generate_batch};
 use foretoken::kernels::par::Threads;
-use foretoken::model::{HeadKind, Model};
+use foretoken::model::{HeadKind, Model, WeightFormat};
 
 /// Tokens that a full run compares.
 const TOKENS: usize = 100_000;
@@ -38,7 +38,7 @@ const LEARNT: [bool; 4] = [true, true, true, false];
 /// Levels of each setting, in the order of [`Case::of`].
 fn levels() -> Vec<usize> {
     let kinds = HeadKind::ALL.len();
-    let formats = crate::models::FORMATS.len();
+    let formats = WeightFormat::ALL.len();
     vec![kinds, 6, 4, 4, 4, 3, 2, formats, 6, 4, 4, 3, 2]
 }
 
@@ -109,13 +109,12 @@ fn compare(row: &[usize], number: usize, tokens: usize) -> (usize, usize) {
         unreachable!("a row of settings")
     };
     let kind = HeadKind::ALL[kind];
-    let format = crate::models::FORMATS[row[7]];
+    let format = WeightFormat::ALL[row[7]];
     let mut model: Model = match LEARNT[learnt] {
         true => cut(trained_model(kind), DEPTHS[depth]),
         false => random_model(kind, DEPTHS[depth], number as u64),
     };
-    let () = format;
-    model.pack();
+    model.pack(format);
     let sampler = Sampler {
         temperature: TEMPERATURES[row[3]],
         top_k: TOP_K[row[4]],
