@@ -10,7 +10,7 @@ use crate::data::{Tokenizer, split};
 use crate::infer::measure::median;
 use crate::infer::{Drafts, Generated, Options as Decoding, Request};
 use crate::model::{HeadKind, JointLoss, Model, Preset, WeightFormat};
-use crate::train::{Event, Options, Schedule, Trainer};
+use crate::train::{Event, Options, Plan, Schedule, Trainer};
 use clap::Args;
 use std::sync::Arc;
 
@@ -80,6 +80,7 @@ impl Demo {
                 lambda: 1.0,
                 beta: 0.8,
             },
+            plan: Plan::default(),
             eval_every: (self.steps / 6).max(1),
             log_every: 10,
         };

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | [`demo`] | the main job on embedded data |
 //! | [`train`] | `foretoken train` |
+//! | [`regime`] | its flags that say what learns, when and from what |
 //! | [`eval`] | `foretoken eval` |
 //! | [`generate`] | `foretoken generate` |
 //! | [`speed`] | `foretoken speed` |
 //! | [`inspect`] | `foretoken inspect` |
+//! | [`export`] | `foretoken export` |
 //! | [`decoding`] | flags of the commands that decode |
 //! | [`voice`] | a continuation as text: stop strings, colours |
 //! | [`utf8`] | text from tokens that end inside a character |
@@ -20,9 +22,11 @@
 pub mod decoding;
 pub mod demo;
 pub mod eval;
+pub mod export;
 pub mod generate;
 pub mod inspect;
 pub mod output;
+pub mod regime;
 pub mod speed;
 pub mod train;
 pub mod utf8;
@@ -57,6 +61,8 @@ enum Command {
     Speed(speed::Speed),
     /// Print a model's sizes
     Inspect(inspect::Inspect),
+    /// Write a model with fewer heads, or none
+    Export(export::Export),
 }
 
 /// Flags of every command that computes.
@@ -86,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Generate(generate) => generate.run(),
         Command::Speed(speed) => speed.run(),
         Command::Inspect(inspect) => inspect.run(),
+        Command::Export(export) => export.run(),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

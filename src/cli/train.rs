@@ -2,9 +2,10 @@
 
 use super::Machine;
 use super::output::{Output, describe, progress, show};
+use super::regime::Learning;
 use crate::checkpoint::ModelDir;
 use crate::data::{Tokenizer, check_length, read_tokens, split};
-use crate::model::{HeadKind, JointLoss, Model, Preset};
+use crate::model::{Config, HeadKind, JointLoss, Model, Preset};
 use crate::train::{Event, Options, Schedule, Trainer};
 use crate::{Error, Result};
 use clap::Args;
@@ -40,16 +41,16 @@ pub struct Train {
     /// Replace the model directory if it exists, as soon as the run starts
     #[arg(long)]
     force: bool,
-    /// Sizes of the model
-    #[arg(long, default_value = "tiny", value_parser = one_of(&Preset::ALL, Preset::name))]
+    /// Sizes of the model; --init has its own
+    #[arg(long, default_value = "tiny", conflicts_with = "init", value_parser = one_of(&Preset::ALL, Preset::name))]
     preset: Preset,
-    /// K, prediction heads beyond the next token; 0 for none
-    #[arg(long, default_value_t = 3, value_name = "K")]
-    heads: usize,
-    /// How the heads are built
-    #[arg(long, default_value = "recursive", value_parser = one_of(&HeadKind::ALL, HeadKind::name))]
-    head_kind: HeadKind,
-    /// Width of a head's block [default: a quarter of the model's]
+    /// K, prediction heads beyond the next token; 0 for none [default: 3]
+    #[arg(long, value_name = "K")]
+    heads: Option<usize>,
+    /// How the heads are built [default: recursive]
+    #[arg(long, value_parser = one_of(&HeadKind::ALL, HeadKind::name))]
+    head_kind: Option<HeadKind>,
+    /// Width of a head [default: a quarter of the model's]
     #[arg(long, value_name = "C")]
     head_width: Option<usize>,
     /// Steps of the run
@@ -67,9 +68,8 @@ pub struct Train {
     /// Steps of linear warm-up [default: a twentieth of the run]
     #[arg(long, value_name = "N")]
     warmup: Option<u64>,
-    /// Weight of all heads together in the loss
-    #[arg(long, default_value_t = JointLoss::default().lambda, value_name = "LAMBDA", allow_negative_numbers = true)]
-    lambda: f64,
+    #[command(flatten)]
+    learning: Learning,
     /// How fast the heads' weights fall with depth
     #[arg(long, default_value_t = JointLoss::default().beta, value_name = "BETA", allow_negative_numbers = true)]
     beta: f64,
@@ -132,9 +132,14 @@ impl Train {
 
     fn train(self) -> Result<()> {
         let preset = self.preset;
-        let context = self.context.unwrap_or(preset.context());
-        self.check(context)?;
-        let tokenizer = Tokenizer::bytes();
+        let (start, tokenizer) = match self.learning.start()? {
+            Some((model, tokenizer)) => (Some(model), tokenizer),
+            None => (None, Tokenizer::bytes()),
+        };
+        let usual = start.as_ref().map(|m| m.config().default_context());
+        let context = self.context.unwrap_or(usual.unwrap_or(preset.context()));
+        let mut config = self.config(start.as_ref(), tokenizer.vocab_size());
+        self.check(context, config.mtp_depth)?;
         let tokens = read_tokens(&self.data, &tokenizer)?;
         let (train, valid) = match self.valid.is_empty() {
             true => {
@@ -146,13 +151,15 @@ impl Train {
         check_length("the training part of --data", train, context)?;
         check_length("the validation part", &valid, 1)?;
 
-        let mut config = preset.config(tokenizer.vocab_size(), self.head_kind, self.heads);
         config.training_context = context;
         config.max_position_embeddings = config.max_position_embeddings.max(context);
-        if let Some(width) = self.head_width {
-            config.set_head_width(width);
-        }
-        let model = Model::new(config, self.seed).map_err(by_flag)?;
+        let model = match &start {
+            None => Model::new(config, self.seed),
+            Some(model) if self.keeps_heads(model) => model.rebuilt(config),
+            Some(model) => model.with_heads(config, self.seed),
+        };
+        let model = model.map_err(by_flag)?;
+        drop(start);
         let dir = ModelDir::create(&self.out, &model, &tokenizer, self.force)?;
         let options = Options {
             steps: self.steps,
@@ -166,9 +173,10 @@ impl Train {
                 floor: 0.1,
             },
             joint: JointLoss {
-                lambda: self.lambda,
+                lambda: self.learning.lambda(),
                 beta: self.beta,
             },
+            plan: self.learning.plan(),
             eval_every: self.eval_every,
             log_every: self.log_every,
         };
@@ -183,8 +191,44 @@ impl Train {
         output.finish()
     }
 
-    /// Flags that no run can have.
-    fn check(&self, context: usize) -> Result<()> {
+    /// Whether a model that training starts from goes on with its own heads.
+    fn keeps_heads(&self, model: &Model) -> bool {
+        let others = self.heads.is_some() || self.head_kind.is_some() || self.head_width.is_some();
+        model.config().mtp_depth > 0 && !others
+    }
+
+    /// Sizes of the model, with heads as the flags say, and where they say nothing as in the model to start from.
+    fn config(&self, start: Option<&Model>, vocab: usize) -> Config {
+        let (depth, kind) = (self.heads.unwrap_or(3), HeadKind::Recursive);
+        let mut config = match start {
+            None => self
+                .preset
+                .config(vocab, self.head_kind.unwrap_or(kind), depth),
+            Some(model) if self.keeps_heads(model) => return model.config().clone(),
+            Some(model) => {
+                let old = model.config();
+                let (depth, kind) = match old.mtp_depth {
+                    0 => (depth, kind),
+                    k => (self.heads.unwrap_or(k), old.mtp_kind),
+                };
+                let mut config = Config {
+                    mtp_kind: self.head_kind.unwrap_or(kind),
+                    mtp_depth: depth,
+                    ..old.clone()
+                };
+                config.set_head_width(old.hidden_size / 4);
+                config
+            }
+        };
+        if let Some(width) = self.head_width {
+            config.set_head_width(width);
+        }
+        config
+    }
+
+    /// Flags that no run can have, with `depth` heads.
+    fn check(&self, context: usize, depth: usize) -> Result<()> {
+        self.learning.check(depth)?;
         let positive = [
             ("--context", context as u64),
             ("--batch", self.batch as u64),
@@ -205,10 +249,9 @@ impl Train {
                 self.batch
             )));
         }
-        if self.heads >= context {
+        if depth >= context {
             return Err(Error::Usage(format!(
-                "--heads {}: expected fewer than --context, which is {context}",
-                self.heads
+                "--heads {depth}: expected fewer than --context, which is {context}"
             )));
         }
         let numbers = [
@@ -217,18 +260,12 @@ impl Train {
                 self.lr.unwrap_or(1.0),
                 self.lr.is_none_or(|x| x > 0.0),
             ),
-            ("--lambda", self.lambda, self.lambda >= 0.0),
             ("--beta", self.beta, self.beta > 0.0),
         ];
         for (flag, value, fits) in numbers {
             if !fits || !value.is_finite() {
-                let least = if flag == "--lambda" {
-                    "0 or more"
-                } else {
-                    "more than 0"
-                };
                 return Err(Error::Usage(format!(
-                    "{flag}: expected a number, {least}, found {value}"
+                    "{flag}: expected a number, more than 0, found {value}"
                 )));
             }
         }

@@ -3,24 +3,34 @@
 //! | file | what |
 //! |---|---|
 //! | [`config`] | [`Config`]: sizes, checked once; presets |
+//! | [`kind`] | [`HeadKind`]: what each kind of head reads and keeps |
 //! | [`layout`] | names, shapes and first values of all parameters |
 //! | [`block`] | one transformer layer |
 //! | [`trunk`] | embedding, layers, final norm, output matrix |
 //! | [`heads`] | the K prediction heads, by kind |
 //! | [`loss`] | the joint loss |
+//! | [`lean`] | the joint loss with its gradient, in the memory of one head |
+//! | [`count`] | parameters, bytes and floating-point operations |
+//! | [`refit`] | heads taken off a trunk and put on it |
 //!
 //! This folder never knows files, optimisers, or how tokens are chosen.
 
 pub mod block;
 pub mod config;
+pub mod count;
 pub mod heads;
+pub mod kind;
 pub mod layout;
+pub mod lean;
 pub mod loss;
+pub mod refit;
 pub mod trunk;
 
 pub use crate::kernels::gemm::WeightFormat;
-pub use config::{Config, HeadKind, Preset};
-pub use loss::{JointLoss, LossReport};
+pub use config::{Config, Preset};
+pub use count::{Counts, Flops};
+pub use kind::HeadKind;
+pub use loss::{Flow, JointLoss, LossReport, Objective};
 
 use crate::Result;
 use crate::exec::Rows;
@@ -135,19 +145,6 @@ impl Model {
             }
         };
         self.params.iter().map(read).sum()
-    }
-
-    /// Parameters of the trunk and of the heads.
-    pub fn parameter_counts(&self) -> (usize, usize) {
-        let head = |(name, t): (&str, &crate::tensor::Tensor)| {
-            if layout::is_head(name) {
-                t.data().len()
-            } else {
-                0
-            }
-        };
-        let heads = self.params.iter().map(head).sum();
-        (self.params.elements() - heads, heads)
     }
 
     /// What a pass over these rows needs.

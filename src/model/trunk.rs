@@ -54,6 +54,11 @@ impl Model {
         linear(exec, h, self.trunk.output)
     }
 
+    /// Place of the output matrix W_out [V, C].
+    pub(super) fn output(&self) -> ParamId {
+        self.trunk.output
+    }
+
     /// tokens [rows] -> embeddings [rows, C].
     pub(super) fn embed<E: Exec>(&self, exec: &mut E, tokens: &[u32]) -> Var {
         let table = exec.param(self.trunk.embedding);

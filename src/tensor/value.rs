@@ -4,7 +4,7 @@ use crate::kernels::gemm::{Panels, View, WeightFormat};
 use crate::simd::matrix::MatrixMut;
 use ndarray::{ArrayD, IxDyn};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// Values [.., cols]; all dimensions but the last count as rows.
 #[derive(Debug)]
@@ -15,15 +15,34 @@ pub struct Tensor {
 }
 
 thread_local! {
-    /// Memory of dropped tensors by length. A training step makes the same tensors as the step before; taking their
+    /// Memory of dropped tensors. A training step makes the same tensors as the step before; taking their
     /// memory again spares the system a page fault for every 4096 bytes.
     static SPARE: RefCell<Spare> = RefCell::default();
 }
 
 #[derive(Default)]
 struct Spare {
-    by_length: HashMap<usize, Vec<Vec<f32>>>,
+    by_capacity: BTreeMap<usize, Vec<Vec<f32>>>,
     elements: usize,
+}
+
+impl Spare {
+    /// The smallest memory for `n` elements that wastes no more than an eighth: each head of a model has a few rows less
+    /// than the one before, and should use what that one left.
+    fn take(&mut self, n: usize) -> Option<Vec<f32>> {
+        let mut fitting = self.by_capacity.range_mut(n..=n + n / 8);
+        let data = fitting.find_map(|(_, all)| all.pop())?;
+        self.elements -= data.capacity();
+        Some(data)
+    }
+
+    fn keep(&mut self, data: Vec<f32>) {
+        if self.elements + data.capacity() <= MOST_SPARE {
+            self.elements += data.capacity();
+            let all = self.by_capacity.entry(data.capacity());
+            all.or_default().push(data);
+        }
+    }
 }
 
 /// Tensors shorter than this are left to the allocator.
@@ -57,12 +76,9 @@ impl Tensor {
     /// Some values or other, to be overwritten by the caller; NaN in builds with debug assertions.
     pub fn stale(shape: &[usize]) -> Self {
         let n = shape.iter().product();
-        let spare = SPARE.with_borrow_mut(|spare| {
-            let data = spare.by_length.get_mut(&n).and_then(Vec::pop);
-            spare.elements -= data.as_ref().map_or(0, Vec::len);
-            data
-        });
-        let mut data = spare.unwrap_or_else(|| vec![0.0; n]);
+        let spare = SPARE.with_borrow_mut(|spare| spare.take(n));
+        let mut data = spare.unwrap_or_default();
+        data.resize(n, 0.0);
         if cfg!(debug_assertions) {
             data.fill(f32::NAN);
         }
@@ -153,11 +169,8 @@ impl Drop for Tensor {
         let (data, _) = array.into_raw_vec_and_offset();
         // A thread that ends has no use for spare memory.
         let _ = SPARE.try_with(|spare| {
-            if let Ok(mut spare) = spare.try_borrow_mut()
-                && spare.elements + data.len() <= MOST_SPARE
-            {
-                spare.elements += data.len();
-                spare.by_length.entry(data.len()).or_default().push(data);
+            if let Ok(mut spare) = spare.try_borrow_mut() {
+                spare.keep(data);
             }
         });
     }
@@ -180,6 +193,25 @@ mod tests {
         let n = WORTH_KEEPING + 3;
         drop(Tensor::new(&[n], vec![5.0; n]));
         assert!(Tensor::zeros(&[n]).data().iter().all(|x| *x == 0.0));
+    }
+
+    #[test]
+    fn memory_serves_tensors_of_nearly_its_length() {
+        let n = 100 * WORTH_KEEPING;
+        let address = |t: &Tensor| t.data().as_ptr();
+        let first = Tensor::stale(&[n]);
+        let place = address(&first);
+        drop(first);
+        let shorter = Tensor::stale(&[n - n / 10]);
+        assert_eq!(
+            (address(&shorter), shorter.data().len()),
+            (place, n - n / 10)
+        );
+        drop(shorter);
+        let much_shorter = Tensor::stale(&[n / 2]);
+        assert_ne!(address(&much_shorter), place);
+        // Its whole capacity is still there.
+        assert_eq!(address(&Tensor::stale(&[n])), place);
     }
 
     #[test]

@@ -36,6 +36,9 @@ fn numbers_that_no_run_can_have_are_refused_by_flag() {
         ("--lr=-1", ["--lr", "-1"]),
         ("--lambda=-0.5", ["--lambda", "-0.5"]),
         ("--lambda inf", ["--lambda", "inf"]),
+        ("--lambda 0.3:-1", ["--lambda", "-1"]),
+        ("--lambda 1:nan", ["--lambda", "nan"]),
+        ("--lambda 1:2:3", ["--lambda", "2:3"]),
         ("--beta 0", ["--beta", "0"]),
         ("--beta nan", ["--beta", "NaN"]),
         ("--threads 0", ["--threads", "0"]),
@@ -133,6 +136,27 @@ fn unknown_words_are_refused() {
         (&train("--fly"), ["--fly", "unexpected"]),
         (&train("--preset huge"), ["huge", "small"]),
         (&train("--head-kind medieval"), ["medieval", "parallel"]),
+        (&train("--regime ancient"), ["ancient", "curriculum"]),
+        (&train("--freeze-trunk"), ["--init", "required"]),
+        (
+            &train("--init model --preset small"),
+            ["--preset", "cannot be used"],
+        ),
+        (
+            &train("--init model --freeze-trunk --heads 0"),
+            ["--freeze-trunk", "--heads 0"],
+        ),
+        (
+            &train("--init model --freeze-trunk --regime reverse"),
+            ["--freeze-trunk", "reverse"],
+        ),
+        (&train("--init model --head-width 5"), ["--head-width", "5"]),
+        ("export model", ["--out", "required"]),
+        ("export model --out run --heads 4", ["--heads 4", "3 heads"]),
+        (
+            "export model --out run --heads 1 --without-heads",
+            ["--heads", "cannot be used"],
+        ),
         ("eval model", ["--data", "required"]),
         (
             "eval model --data text.txt --weights f16",
@@ -264,7 +288,9 @@ fn every_command_has_help() {
     let names: Vec<&str> = listed
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    for name in ["demo", "train", "eval", "generate", "speed", "inspect"] {
+    for name in [
+        "demo", "train", "eval", "generate", "speed", "inspect", "export",
+    ] {
         assert!(names.contains(&name), "{help}");
     }
     for name in names {

@@ -4,6 +4,7 @@
 //! * `flags`: command lines that no run can have.
 //! * `files`: data, prompts and model directories that cannot be read.
 //! * `decoding`: what `generate` and `speed` print.
+//! * `refit`: heads taken off a model, new ones trained on it, and the regimes.
 //! * `runs`: runs that go well, what they print and write, and one that diverges.
 //!
 //! An error is one sentence on standard error that names the thing. The exit code is 2 where the command line was wrong
@@ -12,5 +13,6 @@
 mod decoding;
 mod files;
 mod flags;
+mod refit;
 mod runs;
 mod support;
