@@ -2,11 +2,14 @@
 
 use super::Machine;
 use super::output::{Output, figures};
+use super::train::one_of;
 use crate::Result;
 use crate::checkpoint::ModelDir;
 use crate::data::{check_length, read_tokens};
-use crate::train::evaluate;
+use crate::model::WeightFormat;
+use crate::train::{Evaluation, evaluate};
 use clap::Args;
+use serde::Serialize;
 use std::path::PathBuf;
 
 /// Flags of `foretoken eval`.
@@ -20,11 +23,23 @@ pub struct Eval {
     /// Tokens of a window [default: the one the model was trained with]
     #[arg(long, value_name = "T")]
     context: Option<usize>,
+    /// How matrices are stored, rounded where it is not f32
+    #[arg(long, default_value = "f32", value_parser = one_of(&WeightFormat::ALL, WeightFormat::name))]
+    weights: WeightFormat,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     machine: Machine,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    evaluation: &'a Evaluation,
+    /// Name of the format.
+    weights: &'static str,
 }
 
 impl Eval {
@@ -38,18 +53,24 @@ impl Eval {
     }
 
     fn eval(self) -> Result<()> {
-        let (model, tokenizer) = ModelDir::load(&self.dir)?;
+        let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
         let context = self.context.unwrap_or(model.config().default_context());
         let tokens = read_tokens(&self.data, &tokenizer)?;
         check_length("--data", &tokens, 1)?;
+        model.pack(self.weights);
         let result = evaluate(&model, &tokens, &tokenizer, context)?;
         let mut output = Output::new(self.json);
-        output.result(&result, || {
+        let report = Report {
+            evaluation: &result,
+            weights: self.weights.name(),
+        };
+        output.result(&report, || {
             format!(
-                "loss {:.4} nats a token, {:.4} bits a byte, {} tokens\nloss by head      {}\naccuracy by head  {}",
+                "loss {:.4} nats a token, {:.4} bits a byte, {} tokens, {} weights\nloss by head      {}\naccuracy by head  {}",
                 result.loss,
                 result.bits_per_byte,
                 result.tokens,
+                report.weights,
                 figures(&result.loss_heads),
                 figures(&result.accuracy_heads)
             )

@@ -7,8 +7,11 @@
 //! | [`regime`] | its flags that say what learns, when and from what |
 //! | [`eval`] | `foretoken eval` |
 //! | [`generate`] | `foretoken generate` |
+//! | [`speed`] | `foretoken speed` |
 //! | [`inspect`] | `foretoken inspect` |
 //! | [`export`] | `foretoken export` |
+//! | [`decoding`] | flags of the commands that decode |
+//! | [`voice`] | a continuation as text: stop strings, colours |
 //! | [`utf8`] | text from tokens that end inside a character |
 //! | [`output`] | results on standard output, progress on standard error |
 //!
@@ -16,6 +19,7 @@
 //! code is 0, 2 where the command line was wrong, 1 for every other error. A reader that closes the pipe early is no
 //! error. This folder computes nothing.
 
+pub mod decoding;
 pub mod demo;
 pub mod eval;
 pub mod export;
@@ -23,8 +27,10 @@ pub mod generate;
 pub mod inspect;
 pub mod output;
 pub mod regime;
+pub mod speed;
 pub mod train;
 pub mod utf8;
+pub mod voice;
 
 use crate::Result;
 use crate::kernels::par::Threads;
@@ -51,6 +57,8 @@ enum Command {
     Eval(eval::Eval),
     /// Continue a prompt
     Generate(generate::Generate),
+    /// Measure plain and speculative decoding, and what rows and heads cost
+    Speed(speed::Speed),
     /// Print a model's sizes
     Inspect(inspect::Inspect),
     /// Write a model with fewer heads, or none
@@ -82,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Train(train) => train.run(),
         Command::Eval(eval) => eval.run(),
         Command::Generate(generate) => generate.run(),
+        Command::Speed(speed) => speed.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Export(export) => export.run(),
     });

@@ -14,6 +14,7 @@
 //! | [`rope`] | rotary position embedding | R4 |
 //! | [`adamw`] | the optimiser's step | R9 |
 //! | [`reduce`] | sums along a row, over rows, over a tensor | R2, R3, R9 |
+//! | [`stream`] | a plain read of memory | - |
 //! | [`par`] | threads | - |
 //!
 //! This folder never knows shapes with names, parameters or gradients' bookkeeping: it sees slices and sizes. It holds
@@ -31,4 +32,5 @@ pub mod par;
 pub mod reduce;
 pub mod rope;
 pub mod silu;
+pub mod stream;
 pub mod swiglu;

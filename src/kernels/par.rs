@@ -55,8 +55,8 @@ pub fn for_each<T: Send>(tasks: Vec<T>, f: impl Fn(T) + Sync) {
 
 /// Runs `f` while the pool's other threads keep looking for its tasks instead of going to sleep.
 ///
-/// A decoding step is some hundred small products; waking a thread for each would cost more than the thread does. So
-/// this is for moments short and busy enough to burn a core for, such as one step.
+/// A decoding step is some hundred small products; waking a thread for each would cost more than the thread does. A
+/// thread that finds nothing for a while looks less often, so that waiting for a slow reader does not burn a core.
 pub fn awake<R>(f: impl FnOnce() -> R) -> R {
     /// Lets the threads go, also where `f` panics.
     struct Ends<'a>(&'a AtomicBool);
@@ -88,15 +88,18 @@ pub fn awake<R>(f: impl FnOnce() -> R) -> R {
 fn watch(over: &AtomicBool) {
     /// Looks without finding a task before the system may give the core to someone else.
     const PATIENCE: u32 = 256;
-    let mut idle = 0;
+    /// The same before the thread begins to nap: some milliseconds, longer than anything but waiting takes.
+    const NAPS: u32 = 1 << 18;
+    let mut idle = 0u32;
     while !over.load(Ordering::Relaxed) {
         if rayon::yield_now() == Some(rayon::Yield::Executed) {
             idle = 0;
             continue;
         }
-        idle += 1;
-        match idle % PATIENCE {
-            0 => std::thread::yield_now(),
+        idle = idle.saturating_add(1);
+        match idle {
+            NAPS.. => std::thread::sleep(std::time::Duration::from_micros(50)),
+            n if n % PATIENCE == 0 => std::thread::yield_now(),
             _ => std::hint::spin_loop(),
         }
     }

@@ -72,6 +72,22 @@ impl Simd for Portable {
         v
     }
     #[inline(always)]
+    fn load_bf16(self, x: &[u16; LANES]) -> V {
+        let mut v = [0.0; LANES];
+        for (v, x) in v.iter_mut().zip(x) {
+            *v = f32::from_bits(u32::from(*x) << 16);
+        }
+        v
+    }
+    #[inline(always)]
+    fn load_i8(self, x: &[i8; LANES]) -> V {
+        let mut v = [0.0; LANES];
+        for (v, x) in v.iter_mut().zip(x) {
+            *v = f32::from(*x);
+        }
+        v
+    }
+    #[inline(always)]
     fn store(self, v: V, to: &mut [f32; LANES]) {
         *to = v;
     }

@@ -1,6 +1,6 @@
 //! A tensor: `f32` values in row-major order with a shape.
 
-use crate::kernels::gemm::{Panels, View};
+use crate::kernels::gemm::{Panels, View, WeightFormat};
 use crate::simd::matrix::MatrixMut;
 use ndarray::{ArrayD, IxDyn};
 use std::cell::RefCell;
@@ -137,9 +137,21 @@ impl Tensor {
         MatrixMut::new(self.data_mut(), rows, cols)
     }
 
-    /// Packs the transposed matrix for products with few rows, which read little else. Writing to the tensor undoes it.
-    pub fn pack(&mut self) {
-        self.panels = Some(Panels::pack(self.matrix().t()));
+    /// Packs the transposed matrix for products with few rows, which read little else, in a format.
+    ///
+    /// Under a narrow format the tensor's own elements become the widened values of the stored weights (blocks run along
+    /// the last dimension), so that whoever reads the tensor in another way computes with the same numbers. What rounding
+    /// took away is lost. A tensor that is packed in this format stays as it is; writing to it undoes the packing, but
+    /// not the rounding.
+    pub fn pack(&mut self, format: WeightFormat) {
+        if self.panels().is_some_and(|p| p.format() == format) {
+            return;
+        }
+        let panels = Panels::pack_as(self.matrix().t(), format);
+        if format != WeightFormat::F32 {
+            panels.widen(self.data_mut());
+        }
+        self.panels = Some(panels);
     }
 
     /// What [`Tensor::pack`] made.
@@ -220,10 +232,31 @@ mod tests {
     #[test]
     fn writing_undoes_packing() {
         let mut t = Tensor::zeros(&[4, 4]);
-        t.pack();
-        assert!(t.panels().is_some());
-        t.data_mut()[0] = 1.0;
-        assert!(t.panels().is_none());
+        for format in WeightFormat::ALL {
+            t.pack(format);
+            assert_eq!(t.panels().map(Panels::format), Some(format));
+            t.data_mut()[0] = 1.0;
+            assert!(t.panels().is_none());
+        }
+    }
+
+    #[test]
+    fn the_elements_are_those_that_products_see() {
+        for format in WeightFormat::ALL {
+            let w: Vec<f32> = (0..35 * 70)
+                .map(|i| (i % 241) as f32 / 77.0 - 1.5)
+                .collect();
+            let mut t = Tensor::new(&[5, 7, 70], w.clone());
+            t.pack(format);
+            assert_eq!(t.data() == w, format == WeightFormat::F32, "{format:?}");
+            let mut widened = vec![0.0; w.len()];
+            t.panels().expect("packed").widen(&mut widened);
+            assert_eq!(t.data(), widened, "{format:?}");
+            // A scale of widened weights need not be the scale they were widened with.
+            let before = t.data().to_vec();
+            t.pack(format);
+            assert_eq!(t.data(), before, "{format:?} twice");
+        }
     }
 
     #[test]

@@ -88,6 +88,31 @@ fn what_does_not_fit_the_model_is_refused() {
     let long = "x".repeat(POSITIONS + 1);
     folder.command_refuses(with_arg(generate(), &long), 2, &["prompt", &more, &most]);
     folder.succeeds(&format!("generate model --prompt {}", &long[1..]));
+    for (flags, names) in [
+        ("--max-tokens 49", ["--max-tokens 49", "48"]),
+        (
+            "--max-tokens 18446744073709551615",
+            ["--max-tokens", "--window"],
+        ),
+        ("--context 49", ["--context 49", "48"]),
+        ("--context 0", ["--context 0", "48"]),
+        ("--window 48", ["--window 48", "47"]),
+        ("--window 0 --context 9", ["--window 0", "8"]),
+        ("--temperature=-1", ["--temperature", "-1"]),
+        ("--top-p 0", ["--top-p", "0"]),
+        ("--min-p 2", ["--min-p", "2"]),
+        ("--samples 0", ["--samples", "0"]),
+        ("--samples 4097", ["--samples", "4097"]),
+    ] {
+        folder.refuses(&format!("generate model --prompt a {flags}"), 2, &names);
+    }
+    let speed = "speed model --prompt-file text.txt --prompts 2 --prompt-tokens";
+    for (len, names) in [
+        ("0", ["--prompt-tokens 0", "at least one"]),
+        ("9999", ["--prompt-tokens 9999", "at least one"]),
+    ] {
+        folder.refuses(&format!("{speed} {len}"), 2, &names);
+    }
     for threads in ["0", "1000000000000"] {
         let names = ["--threads", threads];
         folder.refuses(&format!("{eval} 8 --threads {threads}"), 2, &names);
@@ -133,6 +158,10 @@ fn unknown_words_are_refused() {
             ["--heads", "cannot be used"],
         ),
         ("eval model", ["--data", "required"]),
+        (
+            "eval model --data text.txt --weights f16",
+            ["f16", "f32, bf16, q8"],
+        ),
         ("generate model", ["--prompt", "required"]),
         (
             "generate model --prompt a --prompt-file text.txt",
@@ -143,6 +172,20 @@ fn unknown_words_are_refused() {
             ["slowly", "plain"],
         ),
         ("generate model --prompt a --draft=-1", ["--draft", "-1"]),
+        ("generate model --prompt a --draft some", ["some", "auto"]),
+        (
+            "generate model --prompt a --stop-token end",
+            ["--stop-token", "end"],
+        ),
+        (
+            "generate model --prompt a --show-drafts --json",
+            ["--show-drafts", "cannot be used"],
+        ),
+        ("speed model", ["--prompt", "required"]),
+        (
+            "speed model --prompt-file text.txt --prompts 3",
+            ["--prompt-tokens", "required"],
+        ),
         ("inspect", ["<DIR>", "required"]),
         ("inspect model model", ["model", "unexpected"]),
     ] {
@@ -245,7 +288,9 @@ fn every_command_has_help() {
     let names: Vec<&str> = listed
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    for name in ["demo", "train", "eval", "generate", "inspect", "export"] {
+    for name in [
+        "demo", "train", "eval", "generate", "speed", "inspect", "export",
+    ] {
         assert!(names.contains(&name), "{help}");
     }
     for name in names {

@@ -1,6 +1,6 @@
 //! The register tile: M rows by one or two panels of c, kept in registers while k runs.
 
-use super::panels::{PanelRow, WIDTH};
+use super::stored::{Part, WIDTH};
 use crate::simd::matrix::MatrixMut;
 use crate::simd::{LANES, Simd};
 
@@ -99,7 +99,7 @@ impl<const M: usize> Left<M> for Columns<'_> {
 pub fn tile<S: Simd, const M: usize>(
     s: S,
     left: impl Left<M>,
-    panel: &[PanelRow],
+    panel: impl Part,
     c: &mut MatrixMut<'_>,
     (top, col): (usize, usize),
     fresh: bool,
@@ -125,7 +125,7 @@ pub fn tile<S: Simd, const M: usize>(
 pub fn tile_of_two<S: Simd, const M: usize>(
     s: S,
     left: impl Left<M>,
-    panels: [&[PanelRow]; 2],
+    panels: [impl Part; 2],
     c: &mut MatrixMut<'_>,
     (top, col): (usize, usize),
     fresh: bool,
@@ -137,39 +137,44 @@ pub fn tile_of_two<S: Simd, const M: usize>(
 
 /// Continues the chains of a tile: acc[i][q][v] = fma(left[p][i], b[q][p][v], ·) for p ascending.
 ///
-/// b: P panels [k, 32], of which `N` vectors from `half` on are used. The loops over i, q and v are unrolled and `acc`
-/// lives in registers; the panels are cut to one length first, so that no bounds check of theirs remains in the loop.
+/// b: P panels [k, 32] in any format, of which `N` vectors from `half` on are used. The loops over i, q and v are
+/// unrolled and `acc` lives in registers, and so does what the rows of a run have in common; runs are cut to one length
+/// first, so that no bounds check of theirs remains in the loop.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // indices show the maths, and closures could stay out of line
-fn chain<S: Simd, const M: usize, const P: usize, const N: usize>(
+fn chain<S: Simd, B: Part, const M: usize, const P: usize, const N: usize>(
     s: S,
     left: impl Left<M>,
-    b: [&[PanelRow]; P],
+    b: [B; P],
     half: usize,
     mut acc: [[[S::V; N]; P]; M],
 ) -> [[[S::V; N]; P]; M] {
-    let k = b[0].len();
-    let mut b = b;
-    for panel in &mut b {
-        *panel = &panel[..k];
-    }
-    for p in 0..k {
-        let mut row = [[s.splat(0.0); N]; P];
-        for q in 0..P {
-            let vectors = b[q][p].0.as_chunks().0;
-            for v in 0..N {
-                row[q][v] = s.load(&vectors[half + v]);
-            }
+    let k = b[0].k();
+    let mut from = 0;
+    while from < k {
+        let to = from + B::RUN.min(k - from);
+        let mut runs = [b[0].run(s, from, to); P];
+        for q in 1..P {
+            runs[q] = b[q].run(s, from, to);
         }
-        let a = left.at(p);
-        for i in 0..M {
-            let x = s.splat(a[i]);
+        for p in 0..to - from {
+            let mut row = [[s.splat(0.0); N]; P];
             for q in 0..P {
                 for v in 0..N {
-                    acc[i][q][v] = s.fma(x, row[q][v], acc[i][q][v]);
+                    row[q][v] = B::vector(s, &runs[q], p, half + v);
+                }
+            }
+            let a = left.at(from + p);
+            for i in 0..M {
+                let x = s.splat(a[i]);
+                for q in 0..P {
+                    for v in 0..N {
+                        acc[i][q][v] = s.fma(x, row[q][v], acc[i][q][v]);
+                    }
                 }
             }
         }
+        from = to;
     }
     acc
 }
