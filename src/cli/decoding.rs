@@ -160,3 +160,19 @@ impl Decoding {
         })
     }
 }
+
+/// `n` prompts of `len` tokens, spread evenly over a text.
+///
+/// # Errors
+/// [`Error::Usage`] for none, or a text shorter than one.
+pub fn cut(text: &[u32], n: usize, len: usize) -> Result<Vec<&[u32]>> {
+    if n == 0 || len == 0 || text.len() < len {
+        return Err(Error::Usage(format!(
+            "--prompts {n} of --prompt-tokens {len}: expected at least one of at least one token, of a text with {} tokens",
+            text.len()
+        )));
+    }
+    // Wide, because `n` may be any number.
+    let start = |i: usize| ((text.len() - len) as u128 * i as u128 / n as u128) as usize;
+    Ok((0..n).map(|i| &text[start(i)..][..len]).collect())
+}

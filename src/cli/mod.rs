@@ -6,6 +6,7 @@
 //! | [`train`] | `foretoken train` |
 //! | [`regime`] | its flags that say what learns, when and from what |
 //! | [`eval`] | `foretoken eval` |
+//! | [`agreement`] | its flag `--agreement` |
 //! | [`generate`] | `foretoken generate` |
 //! | [`speed`] | `foretoken speed` |
 //! | [`inspect`] | `foretoken inspect` |
@@ -19,6 +20,7 @@
 //! code is 0, 2 where the command line was wrong, 1 for every other error. A reader that closes the pipe early is no
 //! error. This folder computes nothing.
 
+pub mod agreement;
 pub mod decoding;
 pub mod demo;
 pub mod eval;

@@ -1,7 +1,8 @@
 //! `foretoken speed`
 
 use super::Machine;
-use super::decoding::{Decoding, Prompt, Way};
+use super::agreement::add;
+use super::decoding::{Decoding, Prompt, Way, cut};
 use super::generate::timed;
 use super::output::Output;
 use crate::checkpoint::ModelDir;
@@ -108,7 +109,11 @@ impl Speed {
     fn speed(self) -> Result<()> {
         let text = self.prompt.read()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
-        let prompts = self.cut(tokenizer.encode(&text))?;
+        let text = tokenizer.encode(&text);
+        let prompts = match (self.prompts, self.prompt_tokens) {
+            (Some(n), Some(len)) => cut(&text, n, len)?,
+            _ => vec![&*text],
+        };
         let options = |way| { &self.decoding }.options(way, (&model, &tokenizer), prompts[0].len());
         let (plain, drafting) = (options(Way::Plain)?, options(Way::Speculative)?);
         model.pack(self.decoding.weights);
@@ -144,22 +149,6 @@ impl Speed {
             )),
         }
     }
-
-    /// The prompts: the whole text, or parts of it.
-    fn cut(&self, text: Vec<u32>) -> Result<Vec<Vec<u32>>> {
-        let (Some(n), Some(len)) = (self.prompts, self.prompt_tokens) else {
-            return Ok(vec![text]);
-        };
-        if n == 0 || len == 0 || text.len() < len {
-            return Err(Error::Usage(format!(
-                "--prompts {n} of --prompt-tokens {len}: expected at least one of at least one token, of a text with \
-                 {} tokens",
-                text.len()
-            )));
-        }
-        let start = |i: usize| (text.len() - len) * i / n;
-        Ok((0..n).map(|i| text[start(i)..][..len].to_vec()).collect())
-    }
 }
 
 fn report(
@@ -171,13 +160,11 @@ fn report(
     let [plain_time, fast_time] = [0, 1].map(|way: usize| times[way].iter().sum::<f64>());
     let new_tokens: usize = plain.iter().map(|g| g.tokens.len()).sum();
     let steps: usize = fast.iter().map(|g| g.steps).sum();
-    let add = |lists: Vec<&Vec<usize>>| -> Vec<usize> {
-        let longest = lists.iter().map(|list| list.len()).max().unwrap_or(0);
-        let sum = |k| lists.iter().map(|list| list.get(k).unwrap_or(&0)).sum();
-        (0..longest).map(sum).collect()
-    };
-    let drafted = add(fast.iter().map(|g| &g.drafted_by_depth).collect());
-    let accepted = add(fast.iter().map(|g| &g.accepted_by_depth).collect());
+    let (mut drafted, mut accepted) = (Vec::new(), Vec::new());
+    for generated in fast {
+        add(&mut drafted, &generated.drafted_by_depth);
+        add(&mut accepted, &generated.accepted_by_depth);
+    }
     let share = |(accepted, drafted): (&usize, &usize)| *accepted as f64 / (*drafted).max(1) as f64;
     let one = costs.passes[0];
     let gb = |seconds: f64| model.weight_bytes() as f64 * 1e-9 / seconds;

@@ -92,7 +92,7 @@ impl Generated {
         self.tokens.len() as f64 / self.steps.max(1) as f64
     }
 
-    fn count(&mut self, drafted: usize, accepted: usize) {
+    pub(super) fn count(&mut self, drafted: usize, accepted: usize) {
         if self.drafted_by_depth.len() < drafted {
             self.drafted_by_depth.resize(drafted, 0);
             self.accepted_by_depth.resize(drafted, 0);

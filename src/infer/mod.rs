@@ -9,11 +9,13 @@
 //! | [`draft`] | [`Drafter`] and the drafter that runs the prediction heads |
 //! | `verify` | the trunk's pass over the drafts; the only place that makes an [`Accepted`] token |
 //! | `policy` | [`Drafts`]: how many tokens to draft |
+//! | [`agreement`] | how drafting would go on a finished text |
 //! | [`measure`] | what decoding costs on this machine |
 //! | [`generate`](mod@generate) | prefill, then draft, verify, accept until the end |
 //!
 //! This folder never knows training, files or text.
 
+pub mod agreement;
 pub mod draft;
 pub mod generate;
 pub mod measure;
@@ -24,6 +26,7 @@ pub mod rejection;
 mod sequence;
 mod verify;
 
+pub use agreement::Hindsight;
 pub use draft::{Draft, Drafter, HeadDrafter, NoDrafts};
 pub use generate::{Generated, Listener, Mode, Options, Request, generate, generate_batch};
 pub use pick::{Sampler, pick};

@@ -153,3 +153,51 @@ fn speed_reports_what_it_measured() {
         assert!(text.contains(word), "{text}");
     }
 }
+
+/// On prompts cut from a text, the counts that hindsight gives for fixed drafts are those of drafting.
+#[test]
+fn agreement_is_what_generate_reports() {
+    let folder = Folder::with_model();
+    let flags = "--prompts 3 --prompt-tokens 9 --max-tokens 25";
+    let report = &json(
+        &folder,
+        &format!("eval model --data text.txt --agreement {flags}"),
+    )[0];
+    let agreement = &report["agreement"];
+    assert_keys(agreement, "prompts new_tokens agreement_by_depth fixed");
+    let fixed = agreement["fixed"].as_array().expect("a list");
+    assert_eq!(fixed.len(), 3);
+    let text = std::fs::read(folder.path("text.txt")).expect("a file");
+    for fixed in fixed {
+        let (mut steps, mut drafted, mut accepted) = (0, [0; 3], [0; 3]);
+        for i in 0..3 {
+            let start = (text.len() - 9) * i / 3;
+            std::fs::write(folder.path("prompt.txt"), &text[start..start + 9]).expect("a file");
+            let words = format!(
+                "generate model --prompt-file prompt.txt --max-tokens 25 --draft {}",
+                fixed["drafts"]
+            );
+            let report = &json(&folder, &words)[0];
+            steps += report["steps"].as_u64().expect("a count");
+            for (sums, key) in [
+                (&mut drafted, "drafted_by_depth"),
+                (&mut accepted, "accepted_by_depth"),
+            ] {
+                for (sum, n) in sums.iter_mut().zip(report[key].as_array().expect("a list")) {
+                    *sum += n.as_u64().expect("a count");
+                }
+            }
+        }
+        let depth = fixed["drafts"].as_u64().expect("a count") as usize;
+        assert_eq!(fixed["steps"], steps);
+        assert_eq!(fixed["drafted_by_depth"], Value::from(&drafted[..depth]));
+        assert_eq!(fixed["accepted_by_depth"], Value::from(&accepted[..depth]));
+    }
+    folder.refuses(
+        "eval model --data text.txt --prompts 3",
+        2,
+        &["--agreement", "required"],
+    );
+    let long = "eval model --data text.txt --agreement --prompt-tokens 40 --max-tokens 20";
+    folder.refuses(long, 2, &["40", "--max-tokens 20", "48"]);
+}

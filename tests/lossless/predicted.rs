@@ -4,15 +4,12 @@ use crate::models::trained_model;
 use crate::{fixed, speculative};
 use foretoken::data::{Tokenizer, corpus};
 use foretoken::exec::{Exec, Rows, Train};
-use foretoken::infer::{Generated, Options};
+use foretoken::infer::{Generated, Hindsight, Options, Sampler};
 use foretoken::model::{HeadKind, Model};
 use foretoken::ops::SelectRows;
 
-/// The accepted counts of a fixed number of drafts, from the training graph on the finished text alone.
-///
-/// Where drafts 1..k − 1 are right, head k is fed exactly the text, so its draft is the largest logit of the training
-/// graph at the row before the current token.
-fn predicted(model: &Model, prompt: usize, text: &[u32], drafts: usize) -> Generated {
+/// What each depth guesses at each row of a text: the largest logit of the training graph.
+fn guesses(model: &Model, text: &[u32]) -> Vec<Vec<u32>> {
     let depth = model.config().mtp_depth;
     let mut exec = Train::frozen(model.params());
     let whole = Rows::batch(1, text.len());
@@ -42,6 +39,25 @@ fn predicted(model: &Model, prompt: usize, text: &[u32], drafts: usize) -> Gener
         );
         (h, rows) = (out, fewer);
     }
+    guesses
+}
+
+/// How often each depth's guess is the text, from the row before the first generated token on.
+fn agreement(model: &Model, text: &[u32], prompt: usize) -> Vec<(usize, usize)> {
+    let depth = |(k, guesses): (usize, &Vec<u32>)| {
+        let pairs = guesses.iter().zip(&text[k + 1..]).skip(prompt - 1);
+        (pairs.clone().filter(|(a, b)| a == b).count(), pairs.count())
+    };
+    (1..).zip(&guesses(model, text)).map(depth).collect()
+}
+
+/// The accepted counts of a fixed number of drafts, from the training graph on the finished text alone.
+///
+/// Where drafts 1..k − 1 are right, head k is fed exactly the text, so its draft is the largest logit of the training
+/// graph at the row before the current token.
+fn predicted(model: &Model, prompt: usize, text: &[u32], drafts: usize) -> Generated {
+    let depth = model.config().mtp_depth;
+    let guesses = guesses(model, text);
     let mut result = Generated {
         tokens: text[prompt..].to_vec(),
         steps: 1,
@@ -82,6 +98,10 @@ fn predicted_acceptance_is_live_acceptance() {
                 };
                 let live = speculative(model, prompt, &options);
                 let text = [prompt, &live.tokens].concat();
+                let hindsight = Hindsight::new(model, &text, prompt.len(), &options);
+                let hindsight = hindsight.expect("logits that are numbers");
+                assert_eq!(hindsight.replay(drafts, options.max_tokens), live);
+                assert_eq!(hindsight.agreement(), agreement(model, &text, prompt.len()));
                 assert_eq!(
                     live,
                     predicted(model, prompt.len(), &text, drafts),
@@ -94,5 +114,34 @@ fn predicted_acceptance_is_live_acceptance() {
             accepted > 100,
             "{kind:?}: a test of acceptance needs accepted drafts"
         );
+    }
+}
+
+/// The same above temperature 0, where the noise is part of a guess, and where a token ends the text early.
+#[test]
+fn hindsight_knows_samplers_and_ends() {
+    for kind in HeadKind::ALL {
+        let model = trained_model(kind);
+        let prompt = [84, 104, 101, 32];
+        for (seed, stop) in [(0, vec![]), (1, vec![]), (2, vec![101]), (3, vec![46])] {
+            for drafts in [1, 3, 6] {
+                let options = Options {
+                    max_tokens: 60,
+                    drafts: fixed(drafts),
+                    stop: stop.clone(),
+                    sampler: Sampler {
+                        temperature: 0.6,
+                        seed,
+                        ..Sampler::GREEDY
+                    },
+                    ..Options::default()
+                };
+                let live = speculative(model, &prompt, &options);
+                let text = [&prompt[..], &live.tokens].concat();
+                let hindsight = Hindsight::new(model, &text, prompt.len(), &options);
+                let hindsight = hindsight.expect("logits that are numbers");
+                assert_eq!(hindsight.replay(drafts, 60), live, "{kind:?}, {drafts}");
+            }
+        }
     }
 }
