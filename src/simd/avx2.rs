@@ -134,6 +134,12 @@ impl Simd for Avx2 {
         to.copy_from_slice(&whole[..to.len()]);
     }
     #[inline(always)]
+    fn prefetch<T>(self, x: &T, bytes: usize) {
+        let at = std::ptr::from_ref(x).cast::<i8>().wrapping_add(bytes);
+        // SAFETY: a prefetch is a hint of SSE, which every x86-64 has; it reads nothing and faults at no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at) }
+    }
+    #[inline(always)]
     fn add(self, a: V, b: V) -> V {
         both!(_mm256_add_ps, a, b)
     }

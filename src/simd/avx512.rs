@@ -94,6 +94,12 @@ impl Simd for Avx512 {
         unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), first(to.len()), v) }
     }
     #[inline(always)]
+    fn prefetch<T>(self, x: &T, bytes: usize) {
+        let at = std::ptr::from_ref(x).cast::<i8>().wrapping_add(bytes);
+        // SAFETY: a prefetch is a hint of SSE, which every x86-64 has; it reads nothing and faults at no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at) }
+    }
+    #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {
         with_feature!(_mm512_add_ps(a, b))
     }

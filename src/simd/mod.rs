@@ -77,6 +77,11 @@ pub trait Simd: Copy + Send + Sync {
     /// `to[i]` becomes lane i, for the elements that there are. At most sixteen.
     fn store_partial(self, v: Self::V, to: &mut [f32]);
 
+    /// Asks for the memory `bytes` bytes behind `x` to be brought near, where the CPU can be asked; changes no result.
+    ///
+    /// The address may lie outside of any object.
+    fn prefetch<T>(self, x: &T, bytes: usize);
+
     /// a + b
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// a − b

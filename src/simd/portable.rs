@@ -96,6 +96,8 @@ impl Simd for Portable {
         to.copy_from_slice(&v[..to.len()]);
     }
     #[inline(always)]
+    fn prefetch<T>(self, _: &T, _: usize) {}
+    #[inline(always)]
     fn add(self, a: V, b: V) -> V {
         zip(a, b, |x, y| x + y)
     }

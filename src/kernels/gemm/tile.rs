@@ -1,6 +1,6 @@
 //! The register tile: M rows by one or two panels of c, kept in registers while k runs.
 
-use super::stored::{Part, WIDTH};
+use super::stored::{AHEAD, Part, WIDTH};
 use crate::simd::matrix::MatrixMut;
 use crate::simd::{LANES, Simd};
 
@@ -150,6 +150,9 @@ fn chain<S: Simd, B: Part, const M: usize, const P: usize, const N: usize>(
     mut acc: [[[S::V; N]; P]; M],
 ) -> [[[S::V; N]; P]; M] {
     let k = b[0].k();
+    // What lies ahead of the last rows is not the panel's neighbour, which may be read beside it, but the next to come.
+    let last_rows = k.saturating_sub(AHEAD / B::ROW_BYTES);
+    let neighbours = (P - 1) * k * B::ROW_BYTES;
     let mut from = 0;
     while from < k {
         let to = from + B::RUN.min(k - from);
@@ -163,6 +166,14 @@ fn chain<S: Simd, B: Part, const M: usize, const P: usize, const N: usize>(
                 for v in 0..N {
                     row[q][v] = B::vector(s, &runs[q], p, half + v);
                 }
+            }
+            let bytes = if P > 1 && from + p >= last_rows {
+                AHEAD + neighbours
+            } else {
+                AHEAD
+            };
+            for q in 0..P {
+                B::ahead(s, &runs[q], p, bytes);
             }
             let a = left.at(from + p);
             for i in 0..M {
