@@ -15,13 +15,14 @@ pub struct Tensor {
 }
 
 thread_local! {
-    /// Memory of dropped tensors. A training step makes the same tensors as the step before; taking their
-    /// memory again spares the system a page fault for every 4096 bytes.
+    /// Memory of dropped tensors. A training step makes the same tensors as the step before; taking their memory again
+    /// spares the system a page fault for every 4096 bytes.
     static SPARE: RefCell<Spare> = RefCell::default();
 }
 
 #[derive(Default)]
 struct Spare {
+    /// No list is empty.
     by_capacity: BTreeMap<usize, Vec<Vec<f32>>>,
     elements: usize,
 }
@@ -29,9 +30,12 @@ struct Spare {
 impl Spare {
     /// The smallest memory for `n` elements that wastes no more than a quarter.
     fn take(&mut self, n: usize) -> Option<Vec<f32>> {
-        let mut fitting = self.by_capacity.range_mut(n..=n + n / 4);
-        let data = fitting.find_map(|(_, all)| all.pop())?;
-        self.elements -= data.capacity();
+        let (&capacity, all) = self.by_capacity.range_mut(n..=n + n / 4).next()?;
+        let data = all.pop()?;
+        if all.is_empty() {
+            self.by_capacity.remove(&capacity);
+        }
+        self.elements -= capacity;
         Some(data)
     }
 
