@@ -139,7 +139,7 @@ impl Decoding {
             .unwrap_or(model.config().max_position_embeddings);
         let room = match self.window {
             // The last token needs no position of its own.
-            None => (context + 1).saturating_sub(prompt).max(1),
+            None => context.saturating_add(1).saturating_sub(prompt).max(1),
             Some(_) => usize::MAX,
         };
         Ok(Options {
@@ -166,13 +166,13 @@ impl Decoding {
 /// # Errors
 /// [`Error::Usage`] for none, or a text shorter than one.
 pub fn cut(text: &[u32], n: usize, len: usize) -> Result<Vec<&[u32]>> {
-    if n == 0 || len == 0 || text.len() < len {
+    if n == 0 || len == 0 || text.len() < len || n > text.len() {
         return Err(Error::Usage(format!(
-            "--prompts {n} of --prompt-tokens {len}: expected at least one of at least one token, of a text with {} tokens",
+            "--prompts {n} of --prompt-tokens {len}: expected at least one of at least one token, and no more than the \
+             {} tokens of the text",
             text.len()
         )));
     }
-    // Wide, because `n` may be any number.
-    let start = |i: usize| ((text.len() - len) as u128 * i as u128 / n as u128) as usize;
+    let start = |i: usize| (text.len() - len) * i / n;
     Ok((0..n).map(|i| &text[start(i)..][..len]).collect())
 }

@@ -115,7 +115,11 @@ impl Listener for Speaker<'_> {
         let bytes = self.tokenizer.decode(&[token]);
         let text = self.voices[sequence].token(&bytes, depth);
         self.say(sequence, &text);
-        match self.voices[sequence].stopped() {
+        let unheard = self
+            .output
+            .as_ref()
+            .is_some_and(|output| output.is_closed());
+        match unheard || self.voices[sequence].stopped() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }

@@ -13,7 +13,7 @@
 //!
 //! So the rows that catch up on accepted tokens and the row that drafts go through in one pass, and what the drafter
 //! computes is what the training graph computes on the same tokens. Kinds that read the trunk's state only are never
-//! tentative: their s is the length of the cache. Kinds without a cache compute row p − 1 alone. A depth that does not
+//! tentative: their s is min(length of cache k, p − 1), since row p − 1 is computed in any case. Kinds without a cache compute row p − 1 alone. A depth that does not
 //! draft in a step falls behind and catches up in one pass later; what rejected drafts left was forgotten when the trunk
 //! was rewound. Several sequences draft together, depth by depth, each from where it is.
 
@@ -74,16 +74,15 @@ pub struct HeadDrafter {
 struct Course {
     sequence: usize,
     wanted: usize,
-    /// Known tokens, then drafts.
-    tokens: Vec<u32>,
     drafts: Vec<Draft>,
 }
 
 impl Drafter for HeadDrafter {
     fn draft(&mut self, session: &mut Session<'_>, wanted: &[usize]) -> Result<Vec<Vec<Draft>>> {
         let config = session.model.config();
-        let fresh = vec![Hidden::new(config.hidden_size); config.mtp_depth];
-        self.hidden.resize(wanted.len(), fresh);
+        self.hidden.resize_with(wanted.len(), || {
+            vec![Hidden::new(config.hidden_size); config.mtp_depth]
+        });
         let mut courses = Vec::new();
         for (sequence, wanted) in wanted.iter().enumerate() {
             let state = &session.sequences[sequence];
@@ -93,7 +92,6 @@ impl Drafter for HeadDrafter {
                 courses.push(Course {
                     sequence,
                     wanted: *wanted,
-                    tokens: state.tokens().to_vec(),
                     drafts: Vec::new(),
                 });
             }
@@ -132,18 +130,16 @@ impl HeadDrafter {
             let p = state.current();
             // Row p - 1 is computed in any case: its logits are the draft.
             let first = match kind.cached() {
-                true => kind.settled(k, p).min(p - 1),
+                true => {
+                    let known = session.decode.len(course.sequence, cache);
+                    kind.settled(k, p).min(p - 1).min(known)
+                }
                 false => p - 1,
             };
-            let known = session.decode.len(course.sequence, cache);
-            let first = if kind.cached() {
-                first.min(known)
-            } else {
-                first
-            };
             session.decode.truncate(course.sequence, cache, first);
-            let view = &course.tokens[state.base()..];
-            following.extend_from_slice(&view[first + k..p + k]);
+            let drafts = course.drafts.iter().map(|draft| draft.token);
+            let tokens = state.in_view().iter().copied().chain(drafts);
+            following.extend(tokens.skip(first + k).take(p - first));
             spans.push(Span {
                 sequence: course.sequence,
                 first,
@@ -176,26 +172,22 @@ impl HeadDrafter {
         let h = session.decode.apply(SelectRows { keep }, [&h]);
         let logits = model.logits(&mut session.decode, &h);
         for (row, course) in courses.iter_mut().enumerate() {
-            let state = &session.sequences[course.sequence];
-            let options = &state.request.options;
+            let options = &session.sequences[course.sequence].request.options;
+            let (mode, sampler) = (options.mode, options.sampler);
             let logits = logits.value().row(row);
-            let position = course.tokens.len();
-            let draft = match options.mode {
-                Mode::Exact => {
-                    pick(logits, &course.tokens, position, options.sampler).map(Draft::from)
-                }
-                Mode::Rejection => {
-                    Distribution::of(logits, position, options.sampler).map(|q| Draft {
-                        token: q.draft(options.sampler.seed, position),
+            let draft = session.with_history(course.sequence, |_, history| {
+                history.extend(course.drafts.iter().map(|draft| draft.token));
+                let position = history.len();
+                match mode {
+                    Mode::Exact => pick(logits, history, position, sampler).map(Draft::from),
+                    Mode::Rejection => Distribution::of(logits, position, sampler).map(|q| Draft {
+                        token: q.draft(sampler.seed, position),
                         distribution: Some(q),
-                    })
+                    }),
                 }
-            };
+            });
             // A head that computes nonsense drafts nothing; what is generated is the trunk's to decide.
-            if let Ok(draft) = draft {
-                course.tokens.push(draft.token);
-                course.drafts.push(draft);
-            }
+            course.drafts.extend(draft);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::draft::{Draft, Drafter};
 use super::pick::Sampler;
-use super::policy::{Drafts, Policy, Sight};
+use super::policy::{Drafts, Judged, Policy, Sight};
 use super::sequence::Session;
 use super::verify::{Accepted, Verdict, prefill, verify};
 use crate::Result;
@@ -78,7 +78,8 @@ pub struct Request<'a> {
 pub struct Generated {
     /// The tokens after the prompt.
     pub tokens: Vec<u32>,
-    /// Passes of the trunk over this sequence, the prefill counted as one. Plain decoding has one token a step.
+    /// Passes of the trunk over this sequence, the prefill counted as one and those of a sliding window not at all. Plain
+    /// decoding has one token a step.
     pub steps: usize,
     /// How often depth 1, 2, .. drafted.
     pub drafted_by_depth: Vec<usize>,
@@ -137,32 +138,27 @@ pub fn generate(
     Ok(results.remove(0))
 }
 
-/// Continues several prompts together. The tokens of each depend on the model, its prompt, its sampler and its end
-/// conditions only: not on the drafter, the number of drafts, the chunks or the other sequences. (In the mode that
-/// rejects this holds for their distribution.)
+/// Continues several prompts together. The tokens of each depend on the model, its prompt, its sampler, its context and
+/// window and its end conditions only: not on the drafter, the number of drafts, the chunks or the other sequences. (In
+/// the mode that rejects this holds for their distribution.)
 ///
 /// # Errors
 /// [`crate::Error::Usage`] for a request that the model cannot take, [`crate::Error::Diverged`] for logits that are not
-/// numbers.
+/// numbers, in whichever sequence they are.
 pub fn generate_batch<'m>(
     model: &'m Model,
     requests: &[Request<'m>],
     drafter: &mut dyn Drafter,
     listener: &mut dyn Listener,
 ) -> Result<Vec<Generated>> {
-    let session = Session::new(model, requests)?;
     let mut run = Run {
+        session: Session::new(model, requests)?,
         results: vec![Generated::default(); requests.len()],
         done: requests.iter().map(|r| r.options.max_tokens == 0).collect(),
-        policy: Policy::new(model, requests.len()),
-        session,
+        policy: Policy::new(model.config(), requests.len()),
         listener,
     };
-    for sequence in 0..requests.len() {
-        if !run.done[sequence] {
-            run.begin(sequence)?;
-        }
-    }
+    run.begin()?;
     // The other threads stay awake for the whole text: a step may be shorter than it takes to wake one.
     par::awake(|| {
         while run.done.contains(&false) {
@@ -186,22 +182,28 @@ struct Run<'m, 'l> {
 }
 
 impl Run<'_, '_> {
-    /// The prompt of a sequence, and the token after it.
-    fn begin(&mut self, sequence: usize) -> Result<()> {
-        let state = &self.session.sequences()[sequence];
-        let options = &state.request.options;
-        let context = options.context(self.session.model().config());
-        // The prompt alone may be longer than the context; with room for nothing else it slides at the next step.
-        if let Some(keep) = options.window.filter(|_| state.tokens().len() > context) {
+    /// The prompts, and the token after each.
+    fn begin(&mut self) -> Result<()> {
+        let context = |options: &Options| options.context(self.session.model.config());
+        let waiting: Vec<usize> = (0..self.done.len()).filter(|i| !self.done[*i]).collect();
+        let longer = waiting.iter().filter_map(|sequence| {
+            let state = &self.session.sequences[*sequence];
+            let options = &state.request.options;
+            let keep = options.window?;
+            (state.tokens().len() > context(options)).then_some((*sequence, keep))
+        });
+        for (sequence, keep) in longer.collect::<Vec<_>>() {
             self.session.slide(sequence, keep);
         }
-        let first = prefill(&mut self.session, sequence)?;
-        self.results[sequence].steps += 1;
-        let verdict = Verdict {
-            tokens: vec![first],
-            rejected: Vec::new(),
-        };
-        self.accept(sequence, &verdict);
+        let firsts = prefill(&mut self.session, &waiting)?;
+        for (sequence, first) in waiting.into_iter().zip(firsts) {
+            self.results[sequence].steps += 1;
+            let verdict = Verdict {
+                tokens: vec![first],
+                rejected: Vec::new(),
+            };
+            self.accept(sequence, &verdict);
+        }
         Ok(())
     }
 
@@ -212,10 +214,12 @@ impl Run<'_, '_> {
             .collect();
         let wanted = self.policy.choose(&sights);
         let start = Instant::now();
-        let drafts = match wanted.iter().all(|n| *n == 0) {
-            true => vec![Vec::new(); wanted.len()],
+        let mut drafts = match wanted.iter().all(|n| *n == 0) {
+            true => Vec::new(),
             false => drafter.draft(&mut self.session, &wanted)?,
         };
+        // Drafts may come from anywhere: for fewer sequences or more than there are ..
+        drafts.resize(wanted.len(), Vec::new());
         let drafted = start.elapsed();
         let vocab = self.session.model().config().vocab_size;
         let mut jobs = Vec::with_capacity(drafts.len());
@@ -223,7 +227,7 @@ impl Run<'_, '_> {
             if sights[sequence].is_none() {
                 continue;
             }
-            // Drafts may come from anywhere: more than were asked for, or no tokens at all.
+            // .. more than were asked for, or no tokens at all.
             let sound = |draft: &&Draft| (draft.token as usize) < vocab;
             let most = wanted[sequence];
             let count = drafts.iter().take(most).take_while(sound).count();
@@ -233,18 +237,20 @@ impl Run<'_, '_> {
         let start = Instant::now();
         let verdicts = verify(&mut self.session, &jobs)?;
         let verified = start.elapsed();
-        let rows = jobs.iter().map(|(_, drafts)| 1 + drafts.len()).sum();
-        let deepest = jobs.iter().map(|(_, drafts)| drafts.len()).max();
-        self.policy
-            .timed(rows, verified, deepest.unwrap_or(0), drafted);
-        for ((sequence, drafts), verdict) in jobs.iter().zip(&verdicts) {
-            let accepted = verdict.tokens.len() - 1;
-            self.policy.judged(*sequence, drafts.len(), accepted);
-            let used = self.accept(*sequence, verdict);
-            let result = &mut self.results[*sequence];
+        let judged: Vec<Judged> = { jobs.iter().zip(&verdicts) }
+            .map(|((sequence, drafts), verdict)| Judged {
+                sequence: *sequence,
+                drafted: drafts.len(),
+                accepted: verdict.tokens.len() - 1,
+            })
+            .collect();
+        self.policy.learn(drafted, verified, &judged);
+        for (judged, verdict) in judged.iter().zip(&verdicts) {
+            let used = self.accept(judged.sequence, verdict);
+            let result = &mut self.results[judged.sequence];
             result.steps += 1;
             // A stop may end the text before the last accepted draft.
-            result.count(drafts.len(), used.min(accepted));
+            result.count(judged.drafted, used.min(judged.accepted));
         }
         Ok(())
     }

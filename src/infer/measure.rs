@@ -21,18 +21,26 @@ pub struct Costs {
     pub read: f64,
 }
 
-/// Measures passes of 1 to `rows` rows after a prompt, `repeats` times in turn. The model should be packed.
+/// Measures passes of 1 to `rows` rows after a prompt, `repeats` times in turn. The model should be packed. Of a prompt
+/// that leaves no room for the rows the end is taken.
 ///
 /// # Errors
-/// As [`generate`](super::generate()); the context must have room for the rows.
+/// As [`generate`](super::generate()).
 pub fn costs(model: &Model, prompt: &[u32], rows: usize, repeats: usize) -> Result<Costs> {
     let options = Options {
         max_tokens: rows,
         ..Options::default()
     };
+    let most = model
+        .config()
+        .max_position_embeddings
+        .saturating_sub(rows)
+        .max(1);
+    let prompt = &prompt[prompt.len().saturating_sub(most)..];
+    let rows = rows.min(model.config().max_position_embeddings + 1 - prompt.len());
     let mut session = Session::new(model, &[Request { prompt, options }])?;
     // Now everything but the token after the prompt has been seen, and that one is the first row.
-    let next = prefill(&mut session, 0)?;
+    let next = prefill(&mut session, &[0])?[0];
     session.push(0, next);
     let p = session.sequences()[0].current();
     let depth = model.config().mtp_depth;
@@ -44,6 +52,9 @@ pub fn costs(model: &Model, prompt: &[u32], rows: usize, repeats: usize) -> Resu
     let (mut passes, mut heads, mut reads) = (vec![Vec::new(); rows], Vec::new(), Vec::new());
     par::awake(|| {
         for _ in 0..repeats.max(1) {
+            // The read leaves other memory in the caches, which a decoder would not find there.
+            black_box(session.advance(&[(0, 1)], &inputs[..1]));
+            session.rewind(0, p);
             for (rows, times) in (1..).zip(&mut passes) {
                 times.push(seconds(|| {
                     let h = session.advance(&[(0, rows)], &inputs[..rows]);

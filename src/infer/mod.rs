@@ -8,6 +8,7 @@
 //! | `sequence` | [`Session`]: known tokens, caches and hidden states of the sequences decoded together |
 //! | [`draft`] | [`Drafter`] and the drafter that runs the prediction heads |
 //! | `verify` | the trunk's pass over the drafts; the only place that makes an [`Accepted`] token |
+//! | `cost` | measured times of passes |
 //! | `policy` | [`Drafts`]: how many tokens to draft |
 //! | [`agreement`] | how drafting would go on a finished text |
 //! | [`measure`] | what decoding costs on this machine |
@@ -16,6 +17,7 @@
 //! This folder never knows training, files or text.
 
 pub mod agreement;
+mod cost;
 pub mod draft;
 pub mod generate;
 pub mod measure;

@@ -1,21 +1,22 @@
 //! How many tokens to draft: what pays, from measured times and measured acceptance.
 //!
-//! With the time T(m) of a pass over m rows, H(k) of a head step at depth k, and a_k the share of depth k's drafts that
-//! are accepted where those before them were, a step of sequences that draft d_1, d_2, .. tokens yields
+//! With the time T(m) of a pass over m rows, H(k) of the head steps 1..=k, and a_k the share of depth k's drafts that are
+//! accepted where those before them were, a step of sequences that draft d_1, d_2, .. tokens yields
 //!
 //! ```text
-//! tokens = Σ_i (1 + a_1 + a_1 a_2 + .. + a_1 .. a_{d_i})        time = T(Σ_i (1 + d_i)) + Σ_{k ≤ max d_i} H(k)
+//! tokens = Σ_i (1 + a_1 + a_1 a_2 + .. + a_1 .. a_{d_i})        time = T(Σ_i (1 + d_i)) + H(max d_i)
 //! ```
 //!
 //! The drafts are ordered by the probability that they count; the best number of them is the one with the most tokens
-//! for the time. Times are medians of the last few, and acceptance forgets, so that both follow the text. What is not
-//! chosen is not measured either: every so often one draft more or less is tried. Useless heads therefore cost a few
-//! steps at the start and one in [`EXPLORE`] later.
+//! for the time. Noise only ever makes a step slower, so a time is the least of the last few; acceptance forgets. Two
+//! things keep useless heads cheap. A sequence tries depth 1 first, and a deeper one only as drafts are accepted, so that
+//! no other depth has to catch up with the prompt. And what is not chosen is tried again only while all such tries take
+//! less than a hundredth of the time.
 //!
 //! Nothing here can change a token: drafts decide how many tokens a step yields.
 
-use crate::model::Model;
-use crate::model::layout;
+use super::cost::{Passes, Recent};
+use crate::model::Config;
 use std::time::Duration;
 
 /// Drafts a step of a sequence.
@@ -38,35 +39,27 @@ pub(super) struct Sight {
     pub drafts: Drafts,
 }
 
-/// Steps between two tries of what is not chosen.
+/// What a sequence did in a step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Judged {
+    /// The sequence.
+    pub sequence: usize,
+    /// Drafts that there were.
+    pub drafted: usize,
+    /// Drafts that were accepted.
+    pub accepted: usize,
+}
+
+/// Plain steps at the start: what all others are compared with. The first of them finds cold caches.
+const PLAIN: u64 = 2;
+/// Steps between two tries of what is not chosen, at least.
 const EXPLORE: u64 = 32;
+/// The share of all time that tries may take beyond what the best choice would have taken.
+const TRIES: f64 = 0.01;
 /// Share of the drafts that are expected to be accepted before any was judged; counts as much as one draft.
 const HOPE: f64 = 0.7;
-/// Weight of a judged draft when the next one is judged.
-const MEMORY: f64 = 0.98;
-/// Time that a row adds to a pass, as a share of it, before any other was measured.
-const ROW: f64 = 0.05;
-
-/// The last few values of something noisy.
-#[derive(Clone, Debug, Default)]
-struct Recent {
-    values: [f64; 7],
-    count: usize,
-}
-
-impl Recent {
-    fn add(&mut self, x: f64) {
-        self.values[self.count % self.values.len()] = x;
-        self.count += 1;
-    }
-
-    fn median(&self) -> Option<f64> {
-        let mut known = self.values;
-        let known = &mut known[..self.count.min(self.values.len())];
-        known.sort_by(f64::total_cmp);
-        known.get(known.len() / 2).copied()
-    }
-}
+/// Judged drafts that a share remembers, about.
+const MEMORY: f64 = 25.0;
 
 /// Acceptance of one depth: a running share.
 #[derive(Clone, Copy, Debug)]
@@ -77,8 +70,9 @@ struct Share {
 
 impl Share {
     fn add(&mut self, accepted: bool) {
-        self.accepted = self.accepted * MEMORY + f64::from(u8::from(accepted));
-        self.judged = self.judged * MEMORY + 1.0;
+        let keep = (MEMORY / (self.judged + 1.0)).min(1.0);
+        self.accepted = (self.accepted + f64::from(u8::from(accepted))) * keep;
+        self.judged = (self.judged + 1.0) * keep;
     }
 
     fn value(self) -> f64 {
@@ -86,31 +80,58 @@ impl Share {
     }
 }
 
+/// A sequence with its acceptance.
+#[derive(Clone, Debug)]
+struct Record {
+    shares: Vec<Share>,
+    /// Depths that may be tried: one more than drafts were ever accepted.
+    reach: usize,
+    /// Drafts that it was asked for in the step before: deeper depths have to catch up first.
+    before: usize,
+}
+
+/// A try that is under way.
+#[derive(Clone, Copy, Debug)]
+struct Try {
+    sequence: usize,
+    drafts: usize,
+    /// The first of its two steps lets heads catch up, the second is measured.
+    steps_left: u8,
+}
+
 /// Chooses the number of drafts.
 #[derive(Clone, Debug)]
 pub(super) struct Policy {
     depth: usize,
-    /// Seconds of a pass by its rows.
-    passes: Vec<Recent>,
-    /// Seconds of the head steps 1..=d together, by d.
+    passes: Passes,
+    /// Seconds of the head steps 1..=d together, by d, of depths that had nothing to catch up with.
     heads: Vec<Recent>,
-    /// [sequence][depth − 1]
-    shares: Vec<Vec<Share>>,
+    records: Vec<Record>,
     /// A head step's time as a share of a plain pass, before it was measured.
     head_guess: f64,
     steps: u64,
+    /// The step after which the next try may come, the number of tries, and the one under way.
+    next_try: u64,
+    tries: u64,
+    trying: Option<Try>,
+    /// Seconds of all steps, and of tries beyond what they should have taken.
+    total: f64,
+    lost: f64,
+    /// What the last try lost.
+    last_loss: f64,
+    /// What was asked for in this step.
+    asked: Vec<usize>,
 }
 
 impl Policy {
-    pub fn new(model: &Model, sequences: usize) -> Self {
-        let config = model.config();
-        let elements = |head: bool| -> usize {
-            let own = |(name, _): &(&str, _)| layout::is_head(name) == head;
-            let sizes = model.params().iter().filter(own);
-            sizes.map(|(_, t)| t.data().len()).sum()
+    pub fn new(config: &Config, sequences: usize) -> Self {
+        let head_guess = match config.mtp_depth {
+            0 => 1.0,
+            _ => {
+                let flops = config.flops(config.default_context());
+                0.02 + flops.draft as f64 / flops.decode as f64
+            }
         };
-        // A recursive module is used at every depth, the others once each; either way this is no less than a depth costs.
-        let head_guess = 0.02 + elements(true) as f64 / elements(false) as f64;
         Self::of_depth(config.mtp_depth, sequences, head_guess)
     }
 
@@ -119,62 +140,55 @@ impl Policy {
             accepted: HOPE,
             judged: 1.0,
         };
+        let record = Record {
+            shares: vec![share; depth],
+            reach: 1,
+            before: 0,
+        };
         Self {
             depth,
-            passes: Vec::new(),
+            passes: Passes::default(),
             heads: vec![Recent::default(); depth + 1],
-            shares: vec![vec![share; depth]; sequences],
+            records: vec![record; sequences],
             head_guess,
             steps: 0,
+            next_try: EXPLORE,
+            tries: 0,
+            trying: None,
+            total: 0.0,
+            lost: 0.0,
+            last_loss: 0.0,
+            asked: Vec::new(),
         }
     }
 
     /// Drafts for each sequence; none for those that are done.
     pub fn choose(&mut self, sights: &[Option<Sight>]) -> Vec<usize> {
-        let mut wanted: Vec<usize> = sights
-            .iter()
-            .map(|sight| match sight {
-                None => 0,
-                Some(sight) => match sight.drafts {
-                    Drafts::All => sight.room,
-                    Drafts::Fixed(n) => n.min(sight.room),
-                    Drafts::Auto => 0,
-                },
+        let fixed = |sight: &Option<Sight>| match sight {
+            Some(Sight { room, drafts }) => match drafts {
+                Drafts::All => *room,
+                Drafts::Fixed(n) => (*n).min(*room),
+                Drafts::Auto => 0,
+            },
+            None => 0,
+        };
+        let mut wanted: Vec<usize> = sights.iter().map(fixed).collect();
+        // A drafter has no more than the model's depths, or it is not ours to know.
+        let others: usize = wanted.iter().map(|n| (*n).min(self.depth)).sum();
+        let rows = sights.iter().flatten().count() + others;
+        let rooms: Vec<usize> = (0..sights.len())
+            .map(|i| match sights[i] {
+                Some(sight) if sight.drafts == Drafts::Auto => sight.room.min(self.depth),
+                _ => 0,
             })
             .collect();
-        let auto = |sight: &Option<Sight>| match sight {
-            Some(sight) if sight.drafts == Drafts::Auto => sight.room.min(self.depth),
-            _ => 0,
-        };
-        let rooms: Vec<usize> = sights.iter().map(auto).collect();
-        let most = rooms.iter().copied().max().unwrap_or(0);
-        if most == 0 {
-            return wanted;
-        }
-        let rows = sights.iter().flatten().count() + wanted.iter().sum::<usize>();
-        let mut best = self.best(&rooms, rows);
-        let explored = match self.steps {
-            // The time of a plain pass is what all others are compared with.
-            0 => Some(0),
-            n if n % EXPLORE == 0 => {
-                let deepest = best.iter().copied().max().unwrap_or(0);
-                match n / EXPLORE % 2 {
-                    0 => Some((deepest + 1).min(most)),
-                    _ if deepest > 0 => Some(deepest - 1),
-                    _ => Some(1),
-                }
-            }
-            _ => None,
-        };
-        if let Some(n) = explored {
-            for (best, room) in best.iter_mut().zip(&rooms) {
-                *best = n.min(*room);
-            }
+        if self.steps >= PLAIN && rooms.iter().any(|room| *room > 0) {
+            let mut best = self.best(&rooms, rows);
+            self.explore(&mut best, &rooms);
+            wanted.iter_mut().zip(best).for_each(|(n, auto)| *n += auto);
         }
         self.steps += 1;
-        for (wanted, best) in wanted.iter_mut().zip(best) {
-            *wanted += best;
-        }
+        self.asked.clone_from(&wanted);
         wanted
     }
 
@@ -183,52 +197,63 @@ impl Policy {
         // Probabilities that a draft counts, which fall with depth within a sequence.
         let mut drafts: Vec<(f64, usize)> = Vec::new();
         for (sequence, room) in rooms.iter().enumerate() {
+            let record = &self.records[sequence];
             let mut counts = 1.0;
-            for share in &self.shares[sequence][..*room] {
+            for share in &record.shares[..(*room).min(record.reach)] {
                 counts *= share.value();
                 drafts.push((counts, sequence));
             }
         }
         drafts.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let line = self.passes.line();
         let mut wanted = vec![0; rooms.len()];
-        let mut best = (self.rate(rows as f64, rows, 0), wanted.clone());
         let mut tokens = rows as f64;
+        let mut best = (tokens / line.at(rows), 0);
         let mut deepest = 0;
-        for (i, (counts, sequence)) in drafts.into_iter().enumerate() {
+        for (i, (counts, sequence)) in drafts.iter().enumerate() {
             tokens += counts;
-            wanted[sequence] += 1;
-            deepest = deepest.max(wanted[sequence]);
-            let rate = self.rate(tokens, rows + i + 1, deepest);
+            wanted[*sequence] += 1;
+            deepest = deepest.max(wanted[*sequence]);
+            let rate = tokens / (line.at(rows + i + 1) + self.head(deepest));
             if rate > best.0 {
-                best = (rate, wanted.clone());
+                best = (rate, i + 1);
             }
         }
-        best.1
+        wanted.fill(0);
+        for (_, sequence) in &drafts[..best.1] {
+            wanted[*sequence] += 1;
+        }
+        wanted
     }
 
-    /// Tokens for the time.
-    fn rate(&self, tokens: f64, rows: usize, deepest: usize) -> f64 {
-        tokens / (self.pass(rows) + self.head(deepest))
-    }
-
-    /// Seconds of a pass over so many rows: measured, or a line through the nearest that were; 1 before any was.
-    fn pass(&self, rows: usize) -> f64 {
-        let known = |(m, times): (usize, &Recent)| times.median().map(|t| (m, t));
-        let mut below = None;
-        for (m, t) in self.passes.iter().enumerate().filter_map(known) {
-            let m = m as f64;
-            let rows = rows as f64;
-            match below {
-                _ if m == rows => return t,
-                None if m > rows => {
-                    return t * (1.0 + ROW * (rows - 1.0)) / (1.0 + ROW * (m - 1.0));
-                }
-                Some((m0, t0)) if m > rows => return t0 + (t - t0) * (rows - m0) / (m - m0),
-                _ => below = Some((m, t)),
+    /// Every so often lets one sequence draft one token more or less, or none, if that costs little.
+    fn explore(&mut self, best: &mut [usize], rooms: &[usize]) {
+        let budget = TRIES * self.total - self.lost;
+        if self.trying.is_none() && self.steps >= self.next_try && budget >= self.last_loss {
+            let candidates: Vec<usize> = (0..rooms.len()).filter(|i| rooms[*i] > 0).collect();
+            let sequence = candidates[self.tries as usize % candidates.len()];
+            let n = best[sequence];
+            let drafts = match self.tries % 3 {
+                0 => (n + 1).min(rooms[sequence]),
+                1 => n.saturating_sub(1),
+                _ if n == 0 => 1,
+                _ => 0,
+            };
+            self.tries += 1;
+            self.next_try = self.steps + EXPLORE;
+            if drafts != n {
+                self.trying = Some(Try {
+                    sequence,
+                    drafts,
+                    steps_left: 2,
+                });
+                self.last_loss = 0.0;
             }
         }
-        let (m, t) = below.unwrap_or((1.0, 1.0));
-        t * (1.0 + ROW * (rows as f64 - 1.0)) / (1.0 + ROW * (m - 1.0))
+        if let Some(go) = &mut self.trying {
+            best[go.sequence] = go.drafts.min(rooms[go.sequence]);
+            go.steps_left -= 1;
+        }
     }
 
     /// Seconds of the head steps 1..=d: measured, or in proportion to the nearest that were.
@@ -236,143 +261,52 @@ impl Policy {
         if d == 0 {
             return 0.0;
         }
-        let known = |k: &usize| self.heads[*k].median().map(|t| t * d as f64 / *k as f64);
-        let nearest = (1..=self.depth).filter(|k| self.heads[*k].count > 0);
-        let nearest = nearest.min_by_key(|k| k.abs_diff(d));
-        nearest
-            .and_then(|k| known(&k))
-            .unwrap_or_else(|| self.head_guess * d as f64 * self.pass(1))
-    }
-
-    /// What a step took: a pass over `rows`, and head steps down to depth `deepest`.
-    pub fn timed(&mut self, rows: usize, pass: Duration, deepest: usize, heads: Duration) {
-        if self.passes.len() <= rows {
-            self.passes.resize(rows + 1, Recent::default());
-        }
-        self.passes[rows].add(pass.as_secs_f64());
-        if (1..=self.depth).contains(&deepest) {
-            self.heads[deepest].add(heads.as_secs_f64());
+        let known = |k: usize| Some((k, self.heads[k].least()?));
+        let nearest = (1..=self.depth).filter_map(known);
+        match nearest.min_by_key(|(k, _)| k.abs_diff(d)) {
+            Some((k, t)) => t * d as f64 / k as f64,
+            None => self.head_guess * d as f64 * self.passes.line().at(1),
         }
     }
 
-    /// Of a sequence's `drafted` drafts the first `accepted` were accepted; those after the next were never judged.
-    pub fn judged(&mut self, sequence: usize, drafted: usize, accepted: usize) {
-        for (k, share) in self.shares[sequence].iter_mut().take(drafted).enumerate() {
-            if k <= accepted {
-                share.add(k < accepted);
+    /// What the step took and what came of it: head steps, a pass, and every sequence that took part.
+    pub fn learn(&mut self, heads: Duration, pass: Duration, judged: &[Judged]) {
+        let (heads, pass) = (heads.as_secs_f64(), pass.as_secs_f64());
+        let rows = judged.iter().map(|j| 1 + j.drafted).sum();
+        let (mut deepest, mut caught_up) = (0, true);
+        for j in judged {
+            let asked = self.asked[j.sequence].min(self.depth);
+            deepest = deepest.max(asked);
+            caught_up &= asked <= self.records[j.sequence].before;
+        }
+        self.passes.add(rows, pass);
+        if deepest > 0 && caught_up {
+            self.heads[deepest].add(heads);
+        }
+        self.total += heads + pass;
+        if let Some(go) = self.trying {
+            let should = self.passes.line().at(judged.len());
+            let loss = (heads + pass - should).max(0.0);
+            self.lost += loss;
+            self.last_loss += loss;
+            if go.steps_left == 0 {
+                self.trying = None;
+            }
+        }
+        for j in judged {
+            let asked = self.asked[j.sequence].min(self.depth);
+            let record = &mut self.records[j.sequence];
+            record.before = asked;
+            record.reach = record.reach.max(j.accepted + 1).min(self.depth);
+            // Drafts after a wrong one were not judged. One that was asked for and did not come is as good as wrong.
+            for (k, share) in record.shares.iter_mut().take(asked).enumerate() {
+                if k <= j.accepted {
+                    share.add(k < j.accepted);
+                }
             }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn micros(x: f64) -> Duration {
-        Duration::from_nanos((x * 1000.0) as u64)
-    }
-
-    /// Runs `steps` steps of one sequence on a machine of given costs, with drafts accepted as given; returns the drafts
-    /// of each step, and tokens and time of all.
-    fn run(
-        steps: usize,
-        pass: impl Fn(usize) -> f64,
-        head: f64,
-        mut accepted: impl FnMut(usize) -> usize,
-    ) -> (Vec<usize>, f64, f64) {
-        let mut policy = Policy::of_depth(4, 1, 0.1);
-        let sight = Sight {
-            room: 100,
-            drafts: Drafts::Auto,
-        };
-        let (mut chosen, mut tokens, mut time) = (Vec::new(), 0.0, 0.0);
-        for _ in 0..steps {
-            let d = policy.choose(&[Some(sight)])[0];
-            let a = accepted(d);
-            let (p, h) = (pass(1 + d), head * d as f64);
-            policy.timed(1 + d, micros(p), d, micros(h));
-            policy.judged(0, d, a);
-            chosen.push(d);
-            tokens += 1.0 + a as f64;
-            time += p + h;
-        }
-        (chosen, tokens, time)
-    }
-
-    #[test]
-    fn good_heads_are_used_and_useless_ones_are_left() {
-        let flat = |m: usize| 100.0 + 2.0 * m as f64;
-        let (chosen, tokens, time) = run(300, flat, 5.0, |d| d);
-        assert!(chosen[20..].iter().filter(|d| **d == 4).count() > 260);
-        // Five tokens for 110 + 20 against one for 102.
-        assert!(tokens / time > 0.95 * 5.0 / 130.0);
-
-        let (chosen, tokens, time) = run(300, flat, 5.0, |_| 0);
-        assert!(chosen[20..].iter().filter(|d| **d == 0).count() > 260);
-        assert!(
-            tokens / time > 0.97 / 102.0,
-            "{} of plain",
-            tokens / time * 102.0
-        );
-    }
-
-    #[test]
-    fn rows_that_cost_too_much_are_not_drafted() {
-        // Twice the rows, twice the time: even perfect drafts gain nothing.
-        let (chosen, ..) = run(300, |m| 100.0 * m as f64, 20.0, |d| d);
-        assert!(chosen[20..].iter().filter(|d| **d == 0).count() > 260);
-        // The first four rows are free, the fifth is not.
-        let step = |m: usize| if m <= 4 { 100.0 } else { 300.0 };
-        let (chosen, ..) = run(300, step, 5.0, |d| d);
-        assert!(chosen[20..].iter().filter(|d| **d == 3).count() > 240);
-    }
-
-    #[test]
-    fn a_text_that_changes_is_followed() {
-        let flat = |m: usize| 100.0 + 2.0 * m as f64;
-        let mut step = 0;
-        let (chosen, ..) = run(900, flat, 5.0, |d| {
-            step += 1;
-            if (300..600).contains(&step) { 0 } else { d }
-        });
-        let most = |range: std::ops::Range<usize>, d| {
-            chosen[range].iter().filter(|x| **x == d).count() > 80
-        };
-        assert!(most(200..300, 4) && most(500..600, 0) && most(800..900, 4));
-    }
-
-    #[test]
-    fn sequences_share_a_pass_by_what_they_are_worth() {
-        let mut policy = Policy::of_depth(3, 3, 0.01);
-        let sight = |drafts| Some(Sight { room: 9, drafts });
-        let sights = [sight(Drafts::Auto), None, sight(Drafts::Auto)];
-        assert_eq!(policy.choose(&sights), [0, 0, 0], "a plain pass first");
-        for _ in 0..30 {
-            let wanted = policy.choose(&sights);
-            assert_eq!(wanted[1], 0);
-            let rows = 2 + wanted[0] + wanted[2];
-            policy.timed(
-                rows,
-                micros(100.0 + 9.0 * rows as f64),
-                wanted[0].max(wanted[2]),
-                micros(9.0),
-            );
-            policy.judged(0, wanted[0], wanted[0]);
-            policy.judged(2, wanted[2], 0);
-        }
-        assert_eq!(policy.choose(&sights), [3, 0, 0]);
-    }
-
-    #[test]
-    fn what_was_asked_for_is_done() {
-        let mut policy = Policy::of_depth(3, 3, 0.01);
-        let sight = |room, drafts| Some(Sight { room, drafts });
-        let sights = [
-            sight(5, Drafts::All),
-            sight(5, Drafts::Fixed(2)),
-            sight(1, Drafts::Fixed(2)),
-        ];
-        assert_eq!(policy.choose(&sights), [5, 2, 1]);
-    }
-}
+mod tests;

@@ -65,11 +65,6 @@ impl Sequence<'_> {
         &self.tokens[self.request.prompt.len()..]
     }
 
-    /// Index of the token that stands at position 0.
-    pub(super) fn base(&self) -> usize {
-        self.base
-    }
-
     /// Position of the newest known token, which the trunk has not seen yet.
     pub(super) fn current(&self) -> usize {
         self.tokens.len() - 1 - self.base
@@ -131,6 +126,20 @@ impl<'m> Session<'m> {
         self.sequences[sequence].tokens.push(token.id());
     }
 
+    /// Runs `f` with the known tokens of a sequence, to which it may append guesses; these are gone afterwards.
+    pub(super) fn with_history<R>(
+        &mut self,
+        sequence: usize,
+        f: impl FnOnce(&Self, &mut Vec<u32>) -> R,
+    ) -> R {
+        let mut history = std::mem::take(&mut self.sequences[sequence].tokens);
+        let known = history.len();
+        let result = f(self, &mut history);
+        history.truncate(known);
+        self.sequences[sequence].tokens = history;
+        result
+    }
+
     /// Runs the trunk on tokens at the positions that follow those it has seen, of several sequences in one pass;
     /// returns h⁰ [tokens, C].
     pub(super) fn advance(&mut self, spans: &[(usize, usize)], tokens: &[u32]) -> Var {
@@ -178,7 +187,8 @@ impl<'m> Session<'m> {
     /// Hidden states of several sequences as one value [rows, C].
     pub(super) fn gather<'h>(&self, parts: impl Iterator<Item = &'h [f32]>) -> Var {
         let c = self.model.config().hidden_size;
-        let data: Vec<f32> = parts.flatten().copied().collect();
+        let mut data = Vec::new();
+        parts.for_each(|part| data.extend_from_slice(part));
         Var::constant(Tensor::new(&[data.len() / c, c], data))
     }
 }
@@ -188,6 +198,7 @@ impl Request<'_> {
     fn check(&self, config: &crate::model::Config) -> Result<()> {
         let wrong = |reason: String| Err(Error::Usage(reason));
         let (prompt, options) = (self.prompt, &self.options);
+        options.sampler.check()?;
         if prompt.is_empty() {
             return wrong("the prompt is empty: expected at least one token".to_owned());
         }

@@ -29,27 +29,53 @@ pub(super) struct Verdict {
     pub rejected: Vec<u32>,
 }
 
-/// Runs the trunk over the known tokens of one sequence that it has not seen, in chunks, and decides the token after
-/// them.
+/// Rows of a pass over prompts, about: more make a pass no faster.
+const ROWS: usize = 256;
+
+/// Runs the trunk over the known tokens of some sequences that it has not seen, several sequences in one pass, and decides
+/// the token after each.
 ///
 /// # Errors
 /// Where [`pick`] fails.
-pub(super) fn prefill(session: &mut Session<'_>, sequence: usize) -> Result<Accepted> {
-    let state = &session.sequences[sequence];
-    let tokens = state.in_view()[state.hidden.len()..].to_vec();
-    let chunk = state.request.options.chunk.max(1);
-    let mut last = None;
-    for part in tokens.chunks(chunk) {
-        let h = session.advance(&[(sequence, part.len())], part);
-        last = Some((h, part.len()));
+pub(super) fn prefill(session: &mut Session<'_>, sequences: &[usize]) -> Result<Vec<Accepted>> {
+    let mut firsts = Vec::with_capacity(sequences.len());
+    while firsts.len() < sequences.len() {
+        let (mut spans, mut tokens, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        // In order, so that the first of them are done first.
+        for sequence in &sequences[firsts.len()..] {
+            let state = &session.sequences[*sequence];
+            let unseen = &state.in_view()[state.hidden.len()..];
+            let chunk = state.request.options.chunk.max(1);
+            let room = match tokens.len() {
+                0 => chunk,
+                rows => chunk.min(ROWS.saturating_sub(rows)),
+            };
+            let part = &unseen[..unseen.len().min(room)];
+            if part.is_empty() {
+                break;
+            }
+            tokens.extend_from_slice(part);
+            spans.push((*sequence, part.len()));
+            if part.len() < unseen.len() {
+                break;
+            }
+            ends.push(tokens.len() as u32 - 1);
+        }
+        let h = session.advance(&spans, &tokens);
+        if ends.is_empty() {
+            continue;
+        }
+        let h = session.decode.apply(SelectRows { keep: ends.into() }, [&h]);
+        let logits = session.model.logits(&mut session.decode, &h);
+        for row in 0..logits.value().rows() {
+            let sequence = sequences[firsts.len()];
+            let logits = logits.value().row(row);
+            let history = session.sequences[sequence].tokens();
+            let (token, _) = judge(session, sequence, logits, history, None)?;
+            firsts.push(Accepted(token));
+        }
     }
-    let (h, rows) = last.expect("the trunk has not seen the newest token");
-    let keep = [rows as u32 - 1].into();
-    let h = session.decode.apply(SelectRows { keep }, [&h]);
-    let logits = session.model.logits(&mut session.decode, &h);
-    let history = session.sequences[sequence].tokens().to_vec();
-    let (token, _) = judge(session, sequence, logits.value().row(0), &history, None)?;
-    Ok(Accepted(token))
+    Ok(firsts)
 }
 
 /// Runs the trunk over the current token x_n of several sequences and their drafts for positions n + 1.., in one pass.
@@ -81,18 +107,20 @@ pub(super) fn verify(
     let mut verdicts = Vec::with_capacity(jobs.len());
     let mut row = 0;
     for (sequence, drafts) in jobs {
-        let mut history = session.sequences[*sequence].tokens().to_vec();
-        let mut tokens = Vec::with_capacity(1 + drafts.len());
-        loop {
-            let draft = drafts.get(tokens.len());
-            let logits = logits.value().row(row + tokens.len());
-            let (token, accepted) = judge(session, *sequence, logits, &history, draft)?;
-            history.push(token);
-            tokens.push(Accepted(token));
-            if !accepted {
-                break;
+        let tokens: Result<_> = session.with_history(*sequence, |session, history| {
+            let mut tokens = Vec::with_capacity(1 + drafts.len());
+            loop {
+                let draft = drafts.get(tokens.len());
+                let logits = logits.value().row(row + tokens.len());
+                let (token, accepted) = judge(session, *sequence, logits, history, draft)?;
+                history.push(token);
+                tokens.push(Accepted(token));
+                if !accepted {
+                    return Ok(tokens);
+                }
             }
-        }
+        });
+        let tokens = tokens?;
         row += 1 + drafts.len();
         let rejected = drafts[tokens.len() - 1..].iter().map(|d| d.token);
         let rejected = rejected.collect();

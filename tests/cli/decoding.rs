@@ -91,10 +91,13 @@ fn colours_are_all_that_show_drafts_adds() {
             .expect("the binary");
         let shown = String::from_utf8(output.stdout).expect("text");
         assert_eq!(without_colours(&shown), folder.succeeds(&words));
-        assert_eq!(
-            shown.contains("\x1b[31;9m"),
-            draft == "3" || shown.contains("\x1b[31;9m")
-        );
+        let rejected = shown.contains("\x1b[31;9m");
+        match draft {
+            "0" => assert!(!rejected && !shown.contains('\x1b')),
+            // A model that has learnt nothing guesses wrong sooner or later.
+            "3" => assert!(rejected),
+            _ => {}
+        }
         let legend = String::from_utf8(output.stderr).expect("text");
         assert!(
             legend.contains("trunk") && legend.contains("depth 3") && legend.contains("rejected")

@@ -9,9 +9,9 @@ mod pairs;
 mod predicted;
 mod together;
 
-use drafters::{Irregular, Oracle, Wild};
+use drafters::{Checked, Irregular, Oracle, SOFTMAX, Wild};
 use foretoken::infer::{
-    Drafter, Drafts, Generated, HeadDrafter, Listener, NoDrafts, Options, Sampler, generate,
+    Drafter, Drafts, Generated, HeadDrafter, Listener, Mode, NoDrafts, Options, Sampler, generate,
 };
 use foretoken::kernels::par::Threads;
 use foretoken::model::{HeadKind, Model};
@@ -173,7 +173,7 @@ fn a_stop_token_ends_both_ways_alike() {
 fn the_last_position_is_used() {
     for kind in HeadKind::ALL {
         let model = trained_model(kind);
-        for len in [159, 160] {
+        for len in 150..=160 {
             let options = Options {
                 max_tokens: 161 - len,
                 ..Options::default()
@@ -199,6 +199,23 @@ fn drafts_do_not_depend_on_the_past() {
             let prompt = [84, 104, 101, 114];
             let got = run(model, &prompt, &options, &mut drafter);
             assert_eq!(got.tokens, plain(model, &prompt, &options));
+        }
+    }
+}
+
+#[test]
+fn a_drafters_logits_are_those_of_the_training_graph() {
+    for kind in HeadKind::ALL {
+        for model in [&random_model(kind, 4, 5), trained_model(kind)] {
+            let mut checked = Checked::default();
+            let options = Options {
+                max_tokens: 50,
+                mode: Mode::Rejection,
+                sampler: SOFTMAX,
+                ..Options::default()
+            };
+            run(model, &[84, 104, 101, 114], &options, &mut checked);
+            assert!(checked.checked > 60, "{kind:?}: {}", checked.checked);
         }
     }
 }

@@ -19,12 +19,14 @@ const TEMPERATURES: [f32; 4] = [0.0, 0.3, 0.8, 1.5];
 const TOP_K: [usize; 4] = [0, 1, 5, 40];
 const TOP_P: [f32; 3] = [1.0, 0.9, 0.3];
 const MIN_P: [f32; 2] = [0.0, 0.05];
-const DRAFTS: [Drafts; 6] = [
+const DRAFTS: [Drafts; 8] = [
     Drafts::Auto,
     Drafts::All,
+    Drafts::Fixed(0),
     Drafts::Fixed(1),
     Drafts::Fixed(2),
     Drafts::Fixed(3),
+    Drafts::Fixed(4),
     Drafts::Fixed(6),
 ];
 const THREADS: [usize; 4] = [1, 2, 3, 8];
@@ -35,11 +37,23 @@ const WINDOWS: [Option<usize>; 2] = [None, Some(20)];
 /// Three of four models have learnt something.
 const LEARNT: [bool; 4] = [true, true, true, false];
 
-/// Levels of each setting, in the order of [`Case::of`].
+/// Levels of each setting, in the order in which [`compare`] reads them.
 fn levels() -> Vec<usize> {
-    let kinds = HeadKind::ALL.len();
-    let formats = WeightFormat::ALL.len();
-    vec![kinds, 6, 4, 4, 4, 3, 2, formats, 6, 4, 4, 3, 2]
+    vec![
+        HeadKind::ALL.len(),
+        DEPTHS.len(),
+        LEARNT.len(),
+        TEMPERATURES.len(),
+        TOP_K.len(),
+        TOP_P.len(),
+        MIN_P.len(),
+        WeightFormat::ALL.len(),
+        DRAFTS.len(),
+        THREADS.len(),
+        BATCHES.len(),
+        CHUNKS.len(),
+        WINDOWS.len(),
+    ]
 }
 
 /// Rows of settings in which every pair of levels of every two settings occurs, found greedily.

@@ -20,6 +20,15 @@ pub fn products<'a>(a: View<'_>, b: impl Iterator<Item = Right<'a>> + Clone, c: 
         Right::Packed(panels) => Some(panels),
         Right::Matrix(_) => None,
     };
+    let width: usize = b.clone().map(|b| b.n()).sum();
+    assert!(
+        a.rows() == c.rows() && width == c.cols(),
+        "products: [{}, {}] x .. -> [{}, {}] for {width} columns",
+        a.rows(),
+        a.cols(),
+        c.rows(),
+        c.cols()
+    );
     let threads = par::count();
     let apart = threads > 1
         && a.rows() <= FEW_ROWS
