@@ -144,7 +144,7 @@ impl Speed {
             times[0].push(median(plain_times));
             times[1].push(median(fast_times));
         }
-        let costs = costs(&model, &prompts[0], ROWS, COST_REPEATS)?;
+        let costs = costs(&model, prompts[0], ROWS, COST_REPEATS)?;
         let report = report(&model, &costs, &times, &results, identical);
         let mut output = Output::new(self.json);
         output.result(&report, || describe(&report));

@@ -60,10 +60,13 @@ impl Sampler {
     /// list; at least one token is left.
     pub(super) fn survivors(&self, scores: &[f32]) -> Vec<(u32, f32)> {
         let mut list: Vec<(u32, f32)> = (0..).zip(scores.iter().copied()).collect();
-        list.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        if self.top_k > 0 {
+        let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+        if (1..list.len()).contains(&self.top_k) {
+            // Only what is left has to be sorted.
+            list.select_nth_unstable_by(self.top_k - 1, order);
             list.truncate(self.top_k);
         }
+        list.sort_unstable_by(order);
         let weight = |(_, score): &(u32, f32)| scalar::exp(f64::from(*score));
         if self.top_p < 1.0 {
             let total = list.iter().fold(0.0, |sum, x| sum + weight(x));

@@ -6,10 +6,25 @@ use crate::simd::{LANES, Simd};
 
 /// Rows of the next tile when `rest` are left and a tile holds `most`: few heights, so that few forms of the kernel are
 /// compiled, but every number of rows that a verify commonly has.
+///
+/// What one tile cannot hold is left in two of nearly the same height: a tile of one or two rows has so few chains that
+/// they wait for each other.
 pub const fn height(rest: usize, most: usize) -> usize {
-    const HEIGHTS: [usize; 8] = [12, 8, 6, 5, 4, 3, 2, 1];
+    const HEIGHTS: [usize; 8] = [1, 2, 3, 4, 5, 6, 8, 12];
     let mut i = 0;
-    while HEIGHTS[i] > rest || HEIGHTS[i] > most {
+    while i < HEIGHTS.len() {
+        if HEIGHTS[i] == rest && rest <= most {
+            return rest;
+        }
+        i += 1;
+    }
+    let wanted = if rest < most + 3 {
+        rest.div_ceil(2)
+    } else {
+        most
+    };
+    let mut i = 0;
+    while HEIGHTS[i] < wanted {
         i += 1;
     }
     HEIGHTS[i]
@@ -239,5 +254,33 @@ fn store<S: Simd, const M: usize, const P: usize, const N: usize>(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::height;
+
+    #[test]
+    fn heights_fill_any_number_of_rows_and_end_evenly() {
+        for most in [4, 6, 12] {
+            for rows in 1..200 {
+                let (mut rest, mut last) = (rows, 0);
+                while rest > 0 {
+                    last = height(rest, most);
+                    assert!(
+                        last <= rest && last <= most,
+                        "{last} of {rest}, {most} at most"
+                    );
+                    rest -= last;
+                }
+                assert!(
+                    last >= rows.min(most).min(2),
+                    "{rows} rows end with a tile of {last}"
+                );
+            }
+        }
+        let split = |rows| (height(rows, 12), height(rows - height(rows, 12), 12));
+        assert_eq!([split(7), split(9), split(13)], [(4, 3), (5, 4), (8, 5)]);
     }
 }
