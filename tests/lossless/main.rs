@@ -216,7 +216,7 @@ fn a_drafters_logits_are_those_of_the_training_graph() {
                 ..Options::default()
             };
             run(model, &[84, 104, 101, 114], &options, &mut checked);
-            assert!(checked.checked > 60, "{kind:?}: {}", checked.checked);
+            assert!(checked.checked > 30, "{kind:?}: {}", checked.checked);
         }
     }
 }
