@@ -2,12 +2,13 @@
 //!
 //! Random weights in the shapes of the performance tables, no query and key norm, vocabulary 4096 (110m: 32000). After
 //! a prefill of 128 tokens, passes of 1, 2, 4, 8 and 16 rows with their logits alternate with a plain read of as many
-//! bytes as the weights have. Times are medians. `-- small base` picks shapes, `threads=1` the number of threads, `rows=1`
-//! one number of rows (for a profiler).
+//! bytes as the stored weights have. Times are medians. `-- small base` picks shapes, `weights=q8` the format of the
+//! weights (default: f32, bf16 and q8), `threads=1` the number of threads, `rows=1` one number of rows (for a profiler).
+//! A pass of many rows, with `rows=128` say, is a prefill.
 
 use foretoken::exec::{Decode, Rows};
 use foretoken::kernels::par::{self, Threads};
-use foretoken::model::{Config, Model};
+use foretoken::model::{Config, Model, WeightFormat};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -36,19 +37,26 @@ fn main() {
     let rows = rows.map_or(ROWS.to_vec(), |n| {
         vec![n.parse().expect("a number of rows")]
     });
+    let weights = args.iter().find_map(|a| a.strip_prefix("weights="));
+    let formats =
+        { WeightFormat::ALL.into_iter() }.filter(|f| weights.is_none_or(|w| w == f.name()));
+    let formats: Vec<WeightFormat> = formats.collect();
+    assert!(!formats.is_empty(), "weights: expected f32, bf16 or q8");
     let named = |name: &str| args.iter().any(|a| a == name);
     let all = !SHAPES.iter().any(|(name, _)| named(name));
     println!(
-        "{:6} {:>7} {:>8} {:>9} {:>10} {:>6}   cost of 2, 4, 8, 16 rows",
-        "", "threads", "MB", "tokens/s", "GB/s", "share"
+        "{:6} {:>7} {:>7} {:>8} {:>9} {:>10} {:>6}   cost of 2, 4, 8, 16 rows",
+        "", "weights", "threads", "MB", "tokens/s", "GB/s", "share"
     );
     for (name, sizes) in SHAPES.into_iter().filter(|(name, _)| all || named(name)) {
-        let mut model = Model::new(config(sizes), 1).expect("sound sizes");
-        model.pack();
-        for &count in &threads {
-            Threads::new(count)
-                .expect("a pool")
-                .scope(|| measure(name, &model, count, &rows));
+        for format in &formats {
+            let mut model = Model::new(config(sizes), 1).expect("sound sizes");
+            model.pack(*format);
+            for &count in &threads {
+                Threads::new(count)
+                    .expect("a pool")
+                    .scope(|| measure([name, format.name()], &model, count, &rows));
+            }
         }
     }
 }
@@ -63,9 +71,9 @@ fn config([vocab, c, layers, heads, f]: [usize; 5]) -> Config {
     serde_json::from_str(&text).expect("a config")
 }
 
-fn measure(name: &str, model: &Model, threads: usize, rows: &[usize]) {
+fn measure([name, format]: [&str; 2], model: &Model, threads: usize, rows: &[usize]) {
     let layers = model.config().num_hidden_layers;
-    let bytes = 4 * model.params().elements();
+    let bytes = model.weight_bytes();
     let mut decode = Decode::new(model.params());
     let sequence = decode.add_sequence();
     let mut pass = |first: usize, rows: usize| {
@@ -96,7 +104,7 @@ fn measure(name: &str, model: &Model, threads: usize, rows: &[usize]) {
         .map(|t| format!("{:.2}", median(t) / one))
         .collect();
     println!(
-        "{name:6} {threads:>7} {:>8.1} {:>9.0} {:>10.1} {share:>6.2}   {}",
+        "{name:6} {format:>7} {threads:>7} {:>8.1} {:>9.0} {:>10.1} {share:>6.2}   {}",
         bytes as f64 * 1e-6,
         1.0 / one,
         bytes as f64 * 1e-9 / one,

@@ -6,6 +6,7 @@
 //! | [`model_and_loss`] | what is computed, which position predicts which token, what a draft is worth |
 //! | [`one_answer`] | why the result never depends on batch, threads or instruction set |
 //! | [`tape`] | how gradients are computed, and how to add an operation |
+//! | [`decoding`] | what a step does, how many tokens are drafted, what happens at the end of the context |
 //!
 //! `docs/log.md` is the log of what was tried; it holds no code and is not part of the handbook.
 
@@ -20,3 +21,6 @@ pub mod one_answer {}
 
 #[doc = include_str!("../docs/03-tape.md")]
 pub mod tape {}
+
+#[doc = include_str!("../docs/04-decoding.md")]
+pub mod decoding {}

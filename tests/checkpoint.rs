@@ -4,8 +4,8 @@
 use foretoken::Error;
 use foretoken::checkpoint::{ModelDir, TensorFile, encode};
 use foretoken::data::Tokenizer;
-use foretoken::infer::{HeadDrafter, Options, Sampler, generate};
-use foretoken::model::{HeadKind, Model, Preset};
+use foretoken::infer::{HeadDrafter, Options, generate};
+use foretoken::model::{HeadKind, Model, Preset, WeightFormat};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
@@ -69,14 +69,14 @@ fn load_dir(dir: &Path) -> Result<(), String> {
 
 /// What was loaded can be run: it gives tokens, or says that its logits are no numbers.
 fn run(mut model: Model, tokenizer: &Tokenizer) {
-    model.pack();
-    let mut drafter = HeadDrafter::new(&model, Sampler::GREEDY);
+    model.pack(WeightFormat::F32);
+    let mut drafter = HeadDrafter::default();
     let options = Options {
         max_tokens: 5,
         ..Options::default()
     };
     let prompt = tokenizer.encode(b"ab").expect("bytes");
-    match generate(&model, &prompt, &options, &mut drafter, &mut |_| {}) {
+    match generate(&model, &prompt, &options, &mut drafter, &mut ()) {
         Ok(generated) => assert!(
             generated
                 .tokens

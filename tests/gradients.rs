@@ -2,7 +2,8 @@
 //!
 //! 1. The joint loss, computed here in `f64` from the logits of a frozen training graph, changes along random
 //!    directions of every parameter as the gradient from `backward` says (central differences).
-//! 2. What holds exactly under rule R7 is compared exactly: a batch's gradient goes on with the chains of its sequences,
+//! 2. [`Model::backward`], which keeps little, equals the whole tape run backwards, in every bit.
+//! 3. What holds exactly under rule R7 is compared exactly: a batch's gradient goes on with the chains of its sequences,
 //!    a head's gradient is linear in λ, and heads that do not count leave the trunk's gradient alone.
 
 mod common;
@@ -11,7 +12,7 @@ use common::{Fixture, same_bits, tokens, train_logits};
 use foretoken::autograd::Gradients;
 use foretoken::data::Batch;
 use foretoken::exec::Train;
-use foretoken::model::{HeadKind, JointLoss, Model, layout};
+use foretoken::model::{Flow, HeadKind, JointLoss, Model, Objective, layout};
 use foretoken::tensor::ParamId;
 
 const JOINT: JointLoss = JointLoss {
@@ -177,6 +178,47 @@ fn every_parameter_along_random_directions() {
         }
     }
     eprintln!("largest relative error {:.1e}: {}", worst.0, worst.1);
+}
+
+/// Every kind, flow of gradients and number of heads that count; a window too short for the last head among them.
+#[test]
+fn little_memory_changes_no_bit() {
+    for fixture in Fixture::all() {
+        let model = fixture.model(12);
+        let batches = [(3, 17), (2, 2), (1, 1)].map(|(b, t)| batch(&fixture, b, t, 5));
+        for flow in [Flow::Joint, Flow::Detached, Flow::Frozen] {
+            for (batch, depths) in batches
+                .iter()
+                .flat_map(|b| [0, 1, 2, usize::MAX].map(|d| (b, d)))
+            {
+                let joint = JOINT;
+                let objective = Objective {
+                    joint,
+                    depths,
+                    flow,
+                };
+                // An accumulator that is not empty, so that adding shows where a chain should go on.
+                let start = gradient(&model, &[batch], JOINT);
+                let (mut expected, mut got) = (start.clone(), start);
+                let mut tape = Train::new(model.params());
+                let reports = model.losses(&mut tape, batch, objective);
+                let losses: Vec<_> = reports.iter().map(|r| r.value.clone()).collect();
+                tape.backward(&losses, &mut expected);
+                let lean = model.backward(batch, objective, &mut got);
+                let what = format!("{fixture:?}, {flow:?}, {depths} heads");
+                assert_eq!(lean.len(), reports.len(), "{what}");
+                for (a, b) in lean.iter().zip(&reports) {
+                    same_bits(&what, 3, a.value.value().data(), b.value.value().data());
+                    assert_eq!(a.targets, b.targets, "{what}");
+                }
+                for id in model.params().ids() {
+                    let (name, cols) = (model.params().name(id), expected.get(id).cols());
+                    let what = format!("{what}, {name}");
+                    same_bits(&what, cols, got.get(id).data(), expected.get(id).data());
+                }
+            }
+        }
+    }
 }
 
 /// The crate's report of the loss is the loss.

@@ -7,7 +7,7 @@ use foretoken::exec::{Rows, Train};
 use foretoken::kernels::par::Threads;
 use foretoken::model::{HeadKind, JointLoss, Model, Preset};
 use foretoken::simd::Isa;
-use foretoken::train::{Event, Options, Schedule, Trainer, evaluate};
+use foretoken::train::{Event, Options, Plan, Schedule, Trainer, evaluate};
 use std::sync::Arc;
 
 fn tokens(bytes: usize) -> Arc<[u32]> {
@@ -47,6 +47,7 @@ fn options(steps: u64) -> Options {
             floor: 0.1,
         },
         joint: JointLoss::default(),
+        plan: Plan::default(),
         eval_every: 4,
         log_every: 1,
     }

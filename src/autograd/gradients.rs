@@ -32,6 +32,11 @@ impl Gradients {
     pub fn get(&self, id: ParamId) -> &Tensor {
         &self.tensors[id.index()]
     }
+
+    /// The parameter's accumulator, to be gone on with.
+    pub fn get_mut(&mut self, id: ParamId) -> &mut Tensor {
+        &mut self.tensors[id.index()]
+    }
 }
 
 /// Where an input came from, and so where its gradient goes.

@@ -53,7 +53,8 @@ impl Var {
 /// ```
 #[derive(Default)]
 pub struct Tape {
-    nodes: Vec<Box<dyn Node>>,
+    /// `None` stands for a leaf.
+    nodes: Vec<Option<Box<dyn Node>>>,
 }
 
 impl Tape {
@@ -69,14 +70,25 @@ impl Tape {
             return Var::constant(y);
         }
         let place = Place::Node(self.nodes.len());
-        self.nodes.push(Box::new(Recorded { op, saved, places }));
+        self.nodes
+            .push(Some(Box::new(Recorded { op, saved, places })));
         Var {
             value: Arc::new(y),
             place,
         }
     }
 
-    /// Number of operations recorded.
+    /// A value from elsewhere whose gradient [`Tape::backward_to`] returns.
+    pub fn leaf(&mut self, value: impl Into<Arc<Tensor>>) -> Var {
+        let place = Place::Node(self.nodes.len());
+        self.nodes.push(None);
+        Var {
+            value: value.into(),
+            place,
+        }
+    }
+
+    /// Number of operations and leaves recorded.
     pub fn len(&self) -> usize {
         self.nodes.len()
     }
@@ -93,6 +105,26 @@ impl Tape {
     /// Where a root's gradient has another shape than the root.
     #[track_caller]
     pub fn backward(self, roots: &[(&Var, Tensor)], gradients: &mut Gradients) {
+        let roots = roots
+            .iter()
+            .map(|(root, d)| (Var::clone(root), d.clone()))
+            .collect();
+        self.backward_to(roots, None, gradients);
+    }
+
+    /// The same, and the gradient of a leaf, if one arrives there. A root that is named several times takes its
+    /// gradients in that order, before those of operations that used it. Roots are values to be given away: what nobody
+    /// else holds is freed before the first backward pass.
+    ///
+    /// # Panics
+    /// Where a root's gradient has another shape than the root.
+    #[track_caller]
+    pub fn backward_to(
+        self,
+        roots: Vec<(Var, Tensor)>,
+        leaf: Option<&Var>,
+        gradients: &mut Gradients,
+    ) -> Option<Tensor> {
         let mut activations: Vec<Option<Tensor>> = Vec::new();
         activations.resize_with(self.nodes.len(), || None);
         for (root, d) in roots {
@@ -102,13 +134,19 @@ impl Tape {
                 activations: &mut activations,
                 parameters: gradients,
             };
-            sink.give(0, d.clone());
+            sink.give(0, d);
         }
         for (i, node) in self.nodes.into_iter().enumerate().rev() {
+            // A leaf keeps its gradient.
+            let Some(node) = node else { continue };
             // No gradient arrived: nothing that was asked for depends on this output.
             if let Some(dy) = activations[i].take() {
                 node.backward(dy, &mut activations, gradients);
             }
+        }
+        match leaf?.place {
+            Place::Node(i) => activations[i].take(),
+            _ => None,
         }
     }
 }

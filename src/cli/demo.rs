@@ -1,14 +1,16 @@
 //! `foretoken demo`: the main job on embedded data, with no file and no network.
 
 use super::Machine;
-use super::generate::{Way, timed};
+use super::decoding::Way;
+use super::generate::timed;
 use super::output::{Output, figures, progress, show};
 use crate::Result;
 use crate::data::corpus::{DEMO_SEED, stories};
 use crate::data::{Tokenizer, split};
-use crate::infer::Options as Decoding;
-use crate::model::{HeadKind, JointLoss, Model, Preset};
-use crate::train::{Event, Options, Schedule, Trainer};
+use crate::infer::measure::median;
+use crate::infer::{Drafts, Generated, Options as Decoding, Request};
+use crate::model::{HeadKind, JointLoss, Model, Preset, WeightFormat};
+use crate::train::{Event, Options, Plan, Schedule, Trainer};
 use clap::Args;
 use std::sync::Arc;
 
@@ -78,6 +80,7 @@ impl Demo {
                 lambda: 1.0,
                 beta: 0.8,
             },
+            plan: Plan::default(),
             eval_every: (self.steps / 6).max(1),
             log_every: 10,
         };
@@ -105,7 +108,7 @@ impl Demo {
             });
         })?;
         let mut model = trainer.model;
-        model.pack();
+        model.pack(WeightFormat::F32);
         speak(&model, &tokenizer, rest, &mut output)?;
         output.finish()
     }
@@ -129,7 +132,15 @@ fn speak(
         max_tokens: CONTINUATION,
         ..Decoding::default()
     };
-    let run = |way| timed(model, &prompt, &decoding, way, &mut |_| {});
+    let run = |way| -> Result<(Generated, f64)> {
+        let mut options = decoding.clone();
+        if way == Way::Plain {
+            options.drafts = Drafts::Fixed(0);
+        }
+        let prompt = &prompt;
+        let (mut generated, seconds) = timed(model, &[Request { prompt, options }], way, &mut ())?;
+        Ok((generated.remove(0), seconds))
+    };
     let (plain, _) = run(Way::Plain)?;
     let (fast, _) = run(Way::Speculative)?;
     let (mut plain_times, mut fast_times) = (Vec::new(), Vec::new());
@@ -166,9 +177,4 @@ fn speak(
             "speculation changed the text: please report this".to_owned(),
         )),
     }
-}
-
-fn median(mut x: Vec<f64>) -> f64 {
-    x.sort_by(f64::total_cmp);
-    x[x.len() / 2]
 }

@@ -1,83 +1,45 @@
 //! `foretoken generate`
 
 use super::Machine;
+use super::decoding::{Decoding, Prompt, Way};
 use super::output::{Output, message};
-use super::utf8::Utf8Stream;
+use super::voice::{Voice, legend};
 use crate::checkpoint::ModelDir;
-use crate::infer::{Drafter, Generated, HeadDrafter, NoDrafts, Options, Sampler, generate};
+use crate::data::Tokenizer;
+use crate::infer::{Drafter, Generated, HeadDrafter, Listener, NoDrafts, Request, generate_batch};
 use crate::model::Model;
 use crate::{Error, Result};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::time::Instant;
-
-/// How tokens are found. Both ways find the same ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Way {
-    /// The heads draft, the trunk verifies
-    Speculative,
-    /// One token a step
-    Plain,
-}
 
 /// Flags of `foretoken generate`.
 #[derive(Clone, Debug, Args)]
 pub struct Generate {
     /// Model directory
     dir: PathBuf,
-    /// Text to continue
-    #[arg(
-        long,
-        value_name = "TEXT",
-        required_unless_present = "prompt_file",
-        conflicts_with = "prompt_file"
-    )]
-    prompt: Option<String>,
-    /// File with the text to continue; - for standard input
-    #[arg(long, value_name = "FILE")]
-    prompt_file: Option<PathBuf>,
-    /// Tokens to generate at most
-    #[arg(long, default_value_t = 200, value_name = "N")]
-    max_tokens: usize,
-    /// How tokens are found; never changes one
+    #[command(flatten)]
+    prompt: Prompt,
+    /// How tokens are found
     #[arg(long, default_value = "speculative")]
     decode: Way,
-    /// Drafts a step at most [default: as many as the model has heads]
-    #[arg(long, value_name = "N")]
-    draft: Option<usize>,
-    /// How much chance there is; 0 takes the most likely token
-    #[arg(
-        long,
-        default_value_t = 0.0,
-        value_name = "T",
-        allow_negative_numbers = true
-    )]
-    temperature: f32,
-    /// Choose among this many of the best tokens only; 0 for all
-    #[arg(long, default_value_t = 0, value_name = "K")]
-    top_k: usize,
-    /// Choose among the best tokens that have this share of the probability
-    #[arg(
-        long,
-        default_value_t = 1.0,
-        value_name = "P",
-        allow_negative_numbers = true
-    )]
-    top_p: f32,
-    /// Choose among tokens with at least this share of the best one's probability
-    #[arg(
-        long,
-        default_value_t = 0.0,
-        value_name = "P",
-        allow_negative_numbers = true
-    )]
-    min_p: f32,
-    /// Seed of the choices
-    #[arg(long, default_value_t = 0, value_name = "S")]
-    seed: u64,
-    /// Print one JSON object
+    #[command(flatten)]
+    decoding: Decoding,
+    /// Text before which the continuation ends; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Id of a token that ends the continuation, beside the end of text; may be given several times
+    #[arg(long, value_name = "ID")]
+    stop_token: Vec<u32>,
+    /// Continuations to generate together, with the seeds S, S + 1, ..
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    samples: usize,
+    /// Colour each token by the depth that proposed it and show rejected drafts struck out
+    #[arg(long, conflicts_with = "json")]
+    show_drafts: bool,
+    /// Print one JSON object a continuation
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -87,7 +49,10 @@ pub struct Generate {
 /// What `foretoken generate --json` prints.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// The new text; bytes that are not UTF-8 are replaced.
+    /// Number of the continuation, where several were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample: Option<usize>,
+    /// The new text up to a stop string; bytes that are not UTF-8 are replaced.
     pub text: String,
     /// The new tokens.
     pub tokens: Vec<u32>,
@@ -107,25 +72,64 @@ pub struct Report {
     pub accepted_by_depth: Vec<usize>,
 }
 
-/// Generates one way and measures the time, what `on_tokens` takes included.
+/// Generates one way and measures the time, what the listener takes included.
 ///
 /// # Errors
-/// A prompt that the model cannot take.
-pub fn timed(
-    model: &Model,
-    prompt: &[u32],
-    options: &Options,
+/// A request that the model cannot take.
+pub fn timed<'m>(
+    model: &'m Model,
+    requests: &[Request<'m>],
     way: Way,
-    on_tokens: &mut dyn FnMut(&[u32]),
-) -> Result<(Generated, f64)> {
-    let mut heads = HeadDrafter::new(model, options.sampler);
+    listener: &mut dyn Listener,
+) -> Result<(Vec<Generated>, f64)> {
+    let mut heads = HeadDrafter::default();
     let drafter: &mut dyn Drafter = match way {
-        Way::Speculative => &mut heads,
+        Way::Speculative | Way::Rejection => &mut heads,
         Way::Plain => &mut NoDrafts,
     };
     let start = Instant::now();
-    let generated = generate(model, prompt, options, drafter, on_tokens)?;
+    let generated = generate_batch(model, requests, drafter, listener)?;
     Ok((generated, start.elapsed().as_secs_f64()))
+}
+
+/// Turns tokens into text as they come.
+struct Speaker<'a> {
+    tokenizer: &'a Tokenizer,
+    voices: Vec<Voice>,
+    texts: Vec<String>,
+    /// Where to say it at once.
+    output: Option<&'a mut Output>,
+}
+
+impl Speaker<'_> {
+    fn say(&mut self, sequence: usize, text: &str) {
+        match &mut self.output {
+            Some(output) if !text.is_empty() => output.text(text),
+            _ => self.texts[sequence] += text,
+        }
+    }
+}
+
+impl Listener for Speaker<'_> {
+    fn token(&mut self, sequence: usize, token: u32, depth: usize) -> ControlFlow<()> {
+        let bytes = self.tokenizer.decode(&[token]);
+        let text = self.voices[sequence].token(&bytes, depth);
+        self.say(sequence, &text);
+        let unheard = self
+            .output
+            .as_ref()
+            .is_some_and(|output| output.is_closed());
+        match unheard || self.voices[sequence].stopped() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+
+    fn rejected(&mut self, sequence: usize, drafts: &[u32]) {
+        let bytes = self.tokenizer.decode(drafts);
+        let text = self.voices[sequence].rejected(&bytes);
+        self.say(sequence, &text);
+    }
 }
 
 impl Generate {
@@ -139,68 +143,86 @@ impl Generate {
     }
 
     fn generate(self) -> Result<()> {
-        let sampler = Sampler {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            seed: self.seed,
-        };
-        sampler.check()?;
-        let prompt = match (&self.prompt, &self.prompt_file) {
-            (Some(text), _) => text.clone().into_bytes(),
-            (None, Some(path)) if path.as_os_str() == "-" => {
-                let mut text = Vec::new();
-                let read = std::io::stdin().read_to_end(&mut text);
-                read.map_err(Error::io("read", Path::new("standard input")))?;
-                text
-            }
-            (None, Some(path)) => std::fs::read(path).map_err(Error::io("read", path))?,
-            (None, None) => unreachable!("clap asks for one of the two"),
-        };
+        let text = self.prompt.read()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
-        model.pack();
-        let prompt = tokenizer.encode(&prompt)?;
-        let options = Options {
-            max_tokens: self.max_tokens,
-            drafts: self.draft.unwrap_or(usize::MAX),
-            stop: tokenizer.end_of_text(),
-            sampler,
-            ..Options::default()
-        };
+        let prompt = tokenizer.encode(&text)?;
+        let context = (&model, &tokenizer);
+        let mut options = { &self.decoding }.options(self.decode, context, prompt.len())?;
+        options.stop.extend(&self.stop_token);
+        if !(1..=1 << 12).contains(&self.samples) {
+            return Err(Error::Usage(format!(
+                "--samples: expected 1 to 4096, found {}",
+                self.samples
+            )));
+        }
+        model.pack(self.decoding.weights);
+        let requests: Vec<Request> = (0..self.samples)
+            .map(|sample| {
+                let mut options = options.clone();
+                options.sampler.seed = options.sampler.seed.wrapping_add(sample as u64);
+                let prompt = &prompt;
+                Request { prompt, options }
+            })
+            .collect();
         let mut output = Output::new(self.json);
-        let mut stream = Utf8Stream::default();
-        let mut show = |tokens: &[u32]| {
-            if !self.json {
-                output.text(&stream.push(&tokenizer.decode(tokens)));
+        if self.show_drafts {
+            message(&legend(model.config().mtp_depth));
+        }
+        // One continuation is said as it comes, several when all are there.
+        let streams = !self.json && self.samples == 1;
+        let mut speaker = Speaker {
+            tokenizer: &tokenizer,
+            voices: vec![Voice::new(&self.stop, self.show_drafts); self.samples],
+            texts: vec![String::new(); self.samples],
+            output: streams.then_some(&mut output),
+        };
+        let (generated, seconds) = timed(&model, &requests, self.decode, &mut speaker)?;
+        for sequence in 0..self.samples {
+            let rest = speaker.voices[sequence].finish();
+            speaker.say(sequence, &rest);
+        }
+        let texts = speaker.texts;
+        for (sample, (generated, text)) in generated.into_iter().zip(texts).enumerate() {
+            let report = report(generated, text, prompt.len(), seconds);
+            let report = Report {
+                sample: (self.samples > 1).then_some(sample),
+                ..report
+            };
+            if self.samples > 1 && !self.json {
+                output.line(&format!("== {sample}"));
             }
-        };
-        let (generated, seconds) = timed(&model, &prompt, &options, self.decode, &mut show)?;
-        let text = String::from_utf8_lossy(&tokenizer.decode(&generated.tokens)).into_owned();
-        let report = Report {
-            prompt_tokens: prompt.len(),
-            new_tokens: generated.tokens.len(),
-            steps: generated.steps,
-            tokens_per_step: generated.tokens_per_step(),
-            tokens_per_s: generated.tokens.len() as f64 / seconds,
-            drafted_by_depth: generated.drafted_by_depth,
-            accepted_by_depth: generated.accepted_by_depth,
-            tokens: generated.tokens,
-            text,
-        };
-        // As text, all but the end of the last character is there already.
-        output.result(&report, || stream.finish());
-        if !self.json {
-            message(&format!(
-                "{} tokens in {} steps: {:.2} tokens a step, {:.0} tokens/s; drafted {:?}, accepted {:?}",
-                report.new_tokens,
-                report.steps,
-                report.tokens_per_step,
-                report.tokens_per_s,
-                report.drafted_by_depth,
-                report.accepted_by_depth
-            ));
+            output.result(&report, || report.text.clone());
+            if !self.json {
+                message(&describe(&report));
+            }
         }
         output.finish()
     }
+}
+
+fn report(generated: Generated, text: String, prompt_tokens: usize, seconds: f64) -> Report {
+    Report {
+        sample: None,
+        text,
+        prompt_tokens,
+        new_tokens: generated.tokens.len(),
+        steps: generated.steps,
+        tokens_per_step: generated.tokens_per_step(),
+        tokens_per_s: generated.tokens.len() as f64 / seconds,
+        drafted_by_depth: generated.drafted_by_depth,
+        accepted_by_depth: generated.accepted_by_depth,
+        tokens: generated.tokens,
+    }
+}
+
+fn describe(report: &Report) -> String {
+    format!(
+        "{} tokens in {} steps: {:.2} tokens a step, {:.0} tokens/s; drafted {:?}, accepted {:?}",
+        report.new_tokens,
+        report.steps,
+        report.tokens_per_step,
+        report.tokens_per_s,
+        report.drafted_by_depth,
+        report.accepted_by_depth
+    )
 }

@@ -3,7 +3,7 @@
 use super::output::Output;
 use crate::Result;
 use crate::checkpoint::ModelDir;
-use crate::model::Config;
+use crate::model::{Config, Flops};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -26,6 +26,11 @@ struct Report<'a> {
     head_parameters: usize,
     /// The heads' share of all parameters.
     head_share: f64,
+    /// Those of the trunk that the heads use as well.
+    shared_parameters: usize,
+    /// Bytes of all parameters, as f32.
+    bytes: usize,
+    flops_per_token: Flops,
     config: &'a Config,
 }
 
@@ -36,23 +41,43 @@ impl Inspect {
     /// A model that cannot be read.
     pub fn run(self) -> Result<()> {
         let (model, _) = ModelDir::load(&self.dir)?;
-        let (trunk, heads) = model.parameter_counts();
+        let (counts, config) = (model.counts(), model.config());
+        let (trunk, heads) = (counts.trunk, counts.heads);
         let report = Report {
             parameters: trunk + heads,
             trunk_parameters: trunk,
             head_parameters: heads,
             head_share: heads as f64 / (trunk + heads) as f64,
-            config: model.config(),
+            shared_parameters: counts.shared,
+            bytes: (trunk + heads) * size_of::<f32>(),
+            flops_per_token: config.flops(config.default_context()),
+            config,
         };
         let mut output = Output::new(self.json);
-        output.result(&report, || {
-            let config = serde_json::to_string_pretty(report.config).expect("plain data");
-            format!(
-                "parameters {}: trunk {trunk}, heads {heads} ({:.1} % of all)\n{config}",
-                report.parameters,
-                100.0 * report.head_share
-            )
-        });
+        output.result(&report, || describe(&report));
         output.finish()
     }
+}
+
+fn describe(report: &Report<'_>) -> String {
+    let config = serde_json::to_string_pretty(report.config).expect("plain data");
+    let Flops {
+        context,
+        train,
+        decode,
+        draft,
+    } = report.flops_per_token;
+    format!(
+        "parameters {}: trunk {}, heads {} ({:.1} % of all); {} of the trunk's are used by the heads as well\n\
+         {} bytes of f32\n\
+         operations for a token: training {train}, decoding {decode}, a draft {draft}\n\
+         (a multiply-add is two; products with weights, and attention in a window of {context} tokens)\n\
+         {config}",
+        report.parameters,
+        report.trunk_parameters,
+        report.head_parameters,
+        100.0 * report.head_share,
+        report.shared_parameters,
+        report.bytes,
+    )
 }

@@ -4,9 +4,15 @@
 //! |---|---|
 //! | [`demo`] | the main job on embedded data |
 //! | [`train`] | `foretoken train` |
+//! | [`regime`] | its flags that say what learns, when and from what |
 //! | [`eval`] | `foretoken eval` |
+//! | [`agreement`] | its flag `--agreement` |
 //! | [`generate`] | `foretoken generate` |
+//! | [`speed`] | `foretoken speed` |
 //! | [`inspect`] | `foretoken inspect` |
+//! | [`export`] | `foretoken export` |
+//! | [`decoding`] | flags of the commands that decode |
+//! | [`voice`] | a continuation as text: stop strings, colours |
 //! | [`plot`] | `foretoken plot` |
 //! | [`tokenizer`] | `foretoken tokenizer`, and the flags that choose one |
 //! | [`utf8`] | text from tokens that end inside a character |
@@ -16,15 +22,21 @@
 //! code is 0, 2 where the command line was wrong, 1 for every other error. A reader that closes the pipe early is no
 //! error. This folder computes nothing.
 
+pub mod agreement;
+pub mod decoding;
 pub mod demo;
 pub mod eval;
+pub mod export;
 pub mod generate;
 pub mod inspect;
 pub mod output;
 pub mod plot;
+pub mod regime;
+pub mod speed;
 pub mod tokenizer;
 pub mod train;
 pub mod utf8;
+pub mod voice;
 
 use crate::Result;
 use crate::kernels::par::Threads;
@@ -51,8 +63,12 @@ enum Command {
     Eval(eval::Eval),
     /// Continue a prompt
     Generate(generate::Generate),
+    /// Measure plain and speculative decoding, and what rows and heads cost
+    Speed(speed::Speed),
     /// Print a model's sizes
     Inspect(inspect::Inspect),
+    /// Write a model with fewer heads, or none
+    Export(export::Export),
     /// Draw the curves of one or several runs
     Plot(plot::Plot),
     /// Learn a vocabulary, look at one, or encode texts
@@ -91,7 +107,9 @@ pub fn main() -> ExitCode {
         Command::Train(train) => train.run(),
         Command::Eval(eval) => eval.run(),
         Command::Generate(generate) => generate.run(),
+        Command::Speed(speed) => speed.run(),
         Command::Inspect(inspect) => inspect.run(),
+        Command::Export(export) => export.run(),
         Command::Plot(plot) => plot.run(),
         Command::Tokenizer(tokenizer) => tokenizer.run(),
     });

@@ -44,6 +44,11 @@ impl Output {
         }
     }
 
+    /// Whether nobody reads any more, or nothing can be written.
+    pub fn is_closed(&self) -> bool {
+        self.closed.is_some()
+    }
+
     /// Ends the results. A reader that has gone away is no error.
     ///
     /// # Errors

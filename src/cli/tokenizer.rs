@@ -40,8 +40,13 @@ impl FromStr for Choice {
 /// Flags that choose a vocabulary for texts.
 #[derive(Clone, Debug, Args)]
 pub struct Vocabulary {
-    /// Vocabulary: bytes, bpe:N to learn one of N tokens from all of --data, or a tokenizer.json
-    #[arg(long, default_value = "bytes", value_name = "bytes|bpe:N|FILE")]
+    /// Vocabulary: bytes, bpe:N to learn one of N tokens from all of --data, or a tokenizer.json; --init has its own
+    #[arg(
+        long,
+        default_value = "bytes",
+        conflicts_with = "init",
+        value_name = "bytes|bpe:N|FILE"
+    )]
     tokenizer: Choice,
     /// Text between documents that becomes the end-of-text token, such as "<|endoftext|>"; by default it is plain text
     #[arg(long, value_name = "TEXT")]

@@ -2,10 +2,11 @@
 
 use super::Machine;
 use super::output::{Output, describe, progress, show};
+use super::regime::Learning;
 use super::tokenizer::Vocabulary;
 use crate::checkpoint::ModelDir;
 use crate::data::{check_count, check_length, open_tokens};
-use crate::model::{HeadKind, JointLoss, Model, Preset};
+use crate::model::{Config, HeadKind, JointLoss, Model, Preset};
 use crate::train::{Event, Options, Schedule, Trainer};
 use crate::{Error, Result};
 use clap::Args;
@@ -13,7 +14,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::path::PathBuf;
 
 /// One of several values, by name.
-fn one_of<T: Copy + Send + Sync + 'static>(
+pub(super) fn one_of<T: Copy + Send + Sync + 'static>(
     all: &'static [T],
     name: fn(T) -> &'static str,
 ) -> impl TypedValueParser<Value = T> {
@@ -44,16 +45,16 @@ pub struct Train {
     /// Replace the model directory if it exists, as soon as the run starts
     #[arg(long)]
     force: bool,
-    /// Sizes of the model
-    #[arg(long, default_value = "tiny", value_parser = one_of(&Preset::ALL, Preset::name))]
+    /// Sizes of the model; --init has its own
+    #[arg(long, default_value = "tiny", conflicts_with = "init", value_parser = one_of(&Preset::ALL, Preset::name))]
     preset: Preset,
-    /// K, prediction heads beyond the next token; 0 for none
-    #[arg(long, default_value_t = 3, value_name = "K")]
-    heads: usize,
-    /// How the heads are built
-    #[arg(long, default_value = "recursive", value_parser = one_of(&HeadKind::ALL, HeadKind::name))]
-    head_kind: HeadKind,
-    /// Width of a head's block [default: a quarter of the model's]
+    /// K, prediction heads beyond the next token; 0 for none [default: 3]
+    #[arg(long, value_name = "K")]
+    heads: Option<usize>,
+    /// How the heads are built [default: recursive]
+    #[arg(long, value_parser = one_of(&HeadKind::ALL, HeadKind::name))]
+    head_kind: Option<HeadKind>,
+    /// Width of a head [default: a quarter of the model's]
     #[arg(long, value_name = "C")]
     head_width: Option<usize>,
     /// Steps of the run
@@ -65,15 +66,14 @@ pub struct Train {
     /// Tokens of a window [default: the preset's]
     #[arg(long, value_name = "T")]
     context: Option<usize>,
-    /// Highest learning rate [default: the preset's]
+    /// Highest learning rate [default: by the model's width]
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     lr: Option<f64>,
     /// Steps of linear warm-up [default: a twentieth of the run]
     #[arg(long, value_name = "N")]
     warmup: Option<u64>,
-    /// Weight of all heads together in the loss
-    #[arg(long, default_value_t = JointLoss::default().lambda, value_name = "LAMBDA", allow_negative_numbers = true)]
-    lambda: f64,
+    #[command(flatten)]
+    learning: Learning,
     /// How fast the heads' weights fall with depth
     #[arg(long, default_value_t = JointLoss::default().beta, value_name = "BETA", allow_negative_numbers = true)]
     beta: f64,
@@ -93,12 +93,12 @@ pub struct Train {
     machine: Machine,
 }
 
-/// Highest learning rate for a preset: wider models want lower ones.
-fn default_rate(preset: Preset) -> f64 {
-    match preset {
-        Preset::Tiny => 3e-3,
-        Preset::Small => 1.5e-3,
-        Preset::Base => 1e-3,
+/// Highest learning rate for a width: wider models want lower ones.
+fn default_rate(hidden_size: usize) -> f64 {
+    match hidden_size {
+        0..=128 => 3e-3,
+        129..=256 => 1.5e-3,
+        _ => 1e-3,
     }
 }
 
@@ -139,9 +139,14 @@ impl Train {
 
     fn train(self) -> Result<()> {
         let preset = self.preset;
-        let context = self.context.unwrap_or(preset.context());
-        self.check(context)?;
-        let tokenizer = self.vocabulary.of(&self.data)?;
+        let (start, own) = self.learning.start()?.unzip();
+        let usual = start.as_ref().map(|m| m.config().default_context());
+        let context = self.context.unwrap_or(usual.unwrap_or(preset.context()));
+        let mut config = self.config(start.as_ref());
+        self.check(context, config.mtp_depth)?;
+        // Learning a vocabulary takes a while, so it comes after the flags are known to be sound.
+        let tokenizer = own.map_or_else(|| self.vocabulary.of(&self.data), Ok)?;
+        config.vocab_size = tokenizer.vocab_size();
         let separator = self.vocabulary.separator();
         let tokens = open_tokens(&self.data, &tokenizer, separator)?;
         let (train, valid) = match self.valid.is_empty() {
@@ -157,13 +162,15 @@ impl Train {
         check_count("the training part of --data", train.len(), context)?;
         check_length("the validation part", &valid, 1)?;
 
-        let mut config = preset.config(tokenizer.vocab_size(), self.head_kind, self.heads);
         config.training_context = context;
         config.max_position_embeddings = config.max_position_embeddings.max(context);
-        if let Some(width) = self.head_width {
-            config.set_head_width(width);
-        }
-        let model = Model::new(config, self.seed).map_err(by_flag)?;
+        let model = match &start {
+            None => Model::new(config, self.seed),
+            Some(model) if self.keeps_heads(model) => model.rebuilt(config),
+            Some(model) => model.with_heads(config, self.seed),
+        };
+        let model = model.map_err(by_flag)?;
+        drop(start);
         let dir = ModelDir::create(&self.out, &model, &tokenizer, self.force)?;
         let options = Options {
             steps: self.steps,
@@ -171,15 +178,16 @@ impl Train {
             context,
             seed: self.seed,
             schedule: Schedule {
-                peak: self.lr.unwrap_or(default_rate(preset)),
+                peak: self.lr.unwrap_or(default_rate(model.config().hidden_size)),
                 warmup: self.warmup.unwrap_or(self.steps / 20),
                 steps: self.steps,
                 floor: 0.1,
             },
             joint: JointLoss {
-                lambda: self.lambda,
+                lambda: self.learning.lambda(),
                 beta: self.beta,
             },
+            plan: self.learning.plan(),
             eval_every: self.eval_every,
             log_every: self.log_every,
         };
@@ -199,8 +207,43 @@ impl Train {
         output.finish()
     }
 
-    /// Flags that no run can have.
-    fn check(&self, context: usize) -> Result<()> {
+    /// Whether a model that training starts from goes on with its own heads.
+    fn keeps_heads(&self, model: &Model) -> bool {
+        let others = self.heads.is_some() || self.head_kind.is_some() || self.head_width.is_some();
+        model.config().mtp_depth > 0 && !others
+    }
+
+    /// Sizes of the model, with heads as the flags say, and where they say nothing as in the model to start from. The
+    /// vocabulary of a new one is set later.
+    fn config(&self, start: Option<&Model>) -> Config {
+        let (depth, kind) = (self.heads.unwrap_or(3), HeadKind::Recursive);
+        let mut config = match start {
+            None => self.preset.config(1, self.head_kind.unwrap_or(kind), depth),
+            Some(model) if self.keeps_heads(model) => return model.config().clone(),
+            Some(model) => {
+                let old = model.config();
+                let (depth, kind) = match old.mtp_depth {
+                    0 => (depth, kind),
+                    k => (self.heads.unwrap_or(k), old.mtp_kind),
+                };
+                let mut config = Config {
+                    mtp_kind: self.head_kind.unwrap_or(kind),
+                    mtp_depth: depth,
+                    ..old.clone()
+                };
+                config.set_head_width(old.hidden_size / 4);
+                config
+            }
+        };
+        if let Some(width) = self.head_width {
+            config.set_head_width(width);
+        }
+        config
+    }
+
+    /// Flags that no run can have, with `depth` heads.
+    fn check(&self, context: usize, depth: usize) -> Result<()> {
+        self.learning.check(depth)?;
         let positive = [
             ("--context", context as u64),
             ("--batch", self.batch as u64),
@@ -221,10 +264,9 @@ impl Train {
                 self.batch
             )));
         }
-        if self.heads >= context {
+        if depth >= context {
             return Err(Error::Usage(format!(
-                "--heads {}: expected fewer than --context, which is {context}",
-                self.heads
+                "--heads {depth}: expected fewer than --context, which is {context}"
             )));
         }
         let numbers = [
@@ -233,18 +275,12 @@ impl Train {
                 self.lr.unwrap_or(1.0),
                 self.lr.is_none_or(|x| x > 0.0),
             ),
-            ("--lambda", self.lambda, self.lambda >= 0.0),
             ("--beta", self.beta, self.beta > 0.0),
         ];
         for (flag, value, fits) in numbers {
             if !fits || !value.is_finite() {
-                let least = if flag == "--lambda" {
-                    "0 or more"
-                } else {
-                    "more than 0"
-                };
                 return Err(Error::Usage(format!(
-                    "{flag}: expected a number, {least}, found {value}"
+                    "{flag}: expected a number, more than 0, found {value}"
                 )));
             }
         }

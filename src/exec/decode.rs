@@ -8,6 +8,7 @@ use crate::tensor::{ParamId, Params, Tensor};
 use std::sync::Arc;
 
 /// Caches of several sequences: for each sequence and each attention layer, one [`KeyValues`] a key head.
+#[derive(Debug)]
 pub struct Decode<'m> {
     params: &'m Params,
     /// [sequence][cache][key head]

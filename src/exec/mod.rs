@@ -8,13 +8,16 @@
 //! | [`rows`] | [`Rows`]: which sequence and position each row of a computation belongs to |
 //! | [`train`] | [`Train`]: whole sequences on a tape |
 //! | [`decode`] | [`Decode`]: rows appended to caches |
+//! | [`constants`] | [`Constants`]: another executor without gradients of parameters |
 //!
 //! This folder never knows what a model looks like: it sees operations, parameters and cache numbers.
 
+pub mod constants;
 pub mod decode;
 pub mod rows;
 pub mod train;
 
+pub use constants::Constants;
 pub use decode::Decode;
 pub use rows::{Rows, Span};
 pub use train::Train;

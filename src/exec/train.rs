@@ -32,6 +32,21 @@ impl<'m> Train<'m> {
         }
     }
 
+    /// A value from elsewhere whose gradient [`Train::backward_to`] returns.
+    pub fn leaf(&mut self, value: &Var) -> Var {
+        self.tape.leaf(Arc::clone(value.value()))
+    }
+
+    /// Backward from given gradients of some values; returns the leaf's gradient, as [`Tape::backward_to`] does.
+    pub fn backward_to(
+        self,
+        roots: Vec<(Var, Tensor)>,
+        leaf: Option<&Var>,
+        gradients: &mut Gradients,
+    ) -> Option<Tensor> {
+        self.tape.backward_to(roots, leaf, gradients)
+    }
+
     /// The gradient of the sum of the losses, added to `gradients`. Losses are [1, n] with the loss first.
     pub fn backward(self, losses: &[Var], gradients: &mut Gradients) {
         let one = |loss: &Var| {

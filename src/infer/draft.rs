@@ -13,23 +13,44 @@
 //!
 //! So the rows that catch up on accepted tokens and the row that drafts go through in one pass, and what the drafter
 //! computes is what the training graph computes on the same tokens. Kinds that read the trunk's state only are never
-//! tentative: their s is the length of the cache. A depth that does not draft in a step falls behind and catches up in one
-//! pass later; what rejected drafts left was forgotten when the trunk was rewound.
+//! tentative: their s is min(length of cache k, p − 1), since row p − 1 is computed in any case. Kinds without a cache compute row p − 1 alone. A depth that does not
+//! draft in a step falls behind and catches up in one pass later; what rejected drafts left was forgotten when the trunk
+//! was rewound. Several sequences draft together, depth by depth, each from where it is.
 
-use super::pick::{Sampler, pick};
-use super::sequence::{Hidden, Sequence};
+use super::generate::Mode;
+use super::pick::pick;
+use super::rejection::Distribution;
+use super::sequence::{Hidden, Session};
 use crate::Result;
-use crate::exec::{Exec, Rows};
-use crate::model::Model;
+use crate::exec::{Exec, Rows, Span};
 use crate::ops::SelectRows;
+
+/// A guess.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Draft {
+    /// The token.
+    pub token: u32,
+    /// What it was drawn from, for the mode that rejects; a draft without it counts as certain.
+    pub distribution: Option<Distribution>,
+}
+
+impl From<u32> for Draft {
+    fn from(token: u32) -> Self {
+        let distribution = None;
+        Self {
+            token,
+            distribution,
+        }
+    }
+}
 
 /// Guesses the tokens after the current one.
 pub trait Drafter {
-    /// At most `wanted` guesses for the positions after the last known token.
+    /// At most `wanted[i]` guesses for the positions after the last known token of sequence i.
     ///
     /// # Errors
     /// Where guessing fails; a wrong guess is no failure.
-    fn draft(&mut self, sequence: &mut Sequence<'_>, wanted: usize) -> Result<Vec<u32>>;
+    fn draft(&mut self, session: &mut Session<'_>, wanted: &[usize]) -> Result<Vec<Vec<Draft>>>;
 }
 
 /// Guesses nothing: plain decoding.
@@ -37,68 +58,136 @@ pub trait Drafter {
 pub struct NoDrafts;
 
 impl Drafter for NoDrafts {
-    fn draft(&mut self, _: &mut Sequence<'_>, _: usize) -> Result<Vec<u32>> {
-        Ok(Vec::new())
+    fn draft(&mut self, _: &mut Session<'_>, wanted: &[usize]) -> Result<Vec<Vec<Draft>>> {
+        Ok(vec![Vec::new(); wanted.len()])
     }
 }
 
-/// Guesses with the model's prediction heads.
-#[derive(Clone, Debug)]
+/// Guesses with the model's prediction heads, for the sequences of one session.
+#[derive(Clone, Debug, Default)]
 pub struct HeadDrafter {
-    sampler: Sampler,
-    /// h^1.., each over positions; empty for kinds that do not need it.
-    hidden: Vec<Hidden>,
+    /// h^1.. by sequence, each over positions; empty for kinds that do not need it.
+    hidden: Vec<Vec<Hidden>>,
 }
 
-impl HeadDrafter {
-    /// For one sequence of this model.
-    pub fn new(model: &Model, sampler: Sampler) -> Self {
-        let config = model.config();
-        Self {
-            sampler,
-            hidden: vec![Hidden::new(config.hidden_size); config.mtp_depth],
-        }
-    }
+/// One sequence in the course of a step.
+struct Course {
+    sequence: usize,
+    wanted: usize,
+    drafts: Vec<Draft>,
 }
 
 impl Drafter for HeadDrafter {
-    fn draft(&mut self, sequence: &mut Sequence<'_>, wanted: usize) -> Result<Vec<u32>> {
-        let model = sequence.model;
-        let chained = model.config().mtp_kind.chained();
-        let mut tokens = sequence.tokens().to_vec();
-        let p = tokens.len() - 1;
-        if p == 0 || sequence.hidden.len() != p {
-            // The trunk has not seen the tokens before the current one: there is nothing to draft from.
-            return Ok(Vec::new());
-        }
-        for k in 1..=wanted.min(self.hidden.len()) {
-            let decode = &mut sequence.decode;
-            let cache = model.head_cache(k);
-            // Row p - 1 is computed in any case: its logits are the draft.
-            let settled = model.config().mtp_kind.settled(k, p).min(p - 1);
-            let from = decode.len(0, cache).min(settled);
-            decode.truncate(0, cache, from);
-            let source = match k {
-                _ if !chained => &sequence.hidden,
-                1 => &sequence.hidden,
-                _ => &self.hidden[k - 2],
-            };
-            let rows = Rows::one(0, from, p - from);
-            let following = &tokens[from + k..p + k];
-            let h = model.head(decode, k, &source.rows(from, p), following, &rows);
-            if chained {
-                self.hidden[k - 1].truncate(from);
-                self.hidden[k - 1].extend(h.value());
+    fn draft(&mut self, session: &mut Session<'_>, wanted: &[usize]) -> Result<Vec<Vec<Draft>>> {
+        let config = session.model.config();
+        self.hidden.resize_with(wanted.len(), || {
+            vec![Hidden::new(config.hidden_size); config.mtp_depth]
+        });
+        let mut courses = Vec::new();
+        for (sequence, wanted) in wanted.iter().enumerate() {
+            let state = &session.sequences[sequence];
+            // Where the trunk has not seen the tokens before the current one there is nothing to draft from.
+            let p = state.current();
+            if *wanted > 0 && p > 0 && state.hidden.len() == p {
+                courses.push(Course {
+                    sequence,
+                    wanted: *wanted,
+                    drafts: Vec::new(),
+                });
             }
-            let keep = [(p - from - 1) as u32].into();
-            let h = decode.apply(SelectRows { keep }, [&h]);
-            let logits = model.logits(decode, &h);
-            // A head that computes nonsense drafts nothing; what is generated is the trunk's to decide.
-            let Ok(draft) = pick(logits.value().data(), &tokens, p + k, self.sampler) else {
-                break;
-            };
-            tokens.push(draft);
         }
-        Ok(tokens.split_off(p + 1))
+        let mut drafts = vec![Vec::new(); wanted.len()];
+        for k in 1..=config.mtp_depth {
+            courses.retain_mut(|course| {
+                let goes_on = course.wanted >= k && course.drafts.len() == k - 1;
+                if !goes_on {
+                    drafts[course.sequence] = std::mem::take(&mut course.drafts);
+                }
+                goes_on
+            });
+            if courses.is_empty() {
+                return Ok(drafts);
+            }
+            self.depth(session, k, &mut courses);
+        }
+        for course in courses {
+            drafts[course.sequence] = course.drafts;
+        }
+        Ok(drafts)
+    }
+}
+
+impl HeadDrafter {
+    /// Depth k of every course, in one pass.
+    fn depth(&mut self, session: &mut Session<'_>, k: usize, courses: &mut [Course]) {
+        let model = session.model;
+        let kind = model.config().mtp_kind;
+        let cache = model.head_cache(k);
+        let mut spans = Vec::with_capacity(courses.len());
+        let mut following = Vec::new();
+        for course in &*courses {
+            let state = &session.sequences[course.sequence];
+            let p = state.current();
+            // Row p - 1 is computed in any case: its logits are the draft.
+            let first = match kind.cached() {
+                true => {
+                    let known = session.decode.len(course.sequence, cache);
+                    kind.settled(k, p).min(p - 1).min(known)
+                }
+                false => p - 1,
+            };
+            session.decode.truncate(course.sequence, cache, first);
+            let drafts = course.drafts.iter().map(|draft| draft.token);
+            let tokens = state.in_view().iter().copied().chain(drafts);
+            following.extend(tokens.skip(first + k).take(p - first));
+            spans.push(Span {
+                sequence: course.sequence,
+                first,
+                len: p - first,
+            });
+        }
+        let source = |span: &Span| {
+            let hidden = match k {
+                _ if !kind.chained() => &session.sequences[span.sequence].hidden,
+                1 => &session.sequences[span.sequence].hidden,
+                _ => &self.hidden[span.sequence][k - 2],
+            };
+            hidden.rows(span.first, span.first + span.len)
+        };
+        let h = session.gather(spans.iter().map(source));
+        let rows = Rows::new(spans);
+        let h = model.head(&mut session.decode, k, &h, &following, &rows);
+        let (mut keep, mut from) = (Vec::with_capacity(courses.len()), 0);
+        for span in rows.spans() {
+            let own = &h.value().data()[from * h.value().cols()..][..span.len * h.value().cols()];
+            from += span.len;
+            keep.push(from as u32 - 1);
+            if kind.chained() {
+                let hidden = &mut self.hidden[span.sequence][k - 1];
+                hidden.truncate(span.first);
+                hidden.extend(own);
+            }
+        }
+        let keep = keep.into();
+        let h = session.decode.apply(SelectRows { keep }, [&h]);
+        let logits = model.logits(&mut session.decode, &h);
+        for (row, course) in courses.iter_mut().enumerate() {
+            let options = &session.sequences[course.sequence].request.options;
+            let (mode, sampler) = (options.mode, options.sampler);
+            let logits = logits.value().row(row);
+            let draft = session.with_history(course.sequence, |_, history| {
+                history.extend(course.drafts.iter().map(|draft| draft.token));
+                let position = history.len();
+                match mode {
+                    Mode::Exact => pick(logits, history, position, sampler).map(Draft::from),
+                    Mode::Rejection => Distribution::of(logits, position, sampler).map(|q| Draft {
+                        token: q.draft(sampler.seed, position),
+                        distribution: Some(q),
+                    }),
+                }
+            });
+            // A head that computes nonsense drafts nothing; what is generated is the trunk's to decide.
+            course.drafts.extend(draft);
+        }
     }
 }

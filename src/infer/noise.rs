@@ -29,12 +29,42 @@ fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     counter
 }
 
+/// What a number is for. Each use has numbers of its own, independent of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Stream {
+    /// Gumbel noise, one number a token.
+    Pick = 0,
+    /// Which token to draft, in the mode that rejects.
+    Draft = 1,
+    /// Whether a draft is accepted, in the mode that rejects.
+    Accept = 2,
+    /// What to say instead, and what to say where nothing was drafted.
+    Resample = 3,
+}
+
+fn words(seed: u64, stream: Stream, position: usize, token: u32) -> [u32; 4] {
+    let position = position as u64;
+    let counter = [
+        token,
+        position as u32,
+        (position >> 32) as u32,
+        stream as u32,
+    ];
+    philox(counter, [seed as u32, (seed >> 32) as u32])
+}
+
 /// A uniform number in (0, 1): (2 b + 1) · 2^-24 with 23 random bits b.
 fn uniform(seed: u64, position: usize, token: u32) -> f64 {
-    let position = position as u64;
-    let counter = [token, position as u32, (position >> 32) as u32, 0];
-    let bits = philox(counter, [seed as u32, (seed >> 32) as u32])[0] >> 9;
+    let bits = words(seed, Stream::Pick, position, token)[0] >> 9;
     f64::from(2 * bits + 1) / f64::from(1 << 24)
+}
+
+/// A uniform number in [0, 1) with 53 random bits, one for each position of a stream.
+pub(super) fn fine_uniform(seed: u64, stream: Stream, position: usize) -> f64 {
+    let [high, low, ..] = words(seed, stream, position, 0);
+    let bits = (u64::from(high) << 32 | u64::from(low)) >> 11;
+    bits as f64 / (1u64 << 53) as f64
 }
 
 /// Standard Gumbel noise −ln(−ln u): adding it to log-probabilities and taking the largest is a draw from them
@@ -75,6 +105,33 @@ mod tests {
         for (counter, key, expected) in cases {
             assert_eq!(philox(counter, key), expected);
         }
+    }
+
+    #[test]
+    fn fine_numbers_fill_the_interval_and_streams_differ() {
+        let n = 50_000;
+        let streams = [Stream::Draft, Stream::Accept, Stream::Resample];
+        for stream in streams {
+            let mut cells = [0.0f64; 32];
+            for position in 0..n {
+                let u = fine_uniform(9, stream, position);
+                assert!((0.0..1.0).contains(&u));
+                cells[(u * 32.0) as usize] += 1.0;
+            }
+            let expected = n as f64 / 32.0;
+            let chi: f64 = cells
+                .iter()
+                .map(|x| (x - expected).powi(2) / expected)
+                .sum();
+            // Chi-square with 31 degrees of freedom: 99.99 % of all tables are below 69.
+            assert!(chi < 69.0, "{stream:?}: {chi}");
+        }
+        let at = |stream| {
+            (0..64)
+                .map(|p| fine_uniform(9, stream, p))
+                .collect::<Vec<_>>()
+        };
+        assert!(at(streams[0]) != at(streams[1]) && at(streams[1]) != at(streams[2]));
     }
 
     #[test]

@@ -58,12 +58,15 @@ impl Sampler {
     ///
     /// The best come first, the lowest id where scores are equal. Probabilities are chains of exp in `f64` down that
     /// list; at least one token is left.
-    fn survivors(&self, scores: &[f32]) -> Vec<(u32, f32)> {
+    pub(super) fn survivors(&self, scores: &[f32]) -> Vec<(u32, f32)> {
         let mut list: Vec<(u32, f32)> = (0..).zip(scores.iter().copied()).collect();
-        list.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        if self.top_k > 0 {
+        let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+        if (1..list.len()).contains(&self.top_k) {
+            // Only what is left has to be sorted.
+            list.select_nth_unstable_by(self.top_k - 1, order);
             list.truncate(self.top_k);
         }
+        list.sort_unstable_by(order);
         let weight = |(_, score): &(u32, f32)| scalar::exp(f64::from(*score));
         if self.top_p < 1.0 {
             let total = list.iter().fold(0.0, |sum, x| sum + weight(x));
@@ -104,6 +107,39 @@ impl Default for Sampler {
 /// [`Error::Diverged`] where a logit is NaN, the largest is infinite and noise is asked for, or there is none.
 pub fn pick(logits: &[f32], history: &[u32], position: usize, sampler: Sampler) -> Result<u32> {
     debug_assert_eq!(history.len(), position);
+    let (best, scores) = scores(logits, position, sampler)?;
+    let Some(scores) = scores else {
+        return Ok(best);
+    };
+    let all = sampler.top_k == 0 && sampler.top_p >= 1.0 && sampler.min_p <= 0.0;
+    let chosen = match all {
+        true => loudest(sampler.seed, position, (0..).zip(scores)),
+        false => loudest(sampler.seed, position, sampler.survivors(&scores)),
+    };
+    Ok(chosen.unwrap_or(best))
+}
+
+/// The token with the largest logit, and the scores `[V]` of all where the temperature is not 0.
+pub(super) fn scores(
+    logits: &[f32],
+    position: usize,
+    sampler: Sampler,
+) -> Result<(u32, Option<Vec<f32>>)> {
+    let (best, max) = argmax(logits, position)?;
+    if sampler.temperature == 0.0 {
+        return Ok((best, None));
+    }
+    if max.is_infinite() {
+        return Err(Error::Diverged(format!(
+            "the largest logit at position {position} is {max}: no probabilities follow from it"
+        )));
+    }
+    let score = |x: &f32| (x - max) / sampler.temperature;
+    Ok((best, Some(logits.iter().map(score).collect())))
+}
+
+/// The largest logit and the lowest id that has it.
+fn argmax(logits: &[f32], position: usize) -> Result<(u32, f32)> {
     let mut best: Option<(u32, f32)> = None;
     for (id, x) in (0..).zip(logits) {
         if x.is_nan() {
@@ -115,25 +151,7 @@ pub fn pick(logits: &[f32], history: &[u32], position: usize, sampler: Sampler) 
             best = Some((id, *x));
         }
     }
-    let Some((best, max)) = best else {
-        return Err(Error::Diverged(format!("no logits at position {position}")));
-    };
-    if sampler.temperature == 0.0 {
-        return Ok(best);
-    }
-    if max.is_infinite() {
-        return Err(Error::Diverged(format!(
-            "the largest logit at position {position} is {max}: no probabilities follow from it"
-        )));
-    }
-    let score = |x: &f32| (x - max) / sampler.temperature;
-    let scores: Vec<f32> = logits.iter().map(score).collect();
-    let all = sampler.top_k == 0 && sampler.top_p >= 1.0 && sampler.min_p <= 0.0;
-    let chosen = match all {
-        true => loudest(sampler.seed, position, (0..).zip(scores)),
-        false => loudest(sampler.seed, position, sampler.survivors(&scores)),
-    };
-    Ok(chosen.unwrap_or(best))
+    best.ok_or_else(|| Error::Diverged(format!("no logits at position {position}")))
 }
 
 /// The token with the largest score plus noise; the lowest id wins a tie.

@@ -5,6 +5,7 @@
 use crate::simd::Isa;
 use crate::{Error, Result};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A pool of threads.
@@ -47,16 +48,41 @@ pub fn for_each<T: Send>(tasks: Vec<T>, f: impl Fn(T) + Sync) {
         return tasks.into_iter().for_each(f);
     }
     let isa = Isa::current();
+    let _busy = Busy::begin();
     tasks
         .into_par_iter()
         .with_max_len(1)
         .for_each(|task| isa.scope(|| f(task)));
 }
 
+thread_local! {
+    /// How many calls on this thread wait for tasks of their own.
+    static WAITING: Cell<usize> = const { Cell::new(0) };
+}
+
+/// While it lives, this thread waits for tasks of its own and must not take up a watch for someone else: it would not come
+/// back to what it waits for until the other is done, and two such threads would wait for each other for ever.
+struct Busy;
+
+impl Busy {
+    fn begin() -> Self {
+        WAITING.set(WAITING.get() + 1);
+        Self
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        WAITING.set(WAITING.get() - 1);
+    }
+}
+
 /// Runs `f` while the pool's other threads keep looking for its tasks instead of going to sleep.
 ///
-/// A decoding step is some hundred small products; waking a thread for each would cost more than the thread does. So
-/// this is for moments short and busy enough to burn a core for, such as one step.
+/// A decoding step is some hundred small products; waking a thread for each would cost more than the thread does. A
+/// thread that finds nothing for a while looks less often, so that waiting for a slow reader does not burn a core.
+///
+/// It works best alone on its pool: threads that wait for tasks of another caller do not watch.
 pub fn awake<R>(f: impl FnOnce() -> R) -> R {
     /// Lets the threads go, also where `f` panics.
     struct Ends<'a>(&'a AtomicBool);
@@ -71,10 +97,11 @@ pub fn awake<R>(f: impl FnOnce() -> R) -> R {
     let over = AtomicBool::new(false);
     rayon::in_place_scope(|scope| {
         let ends = Ends(&over);
+        let _busy = Busy::begin();
         // A broadcast, because what it starts cannot be stolen: this thread, waiting for a task, would otherwise take up
         // the watch itself and never return.
         scope.spawn_broadcast(|_, thread| {
-            if thread.index() != me {
+            if thread.index() != me && WAITING.get() == 0 {
                 watch(&over);
             }
         });
@@ -88,15 +115,18 @@ pub fn awake<R>(f: impl FnOnce() -> R) -> R {
 fn watch(over: &AtomicBool) {
     /// Looks without finding a task before the system may give the core to someone else.
     const PATIENCE: u32 = 256;
-    let mut idle = 0;
+    /// The same before the thread begins to nap: some milliseconds, longer than anything but waiting takes.
+    const NAPS: u32 = 1 << 18;
+    let mut idle = 0u32;
     while !over.load(Ordering::Relaxed) {
         if rayon::yield_now() == Some(rayon::Yield::Executed) {
             idle = 0;
             continue;
         }
-        idle += 1;
-        match idle % PATIENCE {
-            0 => std::thread::yield_now(),
+        idle = idle.saturating_add(1);
+        match idle {
+            NAPS.. => std::thread::sleep(std::time::Duration::from_micros(50)),
+            n if n % PATIENCE == 0 => std::thread::yield_now(),
             _ => std::hint::spin_loop(),
         }
     }
@@ -162,6 +192,33 @@ mod tests {
             assert_eq!((result, sum.into_inner()), (7, 300));
         }
         assert_eq!(awake(|| 5), 5, "outside of any pool");
+    }
+
+    /// Two callers on one pool, from threads of its own and from others, again and again: nobody waits for ever.
+    #[test]
+    fn callers_that_keep_threads_awake_do_not_block_each_other() {
+        for threads in [2, 3] {
+            let pool = Threads::new(threads).expect("a small pool");
+            let sum = AtomicUsize::new(0);
+            let busy = || {
+                awake(|| {
+                    for _ in 0..20 {
+                        for_each((0..6).collect(), |_: usize| {
+                            sum.fetch_add(1, Ordering::Relaxed);
+                        });
+                    }
+                });
+            };
+            for _ in 0..50 {
+                pool.scope(|| rayon::join(busy, busy));
+                std::thread::scope(|scope| {
+                    for _ in 0..3 {
+                        scope.spawn(|| pool.scope(busy));
+                    }
+                });
+            }
+            assert_eq!(sum.into_inner(), 50 * 5 * 20 * 6);
+        }
     }
 
     #[test]

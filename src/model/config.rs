@@ -1,34 +1,12 @@
 //! Sizes of a model, with the key names of the public Qwen3 and Llama checkpoints.
 
+use super::HeadKind;
 use crate::kernels::attention::Heads;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// The arithmetic's version: models and runs of different versions need not agree to the bit.
 pub const ARITHMETIC: u32 = 1;
-
-/// How the prediction heads are built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum HeadKind {
-    /// One module used K times, fed the previous depth's hidden state and the next token (FastMTP).
-    Recursive,
-    /// K separate blocks on the trunk's hidden state (Gloeckle et al. 2024).
-    Parallel,
-}
-
-impl HeadKind {
-    /// Every kind.
-    pub const ALL: [Self; 2] = [Self::Recursive, Self::Parallel];
-
-    /// The name in `config.json` and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Recursive => "recursive",
-            Self::Parallel => "parallel",
-        }
-    }
-}
 
 /// Sizes of a model. [`Config::check`] is called where a model is made; inside, sizes are trusted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,10 +45,10 @@ pub struct Config {
     /// K, number of prediction heads.
     #[serde(default)]
     pub mtp_depth: usize,
-    /// c, width of a head's block; C for a full-width head.
+    /// c, width of a head's block, or of the middle of a `medusa` layer's two factors; C for a full-width head.
     #[serde(default)]
     pub mtp_hidden_size: usize,
-    /// Width of a head's gated layer.
+    /// Width of a head's gated layer; no part of a `medusa` head, which has none.
     #[serde(default)]
     pub mtp_intermediate_size: usize,
     /// T, tokens of a training window; 0 where it is not known.
@@ -151,16 +129,23 @@ impl Preset {
 }
 
 impl Config {
-    /// Gives the heads' blocks width `c`, with a gated layer narrowed in proportion (a multiple of 16).
+    /// Gives the heads width `c`, with a gated layer narrowed in proportion (a multiple of 16).
     pub fn set_head_width(&mut self, c: usize) {
         self.mtp_hidden_size = c;
         // Saturated where no model can be that wide; [`Config::check`] refuses it.
         let narrow = self.intermediate_size.saturating_mul(c) / self.hidden_size.max(1);
-        self.mtp_intermediate_size = if c == self.hidden_size {
+        self.mtp_intermediate_size = if self.mtp_kind == HeadKind::Medusa {
+            0
+        } else if c == self.hidden_size {
             self.intermediate_size
         } else {
             narrow.checked_next_multiple_of(16).unwrap_or(usize::MAX)
         };
+    }
+
+    /// Whether heads are narrower than the trunk, with projections around them.
+    pub fn slim(&self) -> bool {
+        self.mtp_hidden_size != self.hidden_size
     }
 
     /// Tokens of an evaluation window where nobody asks for another: as in training, if that is known.
@@ -252,25 +237,28 @@ impl Config {
         if k == 0 {
             return Ok(());
         }
+        self.check_head_width()
+    }
+
+    /// The widths of the heads, of which there are some.
+    fn check_head_width(&self) -> Result<()> {
         let (c, d) = (self.mtp_hidden_size, self.head_dim);
-        let narrow = c > 0 && c < self.hidden_size && c.is_multiple_of(d);
-        let widths = format!(
-            "hidden_size ({}) or a smaller multiple of head_dim ({d})",
-            self.hidden_size
-        );
-        require(
-            "mtp_hidden_size",
-            c == self.hidden_size || narrow,
-            &widths,
-            c,
-        )?;
+        let most = self.hidden_size;
+        // Without attention there are no heads of size D that would have to fit.
+        let (fits, widths) = match self.mtp_kind {
+            HeadKind::Medusa => (
+                (1..=most).contains(&c),
+                format!("1 to hidden_size ({most})"),
+            ),
+            _ => (
+                c == most || (c > 0 && c < most && c.is_multiple_of(d)),
+                format!("hidden_size ({most}) or a smaller multiple of head_dim ({d})"),
+            ),
+        };
+        require("mtp_hidden_size", fits, &widths, c)?;
         let f = self.mtp_intermediate_size;
-        require(
-            "mtp_intermediate_size",
-            (1..=1 << 18).contains(&f),
-            "1 to 262144",
-            f,
-        )
+        let fits = self.mtp_kind == HeadKind::Medusa || (1..=1 << 18).contains(&f);
+        require("mtp_intermediate_size", fits, "1 to 262144", f)
     }
 }
 
@@ -325,6 +313,24 @@ mod tests {
             spoil(&mut config);
             let error = config.check().expect_err(field).to_string();
             assert!(error.contains(&format!("`{field}`")), "{error}");
+        }
+    }
+
+    /// Without attention there is no head size that a width would have to be a multiple of, and no gated layer.
+    #[test]
+    fn a_medusa_head_may_have_any_width_up_to_the_trunks() {
+        for (width, fits) in [(0, false), (1, true), (33, true), (128, true), (129, false)] {
+            let mut config = Preset::Tiny.config(257, HeadKind::Medusa, 3);
+            config.set_head_width(width);
+            assert_eq!(config.check().is_ok(), fits, "{width}");
+            config.mtp_kind = HeadKind::Parallel;
+            let error = config.check().expect_err("no gated layer").to_string();
+            let field = if width == 128 {
+                "mtp_intermediate_size"
+            } else {
+                "mtp_hidden_size"
+            };
+            assert!(error.contains(field), "{error}");
         }
     }
 

@@ -1,34 +1,46 @@
 //! The prediction heads. Head k = 1..=K at position i predicts x_{i+k+1}, k tokens beyond the trunk's next one.
 //!
 //! ```text
-//! recursive (one module used K times; Cai et al. 2025, FastMTP):
+//! recursive (one module used K times; Cai et al. 2025, FastMTP) and
+//! sequential (K modules; DeepSeek-V3, section 2.2):
 //!   u_i   = W_fc [ RMSNorm_e(E[x_{i+k}]) ; RMSNorm_h(h_i^{k-1}) ]     [2C] -> [c]
 //!   h_i^k = RMSNorm_out( W_up Block(u_{0..=i}) )                      c -> C; no W_up where c = C
 //! parallel (Gloeckle et al. 2024):
 //!   h_i^k = RMSNorm_out( W_up Block_k(W_down h^0_{0..=i}) )           no W_down, W_up where c = C
+//! medusa (Cai et al. 2024, Medusa, section 2.1):
+//!   h_i^k = h_i^0 + silu( W_k h_i^0 + b_k )                           W_k = W_up W_down where c < C
 //! ```
 //!
-//! Each depth has a cache of its own over positions i, number L + k − 1.
+//! Each depth of a kind with attention has a cache of its own over positions i, number L + k − 1.
 
 use super::block::{Block, linear};
-use super::{Config, Find, HeadKind, Model};
+use super::{Config, Find, HeadKind, Model, layout};
 use crate::autograd::Var;
 use crate::exec::{Exec, Rows};
-use crate::ops::Concat;
+use crate::ops::{Add, AddBias, Concat, Silu};
 use crate::tensor::ParamId;
 
 /// Places of a head's parameters; the same for every depth of a recursive head.
 #[derive(Debug)]
-pub(super) struct Ids {
-    input: Input,
-    block: Block,
-    up: Option<ParamId>,
-    norm: ParamId,
+pub(super) enum Ids {
+    /// A transformer layer between projections.
+    Layer {
+        input: Input,
+        block: Box<Block>,
+        up: Option<ParamId>,
+        norm: ParamId,
+    },
+    /// A residual SiLU layer.
+    Residual {
+        down: Option<ParamId>,
+        up: ParamId,
+        bias: ParamId,
+    },
 }
 
 /// What a head's block is fed.
 #[derive(Debug)]
-enum Input {
+pub(super) enum Input {
     /// The next token's embedding and the previous depth's hidden state.
     TokenAndHidden {
         norm_embedding: ParamId,
@@ -42,53 +54,40 @@ enum Input {
 impl Ids {
     /// Head `k` = 0..K.
     pub fn find(config: &Config, k: usize, find: Find<'_>) -> Self {
-        let slim = config.mtp_hidden_size != config.hidden_size;
-        let (prefix, input) = match config.mtp_kind {
-            HeadKind::Recursive => {
-                let input = Input::TokenAndHidden {
-                    norm_embedding: find("mtp.pre_fc_norm_embedding.weight"),
-                    norm_hidden: find("mtp.pre_fc_norm_hidden.weight"),
-                    fc: find("mtp.fc.weight"),
+        let (kind, slim) = (config.mtp_kind, config.slim());
+        let prefix = layout::head_prefix(kind, k);
+        let find_part = |part: &str| find(&format!("{prefix}{part}"));
+        let input = match kind {
+            HeadKind::Recursive | HeadKind::Sequential => Input::TokenAndHidden {
+                norm_embedding: find_part("pre_fc_norm_embedding.weight"),
+                norm_hidden: find_part("pre_fc_norm_hidden.weight"),
+                fc: find_part("fc.weight"),
+            },
+            HeadKind::Parallel => Input::Hidden {
+                down: slim.then(|| find_part("down.weight")),
+            },
+            HeadKind::Medusa => {
+                let last = if slim { "up" } else { "linear" };
+                return Self::Residual {
+                    down: slim.then(|| find_part("down.weight")),
+                    up: find_part(&format!("{last}.weight")),
+                    bias: find_part(&format!("{last}.bias")),
                 };
-                ("mtp.".to_owned(), input)
-            }
-            HeadKind::Parallel => {
-                let prefix = format!("mtp.modules.{k}.");
-                let down = slim.then(|| find(&format!("{prefix}down.weight")));
-                (prefix, Input::Hidden { down })
             }
         };
         let block = format!("{prefix}layers.0.");
-        Self {
+        let block = Block::find(&block, config.mtp_heads(), config.use_qk_norm, find);
+        Self::Layer {
             input,
-            block: Block::find(&block, config.mtp_heads(), config.use_qk_norm, find),
-            up: slim.then(|| find(&format!("{prefix}up.weight"))),
-            norm: find(&format!("{prefix}norm.weight")),
-        }
-    }
-}
-
-impl HeadKind {
-    /// Whether a head reads the token it follows, and the previous depth's hidden state instead of the trunk's.
-    pub fn chained(self) -> bool {
-        match self {
-            Self::Recursive => true,
-            Self::Parallel => false,
-        }
-    }
-
-    /// Entries of depth k that were computed from tokens before position `p` only, where the trunk has seen positions
-    /// 0..`p`: entry i of a chained kind reads tokens up to x_{i+k}, of the others up to x_i.
-    pub fn settled(self, k: usize, p: usize) -> usize {
-        match self.chained() {
-            true => p.saturating_sub(k),
-            false => p,
+            block: Box::new(block),
+            up: slim.then(|| find_part("up.weight")),
+            norm: find_part("norm.weight"),
         }
     }
 }
 
 impl Model {
-    /// Number of the cache of head k = 1..=K.
+    /// Number of the cache of head k = 1..=K; nothing is in it where the kind is not [`HeadKind::cached`].
     pub fn head_cache(&self, k: usize) -> usize {
         self.config.num_hidden_layers + k - 1
     }
@@ -105,16 +104,45 @@ impl Model {
         following: &[u32],
         rows: &Rows,
     ) -> Var {
-        let ids = &self.heads[k - 1];
+        let chained = self.config.mtp_kind.chained();
+        let e = chained.then(|| self.embed(exec, following));
+        self.head_on(exec, k, e.as_ref(), h, rows)
+    }
+
+    /// [`Model::head`], with the embeddings E[x_{i+k}] [rows, C] for chained kinds.
+    pub(super) fn head_on<E: Exec>(
+        &self,
+        exec: &mut E,
+        k: usize,
+        e: Option<&Var>,
+        h: &Var,
+        rows: &Rows,
+    ) -> Var {
+        let (input, block, up, norm) = match &self.heads[k - 1] {
+            Ids::Residual { down, up, bias } => {
+                let narrow = down.map(|down| linear(exec, h, down));
+                let y = linear(exec, narrow.as_ref().unwrap_or(h), *up);
+                let bias = exec.param(*bias);
+                let y = exec.apply(AddBias, [&y, &bias]);
+                let y = exec.apply(Silu, [&y]);
+                return exec.apply(Add, [h, &y]);
+            }
+            Ids::Layer {
+                input,
+                block,
+                up,
+                norm,
+            } => (input, block, up, norm),
+        };
         let pass = self.pass(rows);
-        let u = match &ids.input {
+        let u = match input {
             Input::TokenAndHidden {
                 norm_embedding,
                 norm_hidden,
                 fc,
             } => {
-                let e = self.embed(exec, following);
-                let e = pass.norm(exec, &e, *norm_embedding);
+                let e = e.expect("a chained kind reads tokens");
+                let e = pass.norm(exec, e, *norm_embedding);
                 let h = pass.norm(exec, h, *norm_hidden);
                 let both = exec.apply(Concat, [&e, &h]);
                 linear(exec, &both, *fc)
@@ -122,10 +150,10 @@ impl Model {
             Input::Hidden { down: Some(down) } => linear(exec, h, *down),
             Input::Hidden { down: None } => h.clone(),
         };
-        let mut y = ids.block.forward(exec, &pass, self.head_cache(k), &u);
-        if let Some(up) = ids.up {
-            y = linear(exec, &y, up);
+        let mut y = block.forward(exec, &pass, self.head_cache(k), &u);
+        if let Some(up) = up {
+            y = linear(exec, &y, *up);
         }
-        pass.norm(exec, &y, ids.norm)
+        pass.norm(exec, &y, *norm)
     }
 }

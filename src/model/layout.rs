@@ -9,18 +9,29 @@ use crate::tensor::{Tensor, init};
 pub struct Spec {
     /// Its name in a checkpoint.
     pub name: String,
-    /// [outputs, inputs] of a matrix, `[width]` of a gain.
+    /// [outputs, inputs] of a matrix, `[width]` of a gain or a bias.
     pub shape: Vec<usize>,
-    /// Standard deviation of its first values; `None` for a gain, which starts at 1.
-    deviation: Option<f64>,
+    first: First,
+}
+
+/// First values.
+#[derive(Clone, Copy, Debug)]
+enum First {
+    /// Normal, with this standard deviation.
+    Normal(f64),
+    /// Of a gain.
+    One,
+    /// Of what shall have no effect before it has learnt something.
+    Zero,
 }
 
 impl Spec {
     /// The first value for a seed.
     pub fn first_value(&self, seed: u64) -> Tensor {
-        match self.deviation {
-            None => init::ones(&self.shape),
-            Some(deviation) => init::normal(seed, &self.name, &self.shape, deviation),
+        match self.first {
+            First::Normal(deviation) => init::normal(seed, &self.name, &self.shape, deviation),
+            First::One => init::ones(&self.shape),
+            First::Zero => Tensor::zeros(&self.shape),
         }
     }
 }
@@ -28,6 +39,13 @@ impl Spec {
 /// Whether the tensor of that name belongs to the prediction heads.
 pub fn is_head(name: &str) -> bool {
     name.starts_with("mtp.")
+}
+
+/// The first depth k = 1..=K that uses the tensor of that name; none for the trunk's.
+pub fn first_depth(name: &str) -> Option<usize> {
+    let module = name.strip_prefix("mtp.")?.strip_prefix("modules.");
+    let number = module.and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+    Some(number.map_or(1, |k| k + 1))
 }
 
 /// Deviation of the embedding, which is also the output matrix.
@@ -50,50 +68,77 @@ pub fn layout(config: &Config) -> Vec<Spec> {
         let shape = (c, config.heads(), config.intermediate_size);
         list.block(&prefix, shape, config.use_qk_norm, depth);
     }
-    match config.mtp_kind {
-        _ if config.mtp_depth == 0 => {}
-        HeadKind::Recursive => {
-            list.gain("mtp.pre_fc_norm_embedding.weight", c);
-            list.gain("mtp.pre_fc_norm_hidden.weight", c);
-            list.linear("mtp.fc.weight", config.mtp_hidden_size, 2 * c);
-            list.module(config, "mtp.");
-        }
-        HeadKind::Parallel => {
-            for k in 0..config.mtp_depth {
-                let prefix = format!("mtp.modules.{k}.");
-                if config.mtp_hidden_size != c {
-                    list.linear(&format!("{prefix}down.weight"), config.mtp_hidden_size, c);
-                }
-                list.module(config, &prefix);
-            }
-        }
+    let modules = match config.mtp_kind {
+        HeadKind::Recursive => config.mtp_depth.min(1),
+        _ => config.mtp_depth,
+    };
+    for k in 0..modules {
+        list.head(config, &head_prefix(config.mtp_kind, k));
     }
     list.0
+}
+
+/// What the names of head k + 1's parameters start with, k = 0..K. A recursive head has one module for every depth.
+pub(super) fn head_prefix(kind: HeadKind, k: usize) -> String {
+    match kind {
+        HeadKind::Recursive => "mtp.".to_owned(),
+        _ => format!("mtp.modules.{k}."),
+    }
 }
 
 struct List(Vec<Spec>);
 
 impl List {
-    fn gain(&mut self, name: &str, width: usize) {
-        self.0.push(Spec {
-            name: name.to_owned(),
-            shape: vec![width],
-            deviation: None,
-        });
-    }
-
-    fn matrix(&mut self, name: &str, shape: [usize; 2], deviation: f64) {
+    fn push(&mut self, name: &str, shape: &[usize], first: First) {
         self.0.push(Spec {
             name: name.to_owned(),
             shape: shape.to_vec(),
-            deviation: Some(deviation),
+            first,
         });
+    }
+
+    fn gain(&mut self, name: &str, width: usize) {
+        self.push(name, &[width], First::One);
+    }
+
+    fn matrix(&mut self, name: &str, shape: [usize; 2], deviation: f64) {
+        self.push(name, &shape, First::Normal(deviation));
     }
 
     /// A matrix that keeps the size of its input: deviation 1 / √inputs.
     fn linear(&mut self, name: &str, outputs: usize, inputs: usize) {
         let deviation = 1.0 / (inputs as f64).sqrt();
         self.matrix(name, [outputs, inputs], deviation);
+    }
+
+    /// One head's module.
+    fn head(&mut self, config: &Config, prefix: &str) {
+        let (c, narrow) = (config.hidden_size, config.mtp_hidden_size);
+        let name = |part: &str| format!("{prefix}{part}");
+        match config.mtp_kind {
+            HeadKind::Recursive | HeadKind::Sequential => {
+                self.gain(&name("pre_fc_norm_embedding.weight"), c);
+                self.gain(&name("pre_fc_norm_hidden.weight"), c);
+                self.linear(&name("fc.weight"), narrow, 2 * c);
+                self.module(config, prefix);
+            }
+            HeadKind::Parallel => {
+                if config.slim() {
+                    self.linear(&name("down.weight"), narrow, c);
+                }
+                self.module(config, prefix);
+            }
+            // The layer adds silu(0) = 0 at first: the head starts as the trunk's own state.
+            HeadKind::Medusa if config.slim() => {
+                self.linear(&name("down.weight"), narrow, c);
+                self.push(&name("up.weight"), &[c, narrow], First::Zero);
+                self.push(&name("up.bias"), &[c], First::Zero);
+            }
+            HeadKind::Medusa => {
+                self.push(&name("linear.weight"), &[c, c], First::Zero);
+                self.push(&name("linear.bias"), &[c], First::Zero);
+            }
+        }
     }
 
     /// A head's block with what comes after it.
@@ -109,7 +154,7 @@ impl List {
             config.use_qk_norm,
             2.0,
         );
-        if config.mtp_hidden_size != config.hidden_size {
+        if config.slim() {
             let name = format!("{prefix}up.weight");
             self.linear(&name, config.hidden_size, config.mtp_hidden_size);
         }

@@ -1,9 +1,9 @@
 //! The joint loss: L = L_0 + λ Σ_k w_k L_k with w_k = β^{k-1}, normalised to sum 1.
 
-use super::Model;
+use super::{Model, layout};
 use crate::autograd::Var;
 use crate::data::Batch;
-use crate::exec::{Exec, Rows};
+use crate::exec::{Constants, Exec, Rows};
 use crate::ops::{CrossEntropy, SelectRows};
 
 /// How much the heads count.
@@ -39,6 +39,56 @@ impl JointLoss {
     }
 }
 
+/// Where gradients go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Flow {
+    /// Everywhere.
+    #[default]
+    Joint,
+    /// The heads' stay in the heads: none reaches trunk, embedding or output matrix, so that the trunk learns as it would
+    /// without heads.
+    Detached,
+    /// To the heads only; the trunk does not learn.
+    Frozen,
+}
+
+/// What a step of training minimises, and what it may change.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Objective {
+    /// How much the heads count.
+    pub joint: JointLoss,
+    /// Heads that count: depths 1..=`depths`, K at most. λ is shared out among them.
+    pub depths: usize,
+    /// Where their gradients go.
+    pub flow: Flow,
+}
+
+impl From<JointLoss> for Objective {
+    /// All heads, and gradients everywhere.
+    fn from(joint: JointLoss) -> Self {
+        Self {
+            joint,
+            depths: usize::MAX,
+            flow: Flow::Joint,
+        }
+    }
+}
+
+impl Objective {
+    /// Weights of L_0 and of the heads that count, of a model with `depth` heads.
+    pub fn weights(&self, depth: usize) -> Vec<f64> {
+        self.joint.weights(depth.min(self.depths))
+    }
+
+    /// Whether a step changes the parameter of that name.
+    pub fn trains(&self, name: &str) -> bool {
+        match layout::first_depth(name) {
+            None => self.flow != Flow::Frozen,
+            Some(k) => k <= self.depths,
+        }
+    }
+}
+
 /// One depth's loss on a batch.
 #[derive(Clone, Debug)]
 pub struct LossReport {
@@ -61,51 +111,87 @@ impl LossReport {
 }
 
 impl Model {
-    /// The losses of the main head and of every head that has targets in the batch, in forward order.
+    /// The losses of the main head and of every head that counts and has targets in the batch, in forward order.
     ///
     /// Depth k is computed on positions 0..T − k of each window: the last ones have no target inside it.
     pub fn losses<E: Exec>(
         &self,
         exec: &mut E,
         batch: &Batch,
-        joint: JointLoss,
+        objective: impl Into<Objective>,
     ) -> Vec<LossReport> {
-        let weights = joint.weights(self.config.mtp_depth);
+        let objective = objective.into();
+        let weights = objective.weights(self.config.mtp_depth);
         let whole = Rows::batch(batch.sequences(), batch.context());
-        let trunk = self.trunk(exec, &batch.inputs(), &whole);
-        let mut reports = vec![self.loss(exec, &trunk, batch, 0, weights[0])];
-        let (mut previous, mut previous_rows) = (trunk.clone(), whole.clone());
-        for k in (1..=self.config.mtp_depth).take_while(|k| batch.rows(*k) > 0) {
-            let (source, source_rows, drop) = match self.config.mtp_kind.chained() {
-                true => (&previous, &previous_rows, 1),
-                false => (&trunk, &whole, k),
+        let inputs = batch.inputs();
+        let (h, main) = match objective.flow {
+            Flow::Frozen => {
+                let mut exec = Constants(exec);
+                let h = self.trunk(&mut exec, &inputs, &whole);
+                let logits = self.logits(&mut exec, &h);
+                (h, self.loss(&mut exec, &logits, batch, 0, weights[0]))
+            }
+            Flow::Joint | Flow::Detached => {
+                let h = self.trunk(exec, &inputs, &whole);
+                let logits = self.logits(exec, &h);
+                (h, self.loss(exec, &logits, batch, 0, weights[0]))
+            }
+        };
+        let mut reports = vec![main];
+        let shared = objective.flow == Flow::Joint;
+        let trunk = (if shared { h } else { h.detached() }, whole);
+        let mut previous = trunk.clone();
+        for k in (1..weights.len()).take_while(|k| batch.rows(*k) > 0) {
+            let chained = self.config.mtp_kind.chained();
+            let source = if chained { &previous } else { &trunk };
+            let (h, rows) = self.batch_head(exec, k, source, batch, shared);
+            let logits = match shared {
+                true => self.logits(exec, &h),
+                false => self.logits(&mut Constants(exec), &h),
             };
-            let (rows, keep) = source_rows.without_last(drop);
-            let h = exec.apply(SelectRows { keep }, [source]);
-            let h = self.head(exec, k, &h, &batch.following(k), &rows);
-            reports.push(self.loss(exec, &h, batch, k, weights[k]));
-            (previous, previous_rows) = (h, rows);
+            reports.push(self.loss(exec, &logits, batch, k, weights[k]));
+            previous = (h, rows);
         }
         reports
+    }
+
+    /// h^k on the positions that have a target, from h^{k−1} or h^0 and its rows; `shared` says whether the embedding
+    /// wants a gradient.
+    pub(super) fn batch_head<E: Exec>(
+        &self,
+        exec: &mut E,
+        k: usize,
+        (source, rows): &(Var, Rows),
+        batch: &Batch,
+        shared: bool,
+    ) -> (Var, Rows) {
+        let chained = self.config.mtp_kind.chained();
+        let (rows, keep) = rows.without_last(if chained { 1 } else { k });
+        let h = exec.apply(SelectRows { keep }, [source]);
+        let e = chained.then(|| match shared {
+            true => self.embed(exec, &batch.following(k)),
+            false => self.embed(&mut Constants(exec), &batch.following(k)),
+        });
+        let h = self.head_on(exec, k, e.as_ref(), &h, &rows);
+        (h, rows)
     }
 
     fn loss<E: Exec>(
         &self,
         exec: &mut E,
-        h: &Var,
+        logits: &Var,
         batch: &Batch,
         k: usize,
         weight: f64,
     ) -> LossReport {
         let targets = batch.targets(k);
         let count = targets.len();
-        let logits = self.logits(exec, h);
         let op = CrossEntropy {
             targets: targets.into(),
             weight,
         };
         LossReport {
-            value: exec.apply(op, [&logits]),
+            value: exec.apply(op, [logits]),
             targets: count,
         }
     }

@@ -3,23 +3,34 @@
 //! | file | what |
 //! |---|---|
 //! | [`config`] | [`Config`]: sizes, checked once; presets |
+//! | [`kind`] | [`HeadKind`]: what each kind of head reads and keeps |
 //! | [`layout`] | names, shapes and first values of all parameters |
 //! | [`block`] | one transformer layer |
 //! | [`trunk`] | embedding, layers, final norm, output matrix |
 //! | [`heads`] | the K prediction heads, by kind |
 //! | [`loss`] | the joint loss |
+//! | [`lean`] | the joint loss with its gradient, in the memory of one head |
+//! | [`count`] | parameters, bytes and floating-point operations |
+//! | [`refit`] | heads taken off a trunk and put on it |
 //!
 //! This folder never knows files, optimisers, or how tokens are chosen.
 
 pub mod block;
 pub mod config;
+pub mod count;
 pub mod heads;
+pub mod kind;
 pub mod layout;
+pub mod lean;
 pub mod loss;
+pub mod refit;
 pub mod trunk;
 
-pub use config::{Config, HeadKind, Preset};
-pub use loss::{JointLoss, LossReport};
+pub use crate::kernels::gemm::WeightFormat;
+pub use config::{Config, Preset};
+pub use count::{Counts, Flops};
+pub use kind::HeadKind;
+pub use loss::{Flow, JointLoss, LossReport, Objective};
 
 use crate::Result;
 use crate::exec::Rows;
@@ -103,31 +114,37 @@ impl Model {
         &mut self.params
     }
 
-    /// Packs every matrix for products with few rows. Decoding the same model is several times faster afterwards, and
-    /// has the same bits.
-    pub fn pack(&mut self) {
+    /// Packs every matrix, of trunk and heads, for products with few rows. Decoding the same model is several times
+    /// faster afterwards.
+    ///
+    /// In [`WeightFormat::F32`] it has the same bits. A narrow format rounds the parameters, for good: the model is
+    /// another one then, and that model has one answer like any other ([`crate::tensor::Tensor::pack`]).
+    pub fn pack(&mut self, format: WeightFormat) {
         for spec in layout::layout(&self.config) {
             if spec.shape.len() == 2 {
                 let id = self
                     .params
                     .find(&spec.name)
                     .expect("a tensor of the layout");
-                self.params.get_mut(id).pack();
+                self.params.get_mut(id).pack(format);
             }
         }
     }
 
-    /// Parameters of the trunk and of the heads.
-    pub fn parameter_counts(&self) -> (usize, usize) {
-        let head = |(name, t): (&str, &crate::tensor::Tensor)| {
-            if layout::is_head(name) {
-                t.data().len()
-            } else {
-                0
+    /// Bytes of weights that a decoding step of the trunk reads, logits included and heads not.
+    ///
+    /// A step reads every weight once, however many rows it has up to some dozens, except for a table of embeddings that
+    /// is not the output matrix: of that one it reads a row for each token, which is not counted.
+    pub fn weight_bytes(&self) -> usize {
+        let read = |(name, t): (&str, &crate::tensor::Tensor)| {
+            let table = name == trunk::EMBEDDING && !self.config.tie_word_embeddings;
+            match t.panels() {
+                _ if table || layout::is_head(name) => 0,
+                Some(panels) => panels.bytes(),
+                None => size_of_val(t.data()),
             }
         };
-        let heads = self.params.iter().map(head).sum();
-        (self.params.elements() - heads, heads)
+        self.params.iter().map(read).sum()
     }
 
     /// What a pass over these rows needs.

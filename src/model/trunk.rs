@@ -7,6 +7,9 @@ use crate::exec::{Exec, Rows};
 use crate::ops::Embedding;
 use crate::tensor::ParamId;
 
+/// Name of the table of embeddings.
+pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
+
 /// Places of the trunk's parameters.
 #[derive(Debug)]
 pub(super) struct Ids {
@@ -22,7 +25,7 @@ impl Ids {
             let prefix = format!("model.layers.{l}.");
             Block::find(&prefix, config.heads(), config.use_qk_norm, find)
         };
-        let embedding = find("model.embed_tokens.weight");
+        let embedding = find(EMBEDDING);
         Self {
             embedding,
             layers: (0..config.num_hidden_layers).map(layer).collect(),
@@ -49,6 +52,11 @@ impl Model {
     /// h [rows, C], of the trunk or of a head -> logits [rows, V].
     pub fn logits<E: Exec>(&self, exec: &mut E, h: &Var) -> Var {
         linear(exec, h, self.trunk.output)
+    }
+
+    /// Place of the output matrix W_out [V, C].
+    pub(super) fn output(&self) -> ParamId {
+        self.trunk.output
     }
 
     /// tokens [rows] -> embeddings [rows, C].

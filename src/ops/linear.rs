@@ -9,7 +9,7 @@
 //! Queries, keys and values are one such product, and so are gate and up: that fixes the chain of dx.
 
 use crate::autograd::{Op, Sink};
-use crate::kernels::gemm::{Right, Start, product};
+use crate::kernels::gemm::{Right, Start, product, products};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -22,6 +22,14 @@ pub struct Saved<const N: usize> {
     inputs: [Arc<Tensor>; N],
 }
 
+/// Wᵀ, packed if it is.
+fn right(w: &Tensor) -> Right<'_> {
+    match w.panels() {
+        Some(panels) => Right::Packed(panels),
+        None => Right::Matrix(w.matrix().t()),
+    }
+}
+
 impl<const N: usize> Op<N> for Linear {
     type Saved = Saved<N>;
 
@@ -29,16 +37,8 @@ impl<const N: usize> Op<N> for Linear {
         let (x, weights) = (inputs[0], &inputs[1..]);
         let width = weights.iter().map(|w| w.rows()).sum();
         let mut y = Tensor::stale(&[x.rows(), width]);
-        let mut rest = y.matrix_mut();
-        for w in weights {
-            let (part, right) = rest.split_cols(w.rows());
-            rest = right;
-            let w = match w.panels() {
-                Some(panels) => Right::Packed(panels),
-                None => Right::Matrix(w.matrix().t()),
-            };
-            product(x.matrix(), w, part, Start::Zero);
-        }
+        let weights = weights.iter().map(|w| right(w));
+        products(x.matrix(), weights, y.matrix_mut());
         let inputs = inputs.map(Arc::clone);
         (y, Saved { inputs })
     }
@@ -73,6 +73,7 @@ impl<const N: usize> Op<N> for Linear {
 mod laws {
     use super::*;
     use crate::autograd::laws::{check, paint, rows_alone, slice_rows};
+    use crate::kernels::gemm::WeightFormat;
 
     fn reference(x: &[Vec<f64>], c: usize) -> Vec<f64> {
         let dot = |x: &[f64], w: &[f64]| x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
@@ -102,16 +103,18 @@ mod laws {
 
     #[test]
     fn a_row_alone_and_packed_weights() {
-        let (x, mut w) = (paint(&[30, 40], 1), paint(&[50, 40], 2));
-        let plain = Arc::new(w.clone());
-        w.pack();
-        let packed = Arc::new(w);
-        rows_alone(30, |r| Linear.forward([&slice_rows(&x, r), &plain]).0);
-        let x = Arc::new(x);
-        let (a, b) = (
-            Linear.forward([&x, &plain]).0,
-            Linear.forward([&x, &packed]).0,
-        );
-        assert_eq!(a.data(), b.data());
+        for format in WeightFormat::ALL {
+            let (x, mut w) = (paint(&[30, 40], 1), paint(&[50, 40], 2));
+            w.pack(format);
+            // A copy is not packed and has the widened weights.
+            let (plain, packed) = (Arc::new(w.clone()), Arc::new(w));
+            assert!(plain.panels().is_none() && packed.panels().is_some());
+            for w in [&plain, &packed] {
+                rows_alone(30, |r| Linear.forward([&slice_rows(&x, r), w]).0);
+            }
+            let x = Arc::new(x);
+            let [a, b] = [&plain, &packed].map(|w| Linear.forward([&x, w]).0);
+            assert_eq!(a.data(), b.data(), "{format:?}");
+        }
     }
 }

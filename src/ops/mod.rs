@@ -12,7 +12,9 @@
 //! | [`rope`] | rotary position embedding |
 //! | [`attention`] | causal grouped-query attention |
 //! | [`swiglu`] | the gated activation |
+//! | [`silu`] | the activation SiLU |
 //! | [`add`] | residual addition |
+//! | [`add_bias`] | one vector added to every row |
 //! | [`concat`](mod@concat) | columns side by side |
 //! | [`select_rows`] | some of the rows |
 //! | [`cross_entropy`] | the loss |
@@ -20,6 +22,7 @@
 //! This folder never knows layers, models or where a value came from.
 
 pub mod add;
+pub mod add_bias;
 pub mod attention;
 pub mod concat;
 pub mod cross_entropy;
@@ -29,9 +32,11 @@ pub mod qk_norm;
 pub mod rms_norm;
 pub mod rope;
 pub mod select_rows;
+pub mod silu;
 pub mod swiglu;
 
 pub use add::Add;
+pub use add_bias::AddBias;
 pub use attention::Attention;
 pub use concat::Concat;
 pub use cross_entropy::CrossEntropy;
@@ -41,4 +46,5 @@ pub use qk_norm::QkNorm;
 pub use rms_norm::RmsNorm;
 pub use rope::Rope;
 pub use select_rows::SelectRows;
+pub use silu::Silu;
 pub use swiglu::SwiGlu;

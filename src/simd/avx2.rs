@@ -85,6 +85,38 @@ impl Simd for Avx2 {
         self.load(&whole)
     }
     #[inline(always)]
+    fn load_bf16(self, x: &[u16; LANES]) -> V {
+        // SAFETY: AVX2 by the token; the reference is valid for sixteen reads, eight of them by each load.
+        unsafe {
+            let halves = [
+                _mm_loadu_si128(x.as_ptr().cast()),
+                _mm_loadu_si128(x.as_ptr().add(8).cast()),
+            ];
+            let wide = [
+                _mm256_cvtepu16_epi32(halves[0]),
+                _mm256_cvtepu16_epi32(halves[1]),
+            ];
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide[0])),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide[1])),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn load_i8(self, x: &[i8; LANES]) -> V {
+        // SAFETY: AVX2 by the token; the reference is valid for sixteen reads, eight of them by each load.
+        unsafe {
+            let halves = [
+                _mm_loadl_epi64(x.as_ptr().cast()),
+                _mm_loadl_epi64(x.as_ptr().add(8).cast()),
+            ];
+            [
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(halves[0])),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(halves[1])),
+            ]
+        }
+    }
+    #[inline(always)]
     fn store(self, v: V, to: &mut [f32; LANES]) {
         // SAFETY: AVX2 by the token; the reference is valid for sixteen writes.
         unsafe {
@@ -100,6 +132,12 @@ impl Simd for Avx2 {
         let mut whole = [0.0; LANES];
         self.store(v, &mut whole);
         to.copy_from_slice(&whole[..to.len()]);
+    }
+    #[inline(always)]
+    fn prefetch<T>(self, x: &T, bytes: usize) {
+        let at = std::ptr::from_ref(x).cast::<i8>().wrapping_add(bytes);
+        // SAFETY: a prefetch is a hint of SSE, which every x86-64 has; it reads nothing and faults at no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at) }
     }
     #[inline(always)]
     fn add(self, a: V, b: V) -> V {

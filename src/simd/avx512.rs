@@ -67,6 +67,22 @@ impl Simd for Avx512 {
         unsafe { _mm512_mask_loadu_ps(_mm512_set1_ps(fill), first(x.len()), x.as_ptr()) }
     }
     #[inline(always)]
+    fn load_bf16(self, x: &[u16; LANES]) -> __m512 {
+        // SAFETY: AVX-512F by the token; the reference is valid for sixteen reads.
+        unsafe {
+            let narrow = _mm256_loadu_si256(x.as_ptr().cast());
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(narrow)))
+        }
+    }
+    #[inline(always)]
+    fn load_i8(self, x: &[i8; LANES]) -> __m512 {
+        // SAFETY: AVX-512F by the token; the reference is valid for sixteen reads.
+        unsafe {
+            let narrow = _mm_loadu_si128(x.as_ptr().cast());
+            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(narrow))
+        }
+    }
+    #[inline(always)]
     fn store(self, v: __m512, to: &mut [f32; LANES]) {
         // SAFETY: AVX-512F by the token; the reference is valid for sixteen writes.
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
@@ -76,6 +92,12 @@ impl Simd for Avx512 {
         assert!(to.len() <= LANES);
         // SAFETY: AVX-512F by the token; the mask admits only the elements of the slice.
         unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), first(to.len()), v) }
+    }
+    #[inline(always)]
+    fn prefetch<T>(self, x: &T, bytes: usize) {
+        let at = std::ptr::from_ref(x).cast::<i8>().wrapping_add(bytes);
+        // SAFETY: a prefetch is a hint of SSE, which every x86-64 has; it reads nothing and faults at no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at) }
     }
     #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {

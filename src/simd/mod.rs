@@ -68,10 +68,19 @@ pub trait Simd: Copy + Send + Sync {
     fn load(self, x: &[f32; LANES]) -> Self::V;
     /// Lane i is `x[i]` where there is one, else `fill`. At most sixteen elements.
     fn load_partial(self, x: &[f32], fill: f32) -> Self::V;
+    /// Lane i is the bfloat16 `x[i]`: its sixteen bits become the upper half of the lane, which is exact.
+    fn load_bf16(self, x: &[u16; LANES]) -> Self::V;
+    /// Lane i is `x[i]`, which is exact.
+    fn load_i8(self, x: &[i8; LANES]) -> Self::V;
     /// `to[i]` becomes lane i.
     fn store(self, v: Self::V, to: &mut [f32; LANES]);
     /// `to[i]` becomes lane i, for the elements that there are. At most sixteen.
     fn store_partial(self, v: Self::V, to: &mut [f32]);
+
+    /// Asks for the memory `bytes` bytes behind `x` to be brought near, where the CPU can be asked; changes no result.
+    ///
+    /// The address may lie outside of any object.
+    fn prefetch<T>(self, x: &T, bytes: usize);
 
     /// a + b
     fn add(self, a: Self::V, b: Self::V) -> Self::V;

@@ -72,6 +72,22 @@ impl Simd for Portable {
         v
     }
     #[inline(always)]
+    fn load_bf16(self, x: &[u16; LANES]) -> V {
+        let mut v = [0.0; LANES];
+        for (v, x) in v.iter_mut().zip(x) {
+            *v = f32::from_bits(u32::from(*x) << 16);
+        }
+        v
+    }
+    #[inline(always)]
+    fn load_i8(self, x: &[i8; LANES]) -> V {
+        let mut v = [0.0; LANES];
+        for (v, x) in v.iter_mut().zip(x) {
+            *v = f32::from(*x);
+        }
+        v
+    }
+    #[inline(always)]
     fn store(self, v: V, to: &mut [f32; LANES]) {
         *to = v;
     }
@@ -79,6 +95,8 @@ impl Simd for Portable {
     fn store_partial(self, v: V, to: &mut [f32]) {
         to.copy_from_slice(&v[..to.len()]);
     }
+    #[inline(always)]
+    fn prefetch<T>(self, _: &T, _: usize) {}
     #[inline(always)]
     fn add(self, a: V, b: V) -> V {
         zip(a, b, |x, y| x + y)

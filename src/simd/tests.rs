@@ -113,6 +113,62 @@ fn every_backend_is_the_definition() {
     }
 }
 
+/// Sixteen narrow numbers widened.
+struct Widen<T>([T; LANES]);
+
+impl Kernel for Widen<u16> {
+    type Output = Lanes;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Lanes {
+        let mut lanes = [0.0; LANES];
+        s.store(s.load_bf16(&self.0), &mut lanes);
+        lanes
+    }
+}
+
+impl Kernel for Widen<i8> {
+    type Output = Lanes;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Lanes {
+        let mut lanes = [0.0; LANES];
+        s.store(s.load_i8(&self.0), &mut lanes);
+        lanes
+    }
+}
+
+#[test]
+fn every_narrow_number_is_widened_exactly() {
+    for isa in Isa::all() {
+        isa.scope(|| {
+            for block in 0..65536 / LANES {
+                let x: [u16; LANES] = std::array::from_fn(|i| (block * LANES + i) as u16);
+                for (x, y) in x.iter().zip(run(Widen(x))) {
+                    // Sign, exponent and the upper seven bits of the fraction, by their meaning.
+                    let sign = if x >> 15 == 1 { -1.0 } else { 1.0 };
+                    let (exponent, fraction) = (i32::from(x >> 7 & 255), f64::from(x & 127));
+                    let expected = match exponent {
+                        255 if fraction == 0.0 => sign * f64::INFINITY,
+                        255 => f64::NAN,
+                        0 => sign * fraction * 2f64.powi(-126 - 7),
+                        e => sign * (1.0 + fraction / 128.0) * 2f64.powi(e - 127),
+                    };
+                    let same = f64::from(y).to_bits() == expected.to_bits();
+                    let same = same || (y.is_nan() && expected.is_nan());
+                    assert!(same, "{} {x:#06x}: {y:e}, not {expected:e}", isa.name());
+                }
+            }
+            for block in 0..256 / LANES {
+                let x: [i8; LANES] = std::array::from_fn(|i| (block * LANES + i) as u8 as i8);
+                for (x, y) in x.iter().zip(run(Widen(x))) {
+                    assert_eq!(y.to_bits(), (*x as f32).to_bits(), "{} {x}", isa.name());
+                }
+            }
+        });
+    }
+}
+
 /// The nearest `f32` to hi + lo, ties to even, where |lo| is at most half a unit of hi's last place in `f64`.
 fn round_once(hi: f64, lo: f64) -> f32 {
     // Rounding to odd in f64 keeps the information that the second rounding needs (Boldo and Melquiond, 2008).

@@ -1,10 +1,10 @@
 //! A tensor: `f32` values in row-major order with a shape.
 
-use crate::kernels::gemm::{Panels, View};
+use crate::kernels::gemm::{Panels, View, WeightFormat};
 use crate::simd::matrix::MatrixMut;
 use ndarray::{ArrayD, IxDyn};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// Values [.., cols]; all dimensions but the last count as rows.
 #[derive(Debug)]
@@ -15,15 +15,46 @@ pub struct Tensor {
 }
 
 thread_local! {
-    /// Memory of dropped tensors by length. A training step makes the same tensors as the step before; taking their
-    /// memory again spares the system a page fault for every 4096 bytes.
+    /// Memory of dropped tensors. A training step makes the same tensors as the step before; taking their memory again
+    /// spares the system a page fault for every 4096 bytes.
     static SPARE: RefCell<Spare> = RefCell::default();
 }
 
 #[derive(Default)]
 struct Spare {
-    by_length: HashMap<usize, Vec<Vec<f32>>>,
+    /// No list is empty.
+    by_capacity: BTreeMap<usize, Vec<Vec<f32>>>,
     elements: usize,
+}
+
+impl Spare {
+    /// The smallest memory for `n` elements that wastes no more than a quarter.
+    fn take(&mut self, n: usize) -> Option<Vec<f32>> {
+        let (&capacity, all) = self.by_capacity.range_mut(n..=n + n / 4).next()?;
+        let data = all.pop()?;
+        if all.is_empty() {
+            self.by_capacity.remove(&capacity);
+        }
+        self.elements -= capacity;
+        Some(data)
+    }
+
+    fn keep(&mut self, data: Vec<f32>) {
+        if self.elements + data.capacity() <= MOST_SPARE {
+            self.elements += data.capacity();
+            let all = self.by_capacity.entry(data.capacity());
+            all.or_default().push(data);
+        }
+    }
+}
+
+/// Elements to reserve for a tensor of `n`: at most an eighth more, so that lengths which differ a little have the same.
+/// The heads of a model are such: each has a few rows less than the one before.
+fn roomy(n: usize) -> usize {
+    match n {
+        0..WORTH_KEEPING => n,
+        _ => n.next_multiple_of(1 << (n.ilog2() - 3)),
+    }
 }
 
 /// Tensors shorter than this are left to the allocator.
@@ -57,12 +88,9 @@ impl Tensor {
     /// Some values or other, to be overwritten by the caller; NaN in builds with debug assertions.
     pub fn stale(shape: &[usize]) -> Self {
         let n = shape.iter().product();
-        let spare = SPARE.with_borrow_mut(|spare| {
-            let data = spare.by_length.get_mut(&n).and_then(Vec::pop);
-            spare.elements -= data.as_ref().map_or(0, Vec::len);
-            data
-        });
-        let mut data = spare.unwrap_or_else(|| vec![0.0; n]);
+        let spare = SPARE.with_borrow_mut(|spare| spare.take(n));
+        let mut data = spare.unwrap_or_else(|| Vec::with_capacity(roomy(n)));
+        data.resize(n, 0.0);
         if cfg!(debug_assertions) {
             data.fill(f32::NAN);
         }
@@ -113,9 +141,21 @@ impl Tensor {
         MatrixMut::new(self.data_mut(), rows, cols)
     }
 
-    /// Packs the transposed matrix for products with few rows, which read little else. Writing to the tensor undoes it.
-    pub fn pack(&mut self) {
-        self.panels = Some(Panels::pack(self.matrix().t()));
+    /// Packs the transposed matrix for products with few rows, which read little else, in a format.
+    ///
+    /// Under a narrow format the tensor's own elements become the widened values of the stored weights (blocks run along
+    /// the last dimension), so that whoever reads the tensor in another way computes with the same numbers. What rounding
+    /// took away is lost. A tensor that is packed in this format stays as it is; writing to it undoes the packing, but
+    /// not the rounding.
+    pub fn pack(&mut self, format: WeightFormat) {
+        if self.panels().is_some_and(|p| p.format() == format) {
+            return;
+        }
+        let panels = Panels::pack_as(self.matrix().t(), format);
+        if format != WeightFormat::F32 {
+            panels.widen(self.data_mut());
+        }
+        self.panels = Some(panels);
     }
 
     /// What [`Tensor::pack`] made.
@@ -141,11 +181,8 @@ impl Drop for Tensor {
         let (data, _) = array.into_raw_vec_and_offset();
         // A thread that ends has no use for spare memory.
         let _ = SPARE.try_with(|spare| {
-            if let Ok(mut spare) = spare.try_borrow_mut()
-                && spare.elements + data.len() <= MOST_SPARE
-            {
-                spare.elements += data.len();
-                spare.by_length.entry(data.len()).or_default().push(data);
+            if let Ok(mut spare) = spare.try_borrow_mut() {
+                spare.keep(data);
             }
         });
     }
@@ -171,12 +208,59 @@ mod tests {
     }
 
     #[test]
+    fn memory_serves_tensors_of_nearly_its_length() {
+        let n = 100 * WORTH_KEEPING;
+        let address = |t: &Tensor| t.data().as_ptr();
+        let first = Tensor::stale(&[n]);
+        let place = address(&first);
+        drop(first);
+        let shorter = Tensor::stale(&[n - n / 10]);
+        assert_eq!(
+            (address(&shorter), shorter.data().len()),
+            (place, n - n / 10)
+        );
+        drop(shorter);
+        // In whatever order they come, lengths that differ a little share a place.
+        let short = Tensor::stale(&[51 * WORTH_KEEPING]);
+        let place_of_short = address(&short);
+        drop(short);
+        let longer = Tensor::stale(&[51 * WORTH_KEEPING + 700]);
+        assert_eq!(address(&longer), place_of_short);
+        drop(longer);
+        let much_shorter = Tensor::stale(&[n / 2]);
+        assert_ne!(address(&much_shorter), place);
+        // Its whole capacity is still there.
+        assert_eq!(address(&Tensor::stale(&[n])), place);
+    }
+
+    #[test]
     fn writing_undoes_packing() {
         let mut t = Tensor::zeros(&[4, 4]);
-        t.pack();
-        assert!(t.panels().is_some());
-        t.data_mut()[0] = 1.0;
-        assert!(t.panels().is_none());
+        for format in WeightFormat::ALL {
+            t.pack(format);
+            assert_eq!(t.panels().map(Panels::format), Some(format));
+            t.data_mut()[0] = 1.0;
+            assert!(t.panels().is_none());
+        }
+    }
+
+    #[test]
+    fn the_elements_are_those_that_products_see() {
+        for format in WeightFormat::ALL {
+            let w: Vec<f32> = (0..35 * 70)
+                .map(|i| (i % 241) as f32 / 77.0 - 1.5)
+                .collect();
+            let mut t = Tensor::new(&[5, 7, 70], w.clone());
+            t.pack(format);
+            assert_eq!(t.data() == w, format == WeightFormat::F32, "{format:?}");
+            let mut widened = vec![0.0; w.len()];
+            t.panels().expect("packed").widen(&mut widened);
+            assert_eq!(t.data(), widened, "{format:?}");
+            // A scale of widened weights need not be the scale they were widened with.
+            let before = t.data().to_vec();
+            t.pack(format);
+            assert_eq!(t.data(), before, "{format:?} twice");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub enum Event {
         step: u64,
         /// The weighted sum of losses.
         loss: f64,
-        /// Mean loss of the main head and of heads 1..=K, in nats.
+        /// Mean loss of the main head and of the heads that counted, in nats.
         loss_heads: Vec<f64>,
         /// Learning rate of the step.
         lr: f64,

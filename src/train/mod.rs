@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`schedule`] | the learning rate of each step |
+//! | [`regime`] | which heads count at each step, and whether they may change the trunk |
 //! | [`optimiser`] | clipping and AdamW over all parameters |
 //! | [`evaluate`](mod@evaluate) | losses and accuracies of every head on a text |
 //! | [`trainer`] | one step, and the whole loop |
@@ -15,6 +16,7 @@ pub mod evaluate;
 pub mod event;
 pub mod metrics;
 pub mod optimiser;
+pub mod regime;
 pub mod schedule;
 pub mod trainer;
 
@@ -22,5 +24,6 @@ pub use evaluate::{Evaluation, evaluate};
 pub use event::Event;
 pub use metrics::Metrics;
 pub use optimiser::AdamW;
+pub use regime::{Plan, Regime};
 pub use schedule::Schedule;
 pub use trainer::{Options, Trainer};

@@ -8,7 +8,7 @@ use crate::tensor::{Params, Tensor};
 
 /// The optimiser and its two moments for each parameter.
 ///
-/// Matrices decay, gains do not. Trunk and heads are clipped by their own norms, so that a head's gradient never
+/// Matrices decay, gains and biases do not. Trunk and heads are clipped by their own norms, so that a head's gradient never
 /// changes the size of the trunk's step.
 #[derive(Clone, Debug)]
 pub struct AdamW {
@@ -62,6 +62,19 @@ impl AdamW {
 
     /// One step at this learning rate.
     pub fn step(&mut self, params: &mut Params, gradients: &Gradients, norms: Norms, rate: f64) {
+        self.step_some(params, gradients, norms, rate, &|_| true);
+    }
+
+    /// One step of those parameters whose name takes part. The others keep their values and moments, and do not decay;
+    /// the count of steps, which the moments' correction uses, is one for all.
+    pub fn step_some(
+        &mut self,
+        params: &mut Params,
+        gradients: &Gradients,
+        norms: Norms,
+        rate: f64,
+        takes_part: &dyn Fn(&str) -> bool,
+    ) {
         self.steps += 1;
         let [beta1, beta2] = self.betas;
         let unbias = |beta| (1.0 / (1.0 - scalar::powi(beta, self.steps))) as f32;
@@ -84,7 +97,11 @@ impl AdamW {
             clip: 1.0,
             decay: 0.0,
         };
-        for id in params.ids() {
+        for id in params
+            .ids()
+            .filter(|id| takes_part(params.name(*id)))
+            .collect::<Vec<_>>()
+        {
             let head = layout::is_head(params.name(id));
             step.clip = clip(if head { norms.heads } else { norms.trunk });
             let matrix = params.get(id).shape().len() == 2;

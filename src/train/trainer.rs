@@ -2,12 +2,11 @@
 
 use super::event::{Event, peak_rss_mb};
 use super::optimiser::{AdamW, Norms};
-use super::{Schedule, evaluate};
+use super::{Plan, Schedule, evaluate};
 use crate::autograd::Gradients;
 use crate::checkpoint::ModelDir;
 use crate::data::{Batch, RandomWindows, Tokenizer, Tokens, check_length};
-use crate::exec::Train;
-use crate::model::{JointLoss, Model};
+use crate::model::{JointLoss, Model, Objective};
 use crate::{Error, Result};
 use std::time::Instant;
 
@@ -26,6 +25,8 @@ pub struct Options {
     pub schedule: Schedule,
     /// How much the heads count.
     pub joint: JointLoss,
+    /// What changes of that between steps.
+    pub plan: Plan,
     /// Steps between evaluations, each followed by a checkpoint; the last step always has both.
     pub eval_every: u64,
     /// Steps between reports.
@@ -46,7 +47,7 @@ pub struct Trainer {
 pub struct StepReport {
     /// The weighted sum of losses.
     pub loss: f64,
-    /// Mean loss of the main head and of heads 1..=K, in nats.
+    /// Mean loss of the main head and of the heads that counted, in nats.
     pub loss_heads: Vec<f64>,
     /// Norms of the gradient before clipping.
     pub norms: Norms,
@@ -67,17 +68,18 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Diverged`] where the loss or a gradient is not finite; the parameters are left as they were.
-    pub fn step(&mut self, batch: &Batch, joint: JointLoss, rate: f64) -> Result<StepReport> {
-        let mut exec = Train::new(self.model.params());
-        let reports = self.model.losses(&mut exec, batch, joint);
-        let losses: Vec<_> = reports.iter().map(|r| r.value.clone()).collect();
-        let loss_heads: Vec<f64> = reports.iter().map(|r| f64::from(r.mean())).collect();
-        let weights = joint.weights(self.model.config().mtp_depth);
-        let loss = loss_heads.iter().zip(&weights).map(|(l, w)| l * w).sum();
-        drop(reports);
+    pub fn step(
+        &mut self,
+        batch: &Batch,
+        objective: impl Into<Objective>,
+        rate: f64,
+    ) -> Result<StepReport> {
+        let objective = objective.into();
         self.gradients.clear();
-        exec.backward(&losses, &mut self.gradients);
-        drop(losses);
+        let reports = self.model.backward(batch, objective, &mut self.gradients);
+        let loss_heads: Vec<f64> = reports.iter().map(|r| f64::from(r.mean())).collect();
+        let weights = objective.weights(self.model.config().mtp_depth);
+        let loss = loss_heads.iter().zip(&weights).map(|(l, w)| l * w).sum();
         let norms = AdamW::norms(self.model.params(), &self.gradients);
         let report = StepReport {
             loss,
@@ -98,7 +100,9 @@ impl Trainer {
             )));
         }
         let params = self.model.params_mut();
-        self.optimiser.step(params, &self.gradients, norms, rate);
+        let takes_part = |name: &str| objective.trains(name);
+        self.optimiser
+            .step_some(params, &self.gradients, norms, rate, &takes_part);
         self.steps += 1;
         Ok(report)
     }
@@ -131,7 +135,10 @@ impl Trainer {
         for step in 0..options.steps {
             let now = Instant::now();
             let rate = options.schedule.rate(step);
-            let figures = self.step(&windows.batch(step)?, options.joint, rate)?;
+            let depth = self.model.config().mtp_depth;
+            let plan = options.plan;
+            let objective = plan.objective(options.joint, depth, step, options.steps);
+            let figures = self.step(&windows.batch(step)?, objective, rate)?;
             let seconds = now.elapsed().as_secs_f64();
             (training, since) = (training + seconds, since + seconds);
             let done = step + 1;

@@ -36,6 +36,9 @@ fn numbers_that_no_run_can_have_are_refused_by_flag() {
         ("--lr=-1", ["--lr", "-1"]),
         ("--lambda=-0.5", ["--lambda", "-0.5"]),
         ("--lambda inf", ["--lambda", "inf"]),
+        ("--lambda 0.3:-1", ["--lambda", "-1"]),
+        ("--lambda 1:nan", ["--lambda", "nan"]),
+        ("--lambda 1:2:3", ["--lambda", "2:3"]),
         ("--beta 0", ["--beta", "0"]),
         ("--beta nan", ["--beta", "NaN"]),
         ("--threads 0", ["--threads", "0"]),
@@ -85,6 +88,31 @@ fn what_does_not_fit_the_model_is_refused() {
     let long = "x".repeat(POSITIONS + 1);
     folder.command_refuses(with_arg(generate(), &long), 2, &["prompt", &more, &most]);
     folder.succeeds(&format!("generate model --prompt {}", &long[1..]));
+    for (flags, names) in [
+        ("--max-tokens 49", ["--max-tokens 49", "48"]),
+        (
+            "--max-tokens 18446744073709551615",
+            ["--max-tokens", "--window"],
+        ),
+        ("--context 49", ["--context 49", "48"]),
+        ("--context 0", ["--context 0", "48"]),
+        ("--window 48", ["--window 48", "47"]),
+        ("--window 0 --context 9", ["--window 0", "8"]),
+        ("--temperature=-1", ["--temperature", "-1"]),
+        ("--top-p 0", ["--top-p", "0"]),
+        ("--min-p 2", ["--min-p", "2"]),
+        ("--samples 0", ["--samples", "0"]),
+        ("--samples 4097", ["--samples", "4097"]),
+    ] {
+        folder.refuses(&format!("generate model --prompt a {flags}"), 2, &names);
+    }
+    let speed = "speed model --prompt-file text.txt --prompts 2 --prompt-tokens";
+    for (len, names) in [
+        ("0", ["--prompt-tokens 0", "at least one"]),
+        ("9999", ["--prompt-tokens 9999", "at least one"]),
+    ] {
+        folder.refuses(&format!("{speed} {len}"), 2, &names);
+    }
     for threads in ["0", "1000000000000"] {
         let names = ["--threads", threads];
         folder.refuses(&format!("{eval} 8 --threads {threads}"), 2, &names);
@@ -108,7 +136,32 @@ fn unknown_words_are_refused() {
         (&train("--fly"), ["--fly", "unexpected"]),
         (&train("--preset huge"), ["huge", "small"]),
         (&train("--head-kind medieval"), ["medieval", "parallel"]),
+        (&train("--regime ancient"), ["ancient", "curriculum"]),
+        (&train("--freeze-trunk"), ["--init", "required"]),
+        (
+            &train("--init model --preset small"),
+            ["--preset", "cannot be used"],
+        ),
+        (
+            &train("--init model --freeze-trunk --heads 0"),
+            ["--freeze-trunk", "--heads 0"],
+        ),
+        (
+            &train("--init model --freeze-trunk --regime reverse"),
+            ["--freeze-trunk", "reverse"],
+        ),
+        (&train("--init model --head-width 5"), ["--head-width", "5"]),
+        ("export model", ["--out", "required"]),
+        ("export model --out run --heads 4", ["--heads 4", "3 heads"]),
+        (
+            "export model --out run --heads 1 --without-heads",
+            ["--heads", "cannot be used"],
+        ),
         ("eval model", ["--data", "required"]),
+        (
+            "eval model --data text.txt --weights f16",
+            ["f16", "f32, bf16, q8"],
+        ),
         ("generate model", ["--prompt", "required"]),
         (
             "generate model --prompt a --prompt-file text.txt",
@@ -119,6 +172,20 @@ fn unknown_words_are_refused() {
             ["slowly", "plain"],
         ),
         ("generate model --prompt a --draft=-1", ["--draft", "-1"]),
+        ("generate model --prompt a --draft some", ["some", "auto"]),
+        (
+            "generate model --prompt a --stop-token end",
+            ["--stop-token", "end"],
+        ),
+        (
+            "generate model --prompt a --show-drafts --json",
+            ["--show-drafts", "cannot be used"],
+        ),
+        ("speed model", ["--prompt", "required"]),
+        (
+            "speed model --prompt-file text.txt --prompts 3",
+            ["--prompt-tokens", "required"],
+        ),
         ("inspect", ["<DIR>", "required"]),
         ("inspect model model", ["model", "unexpected"]),
     ] {
@@ -226,7 +293,9 @@ fn every_command_has_help() {
         "train",
         "eval",
         "generate",
+        "speed",
         "inspect",
+        "export",
         "plot",
         "tokenizer",
     ] {

@@ -3,14 +3,18 @@
 //! * `support`: running the binary, what an error must look like, models to run it on.
 //! * `flags`: command lines that no run can have.
 //! * `files`: data, prompts and model directories that cannot be read.
+//! * `decoding`: what `generate` and `speed` print.
+//! * `refit`: heads taken off a model, new ones trained on it, and the regimes.
 //! * `vocabularies`: vocabularies, token files and pictures.
 //! * `runs`: runs that go well, what they print and write, and one that diverges.
 //!
 //! An error is one sentence on standard error that names the thing. The exit code is 2 where the command line was wrong
 //! and 1 for every other error. Nothing new lies on the disk afterwards.
 
+mod decoding;
 mod files;
 mod flags;
+mod refit;
 mod runs;
 mod support;
 mod vocabularies;

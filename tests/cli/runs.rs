@@ -162,7 +162,10 @@ fn reports_have_their_documented_keys() {
         found.remove(0)
     };
     let eval = one("eval model --data text.txt text.txt --json");
-    assert_keys(&eval, "loss bits_per_byte loss_heads accuracy_heads tokens");
+    assert_keys(
+        &eval,
+        "loss bits_per_byte loss_heads accuracy_heads tokens weights",
+    );
     let text = fs::metadata(folder.path("text.txt")).expect("a file").len();
     // Two texts with one end-of-text token between; every token but the first is predicted.
     assert_eq!(eval["tokens"], 2 * text);
@@ -170,17 +173,33 @@ fn reports_have_their_documented_keys() {
         (len(&eval, "loss_heads"), len(&eval, "accuracy_heads")),
         (4, 4)
     );
+    assert_eq!(eval["weights"], "f32");
+    let mut losses = vec![eval["loss"].as_f64().expect("a loss")];
+    for format in ["bf16", "q8"] {
+        let words = "eval model --data text.txt text.txt --json --weights";
+        let eval = one(&format!("{words} {format}"));
+        assert_eq!(eval["weights"], format);
+        losses.push(eval["loss"].as_f64().expect("a loss"));
+        // Rounding moves every logit a little.
+        let (exact, rounded) = (losses[0], losses[losses.len() - 1]);
+        assert!(exact != rounded && (exact - rounded).abs() < 0.1);
+    }
+    assert_ne!(losses[1], losses[2], "the formats are the same");
 
     let inspect = one("inspect model --json");
     assert_keys(
         &inspect,
-        "parameters trunk_parameters head_parameters head_share config",
+        "parameters trunk_parameters head_parameters head_share shared_parameters bytes flops_per_token config",
     );
     let count = |key: &str| inspect[key].as_u64().expect("a count");
     assert_eq!(
         count("parameters"),
         count("trunk_parameters") + count("head_parameters")
     );
+    assert_eq!(count("bytes"), 4 * count("parameters"));
+    // V 257 and C 16, and the output matrix is the embedding.
+    assert_eq!(count("shared_parameters"), 257 * 16);
+    assert_keys(&inspect["flops_per_token"], "context train decode draft");
     let bytes = fs::read(folder.path("model/model.safetensors")).expect("a file");
     let header = u64::from_le_bytes(*bytes.first_chunk().expect("a length"));
     assert_eq!(count("parameters") * 4, bytes.len() as u64 - 8 - header);
@@ -218,8 +237,9 @@ fn drafts_never_change_a_token() {
     );
     let drafted = |report: &Value| len(report, "drafted_by_depth");
     for (flags, depths) in [
-        ("", 3),
-        ("--decode speculative --threads 1", 3),
+        ("--draft auto", usize::MAX),
+        ("--decode speculative --threads 1", usize::MAX),
+        ("--draft 3", 3),
         ("--draft 0", 0),
         ("--draft 1", 1),
         ("--draft 1000000000000000000", 3),
@@ -228,7 +248,13 @@ fn drafts_never_change_a_token() {
         assert_keys(&report, keys);
         assert_eq!(report["tokens"], plain["tokens"], "{flags}");
         assert_eq!(report["text"], plain["text"], "{flags}");
-        assert_eq!(drafted(&report), depths, "{flags}: {report}");
+        // How many drafts pay is for the clock to say.
+        let expected = if depths > 3 {
+            drafted(&report).min(3)
+        } else {
+            depths
+        };
+        assert_eq!(drafted(&report), expected, "{flags}: {report}");
         // Each step yields one token, and one more for every draft that it accepted.
         let accepted = report["accepted_by_depth"]
             .as_array()
@@ -255,6 +281,8 @@ fn a_reader_that_leaves_early_is_no_error() {
         "eval model --data text.txt --json",
         "generate model --prompt a --json",
         "generate model --prompt a",
+        "generate model --prompt a --show-drafts",
+        "speed model --prompt a --max-tokens 3 --repeats 1",
         "inspect model",
         "train --help",
     ] {

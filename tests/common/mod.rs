@@ -9,7 +9,7 @@ pub mod decoder;
 use foretoken::autograd::Var;
 use foretoken::exec::{Exec, Rows, Span, Train};
 use foretoken::kernels::par::Threads;
-use foretoken::model::{Config, HeadKind, Model, Preset};
+use foretoken::model::{Config, HeadKind, Model, Preset, WeightFormat};
 use foretoken::ops::SelectRows;
 use foretoken::simd::Isa;
 use foretoken::tensor::Tensor;
@@ -96,8 +96,13 @@ impl Fixture {
 
     /// The same model with its matrices packed.
     pub fn packed(&self, seed: u64) -> Model {
+        self.stored(seed, WeightFormat::F32)
+    }
+
+    /// The same model with its matrices packed, and rounded, in a format.
+    pub fn stored(&self, seed: u64, format: WeightFormat) -> Model {
         let mut model = self.model(seed);
-        model.pack();
+        model.pack(format);
         model
     }
 }

@@ -1,9 +1,12 @@
 //! Small models: random ones, and one of each kind that has learnt something.
 
 use foretoken::data::{Batch, RandomWindows, Tokenizer, corpus};
-use foretoken::model::{Config, HeadKind, JointLoss, Model};
+use foretoken::model::{Config, HeadKind, JointLoss, Model, WeightFormat};
 use foretoken::train::Trainer;
 use std::sync::OnceLock;
+
+/// K of the trained models.
+const DEPTH: usize = 6;
 
 fn config(kind: HeadKind, depth: usize, width: usize) -> Config {
     let text = format!(
@@ -18,14 +21,25 @@ fn config(kind: HeadKind, depth: usize, width: usize) -> Config {
     config
 }
 
-/// Nothing learnt; slim or full width, packed or not, by seed.
+/// Nothing learnt; slim or full width, packed or not and in which format, by seed.
 pub fn random_model(kind: HeadKind, depth: usize, seed: u64) -> Model {
     let width = if seed.is_multiple_of(2) { 8 } else { 32 };
     let mut model = Model::new(config(kind, depth, width), seed).expect("sound sizes");
     if seed.is_multiple_of(3) {
-        model.pack();
+        model.pack(WeightFormat::ALL[seed as usize / 3 % 3]);
     }
     model
+}
+
+/// The same model with its first `depth` heads only.
+pub fn cut(model: &Model, depth: usize) -> Model {
+    let mut config = model.config().clone();
+    config.mtp_depth = depth;
+    let take = |name: &str, _: &[usize]| {
+        let id = model.params().find(name).expect("a smaller model's tensor");
+        Ok(model.params().get(id).data().to_vec())
+    };
+    Model::from_parts(config, take).expect("sound sizes")
 }
 
 /// One small model of each kind that has learnt enough for its heads to be right now and then.
@@ -40,7 +54,7 @@ fn train(kind: HeadKind) -> Model {
     let text = corpus::stories(5, 100_000);
     let tokens = Tokenizer::bytes().encode(text.as_bytes()).expect("bytes");
     let windows = RandomWindows::new(tokens, 48, 8, 3).expect("enough text");
-    let mut trainer = Trainer::new(Model::new(config(kind, 4, 32), 9).expect("sound sizes"));
+    let mut trainer = Trainer::new(Model::new(config(kind, DEPTH, 32), 9).expect("sound sizes"));
     for step in 0..150 {
         let batch: Batch = windows.batch(step).expect("in memory");
         trainer

@@ -8,9 +8,15 @@ use crate::kernels::gemm::tile::{Rows, Sliver, tile};
 use crate::kernels::{par, reduce};
 use crate::simd::matrix::MatrixMut;
 use crate::simd::{self, Kernel, LANES, Simd};
+use std::cell::Cell;
 
 /// Fewer multiply-adds than this are done by one thread.
 const WORTH_SPLITTING: usize = 1 << 16;
+
+thread_local! {
+    /// Scores and packed queries of the last call.
+    static SPARE: Cell<(Vec<f32>, Vec<f32>)> = const { Cell::new((Vec::new(), Vec::new())) };
+}
 
 /// Consecutive rows of one sequence whose keys and values are cached.
 pub struct Span<'a> {
@@ -119,8 +125,10 @@ impl Kernel for Attend<'_> {
         let rows = self.q.rows();
         let block = height(rows.max(1), S::TILE_ROWS);
         let stride = (self.first + rows).next_multiple_of(WIDTH);
-        let mut scores = vec![0.0; block * stride];
-        let mut packed = vec![0.0; block * self.q.cols()];
+        // What they held before does not matter: no element is read that was not written for its row.
+        let (mut scores, mut packed) = SPARE.take();
+        scores.resize(block * stride, 0.0);
+        packed.resize(block * self.q.cols(), 0.0);
         let mut top = 0;
         while top < rows {
             let m = height(rows - top, S::TILE_ROWS);
@@ -129,6 +137,7 @@ impl Kernel for Attend<'_> {
             });
             top += m;
         }
+        SPARE.set((scores, packed));
     }
 }
 

@@ -15,14 +15,24 @@
 //! the chain by loading c again. Threads split rows, or columns where there are few rows. None of it can be seen in
 //! the result, because no split touches the order of k.
 //!
-//! Files: [`panels`] (packing), [`tile`] (the register tile), [`product`](mod@product) (the loops around it).
+//! Panels may hold their weights in a narrow format ([`WeightFormat`]). A tile widens them as it reads them, and the
+//! product is, to the last bit, that of the widened weights.
+//!
+//! Files: [`format`](mod@format) (how weights are rounded), `stored` (rows of a panel in each format), [`panels`]
+//! (packing), [`tile`] (the register tile), [`product`](mod@product) (the loops around it), [`several`] (several
+//! products of one left operand).
 
+pub mod format;
 pub mod panels;
 pub mod product;
+pub mod several;
+mod stored;
 pub mod tile;
 
+pub use format::WeightFormat;
 pub use panels::Panels;
 pub use product::{Right, Start, product};
+pub use several::products;
 
 /// A read-only matrix with any strides, [rows, cols].
 #[derive(Clone, Copy, Debug)]

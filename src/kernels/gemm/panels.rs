@@ -1,27 +1,45 @@
 //! Packing: the right operand in panels of 32 columns, the left one in slivers as high as a tile.
 //!
-//! Packing moves numbers and computes nothing. Columns past the edge of a panel are zeros that no output sees; k is
-//! never padded.
+//! Packing moves numbers, and rounds them where the format is a narrow one. Columns past the edge of a panel are zeros
+//! that no output sees; k is never padded.
 
-use super::{View, tile};
+use super::stored::{self, Bf16Row, Q8Block, Stored};
+use super::{View, WeightFormat, tile};
 use crate::kernels::par;
 use crate::simd::{self, Kernel, LANES, Simd};
 use std::cell::Cell;
 
-/// Columns of a panel: two vectors.
-pub const WIDTH: usize = 2 * LANES;
-
-/// One row of a panel. The alignment keeps a vector inside one cache line.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub struct PanelRow(pub [f32; WIDTH]);
+pub use super::stored::{PanelRow, WIDTH};
 
 /// A matrix [k, n] as ⌈n / 32⌉ panels of [k, 32], each contiguous: what a product streams through.
 #[derive(Clone, Debug)]
 pub struct Panels {
-    rows: Vec<PanelRow>,
+    rows: Rows,
     k: usize,
     n: usize,
+}
+
+/// All panels, one after the other.
+#[derive(Clone, Debug)]
+enum Rows {
+    F32(Vec<PanelRow>),
+    Bf16(Vec<Bf16Row>),
+    Q8(Vec<Q8Block>),
+}
+
+/// [`Panels`] of a known format.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Typed<'a, T> {
+    rows: &'a [T],
+    k: usize,
+    n: usize,
+}
+
+/// [`Panels`] by format.
+pub(super) enum ByFormat<'a> {
+    F32(Typed<'a, PanelRow>),
+    Bf16(Typed<'a, Bf16Row>),
+    Q8(Typed<'a, Q8Block>),
 }
 
 thread_local! {
@@ -30,37 +48,135 @@ thread_local! {
 }
 
 impl Panels {
-    /// Packs b [k, n].
+    /// Packs b [k, n] as it is.
     pub fn pack(b: View<'_>) -> Self {
-        Self::pack_into(Vec::new(), b)
+        Self::pack_as(b, WeightFormat::F32)
     }
 
-    /// Packs b [k, n] for the time of `f`.
-    pub(super) fn with_packed<R>(b: View<'_>, f: impl FnOnce(&Self) -> R) -> R {
-        let packed = Self::pack_into(SPARE.take(), b);
-        let result = f(&packed);
-        SPARE.set(packed.rows);
-        result
-    }
-
-    fn pack_into(mut rows: Vec<PanelRow>, b: View<'_>) -> Self {
+    /// Packs b [k, n], rounded to a format: products then see the widened values ([`Panels::widen`]).
+    pub fn pack_as(b: View<'_>, format: WeightFormat) -> Self {
+        let rows = match format {
+            WeightFormat::F32 => Rows::F32(pack_exactly(Vec::new(), b)),
+            WeightFormat::Bf16 => Rows::Bf16(pack_rounded(b)),
+            WeightFormat::Q8 => Rows::Q8(pack_rounded(b)),
+        };
         let (k, n) = (b.rows(), b.cols());
-        // What the memory held before does not matter: every row is written below.
-        rows.resize(n.div_ceil(WIDTH) * k, PanelRow([0.0; WIDTH]));
-        if k > 0 {
-            let per_task = par::part(n.div_ceil(WIDTH), 1, 2);
-            let tasks = rows.chunks_mut(k * per_task).enumerate().collect();
-            par::for_each(tasks, |(task, panels): (usize, &mut [PanelRow])| {
-                for (q, panel) in panels.chunks_mut(k).enumerate() {
-                    let from = (task * per_task + q) * WIDTH;
-                    let columns = b.columns(from, n.min(from + WIDTH));
-                    simd::run(PackPanel { b: columns, panel });
-                }
-            });
-        }
         Self { rows, k, n }
     }
 
+    /// The widened values of the stored weights, transposed: w [n, k], packed.
+    ///
+    /// # Panics
+    /// Where w has another length.
+    #[track_caller]
+    pub fn widen(&self, w: &mut [f32]) {
+        let (k, n) = (self.k, self.n);
+        assert_eq!(w.len(), n * k, "the weights of a {k} x {n} matrix");
+        match self.by_format() {
+            ByFormat::F32(panels) => panels.widen(w),
+            ByFormat::Bf16(panels) => panels.widen(w),
+            ByFormat::Q8(panels) => panels.widen(w),
+        }
+    }
+
+    /// How the weights are stored.
+    pub fn format(&self) -> WeightFormat {
+        match self.rows {
+            Rows::F32(_) => WeightFormat::F32,
+            Rows::Bf16(_) => WeightFormat::Bf16,
+            Rows::Q8(_) => WeightFormat::Q8,
+        }
+    }
+
+    /// Bytes of the stored weights with their scales, columns past the edge included.
+    pub fn bytes(&self) -> usize {
+        match &self.rows {
+            Rows::F32(rows) => size_of_val(&rows[..]),
+            Rows::Bf16(rows) => size_of_val(&rows[..]),
+            Rows::Q8(blocks) => size_of_val(&blocks[..]),
+        }
+    }
+
+    /// Length of the chains.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Number of panels.
+    pub fn count(&self) -> usize {
+        self.n.div_ceil(WIDTH)
+    }
+
+    /// Number of columns.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    pub(super) fn by_format(&self) -> ByFormat<'_> {
+        let (k, n) = (self.k, self.n);
+        match &self.rows {
+            Rows::F32(rows) => ByFormat::F32(Typed { rows, k, n }),
+            Rows::Bf16(rows) => ByFormat::Bf16(Typed { rows, k, n }),
+            Rows::Q8(rows) => ByFormat::Q8(Typed { rows, k, n }),
+        }
+    }
+}
+
+/// Packs b [k, n] for the time of `f`.
+pub(super) fn with_packed<R>(b: View<'_>, f: impl FnOnce(Typed<'_, PanelRow>) -> R) -> R {
+    let rows = pack_exactly(SPARE.take(), b);
+    let result = f(Typed {
+        rows: &rows,
+        k: b.rows(),
+        n: b.cols(),
+    });
+    SPARE.set(rows);
+    result
+}
+
+fn pack_exactly(mut rows: Vec<PanelRow>, b: View<'_>) -> Vec<PanelRow> {
+    // What the memory held before does not matter: every row is written below.
+    rows.resize(b.cols().div_ceil(WIDTH) * b.rows(), PanelRow::ZERO);
+    each_panel(b, &mut rows, |columns, panel| {
+        simd::run(PackPanel { b: columns, panel });
+    });
+    rows
+}
+
+fn pack_rounded<T: Stored>(b: View<'_>) -> Vec<T> {
+    let mut rows = vec![T::ZERO; b.cols().div_ceil(WIDTH) * b.rows().div_ceil(T::ROWS)];
+    each_panel(b, &mut rows, |columns, panel| {
+        let mut exact = SPARE.take();
+        exact.resize(columns.rows(), PanelRow::ZERO);
+        simd::run(PackPanel {
+            b: columns,
+            panel: &mut exact,
+        });
+        for (stored, rows) in panel.iter_mut().zip(exact.chunks(T::ROWS)) {
+            *stored = T::round(rows);
+        }
+        SPARE.set(exact);
+    });
+    rows
+}
+
+/// Calls `f` with the columns of b [k, n] and the place of each panel.
+fn each_panel<T: Stored>(b: View<'_>, rows: &mut [T], f: impl Fn(View<'_>, &mut [T]) + Sync) {
+    let (n, length) = (b.cols(), b.rows().div_ceil(T::ROWS));
+    if length == 0 {
+        return;
+    }
+    let per_task = par::part(n.div_ceil(WIDTH), 1, 2);
+    let tasks = rows.chunks_mut(length * per_task).enumerate().collect();
+    par::for_each(tasks, |(task, panels): (usize, &mut [T])| {
+        for (q, panel) in panels.chunks_mut(length).enumerate() {
+            let from = (task * per_task + q) * WIDTH;
+            f(b.columns(from, n.min(from + WIDTH)), panel);
+        }
+    });
+}
+
+impl<'a, T: Stored> Typed<'a, T> {
     /// Length of the chains.
     pub fn k(&self) -> usize {
         self.k
@@ -71,15 +187,49 @@ impl Panels {
         self.n
     }
 
-    /// Number of panels.
-    pub fn count(&self) -> usize {
-        self.n.div_ceil(WIDTH)
-    }
-
     /// Rows `from..to` of panel `q`.
     #[inline(always)]
-    pub fn panel(&self, q: usize, from: usize, to: usize) -> &[PanelRow] {
-        &self.rows[q * self.k + from..q * self.k + to]
+    pub fn panel(&self, q: usize, from: usize, to: usize) -> T::Part<'a> {
+        let length = self.k.div_ceil(T::ROWS);
+        T::part(&self.rows[q * length..(q + 1) * length], from, to)
+    }
+
+    /// See [`Panels::widen`].
+    fn widen(&self, w: &mut [f32]) {
+        let k = self.k;
+        if k == 0 {
+            return;
+        }
+        let tasks = w.chunks_mut(WIDTH * k).enumerate().collect();
+        par::for_each(tasks, |(q, columns): (usize, &mut [f32])| {
+            let mut rows = SPARE.take();
+            rows.resize(k, PanelRow::ZERO);
+            simd::run(Widen {
+                part: self.panel(q, 0, k),
+                to: &mut rows,
+            });
+            for (j, column) in columns.chunks_mut(k).enumerate() {
+                for (x, row) in column.iter_mut().zip(&rows) {
+                    *x = row.0[j];
+                }
+            }
+            SPARE.set(rows);
+        });
+    }
+}
+
+/// See [`stored::widen`].
+struct Widen<'a, B> {
+    part: B,
+    to: &'a mut [PanelRow],
+}
+
+impl<B: stored::Part> Kernel for Widen<'_, B> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        stored::widen(s, self.part, self.to);
     }
 }
 

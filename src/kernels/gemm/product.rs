@@ -1,7 +1,9 @@
 //! The loops around the tile.
 
 use super::View;
-use super::panels::{Panels, WIDTH, pack_left};
+use super::format::BLOCK;
+use super::panels::{self, ByFormat, Panels, Typed, WIDTH, pack_left};
+use super::stored::Stored;
 use super::tile::{self, Sliver};
 use crate::kernels::par;
 use crate::simd::matrix::MatrixMut;
@@ -26,15 +28,33 @@ pub enum Right<'a> {
     Packed(&'a Panels),
 }
 
+impl Right<'_> {
+    /// Length of the chains.
+    pub fn k(&self) -> usize {
+        match self {
+            Self::Matrix(b) => b.rows(),
+            Self::Packed(b) => b.k(),
+        }
+    }
+
+    /// Number of columns.
+    pub fn n(&self) -> usize {
+        match self {
+            Self::Matrix(b) => b.cols(),
+            Self::Packed(b) => b.n(),
+        }
+    }
+}
+
 /// Rows of the left operand packed at a time, in tiles: a block of them stays in the second-level cache.
 const TILES_A_BLOCK: usize = 16;
 /// Longest block of k. Longer ones spare loads and stores of c, shorter ones keep a panel's block in the first-level
 /// cache; 384 did best of 192, 256 and 384.
 const BLOCK_K: usize = 384;
 /// With so few rows threads split columns: the time goes into reading the panels, and each is read once.
-const FEW_ROWS: usize = 48;
+pub(super) const FEW_ROWS: usize = 48;
 /// Products of fewer multiply-adds are done by one thread; waking another costs more.
-const WORTH_SPLITTING: usize = 1 << 14;
+pub(super) const WORTH_SPLITTING: usize = 1 << 14;
 
 thread_local! {
     static SPARE: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
@@ -46,10 +66,7 @@ thread_local! {
 /// Where the shapes do not fit.
 #[track_caller]
 pub fn product(a: View<'_>, b: Right<'_>, c: MatrixMut<'_>, start: Start) {
-    let (k, n) = match b {
-        Right::Matrix(b) => (b.rows(), b.cols()),
-        Right::Packed(b) => (b.k(), b.n()),
-    };
+    let (k, n) = (b.k(), b.n());
     assert!(
         a.cols() == k && a.rows() == c.rows() && n == c.cols(),
         "product: [{}, {}] x [{k}, {n}] -> [{}, {}]",
@@ -59,23 +76,21 @@ pub fn product(a: View<'_>, b: Right<'_>, c: MatrixMut<'_>, start: Start) {
         c.cols()
     );
     match b {
-        Right::Packed(panels) => split(a, panels, c, start),
-        Right::Matrix(b) => Panels::with_packed(b, |panels| split(a, panels, c, start)),
+        Right::Packed(panels) => match panels.by_format() {
+            ByFormat::F32(panels) => split(a, panels, c, start),
+            ByFormat::Bf16(panels) => split(a, panels, c, start),
+            ByFormat::Q8(panels) => split(a, panels, c, start),
+        },
+        Right::Matrix(b) => panels::with_packed(b, |panels| split(a, panels, c, start)),
     }
 }
 
-fn split(a: View<'_>, panels: &Panels, c: MatrixMut<'_>, start: Start) {
+fn split<T: Stored>(a: View<'_>, panels: Typed<'_, T>, c: MatrixMut<'_>, start: Start) {
     let (m, n) = (a.rows(), panels.n());
     let threads = par::count();
     let block = |first_row: usize, first_panel: usize, c: MatrixMut<'_>| {
         let a = a.row_range(first_row, first_row + c.rows());
-        simd::run(Block {
-            a,
-            panels,
-            first_panel,
-            c,
-            start,
-        });
+        simd::run(Block::new(a, panels, first_panel, c, start));
     };
     if m == 0 || n == 0 {
         return;
@@ -99,15 +114,33 @@ fn split(a: View<'_>, panels: &Panels, c: MatrixMut<'_>, start: Start) {
 }
 
 /// a [m, k], panels from `first_panel` on -> c [m, n]: what one thread does.
-struct Block<'a> {
+pub(super) struct Block<'a, T> {
     a: View<'a>,
-    panels: &'a Panels,
+    panels: Typed<'a, T>,
     first_panel: usize,
     c: MatrixMut<'a>,
     start: Start,
 }
 
-impl Kernel for Block<'_> {
+impl<'a, T> Block<'a, T> {
+    pub fn new(
+        a: View<'a>,
+        panels: Typed<'a, T>,
+        first_panel: usize,
+        c: MatrixMut<'a>,
+        start: Start,
+    ) -> Self {
+        Self {
+            a,
+            panels,
+            first_panel,
+            c,
+            start,
+        }
+    }
+}
+
+impl<T: Stored> Kernel for Block<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -117,8 +150,11 @@ impl Kernel for Block<'_> {
         // Few rows: the left operand is small and c would be loaded again for nothing.
         let depth = match m <= S::TILE_ROWS {
             true => k.max(1),
-            // Blocks of equal length.
-            false => k.div_ceil(k.div_ceil(BLOCK_K).max(1)).max(1),
+            // Blocks of nearly equal length, whole blocks of a format.
+            false => {
+                let even = k.div_ceil(k.div_ceil(BLOCK_K).max(1)).max(1);
+                even.next_multiple_of(BLOCK)
+            }
         };
         let mut packed = SPARE.take();
         packed.resize(height.min(m) * depth.min(k), 0.0);
@@ -145,7 +181,7 @@ impl Kernel for Block<'_> {
     }
 }
 
-impl Block<'_> {
+impl<T: Stored> Block<'_, T> {
     /// All panels against one packed block of a.
     #[inline(always)]
     fn sweep<S: Simd>(

@@ -15,6 +15,33 @@ fn paint(n: usize, seed: usize) -> Vec<f32> {
         .collect()
 }
 
+/// The widened values of b [k, n] in a format, by the definitions, transposed: [n, k].
+fn rounded(b: View<'_>, format: WeightFormat) -> Vec<f32> {
+    let mut w = Vec::new();
+    for j in 0..b.cols() {
+        let column: Vec<f32> = (0..b.rows()).map(|k| b.at(k, j)).collect();
+        match format {
+            WeightFormat::F32 => w.extend(column),
+            WeightFormat::Bf16 => w.extend(column.iter().map(|w| {
+                // The upper half as it is, or one more: the nearer, of two as near the even one. None is near overflow.
+                let (upper, lower) = (w.to_bits() >> 16, w.to_bits() & 0xffff);
+                let up = lower > 0x8000 || (lower == 0x8000 && upper % 2 == 1);
+                f32::from_bits((upper + u32::from(up)) << 16)
+            })),
+            WeightFormat::Q8 => {
+                for block in column.chunks(32) {
+                    let scale = block.iter().fold(0.0f32, |m, w| m.max(w.abs())) / 127.0;
+                    w.extend(block.iter().map(|w| match scale {
+                        0.0 => 0.0,
+                        _ => (w / scale).round_ties_even().clamp(-127.0, 127.0) * scale + 0.0,
+                    }));
+                }
+            }
+        }
+    }
+    w
+}
+
 /// Rule R1, written out.
 fn chains(a: View<'_>, b: View<'_>, c: &mut [f32], start: Start) {
     for i in 0..a.rows() {
@@ -46,12 +73,76 @@ fn check(m: usize, k: usize, n: usize) {
             for right in [Right::Matrix(b), Right::Packed(&panels)] {
                 let mut c = paint(m * n, 3);
                 product(a, right, MatrixMut::new(&mut c, m, n), start);
-                let same = c
-                    .iter()
-                    .zip(&expected)
-                    .all(|(x, y)| x.to_bits() == y.to_bits());
+                let same = equal(&c, &expected);
                 assert!(same, "form {form}, {m} x {k} x {n}, {start:?}");
             }
+        }
+    }
+}
+
+fn equal(x: &[f32], y: &[f32]) -> bool {
+    x.len() == y.len() && x.iter().zip(y).all(|(x, y)| x.to_bits() == y.to_bits())
+}
+
+/// Panels of every format against the chain over the widened values, and these against their definitions.
+#[track_caller]
+fn check_formats(rows: &[usize], k: usize, n: usize) {
+    let w = paint(k * n, 2);
+    // Both ways of packing: neighbours in memory run along k, as in a product with Wᵀ, or along n.
+    for b in [View::new(&w, n, k).t(), View::new(&w, k, n)] {
+        for format in WeightFormat::ALL {
+            let panels = Panels::pack_as(b, format);
+            assert_eq!(panels.format(), format);
+            let expected = rounded(b, format);
+            let mut widened = vec![f32::NAN; n * k];
+            panels.widen(&mut widened);
+            assert!(equal(&widened, &expected), "{format:?}, [{k}, {n}]");
+            let b = View::new(&widened, n, k).t();
+            for &m in rows {
+                let x = paint(m * k, 1);
+                let a = View::new(&x, m, k);
+                for start in [Start::Zero, Start::Continue] {
+                    let (mut c, mut expected) = (paint(m * n, 3), paint(m * n, 3));
+                    chains(a, b, &mut expected, start);
+                    let right = Right::Packed(&panels);
+                    product(a, right, MatrixMut::new(&mut c, m, n), start);
+                    let same = equal(&c, &expected);
+                    assert!(same, "{format:?}, {m} x {k} x {n}, {start:?}");
+                }
+            }
+        }
+    }
+}
+
+const BOUNDARIES: [usize; 11] = [0, 1, 15, 16, 17, 31, 32, 33, 63, 64, 65];
+
+#[test]
+fn narrow_weights_on_boundaries() {
+    for isa in Isa::all() {
+        isa.scope(|| {
+            for k in BOUNDARIES {
+                for n in BOUNDARIES {
+                    check_formats(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 25], k, n);
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn narrow_weights_in_blocks_and_on_threads() {
+    for isa in Isa::all() {
+        for threads in [1, 2, 3, 8] {
+            let pool = Threads::new(threads).expect("a small pool");
+            isa.scope(|| {
+                pool.scope(|| {
+                    check_formats(&[1, 2, 5, 16], 300, 130);
+                    if isa.name() != "portable" && threads < 3 {
+                        // More rows than a block of the left operand, and than threads split columns for.
+                        check_formats(&[49, 195], 410, 33);
+                    }
+                });
+            });
         }
     }
 }
@@ -91,6 +182,51 @@ fn threads_do_not_show() {
         Threads::new(threads).expect("a small pool").scope(|| {
             for (m, k, n) in [(1, 300, 700), (5, 257, 600), (49, 100, 130), (130, 70, 100)] {
                 check(m, k, n);
+            }
+        });
+    }
+}
+
+#[test]
+fn several_products_are_each_as_if_alone() {
+    for threads in [1, 2, 3, 8] {
+        Threads::new(threads).expect("a small pool").scope(|| {
+            for (m, k, widths) in [
+                (1, 300, vec![32, 7, 200]),
+                (4, 97, vec![96, 96, 96]),
+                (1, 64, vec![1, 700]),
+                (5, 40, vec![500]),
+                (60, 40, vec![64, 33]),
+                (3, 50, vec![400, 0, 31, 32, 33]),
+                (0, 5, vec![4, 4]),
+            ] {
+                let x = paint(m * k, 1);
+                let a = View::new(&x, m, k);
+                let w: Vec<Vec<f32>> = widths.iter().map(|n| paint(k * n, *n)).collect();
+                let views: Vec<View<'_>> =
+                    w.iter().map(|w| View::new(w, w.len() / k, k).t()).collect();
+                let total = widths.iter().sum();
+                let mut expected = vec![7.0; m * total];
+                let mut rest = MatrixMut::new(&mut expected, m, total);
+                for view in &views {
+                    let (c, right) = rest.split_cols(view.cols());
+                    rest = right;
+                    product(a, Right::Matrix(*view), c, Start::Zero);
+                }
+                let panels: Vec<Panels> = views.iter().map(|view| Panels::pack(*view)).collect();
+                for packed in [true, false] {
+                    let right = |i: usize| match packed {
+                        true => Right::Packed(&panels[i]),
+                        false => Right::Matrix(views[i]),
+                    };
+                    let mut c = vec![9.0; m * total];
+                    products(
+                        a,
+                        (0..views.len()).map(right),
+                        MatrixMut::new(&mut c, m, total),
+                    );
+                    assert!(c == expected, "{m} x {k} x {widths:?}, {threads} threads");
+                }
             }
         });
     }

@@ -1,15 +1,30 @@
 //! The register tile: M rows by one or two panels of c, kept in registers while k runs.
 
-use super::panels::{PanelRow, WIDTH};
+use super::stored::{AHEAD, Part, WIDTH};
 use crate::simd::matrix::MatrixMut;
 use crate::simd::{LANES, Simd};
 
 /// Rows of the next tile when `rest` are left and a tile holds `most`: few heights, so that few forms of the kernel are
 /// compiled, but every number of rows that a verify commonly has.
+///
+/// What one tile cannot hold is left in two of nearly the same height: a tile of one or two rows has so few chains that
+/// they wait for each other.
 pub const fn height(rest: usize, most: usize) -> usize {
-    const HEIGHTS: [usize; 8] = [12, 8, 6, 5, 4, 3, 2, 1];
+    const HEIGHTS: [usize; 8] = [1, 2, 3, 4, 5, 6, 8, 12];
     let mut i = 0;
-    while HEIGHTS[i] > rest || HEIGHTS[i] > most {
+    while i < HEIGHTS.len() {
+        if HEIGHTS[i] == rest && rest <= most {
+            return rest;
+        }
+        i += 1;
+    }
+    let wanted = if rest < most + 3 {
+        rest.div_ceil(2)
+    } else {
+        most
+    };
+    let mut i = 0;
+    while HEIGHTS[i] < wanted {
         i += 1;
     }
     HEIGHTS[i]
@@ -99,7 +114,7 @@ impl<const M: usize> Left<M> for Columns<'_> {
 pub fn tile<S: Simd, const M: usize>(
     s: S,
     left: impl Left<M>,
-    panel: &[PanelRow],
+    panel: impl Part,
     c: &mut MatrixMut<'_>,
     (top, col): (usize, usize),
     fresh: bool,
@@ -125,7 +140,7 @@ pub fn tile<S: Simd, const M: usize>(
 pub fn tile_of_two<S: Simd, const M: usize>(
     s: S,
     left: impl Left<M>,
-    panels: [&[PanelRow]; 2],
+    panels: [impl Part; 2],
     c: &mut MatrixMut<'_>,
     (top, col): (usize, usize),
     fresh: bool,
@@ -137,39 +152,55 @@ pub fn tile_of_two<S: Simd, const M: usize>(
 
 /// Continues the chains of a tile: acc[i][q][v] = fma(left[p][i], b[q][p][v], ·) for p ascending.
 ///
-/// b: P panels [k, 32], of which `N` vectors from `half` on are used. The loops over i, q and v are unrolled and `acc`
-/// lives in registers; the panels are cut to one length first, so that no bounds check of theirs remains in the loop.
+/// b: P panels [k, 32] in any format, of which `N` vectors from `half` on are used. The loops over i, q and v are
+/// unrolled and `acc` lives in registers, and so does what the rows of a run have in common; runs are cut to one length
+/// first, so that no bounds check of theirs remains in the loop.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // indices show the maths, and closures could stay out of line
-fn chain<S: Simd, const M: usize, const P: usize, const N: usize>(
+fn chain<S: Simd, B: Part, const M: usize, const P: usize, const N: usize>(
     s: S,
     left: impl Left<M>,
-    b: [&[PanelRow]; P],
+    b: [B; P],
     half: usize,
     mut acc: [[[S::V; N]; P]; M],
 ) -> [[[S::V; N]; P]; M] {
-    let k = b[0].len();
-    let mut b = b;
-    for panel in &mut b {
-        *panel = &panel[..k];
-    }
-    for p in 0..k {
-        let mut row = [[s.splat(0.0); N]; P];
-        for q in 0..P {
-            let vectors = b[q][p].0.as_chunks().0;
-            for v in 0..N {
-                row[q][v] = s.load(&vectors[half + v]);
-            }
+    let k = b[0].k();
+    // What lies ahead of the last rows is not the panel's neighbour, which may be read beside it, but the next to come.
+    let last_rows = k.saturating_sub(AHEAD / B::ROW_BYTES);
+    let neighbours = (P - 1) * k * B::ROW_BYTES;
+    let mut from = 0;
+    while from < k {
+        let to = from + B::RUN.min(k - from);
+        let mut runs = [b[0].run(s, from, to); P];
+        for q in 1..P {
+            runs[q] = b[q].run(s, from, to);
         }
-        let a = left.at(p);
-        for i in 0..M {
-            let x = s.splat(a[i]);
+        for p in 0..to - from {
+            let mut row = [[s.splat(0.0); N]; P];
             for q in 0..P {
                 for v in 0..N {
-                    acc[i][q][v] = s.fma(x, row[q][v], acc[i][q][v]);
+                    row[q][v] = B::vector(s, &runs[q], p, half + v);
+                }
+            }
+            let bytes = if P > 1 && from + p >= last_rows {
+                AHEAD + neighbours
+            } else {
+                AHEAD
+            };
+            for q in 0..P {
+                B::ahead(s, &runs[q], p, bytes);
+            }
+            let a = left.at(from + p);
+            for i in 0..M {
+                let x = s.splat(a[i]);
+                for q in 0..P {
+                    for v in 0..N {
+                        acc[i][q][v] = s.fma(x, row[q][v], acc[i][q][v]);
+                    }
                 }
             }
         }
+        from = to;
     }
     acc
 }
@@ -223,5 +254,33 @@ fn store<S: Simd, const M: usize, const P: usize, const N: usize>(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::height;
+
+    #[test]
+    fn heights_fill_any_number_of_rows_and_end_evenly() {
+        for most in [4, 6, 12] {
+            for rows in 1..200 {
+                let (mut rest, mut last) = (rows, 0);
+                while rest > 0 {
+                    last = height(rest, most);
+                    assert!(
+                        last <= rest && last <= most,
+                        "{last} of {rest}, {most} at most"
+                    );
+                    rest -= last;
+                }
+                assert!(
+                    last >= rows.min(most).min(2),
+                    "{rows} rows end with a tile of {last}"
+                );
+            }
+        }
+        let split = |rows| (height(rows, 12), height(rows - height(rows, 12), 12));
+        assert_eq!([split(7), split(9), split(13)], [(4, 3), (5, 4), (8, 5)]);
     }
 }

@@ -1,0 +1,147 @@
+//! `foretoken eval --agreement`: what drafting would do to the model's own plain continuations.
+
+use super::decoding::cut;
+use crate::Result;
+use crate::data::Tokenizer;
+use crate::infer::{Drafts, Hindsight, NoDrafts, Options, Request, generate_batch};
+use crate::model::Model;
+use clap::Args;
+use serde::Serialize;
+
+/// Flags of `--agreement`.
+#[derive(Clone, Debug, Args)]
+pub struct Flags {
+    /// Also continue prompts cut from the text, and report how often each depth agrees with the trunk
+    #[arg(long)]
+    pub agreement: bool,
+    /// With --agreement: prompts, spread evenly over the text
+    #[arg(long, default_value_t = 20, value_name = "N", requires = "agreement")]
+    prompts: usize,
+    /// With --agreement: tokens of a prompt
+    #[arg(long, default_value_t = 64, value_name = "N", requires = "agreement")]
+    prompt_tokens: usize,
+    /// With --agreement: tokens to continue each prompt by at most
+    #[arg(long, default_value_t = 128, value_name = "N", requires = "agreement")]
+    max_tokens: usize,
+}
+
+/// What `--agreement` adds to the report.
+#[derive(Clone, Debug, Serialize)]
+pub struct Agreement {
+    prompts: usize,
+    /// Tokens that plain decoding wrote.
+    new_tokens: usize,
+    /// Share of the places where the guess of depth 1, 2, .. is what plain decoding wrote.
+    agreement_by_depth: Vec<f64>,
+    /// What a fixed number of drafts a step does.
+    fixed: Vec<Fixed>,
+}
+
+/// A fixed number of drafts a step: what `generate --draft N` reports, added up over the prompts.
+#[derive(Clone, Debug, Serialize)]
+struct Fixed {
+    drafts: usize,
+    steps: usize,
+    tokens_per_step: f64,
+    drafted_by_depth: Vec<usize>,
+    accepted_by_depth: Vec<usize>,
+}
+
+/// Adds up lists of different lengths.
+pub fn add(total: &mut Vec<usize>, more: &[usize]) {
+    if total.len() < more.len() {
+        total.resize(more.len(), 0);
+    }
+    total.iter_mut().zip(more).for_each(|(sum, n)| *sum += n);
+}
+
+impl Flags {
+    /// Measures agreement on prompts cut from `tokens`, at temperature 0.
+    ///
+    /// # Errors
+    /// Flags that do not fit the text or the model.
+    pub fn measure(
+        &self,
+        model: &Model,
+        tokenizer: &Tokenizer,
+        tokens: &[u32],
+    ) -> Result<Agreement> {
+        let prompts = cut(tokens, self.prompts, self.prompt_tokens)?;
+        let options = Options {
+            max_tokens: self.max_tokens,
+            drafts: Drafts::Fixed(0),
+            stop: tokenizer.end_of_text().into_iter().collect(),
+            ..Options::default()
+        };
+        let depth = model.config().mtp_depth;
+        let fixed = |drafts| Fixed {
+            drafts,
+            steps: 0,
+            tokens_per_step: 0.0,
+            drafted_by_depth: Vec::new(),
+            accepted_by_depth: Vec::new(),
+        };
+        let mut fixed: Vec<Fixed> = (1..=depth).map(fixed).collect();
+        let (mut agreed, mut places, mut new_tokens) = (vec![0; depth], vec![0; depth], 0);
+        // A few at a time: the memory of a batch grows with it.
+        for prompts in prompts.chunks(16) {
+            let one = || options.clone();
+            let requests = prompts.iter().map(|prompt| Request {
+                prompt,
+                options: one(),
+            });
+            let requests: Vec<Request> = requests.collect();
+            let plain = generate_batch(model, &requests, &mut NoDrafts, &mut ())?;
+            for (prompt, plain) in prompts.iter().zip(plain) {
+                new_tokens += plain.tokens.len();
+                let text = [prompt, &*plain.tokens].concat();
+                let hindsight = Hindsight::new(model, &text, prompt.len(), &options)?;
+                for (k, (hits, rows)) in hindsight.agreement().into_iter().enumerate() {
+                    agreed[k] += hits;
+                    places[k] += rows;
+                }
+                for fixed in &mut fixed {
+                    let replay = hindsight.replay(fixed.drafts, self.max_tokens);
+                    fixed.steps += replay.steps;
+                    add(&mut fixed.drafted_by_depth, &replay.drafted_by_depth);
+                    add(&mut fixed.accepted_by_depth, &replay.accepted_by_depth);
+                }
+            }
+        }
+        for fixed in &mut fixed {
+            fixed.tokens_per_step = new_tokens as f64 / fixed.steps.max(1) as f64;
+        }
+        let share = |(hits, rows): (&usize, &usize)| *hits as f64 / (*rows).max(1) as f64;
+        Ok(Agreement {
+            prompts: prompts.len(),
+            new_tokens,
+            agreement_by_depth: agreed.iter().zip(&places).map(share).collect(),
+            fixed,
+        })
+    }
+}
+
+impl Agreement {
+    /// The figures as text.
+    pub fn describe(&self) -> String {
+        let mut lines = vec![
+            format!(
+                "{} prompts continued by {} tokens; share of each depth's guesses that agree {}",
+                self.prompts,
+                self.new_tokens,
+                super::output::figures(&self.agreement_by_depth)
+            ),
+            "drafts  tokens a step  accepted by depth".to_owned(),
+        ];
+        for fixed in &self.fixed {
+            lines.push(format!(
+                "{:>6}  {:>13.2}  {:?} of {:?}",
+                fixed.drafts,
+                fixed.tokens_per_step,
+                fixed.accepted_by_depth,
+                fixed.drafted_by_depth
+            ));
+        }
+        lines.join("\n")
+    }
+}

@@ -1,0 +1,54 @@
+//! `foretoken export`
+
+use super::output;
+use crate::checkpoint::ModelDir;
+use crate::{Error, Result};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Flags of `foretoken export`.
+#[derive(Clone, Debug, Args)]
+pub struct Export {
+    /// Model directory to read
+    dir: PathBuf,
+    /// Model directory to make
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Replace the model directory if it exists
+    #[arg(long)]
+    force: bool,
+    /// Write the trunk alone
+    #[arg(long)]
+    without_heads: bool,
+    /// Keep the first N heads [default: all]
+    #[arg(long, value_name = "N", conflicts_with = "without_heads")]
+    heads: Option<usize>,
+}
+
+impl Export {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// A model that cannot be read, more heads than it has, a directory that cannot be made.
+    pub fn run(self) -> Result<()> {
+        let (model, tokenizer) = ModelDir::load(&self.dir)?;
+        let all = model.config().mtp_depth;
+        let kept = match self.without_heads {
+            true => 0,
+            false => self.heads.unwrap_or(all),
+        };
+        if kept > all {
+            return Err(Error::Usage(format!(
+                "--heads {kept}: expected at most the model's {all} heads"
+            )));
+        }
+        let model = model.cut_heads(kept)?;
+        ModelDir::create(&self.out, &model, &tokenizer, self.force)?;
+        output::message(&format!(
+            "{}: {kept} of {all} heads, {} parameters",
+            self.out.display(),
+            model.params().elements()
+        ));
+        Ok(())
+    }
+}

@@ -1,0 +1,96 @@
+//! What decoding costs on this machine: a pass by its rows, a head step, a plain read of as many bytes.
+
+use super::draft::{Drafter, HeadDrafter};
+use super::generate::{Options, Request};
+use super::sequence::Session;
+use super::verify::prefill;
+use crate::Result;
+use crate::kernels::{par, stream};
+use crate::model::Model;
+use std::hint::black_box;
+use std::time::Instant;
+
+/// Medians of interleaved repeats, in seconds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Costs {
+    /// A pass of the trunk with its logits over 1, 2, .. rows.
+    pub passes: Vec<f64>,
+    /// One head step with its logits, averaged over the depths; nothing for a model without heads.
+    pub head: Option<f64>,
+    /// A plain read of as many bytes as a pass reads of the weights.
+    pub read: f64,
+}
+
+/// Measures passes of 1 to `rows` rows after a prompt, `repeats` times in turn. The model should be packed. Of a prompt
+/// that leaves no room for the rows the end is taken.
+///
+/// # Errors
+/// As [`generate`](super::generate()).
+pub fn costs(model: &Model, prompt: &[u32], rows: usize, repeats: usize) -> Result<Costs> {
+    let options = Options {
+        max_tokens: rows,
+        ..Options::default()
+    };
+    let most = model
+        .config()
+        .max_position_embeddings
+        .saturating_sub(rows)
+        .max(1);
+    let prompt = &prompt[prompt.len().saturating_sub(most)..];
+    let rows = rows.min(model.config().max_position_embeddings + 1 - prompt.len());
+    let mut session = Session::new(model, &[Request { prompt, options }])?;
+    // Now everything but the token after the prompt has been seen, and that one is the first row.
+    let next = prefill(&mut session, &[0])?[0];
+    session.push(0, next);
+    let p = session.sequences()[0].current();
+    let depth = model.config().mtp_depth;
+    let mut drafter = HeadDrafter::default();
+    // All but the first call find the heads' caches filled.
+    drafter.draft(&mut session, &[depth])?;
+    let memory = vec![1.0f32; model.weight_bytes() / 4];
+    let inputs: Vec<u32> = (0..rows).map(|i| prompt[i % prompt.len()]).collect();
+    let (mut passes, mut heads, mut reads) = (vec![Vec::new(); rows], Vec::new(), Vec::new());
+    par::awake(|| {
+        for _ in 0..repeats.max(1) {
+            // The read leaves other memory in the caches, which a decoder would not find there.
+            black_box(session.advance(&[(0, 1)], &inputs[..1]));
+            session.rewind(0, p);
+            for (rows, times) in (1..).zip(&mut passes) {
+                times.push(seconds(|| {
+                    let h = session.advance(&[(0, rows)], &inputs[..rows]);
+                    black_box(session.model.logits(&mut session.decode, &h));
+                }));
+                session.rewind(0, p);
+            }
+            if depth > 0 {
+                let mut drafted = Ok(Vec::new());
+                heads.push(seconds(|| drafted = drafter.draft(&mut session, &[depth])));
+                drafted?;
+            }
+            reads.push(seconds(|| {
+                black_box(stream::read(&memory));
+            }));
+        }
+        Ok(())
+    })?;
+    Ok(Costs {
+        passes: passes.into_iter().map(median).collect(),
+        head: (depth > 0).then(|| median(heads) / depth as f64),
+        read: median(reads),
+    })
+}
+
+fn seconds(f: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    f();
+    start.elapsed().as_secs_f64()
+}
+
+/// The middle one; of two, the larger.
+///
+/// # Panics
+/// Where there is none.
+pub fn median(mut x: Vec<f64>) -> f64 {
+    x.sort_by(f64::total_cmp);
+    x[x.len() / 2]
+}

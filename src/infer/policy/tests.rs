@@ -1,0 +1,229 @@
+//! Machines of given costs, with heads of a given quality, and what the policy makes of them.
+
+use super::*;
+
+fn micros(x: f64) -> Duration {
+    Duration::from_nanos((x * 1000.0) as u64)
+}
+
+/// A machine: microseconds of a pass by its rows, and of a row of a head.
+struct Machine {
+    pass: fn(usize) -> f64,
+    head_step: f64,
+    head_row: f64,
+    /// Every so many steps one takes three times as long.
+    noise: usize,
+}
+
+/// Four depths; a head step costs a twentieth of a pass, a row little.
+const FLAT: Machine = Machine {
+    pass: |m| 100.0 + 2.0 * m as f64,
+    head_step: 5.0,
+    head_row: 0.2,
+    noise: 0,
+};
+
+/// One sequence after a prompt of 100 tokens.
+struct Trial {
+    chosen: Vec<usize>,
+    tokens: f64,
+    micros: f64,
+}
+
+impl Trial {
+    /// Tokens for the time, relative to plain decoding.
+    fn speed_up(&self, machine: &Machine) -> f64 {
+        self.tokens / self.micros * (machine.pass)(1)
+    }
+
+    /// How often so many drafts were chosen in these steps.
+    fn count(&self, steps: std::ops::Range<usize>, drafts: usize) -> usize {
+        self.chosen[steps].iter().filter(|d| **d == drafts).count()
+    }
+}
+
+/// Runs `steps` steps; `accepted` says how many of the drafts of a step are, and `arrive` how many drafts come.
+fn run(
+    machine: &Machine,
+    steps: usize,
+    accepted: impl Fn(usize, usize) -> usize,
+    arrive: impl Fn(usize) -> usize,
+) -> Trial {
+    let mut policy = Policy::of_depth(4, 1, 0.1);
+    let sight = Sight {
+        room: 100,
+        drafts: Drafts::Auto,
+    };
+    let mut behind = [100.0; 4];
+    let mut trial = Trial {
+        chosen: Vec::new(),
+        tokens: 0.0,
+        micros: 0.0,
+    };
+    for step in 0..steps {
+        let asked = policy.choose(&[Some(sight)])[0];
+        let drafted = arrive(asked);
+        let accepted = accepted(step, drafted);
+        let mut heads = 0.0;
+        for rows in &mut behind[..asked] {
+            heads += machine.head_step + machine.head_row * *rows;
+            *rows = 0.0;
+        }
+        let mut pass = (machine.pass)(1 + drafted);
+        if machine.noise > 0 && step % machine.noise == 0 {
+            pass *= 3.0;
+        }
+        behind
+            .iter_mut()
+            .for_each(|rows| *rows += 1.0 + accepted as f64);
+        let judged = Judged {
+            sequence: 0,
+            drafted,
+            accepted,
+        };
+        policy.learn(micros(heads), micros(pass), &[judged]);
+        trial.chosen.push(asked);
+        trial.tokens += 1.0 + accepted as f64;
+        trial.micros += heads + pass;
+    }
+    trial
+}
+
+#[test]
+fn good_heads_are_used() {
+    let trial = run(&FLAT, 300, |_, d| d, |d| d);
+    assert!(trial.count(20..300, 4) > 250);
+    // Five tokens for a pass over five rows, and four head steps with the rows of five tokens each.
+    let best = 5.0 / (110.0 + 20.0 + 4.0) * 102.0;
+    assert!(
+        trial.speed_up(&FLAT) > 0.93 * best,
+        "{}",
+        trial.speed_up(&FLAT)
+    );
+}
+
+#[test]
+fn useless_heads_are_left_and_cost_less_than_three_in_a_hundred() {
+    let noisy = Machine { noise: 7, ..FLAT };
+    // As wide as a layer of a small trunk, in the cache: a head step costs a quarter of a pass, rows are not free.
+    let wide = Machine {
+        pass: |m| 80.0 + 20.0 * m as f64,
+        head_step: 25.0,
+        head_row: 2.0,
+        noise: 0,
+    };
+    for (machine, steps) in [
+        (&FLAT, 200),
+        (&FLAT, 3000),
+        (&noisy, 200),
+        (&wide, 300),
+        (&wide, 3000),
+    ] {
+        let trial = run(machine, steps, |_, _| 0, |d| d);
+        assert!(trial.count(20..steps, 0) > (steps - 20) * 9 / 10);
+        let plain = run(machine, steps, |_, _| 0, |_| 0);
+        // Against a machine that is as noisy.
+        let quiet: f64 = (0..steps)
+            .map(|step| {
+                let slow = machine.noise > 0 && step % machine.noise == 0;
+                (machine.pass)(1) * if slow { 3.0 } else { 1.0 }
+            })
+            .sum();
+        let loss = trial.micros / quiet - 1.0;
+        assert!(loss < 0.03, "{loss} of {steps} steps");
+        // Heads that give no drafts at all are no better.
+        assert!(plain.micros / quiet - 1.0 < 0.03);
+    }
+}
+
+#[test]
+fn rows_that_cost_too_much_are_not_drafted() {
+    // Twice the rows, twice the time: even perfect drafts gain nothing.
+    let steep = Machine {
+        pass: |m| 100.0 * m as f64,
+        head_step: 20.0,
+        ..FLAT
+    };
+    let trial = run(&steep, 300, |_, d| d, |d| d);
+    assert!(trial.count(20..300, 0) > 250);
+    // The first four rows are free, the fifth is not.
+    let step = Machine {
+        pass: |m| if m <= 4 { 100.0 } else { 300.0 },
+        ..FLAT
+    };
+    let trial = run(&step, 300, |_, d| d, |d| d);
+    assert!(trial.count(60..300, 3) > 200);
+}
+
+#[test]
+fn a_slow_first_step_misleads_for_a_moment_only() {
+    // The very first pass takes three times as long, and heads are useless.
+    let noisy = Machine {
+        noise: 1_000_000,
+        ..FLAT
+    };
+    let trial = run(&noisy, 200, |_, _| 0, |d| d);
+    assert!(trial.count(20..200, 0) > 165);
+}
+
+#[test]
+fn a_long_prompt_does_not_make_heads_look_slow() {
+    // Catching up with the prompt costs several passes.
+    let slow = Machine {
+        head_row: 5.0,
+        ..FLAT
+    };
+    let trial = run(&slow, 200, |_, d| d, |d| d);
+    assert!(trial.count(20..200, 0) < 10);
+}
+
+#[test]
+fn a_text_that_changes_is_followed() {
+    let useless = |step: usize| (300..900).contains(&step);
+    let trial = run(
+        &FLAT,
+        1600,
+        |step, d| if useless(step) { 0 } else { d },
+        |d| d,
+    );
+    assert!(trial.count(200..300, 4) > 80);
+    assert!(trial.count(500..900, 0) > 350);
+    assert!(trial.count(1500..1600, 4) > 80);
+}
+
+#[test]
+fn sequences_share_a_pass_by_what_they_are_worth() {
+    let mut policy = Policy::of_depth(3, 3, 0.01);
+    let sight = |drafts| Some(Sight { room: 9, drafts });
+    let sights = [sight(Drafts::Auto), None, sight(Drafts::Auto)];
+    let mut last = Vec::new();
+    for step in 0..31 {
+        let wanted = policy.choose(&sights);
+        assert_eq!(wanted[1], 0);
+        assert!(step >= 2 || wanted == [0, 0, 0], "plain passes first");
+        let rows = 2 + wanted[0] + wanted[2];
+        let judged = |sequence: usize, accepted| Judged {
+            sequence,
+            drafted: wanted[sequence],
+            accepted,
+        };
+        let judged = [judged(0, wanted[0]), judged(2, 0)];
+        let deepest = wanted.iter().max().copied().unwrap_or(0);
+        let heads = micros(2.0 * deepest as f64);
+        policy.learn(heads, micros(100.0 + 9.0 * rows as f64), &judged);
+        last = wanted;
+    }
+    assert_eq!(last, [3, 0, 0]);
+}
+
+#[test]
+fn what_was_asked_for_is_done() {
+    let mut policy = Policy::of_depth(3, 3, 0.01);
+    let sight = |room, drafts| Some(Sight { room, drafts });
+    let sights = [
+        sight(5, Drafts::All),
+        sight(5, Drafts::Fixed(2)),
+        sight(1, Drafts::Fixed(2)),
+    ];
+    assert_eq!(policy.choose(&sights), [5, 2, 1]);
+}

@@ -1,0 +1,261 @@
+//! The mode that rejects: the same distribution as plain sampling, but not the same sample.
+//!
+//! Leviathan et al. 2023 (arXiv:2211.17192, section 2.3) and Chen et al. 2023 (arXiv:2302.01318, algorithm 2). The drafter
+//! draws x from its distribution q, the trunk says p:
+//!
+//! ```text
+//! accept x with probability min(1, p(x) / q(x));  else draw from max(0, p − q) / Σ max(0, p − q)
+//! after the last draft, and where there is none, draw from p
+//! ```
+//!
+//! Whatever q is, the token has distribution p: of x it gets min(p, q) by acceptance, and the rejected mass
+//! Σ max(0, q − p) = Σ max(0, p − q) is spread over max(0, p − q). It is here to be compared with the exact mode, in which
+//! the tokens themselves are those of plain decoding. Drafting, accepting and resampling have random streams of their own.
+
+use super::noise::{Stream, fine_uniform};
+use super::pick::{Sampler, scores};
+use crate::Result;
+use crate::simd::scalar;
+
+/// Probabilities of all tokens `[V]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Distribution(Vec<f64>);
+
+impl Distribution {
+    /// What a sampler draws from: the softmax of the scores that its filters leave.
+    ///
+    /// # Errors
+    /// As [`pick`](super::pick()).
+    pub fn of(logits: &[f32], position: usize, sampler: Sampler) -> Result<Self> {
+        let mut p = vec![0.0; logits.len()];
+        let (best, scores) = scores(logits, position, sampler)?;
+        let Some(scores) = scores else {
+            p[best as usize] = 1.0;
+            return Ok(Self(p));
+        };
+        let kept = sampler.survivors(&scores);
+        for (id, score) in &kept {
+            p[*id as usize] = scalar::exp(f64::from(*score));
+        }
+        let total: f64 = kept.iter().map(|(id, _)| p[*id as usize]).sum();
+        p.iter_mut().for_each(|p| *p /= total);
+        Ok(Self(p))
+    }
+
+    /// All on one token: a drafter that has no doubt.
+    pub fn certain(token: u32, vocab: usize) -> Self {
+        let mut p = vec![0.0; vocab];
+        p[token as usize] = 1.0;
+        Self(p)
+    }
+
+    /// The token at `u` in [0, 1) of the cumulated probabilities.
+    fn at(&self, u: f64) -> u32 {
+        let total: f64 = self.0.iter().sum();
+        let (mut sum, mut last) = (0.0, 0);
+        for (id, p) in (0..).zip(&self.0).filter(|(_, p)| **p > 0.0) {
+            sum += p;
+            last = id;
+            if sum > u * total {
+                break;
+            }
+        }
+        last
+    }
+
+    /// The token that a drafter with this distribution drafts for a position.
+    pub(super) fn draft(&self, seed: u64, position: usize) -> u32 {
+        self.at(fine_uniform(seed, Stream::Draft, position))
+    }
+}
+
+/// Probability that a draft of token `x` is accepted.
+fn acceptance(p: &Distribution, q: &Distribution, x: u32) -> f64 {
+    let (p, q) = (p.0[x as usize], q.0[x as usize]);
+    if p >= q { 1.0 } else { p / q }
+}
+
+/// What is drawn from after a rejection: max(0, p − q) up to a factor; p where that is nothing, which no draft that was
+/// drawn from q can bring about but by rounding.
+fn residual(p: &Distribution, q: &Distribution) -> Distribution {
+    let part = |(p, q): (&f64, &f64)| if p > q { p - q } else { 0.0 };
+    let rest: Vec<f64> = p.0.iter().zip(&q.0).map(part).collect();
+    match rest.iter().any(|p| *p > 0.0) {
+        true => Distribution(rest),
+        false => p.clone(),
+    }
+}
+
+/// Decides the token at `position` from the trunk's distribution and the draft for it, if there is one, with the
+/// distribution that it was drawn from. Says whether the draft was accepted.
+pub(super) fn decide(
+    p: &Distribution,
+    draft: Option<(u32, &Distribution)>,
+    seed: u64,
+    position: usize,
+) -> (u32, bool) {
+    let resample = fine_uniform(seed, Stream::Resample, position);
+    let Some((x, q)) = draft else {
+        return (p.at(resample), false);
+    };
+    match fine_uniform(seed, Stream::Accept, position) < acceptance(p, q, x) {
+        true => (x, true),
+        false => (residual(p, q).at(resample), false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// V of the enumeration.
+    const V: usize = 3;
+    /// Tokens of the enumeration: K = 3 drafts and one more.
+    const N: usize = 4;
+
+    /// A distribution that depends on the tokens before it; `flavour` tells p from q. Some probabilities are 0.
+    fn table(prefix: &[u32], flavour: u64) -> Distribution {
+        let state = prefix
+            .iter()
+            .fold(flavour, |s, t| s * 31 + u64::from(*t) + 1);
+        let weight = |i: usize| (fine_uniform(state, Stream::Pick, i) * 5.0 - 0.8).max(0.0);
+        let mut p: Vec<f64> = (0..V).map(weight).collect();
+        p[state as usize % V] += 0.3;
+        let total: f64 = p.iter().sum();
+        p.iter_mut().for_each(|p| *p /= total);
+        Distribution(p)
+    }
+
+    fn code(text: &[u32]) -> usize {
+        text.iter().fold(0, |n, t| n * V + *t as usize)
+    }
+
+    /// Adds the probability of every continuation of `text` to N tokens by plain sampling.
+    fn plainly(text: &[u32], mass: f64, flavour: u64, outcomes: &mut [f64]) {
+        if text.len() == N {
+            outcomes[code(text)] += mass;
+            return;
+        }
+        let p = table(text, flavour);
+        for t in 0..V as u32 {
+            plainly(
+                &[text, &[t]].concat(),
+                mass * p.0[t as usize],
+                flavour,
+                outcomes,
+            );
+        }
+    }
+
+    /// The same by one step that drafts up to `drafts` tokens, and plain sampling after it.
+    fn by_rejection(
+        (text, known): (&[u32], usize),
+        drafts: usize,
+        mass: f64,
+        (p_flavour, q_flavour): (u64, u64),
+        outcomes: &mut [f64],
+    ) {
+        let p = table(text, p_flavour);
+        if text.len() - known == drafts {
+            return plainly(text, mass, p_flavour, outcomes);
+        }
+        let q = table(text, q_flavour);
+        for x in (0..V as u32).filter(|x| q.0[*x as usize] > 0.0) {
+            let drafted = mass * q.0[x as usize];
+            let accept = acceptance(&p, &q, x);
+            let longer = [text, &[x]].concat();
+            let flavours = (p_flavour, q_flavour);
+            by_rejection(
+                (&longer, known),
+                drafts,
+                drafted * accept,
+                flavours,
+                outcomes,
+            );
+            let rest = residual(&p, &q);
+            let total: f64 = rest.0.iter().sum();
+            for y in 0..V as u32 {
+                let resampled = drafted * (1.0 - accept) * rest.0[y as usize] / total;
+                plainly(&[text, &[y]].concat(), resampled, p_flavour, outcomes);
+            }
+        }
+    }
+
+    /// Every outcome of draft, accept and resample, summed: the distribution is that of plain sampling.
+    #[test]
+    fn the_distribution_is_the_targets() {
+        for flavour in 0..40 {
+            let mut target = vec![0.0; V.pow(N as u32)];
+            plainly(&[], 1.0, flavour, &mut target);
+            assert!((target.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+            for drafts in 0..N {
+                for q in [flavour, flavour + 1000, flavour + 2000] {
+                    let mut got = vec![0.0; target.len()];
+                    by_rejection((&[], 0), drafts, 1.0, (flavour, q), &mut got);
+                    for (got, target) in got.iter().zip(&target) {
+                        assert!((got - target).abs() < 1e-12, "{got} and {target}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// The enumeration uses probabilities; `decide` and `draft` must act by them.
+    #[test]
+    fn decisions_have_these_probabilities() {
+        let n = 60_000;
+        for flavour in 0..3 {
+            let (p, q) = (table(&[], flavour), table(&[], flavour + 1000));
+            let mut counts = [[0.0f64; V]; 3];
+            for seed in 0..n {
+                let x = q.draft(seed, 7);
+                counts[0][x as usize] += 1.0;
+                counts[1][decide(&p, Some((x, &q)), seed, 7).0 as usize] += 1.0;
+                counts[2][decide(&p, None, seed, 7).0 as usize] += 1.0;
+            }
+            for (counts, exact) in counts.iter().zip([&q, &p, &p]) {
+                for (count, p) in counts.iter().zip(&exact.0) {
+                    let slack = 5.0 * (n as f64 * p * (1.0 - p)).sqrt();
+                    assert!(
+                        (count - n as f64 * p).abs() <= slack,
+                        "{count} of {n}, p {p}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_draft_from_the_same_distribution_is_always_accepted() {
+        let p = table(&[1], 3);
+        for seed in 0..500 {
+            let x = p.draft(seed, 2);
+            assert_eq!(decide(&p, Some((x, &p)), seed, 2), (x, true));
+        }
+        // One that the trunk excludes never is.
+        let (a, b) = (Distribution::certain(0, V), Distribution::certain(2, V));
+        for seed in 0..500 {
+            assert_eq!(decide(&a, Some((2, &b)), seed, 2), (0, false));
+        }
+    }
+
+    #[test]
+    fn a_sampler_has_the_distribution_that_it_draws_from() {
+        let logits = [1.0f32, 0.0, -1.0, 1.0];
+        let warm = Sampler {
+            temperature: 0.5,
+            top_k: 3,
+            ..Sampler::GREEDY
+        };
+        let p = Distribution::of(&logits, 0, warm).expect("numbers");
+        // exp(0), exp(-2) and exp(0) over temperature 0.5; the third token is cut off.
+        let total = 2.0 + (-2f64).exp();
+        let exact = [1.0 / total, (-2f64).exp() / total, 0.0, 1.0 / total];
+        for (got, exact) in p.0.iter().zip(exact) {
+            assert!((got - exact).abs() < 1e-9);
+        }
+        let greedy = Distribution::of(&logits, 0, Sampler::GREEDY).expect("numbers");
+        assert_eq!(greedy, Distribution::certain(0, 4));
+        assert!(Distribution::of(&[f32::NAN], 0, warm).is_err());
+    }
+}

@@ -1,0 +1,93 @@
+//! Several products of one left operand, side by side: shared out to the threads as one where there are few rows.
+//!
+//! Decoding is a chain of small products, and the threads meet after each. Queries, keys and values together are one
+//! meeting instead of three.
+
+use super::View;
+use super::panels::{ByFormat, Panels, WIDTH};
+use super::product::{Block, FEW_ROWS, Right, Start, WORTH_SPLITTING, product};
+use crate::kernels::par;
+use crate::simd;
+use crate::simd::matrix::MatrixMut;
+
+/// a [M, K], b_i [K, N_i] -> c [M, Σ N_i] = [a · b_0, a · b_1, ..], each by rule R1.
+///
+/// # Panics
+/// Where the shapes do not fit.
+#[track_caller]
+pub fn products<'a>(a: View<'_>, b: impl Iterator<Item = Right<'a>> + Clone, c: MatrixMut<'_>) {
+    let packed = |b| match b {
+        Right::Packed(panels) => Some(panels),
+        Right::Matrix(_) => None,
+    };
+    let width: usize = b.clone().map(|b| b.n()).sum();
+    assert!(
+        a.rows() == c.rows() && width == c.cols(),
+        "products: [{}, {}] x .. -> [{}, {}] for {width} columns",
+        a.rows(),
+        a.cols(),
+        c.rows(),
+        c.cols()
+    );
+    let threads = par::count();
+    let apart = threads > 1
+        && a.rows() <= FEW_ROWS
+        && a.rows() * a.cols() * c.cols() >= WORTH_SPLITTING
+        && b.clone().all(|b| packed(b).is_some());
+    if !apart {
+        let mut rest = c;
+        for b in b {
+            let (part, right) = rest.split_cols(b.n());
+            rest = right;
+            product(a, b, part, Start::Zero);
+        }
+        return;
+    }
+    // Cut where a thread's share of the panels ends, and where a matrix does.
+    let count: usize = b.clone().filter_map(packed).map(Panels::count).sum();
+    let share = count.div_ceil(threads);
+    let mut tasks: Vec<Vec<Piece<'_>>> = Vec::with_capacity(threads);
+    let (mut rest, mut left) = (c, 0);
+    for panels in b.filter_map(packed) {
+        assert_eq!(panels.k(), a.cols(), "products: chains of one length");
+        let mut first = 0;
+        while first < panels.count() {
+            if left == 0 {
+                tasks.push(Vec::with_capacity(3));
+                left = share;
+            }
+            let end = panels.count().min(first + left);
+            let (part, right) = rest.split_cols(panels.n().min(end * WIDTH) - first * WIDTH);
+            rest = right;
+            let piece = Piece {
+                panels,
+                first,
+                c: part,
+            };
+            tasks.last_mut().expect("one was pushed").push(piece);
+            left -= end - first;
+            first = end;
+        }
+    }
+    par::for_each(tasks, |pieces| {
+        pieces.into_iter().for_each(|piece| piece.run(a))
+    });
+}
+
+/// Panels `first`.. of one matrix, as many as c has columns for.
+struct Piece<'a> {
+    panels: &'a Panels,
+    first: usize,
+    c: MatrixMut<'a>,
+}
+
+impl Piece<'_> {
+    fn run(self, a: View<'_>) {
+        let Self { panels, first, c } = self;
+        match panels.by_format() {
+            ByFormat::F32(panels) => simd::run(Block::new(a, panels, first, c, Start::Zero)),
+            ByFormat::Bf16(panels) => simd::run(Block::new(a, panels, first, c, Start::Zero)),
+            ByFormat::Q8(panels) => simd::run(Block::new(a, panels, first, c, Start::Zero)),
+        }
+    }
+}

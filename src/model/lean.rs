@@ -1,0 +1,142 @@
+//! The joint loss with its gradient, in the memory of the trunk and one head.
+//!
+//! ```text
+//! the trunk on a tape: h^0;  for chained kinds h^1..h^{K-1}, of which nothing else is kept
+//! for k = K..1:   head k again on a tape of its own, its loss, its backward pass; both are freed
+//! the main loss;  the trunk's backward pass
+//! ```
+//!
+//! The order of uses is that of the whole tape run backwards: loss K, head K, .., loss 1, head 1, main loss, trunk. So
+//! the embedding, the output matrix and each h^k take their gradients in the order of rule R7, and the result equals
+//! that of [`Model::losses`] and [`Train::backward`] bit for bit. Each loss makes its logits in chunks
+//! ([`crate::kernels::output_loss`]).
+//!
+//! A head's forward pass is computed twice where a chain needs its output, K − 1 times in all. It is what is paid for
+//! memory that does not grow with K.
+
+use super::{Flow, LossReport, Model, Objective};
+use crate::autograd::{Gradients, Var};
+use crate::data::Batch;
+use crate::exec::{Rows, Train};
+use crate::kernels::{elementwise, output_loss, reduce};
+use crate::tensor::Tensor;
+
+/// Which gradients of a loss are wanted.
+#[derive(Clone, Copy, PartialEq)]
+enum Wanted {
+    /// None.
+    Nothing,
+    /// The hidden state's.
+    Hidden,
+    /// The hidden state's and the output matrix's.
+    Both,
+}
+
+/// The gradients of h: what arrived from later uses, then the loss's own.
+fn roots(h: Var, arrived: Option<Tensor>, dh: Option<Tensor>) -> Vec<(Var, Tensor)> {
+    let gradients = arrived.into_iter().chain(dh);
+    gradients.map(|d| (h.clone(), d)).collect()
+}
+
+impl Model {
+    /// The losses, as [`Model::losses`] gives them, and the gradient of their sum, added to `gradients`.
+    pub fn backward(
+        &self,
+        batch: &Batch,
+        objective: impl Into<Objective>,
+        gradients: &mut Gradients,
+    ) -> Vec<LossReport> {
+        let objective = objective.into();
+        let weights = objective.weights(self.config.mtp_depth);
+        let heads = 1..weights.len();
+        let depth = heads.take_while(|k| batch.rows(*k) > 0).count();
+        let chained = self.config.mtp_kind.chained();
+        let (shared, main) = match objective.flow {
+            Flow::Joint => (true, Wanted::Both),
+            Flow::Detached => (false, Wanted::Both),
+            Flow::Frozen => (false, Wanted::Nothing),
+        };
+        let whole = Rows::batch(batch.sequences(), batch.context());
+        let mut tape = match main {
+            Wanted::Nothing => Train::frozen(&self.params),
+            _ => Train::new(&self.params),
+        };
+        let h0 = self.trunk(&mut tape, &batch.inputs(), &whole);
+
+        // h^0, and where it is needed h^1 .. h^{K-1}, each with its rows.
+        let mut states = vec![(h0.detached(), whole)];
+        if chained {
+            for k in 1..depth {
+                let mut quiet = Train::frozen(&self.params);
+                let next = self.batch_head(&mut quiet, k, &states[k - 1], batch, shared);
+                states.push(next);
+            }
+        }
+        let mut reports = Vec::with_capacity(depth + 1);
+        // What has arrived so far: at h^k of a chain, at h^0 of the other kinds.
+        let mut arrived: Option<Tensor> = None;
+        for k in (1..=depth).rev() {
+            let from = if chained { k - 1 } else { 0 };
+            let mut tape = Train::new(&self.params);
+            let (state, rows) = &states[from];
+            let leaf = (from > 0 || shared).then(|| tape.leaf(state));
+            let source = (leaf.as_ref().unwrap_or(state).clone(), rows.clone());
+            let (h, _) = self.batch_head(&mut tape, k, &source, batch, shared);
+            let wanted = if shared { Wanted::Both } else { Wanted::Hidden };
+            let (report, dh) = self.output_loss(&h, batch, k, weights[k], wanted, gradients);
+            reports.push(report);
+            // The depth after this one was differentiated before, so its gradient comes first.
+            let later = if chained { arrived.take() } else { None };
+            let roots = roots(h, later, dh);
+            let d = tape.backward_to(roots, leaf.as_ref(), gradients);
+            match (&mut arrived, d) {
+                (Some(sum), Some(d)) => elementwise::accumulate(sum.data_mut(), d.data()),
+                (slot, d) => *slot = d,
+            }
+            if chained {
+                states.truncate(k);
+            }
+        }
+        drop(states);
+        let (report, dh) = self.output_loss(&h0, batch, 0, weights[0], main, gradients);
+        reports.push(report);
+        tape.backward_to(roots(h0, arrived, dh), None, gradients);
+        reports.reverse();
+        reports
+    }
+
+    /// The loss of depth k from h^k, and dh; the output matrix's gradient goes on in `gradients`.
+    fn output_loss(
+        &self,
+        h: &Var,
+        batch: &Batch,
+        k: usize,
+        weight: f64,
+        wanted: Wanted,
+        gradients: &mut Gradients,
+    ) -> (LossReport, Option<Tensor>) {
+        let (h, targets, output) = (h.value(), batch.targets(k), self.output());
+        let rows = targets.len();
+        let n = rows.max(1) as f64;
+        let (mut losses, mut hits) = (vec![0.0; rows], vec![0.0; rows]);
+        let mut dh = (wanted != Wanted::Nothing).then(|| Tensor::stale(h.shape()));
+        let inputs = output_loss::Inputs {
+            h: h.matrix(),
+            w: self.params.get(output).matrix(),
+            targets: &targets,
+            factor: (weight / n) as f32,
+        };
+        let places = output_loss::Gradients {
+            dh: dh.as_mut().map(Tensor::matrix_mut),
+            dw: (wanted == Wanted::Both).then(|| gradients.get_mut(output).matrix_mut()),
+        };
+        output_loss::forward_backward(inputs, &mut losses, &mut hits, places);
+        let mean = reduce::total(&losses) / n;
+        let report = [weight * mean, mean, reduce::total(&hits) / n].map(|x| x as f32);
+        let report = LossReport {
+            value: Var::constant(Tensor::new(&[1, 3], report.to_vec())),
+            targets: rows,
+        };
+        (report, dh)
+    }
+}

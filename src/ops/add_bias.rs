@@ -1,0 +1,61 @@
+//! One vector added to every row: the bias of a product.
+//!
+//! ```text
+//! x [rows, C], b [C] -> y [rows, C]:   y = x + b        one addition after the product's chain (rule R1)
+//! backward: dx = dy;   db = Σ over rows of dy           chunks of rows, then a tree (rule R3), added by rule R7
+//! ```
+
+use crate::autograd::{Op, Sink};
+use crate::kernels::bias;
+use crate::tensor::Tensor;
+use std::sync::Arc;
+
+/// x + b for every row of x.
+#[derive(Clone, Copy, Debug)]
+pub struct AddBias;
+
+/// The width of a row.
+pub struct Saved {
+    cols: usize,
+}
+
+impl Op<2> for AddBias {
+    type Saved = Saved;
+
+    fn forward(&self, [x, b]: [&Arc<Tensor>; 2]) -> (Tensor, Saved) {
+        let cols = x.cols();
+        let mut y = Tensor::stale(x.shape());
+        bias::forward(x.data(), b.data(), y.data_mut());
+        (y, Saved { cols })
+    }
+
+    fn backward(&self, Saved { cols }: Saved, dy: Tensor, sink: &mut Sink<'_, 2>) {
+        if sink.wants(1) {
+            let db = bias::backward(dy.data(), cols);
+            sink.give(1, Tensor::new(&[cols], db));
+        }
+        sink.give(0, dy);
+    }
+}
+
+#[cfg(test)]
+mod laws {
+    use super::*;
+    use crate::autograd::laws::{check, paint, rows_alone, slice_rows};
+
+    #[test]
+    fn laws() {
+        for (rows, c) in [(1, 1), (3, 15), (32, 16), (33, 17), (70, 5)] {
+            let reference = |x: &[Vec<f64>]| {
+                let row = |row: &[f64]| row.iter().zip(&x[1]).map(|(x, b)| x + b).collect();
+                x[0].chunks(c)
+                    .flat_map(|x| -> Vec<f64> { row(x) })
+                    .collect()
+            };
+            let inputs = [paint(&[rows, c], 1), paint(&[c], 2)];
+            check(&AddBias, inputs, [true; 2], &reference);
+            let (x, b) = (paint(&[rows, c], 1), Arc::new(paint(&[c], 2)));
+            rows_alone(rows, |r| AddBias.forward([&slice_rows(&x, r), &b]).0);
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! Several sequences decoded together, windows that slide, listeners that end a text, and the mode that rejects.
+
+use crate::drafters::Oracle;
+use crate::models::trained_model;
+use crate::{fixed, plain, speculative};
+use foretoken::data::{Tokenizer, corpus};
+use foretoken::infer::{
+    Distribution, Drafter, Drafts, Generated, HeadDrafter, Listener, Mode, NoDrafts, Options,
+    Request, Sampler, Session, generate, generate_batch,
+};
+use foretoken::model::{HeadKind, Model};
+use std::ops::ControlFlow;
+
+fn together(model: &Model, requests: &[Request<'_>], drafter: &mut dyn Drafter) -> Vec<Generated> {
+    generate_batch(model, requests, drafter, &mut ()).expect("prompts that fit")
+}
+
+/// Prompts of different lengths, each with other options.
+fn requests(text: &[u32]) -> Vec<Request<'_>> {
+    let request = |i: usize| Request {
+        prompt: &text[i * 31..][..1 + i * i % 29],
+        options: Options {
+            max_tokens: [40, 0, 7, 90, 1, 60][i % 6],
+            drafts: [Drafts::All, Drafts::Auto, Drafts::Fixed(2), fixed(0)][i % 4],
+            chunk: 1 + i * 5,
+            stop: if i.is_multiple_of(3) {
+                vec![101, 46]
+            } else {
+                vec![]
+            },
+            sampler: Sampler {
+                temperature: [0.0, 0.7][i % 2],
+                seed: i as u64,
+                ..Sampler::GREEDY
+            },
+            ..Options::default()
+        },
+    };
+    (0..11).map(request).collect()
+}
+
+#[test]
+fn every_sequence_is_as_if_alone() {
+    let text = Tokenizer::bytes()
+        .encode(corpus::stories(77, 2000).as_bytes())
+        .expect("bytes");
+    let requests = requests(&text);
+    for kind in HeadKind::ALL {
+        let model = trained_model(kind);
+        let alone: Vec<Vec<u32>> = { requests.iter() }
+            .map(|request| plain(model, request.prompt, &request.options))
+            .collect();
+        let tokens =
+            |results: Vec<Generated>| results.into_iter().map(|g| g.tokens).collect::<Vec<_>>();
+        assert_eq!(tokens(together(model, &requests, &mut NoDrafts)), alone);
+        assert_eq!(
+            tokens(together(model, &requests, &mut HeadDrafter::default())),
+            alone
+        );
+        for right_of_ten in [0, 5, 9, 10] {
+            let mut oracle = Oracle {
+                truths: alone.clone(),
+                right_of_ten,
+                state: 7,
+            };
+            assert_eq!(tokens(together(model, &requests, &mut oracle)), alone);
+        }
+        // What fixed drafts do does not depend on company either.
+        let fixed: Vec<Request> = { requests.iter().cloned() }
+            .filter(|request| request.options.drafts != Drafts::Auto)
+            .collect();
+        let company = together(model, &fixed, &mut HeadDrafter::default());
+        for (request, got) in fixed.iter().zip(company) {
+            assert_eq!(got, speculative(model, request.prompt, &request.options));
+        }
+    }
+    let none = generate_batch(
+        trained_model(HeadKind::Recursive),
+        &[],
+        &mut NoDrafts,
+        &mut (),
+    );
+    assert!(none.expect("nothing to do").is_empty());
+}
+
+/// The documented window: when the context is full, the last N tokens are taken as the whole text.
+#[test]
+fn a_window_slides_where_it_says() {
+    for kind in HeadKind::ALL {
+        let model = trained_model(kind);
+        let prompt: Vec<u32> = (0..30).map(|i| 97 + i % 7).collect();
+        for (context, keep) in [(40, 10), (33, 32), (40, 1), (160, 50)] {
+            let options = Options {
+                max_tokens: 200,
+                context: Some(context),
+                window: Some(keep),
+                ..Options::default()
+            };
+            let got = plain(model, &prompt, &options);
+            // Above temperature 0 too; there the noise still belongs to the token's place in the whole text.
+            let warm = Options {
+                sampler: Sampler {
+                    temperature: 0.9,
+                    seed: 3,
+                    ..Sampler::GREEDY
+                },
+                ..options.clone()
+            };
+            let drafted = speculative(model, &prompt, &warm).tokens;
+            assert_eq!(
+                drafted,
+                plain(model, &prompt, &warm),
+                "{kind:?}, {keep} of {context}"
+            );
+            // The same by hand: fresh texts, each as long as the context allows.
+            let (mut expected, mut view) = (Vec::new(), prompt.clone());
+            while expected.len() < 200 {
+                let room = context + 1 - view.len();
+                let part = Options {
+                    max_tokens: room.min(200 - expected.len()),
+                    context: Some(context),
+                    ..Options::default()
+                };
+                let more = plain(model, &view, &part);
+                expected.extend_from_slice(&more);
+                let all = [&prompt[..], &expected].concat();
+                view = all[all.len() - keep..].to_vec();
+            }
+            assert_eq!(got, expected, "{kind:?}, {keep} of {context}");
+            assert_eq!(speculative(model, &prompt, &options).tokens, expected);
+        }
+        // A prompt longer than the context is cut to the window.
+        let long: Vec<u32> = (0..100).map(|i| 97 + i % 11).collect();
+        let options = Options {
+            max_tokens: 30,
+            context: Some(48),
+            window: Some(20),
+            ..Options::default()
+        };
+        let expected = plain(model, &long[80..], &options);
+        assert_eq!(plain(model, &long, &options)[..28], expected[..28]);
+        assert_eq!(
+            speculative(model, &long, &options).tokens,
+            plain(model, &long, &options)
+        );
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_said_before_anything_is_computed() {
+    let model = trained_model(HeadKind::Recursive);
+    let refused = |prompt: &[u32], options: Options| {
+        let error = generate(model, prompt, &options, &mut NoDrafts, &mut ()).expect_err("refused");
+        error.to_string()
+    };
+    let base = Options::default();
+    let too_many = refused(
+        &[1; 150],
+        Options {
+            max_tokens: 12,
+            ..base.clone()
+        },
+    );
+    for part in ["150", "12", "161", "160", "at most 11", "--window"] {
+        assert!(too_many.contains(part), "{too_many}");
+    }
+    assert!(refused(&[], base.clone()).contains("empty"));
+    assert!(refused(&[257], base.clone()).contains("257"));
+    assert!(
+        refused(
+            &[1],
+            Options {
+                context: Some(161),
+                ..base.clone()
+            }
+        )
+        .contains("--context")
+    );
+    let window = Options {
+        context: Some(20),
+        window: Some(20),
+        ..base.clone()
+    };
+    assert!(refused(&[1], window).contains("--window"));
+    assert!(
+        Session::new(
+            model,
+            &[Request {
+                prompt: &[1; 161],
+                options: base
+            }]
+        )
+        .is_err()
+    );
+}
+
+/// Ends a text at its n-th token, and keeps what it hears.
+struct Until {
+    n: usize,
+    tokens: Vec<u32>,
+    depths: Vec<usize>,
+    rejected: usize,
+}
+
+impl Listener for Until {
+    fn token(&mut self, _: usize, token: u32, depth: usize) -> ControlFlow<()> {
+        self.tokens.push(token);
+        self.depths.push(depth);
+        match self.tokens.len() == self.n {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+
+    fn rejected(&mut self, _: usize, drafts: &[u32]) {
+        self.rejected += drafts.len();
+    }
+}
+
+#[test]
+fn a_listener_ends_a_text_at_any_token_and_hears_who_proposed_it() {
+    let model = trained_model(HeadKind::Recursive);
+    let prompt = [84, 104, 101];
+    let options = Options::default();
+    let whole = plain(model, &prompt, &options);
+    for n in 1..40 {
+        let mut until = Until {
+            n,
+            tokens: Vec::new(),
+            depths: Vec::new(),
+            rejected: 0,
+        };
+        let got = generate(
+            model,
+            &prompt,
+            &options,
+            &mut HeadDrafter::default(),
+            &mut until,
+        );
+        let got = got.expect("a prompt that fits");
+        assert_eq!(
+            (&got.tokens[..], &until.tokens[..]),
+            (&whole[..n], &whole[..n])
+        );
+        for (k, accepted) in got.accepted_by_depth.iter().enumerate() {
+            assert_eq!(
+                until.depths.iter().filter(|d| **d == k + 1).count(),
+                *accepted
+            );
+        }
+        let drafted: usize = got.drafted_by_depth.iter().sum();
+        let accepted: usize = got.accepted_by_depth.iter().sum();
+        // Where the text ended inside a step, the drafts after the end were neither.
+        assert!(until.rejected <= drafted - accepted);
+    }
+}
+
+/// Frequencies of whole texts of four tokens under rejection against their probabilities under plain sampling.
+#[test]
+fn rejection_keeps_the_distribution_of_a_real_model() {
+    let sampler = Sampler {
+        temperature: 1.2,
+        top_k: 2,
+        ..Sampler::GREEDY
+    };
+    for kind in HeadKind::ALL {
+        let model = trained_model(kind);
+        let prompt = [84, 104, 101, 32];
+        let n = 3000;
+        let mut counts = std::collections::BTreeMap::<Vec<u32>, [f64; 2]>::new();
+        for (way, mode) in [Mode::Rejection, Mode::Exact].into_iter().enumerate() {
+            let requests: Vec<Request> = (0..n)
+                .map(|seed| Request {
+                    prompt: &prompt,
+                    options: Options {
+                        max_tokens: 4,
+                        mode,
+                        sampler: Sampler { seed, ..sampler },
+                        ..Options::default()
+                    },
+                })
+                .collect();
+            for requests in requests.chunks(250) {
+                for result in together(model, requests, &mut HeadDrafter::default()) {
+                    counts.entry(result.tokens).or_default()[way] += 1.0;
+                }
+            }
+        }
+        // Two samples of one distribution over at most 16 texts: the chi-square of their table.
+        let mut chi = 0.0;
+        for [a, b] in counts.values() {
+            chi += (a - b).powi(2) / (a + b);
+        }
+        assert!(counts.len() <= 16, "two choices at each of four places");
+        // 15 degrees of freedom: 99.99 % of all tables are below 44.3.
+        assert!(chi < 44.3, "{kind:?}: {chi}");
+    }
+}
+
+#[test]
+fn rejection_at_temperature_zero_is_plain_decoding() {
+    for kind in HeadKind::ALL {
+        let model = trained_model(kind);
+        let options = Options {
+            mode: Mode::Rejection,
+            ..Options::default()
+        };
+        let expected = plain(model, &[84, 104], &Options::default());
+        let got = speculative(model, &[84, 104], &options);
+        assert_eq!(got.tokens, expected);
+        assert!(got.steps < got.tokens.len(), "drafts were accepted");
+    }
+    let point = Distribution::of(&[0.0, 2.0], 0, Sampler::GREEDY).expect("numbers");
+    assert_eq!(point, Distribution::certain(1, 2));
+}
