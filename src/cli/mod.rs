@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`demo`] | the main job on embedded data |
 //! | [`train`] | `foretoken train` |
+//! | [`resume`] | `foretoken train --resume` |
+//! | [`stop`] | signals that ask a run to end |
 //! | [`eval`] | `foretoken eval` |
 //! | [`generate`] | `foretoken generate` |
 //! | [`inspect`] | `foretoken inspect` |
@@ -11,7 +13,8 @@
 //! | [`output`] | results on standard output, progress on standard error |
 //!
 //! Results go to standard output, as text or one JSON object a line; progress and messages to standard error. The exit
-//! code is 0, 2 where the command line was wrong, 1 for every other error. A reader that closes the pipe early is no
+//! code is 0, 2 where the command line was wrong, 128 and the signal's number where a signal ended a run, 1 for every
+//! other error. A reader that closes the pipe early is no
 //! error. This folder computes nothing.
 
 pub mod demo;
@@ -19,6 +22,8 @@ pub mod eval;
 pub mod generate;
 pub mod inspect;
 pub mod output;
+pub mod resume;
+pub mod stop;
 pub mod train;
 pub mod utf8;
 
@@ -80,6 +85,8 @@ pub fn main() -> ExitCode {
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        // What there is to say was said.
+        Err(error @ crate::Error::Stopped(_)) => ExitCode::from(error.exit_code()),
         Err(error) => {
             output::message(&format!("error: {error}"));
             ExitCode::from(error.exit_code())

@@ -2,14 +2,13 @@
 
 use super::Machine;
 use super::output::{Output, describe, progress, show};
-use crate::checkpoint::ModelDir;
+use super::resume::{Checkpoints, Given, ended, resume};
 use crate::data::{Tokenizer, check_length, read_tokens, split};
 use crate::model::{HeadKind, JointLoss, Model, Preset};
-use crate::train::{Event, Options, Schedule, Trainer};
+use crate::train::{Event, Options, Origin, Run, Schedule, TextFile, Trainer, check_rows};
 use crate::{Error, Result};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -28,15 +27,18 @@ fn one_of<T: Copy + Send + Sync + 'static>(
 /// Flags of `foretoken train`.
 #[derive(Clone, Debug, Args)]
 pub struct Train {
+    // First, because each flag that follows takes its values away.
+    #[command(flatten)]
+    pub(super) given: Given,
     /// Text files; without --valid the last tenth is kept for validation
-    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
-    data: Vec<PathBuf>,
+    #[arg(long, required_unless_present = "resume", num_args = 1.., value_name = "FILE")]
+    pub(super) data: Vec<PathBuf>,
     /// Text files to validate on
     #[arg(long, num_args = 1.., value_name = "FILE")]
-    valid: Vec<PathBuf>,
+    pub(super) valid: Vec<PathBuf>,
     /// Model directory to make
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[arg(long, required_unless_present = "resume", value_name = "DIR")]
+    out: Option<PathBuf>,
     /// Replace the model directory if it exists, as soon as the run starts
     #[arg(long)]
     force: bool,
@@ -54,7 +56,7 @@ pub struct Train {
     head_width: Option<usize>,
     /// Steps of the run
     #[arg(long, default_value_t = 1000, value_name = "N")]
-    steps: u64,
+    pub(super) steps: u64,
     /// Windows of a batch
     #[arg(long, default_value_t = 16, value_name = "B")]
     batch: usize,
@@ -76,17 +78,32 @@ pub struct Train {
     /// Seed of the first weights and of the windows
     #[arg(long, default_value_t = 1, value_name = "S")]
     seed: u64,
-    /// Steps between evaluations with a checkpoint
+    /// Steps between evaluations
     #[arg(long, default_value_t = 500, value_name = "N")]
-    eval_every: u64,
+    pub(super) eval_every: u64,
     /// Steps between reports
     #[arg(long, default_value_t = 50, value_name = "N")]
-    log_every: u64,
+    pub(super) log_every: u64,
+    #[command(flatten)]
+    pub(super) checkpoints: Checkpoints,
     /// Print one JSON object a line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     machine: Machine,
+}
+
+/// Tokens to train on and to validate on.
+pub(super) type Texts = (Arc<[u32]>, Vec<u32>);
+
+/// Reads the texts, and keeps the last tenth for validation where there is none of its own.
+pub(super) fn texts(data: &[PathBuf], valid: &[PathBuf], tokenizer: &Tokenizer) -> Result<Texts> {
+    let tokens = read_tokens(data, tokenizer)?;
+    if valid.is_empty() {
+        let (train, valid) = split(&tokens);
+        return Ok((train.into(), valid.to_vec()));
+    }
+    Ok((tokens.into(), read_tokens(valid, tokenizer)?))
 }
 
 /// Highest learning rate for a preset: wider models want lower ones.
@@ -97,9 +114,6 @@ fn default_rate(preset: Preset) -> f64 {
         Preset::Base => 1e-3,
     }
 }
-
-/// Rows of a batch at most, B·T. More would need more memory than any machine has, and would be an abort.
-const MOST_ROWS: usize = 1 << 24;
 
 /// A size that no model can have, named by the flag that asked for it.
 fn by_flag(error: Error) -> Error {
@@ -134,16 +148,12 @@ impl Train {
         let preset = self.preset;
         let context = self.context.unwrap_or(preset.context());
         self.check(context)?;
+        if let Some(dir) = &self.checkpoints.resume {
+            return resume(&self, dir);
+        }
         let tokenizer = Tokenizer::bytes();
-        let tokens = read_tokens(&self.data, &tokenizer)?;
-        let (train, valid) = match self.valid.is_empty() {
-            true => {
-                let (train, valid) = split(&tokens);
-                (train, Cow::Borrowed(valid))
-            }
-            false => (&*tokens, Cow::Owned(read_tokens(&self.valid, &tokenizer)?)),
-        };
-        check_length("the training part of --data", train, context)?;
+        let (train, valid) = texts(&self.data, &self.valid, &tokenizer)?;
+        check_length("the training part of --data", &train, context)?;
         check_length("the validation part", &valid, 1)?;
 
         let mut config = preset.config(tokenizer.vocab_size(), self.head_kind, self.heads);
@@ -153,7 +163,6 @@ impl Train {
             config.set_head_width(width);
         }
         let model = Model::new(config, self.seed).map_err(by_flag)?;
-        let dir = ModelDir::create(&self.out, &model, &tokenizer, self.force)?;
         let options = Options {
             steps: self.steps,
             batch: self.batch,
@@ -172,15 +181,44 @@ impl Train {
             eval_every: self.eval_every,
             log_every: self.log_every,
         };
+        let origin = Origin {
+            data: TextFile::read(&self.data)?,
+            valid: TextFile::read(&self.valid)?,
+            flags: self.given.settings(&[
+                ("context", context.to_string()),
+                ("lr", options.schedule.peak.to_string()),
+                ("warmup", options.schedule.warmup.to_string()),
+                ("head_width", model.config().mtp_hidden_size.to_string()),
+            ]),
+        };
+        let out = self.out.as_deref().expect("clap asks for it");
+        let mut trainer = Trainer::new(model);
+        let plan = (&options, &tokenizer);
+        let saving = self.checkpoints.saving()?;
+        let run = Run::create(out, &trainer, plan, origin, saving, self.force)?;
+        self.drive(&mut trainer, &run, &options, (train, valid), &tokenizer)
+    }
+
+    /// Trains to the end, or until a signal.
+    pub(super) fn drive(
+        &self,
+        trainer: &mut Trainer,
+        run: &Run,
+        options: &Options,
+        (train, valid): Texts,
+        tokenizer: &Tokenizer,
+    ) -> Result<()> {
         let mut output = Output::new(self.json);
-        let bar = progress(self.steps);
+        let bar = progress(options.steps);
         let mut on_event = |event: &Event| {
             show(&bar, event);
             bar.suspend(|| output.result(event, || describe(event)));
         };
-        let data: (Arc<[u32]>, &[u32]) = (train.into(), &valid);
-        Trainer::new(model).run(&options, data, &tokenizer, Some(&dir), &mut on_event)?;
-        output.finish()
+        let data = (train, &*valid);
+        let ending = trainer.run(options, data, tokenizer, Some(run), &mut on_event)?;
+        bar.finish_and_clear();
+        output.finish()?;
+        ended(ending, run)
     }
 
     /// Flags that no run can have.
@@ -199,12 +237,7 @@ impl Train {
                 )));
             }
         }
-        if context.saturating_mul(self.batch) > MOST_ROWS {
-            return Err(Error::Usage(format!(
-                "--batch {} of --context {context}: expected at most {MOST_ROWS} tokens together",
-                self.batch
-            )));
-        }
+        check_rows(self.batch, context)?;
         if self.heads >= context {
             return Err(Error::Usage(format!(
                 "--heads {}: expected fewer than --context, which is {context}",

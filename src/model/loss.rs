@@ -7,7 +7,7 @@ use crate::exec::{Exec, Rows};
 use crate::ops::{CrossEntropy, SelectRows};
 
 /// How much the heads count.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct JointLoss {
     /// λ, the weight of all heads together.
     pub lambda: f64,

@@ -6,6 +6,8 @@
 //! | [`optimiser`] | clipping and AdamW over all parameters |
 //! | [`evaluate`](mod@evaluate) | losses and accuracies of every head on a text |
 //! | [`trainer`] | one step, and the whole loop |
+//! | [`run`] | where a run keeps what it makes, and how it goes on after a kill |
+//! | [`state`] | what a checkpoint records |
 //! | [`event`] | what a run reports |
 //!
 //! This folder never knows decoding or the command line.
@@ -13,11 +15,15 @@
 pub mod evaluate;
 pub mod event;
 pub mod optimiser;
+pub mod run;
 pub mod schedule;
+pub mod state;
 pub mod trainer;
 
 pub use evaluate::{Evaluation, evaluate};
 pub use event::Event;
-pub use optimiser::AdamW;
+pub use optimiser::Optimiser;
+pub use run::{Keep, Run, Saving};
 pub use schedule::Schedule;
-pub use trainer::{Options, Trainer};
+pub use state::{Origin, Record, TextFile};
+pub use trainer::{Ending, Options, Trainer, check_rows};

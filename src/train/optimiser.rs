@@ -1,17 +1,17 @@
 //! AdamW over all parameters, after clipping by norm (rule R9).
 
+use crate::Result;
 use crate::autograd::Gradients;
 use crate::kernels::{adamw, reduce};
 use crate::model::layout;
 use crate::simd::scalar;
 use crate::tensor::{Params, Tensor};
+use serde::{Deserialize, Serialize};
 
-/// The optimiser and its two moments for each parameter.
-///
-/// Matrices decay, gains do not. Trunk and heads are clipped by their own norms, so that a head's gradient never
-/// changes the size of the trunk's step.
-#[derive(Clone, Debug)]
-pub struct AdamW {
+/// An optimiser's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
     /// β₁ and β₂.
     pub betas: [f64; 2],
     /// ε
@@ -20,6 +20,27 @@ pub struct AdamW {
     pub decay: f64,
     /// The largest norm that a gradient keeps.
     pub clip: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            betas: [0.9, 0.95],
+            eps: 1e-8,
+            decay: 0.1,
+            clip: 1.0,
+        }
+    }
+}
+
+/// The optimiser and its two moments for each parameter.
+///
+/// Matrices decay, gains do not. Trunk and heads are clipped by their own norms, so that a head's gradient never
+/// changes the size of the trunk's step.
+#[derive(Clone, Debug)]
+pub struct Optimiser {
+    /// Its numbers.
+    pub settings: Settings,
     steps: u64,
     moments: Vec<[Tensor; 2]>,
 }
@@ -33,18 +54,52 @@ pub struct Norms {
     pub heads: f64,
 }
 
-impl AdamW {
+const MOMENTS: [&str; 2] = ["first_moment/", "second_moment/"];
+
+impl Optimiser {
     /// Moments at zero.
-    pub fn new(params: &Params) -> Self {
+    pub fn new(settings: Settings, params: &Params) -> Self {
         let zeros = |(_, t): (&str, &Tensor)| [(); 2].map(|()| Tensor::zeros(t.shape()));
         Self {
-            betas: [0.9, 0.95],
-            eps: 1e-8,
-            decay: 0.1,
-            clip: 1.0,
+            settings,
             steps: 0,
             moments: params.iter().map(zeros).collect(),
         }
+    }
+
+    /// The optimiser after `steps` steps, of tensors that `take` hands over by name and shape.
+    ///
+    /// # Errors
+    /// What `take` returns.
+    pub fn restore(
+        settings: Settings,
+        steps: u64,
+        params: &Params,
+        take: &mut dyn FnMut(&str, &[usize]) -> Result<Vec<f32>>,
+    ) -> Result<Self> {
+        let mut one = |part: &str, name: &str, t: &Tensor| {
+            let data = take(&format!("{part}{name}"), t.shape())?;
+            Ok(Tensor::new(t.shape(), data))
+        };
+        let mut moments = Vec::new();
+        for (name, t) in params.iter() {
+            moments.push([one(MOMENTS[0], name, t)?, one(MOMENTS[1], name, t)?]);
+        }
+        Ok(Self {
+            settings,
+            steps,
+            moments,
+        })
+    }
+
+    /// Its tensors by name, of the parameters that it was made for.
+    pub fn tensors(&self, params: &Params) -> impl Iterator<Item = (String, &Tensor)> {
+        let names = params.iter().map(|(name, _)| name.to_owned());
+        names.zip(&self.moments).flat_map(|(name, moments)| {
+            let named = |part| format!("{part}{name}");
+            let names = MOMENTS.map(named);
+            names.into_iter().zip(moments)
+        })
     }
 
     /// Norms of the gradient: squares of each tensor by rule R9, added in name order.
@@ -63,14 +118,16 @@ impl AdamW {
     /// One step at this learning rate.
     pub fn step(&mut self, params: &mut Params, gradients: &Gradients, norms: Norms, rate: f64) {
         self.steps += 1;
-        let [beta1, beta2] = self.betas;
+        let Settings {
+            betas: [beta1, beta2],
+            eps,
+            decay,
+            clip: most,
+        } = self.settings;
         let unbias = |beta| (1.0 / (1.0 - scalar::powi(beta, self.steps))) as f32;
         let clip = |norm: f64| {
-            (if norm > self.clip {
-                self.clip / norm
-            } else {
-                1.0
-            }) as f32
+            let factor = if norm > most { most / norm } else { 1.0 };
+            factor as f32
         };
         let mut step = adamw::Step {
             rate: rate as f32,
@@ -80,7 +137,7 @@ impl AdamW {
             rest2: (1.0 - beta2) as f32,
             unbias1: unbias(beta1),
             unbias2: unbias(beta2),
-            eps: self.eps as f32,
+            eps: eps as f32,
             clip: 1.0,
             decay: 0.0,
         };
@@ -88,7 +145,7 @@ impl AdamW {
             let head = layout::is_head(params.name(id));
             step.clip = clip(if head { norms.heads } else { norms.trunk });
             let matrix = params.get(id).shape().len() == 2;
-            step.decay = if matrix { self.decay as f32 } else { 0.0 };
+            step.decay = if matrix { decay as f32 } else { 0.0 };
             let [m, v] = &mut self.moments[id.index()];
             let w = params.get_mut(id).data_mut();
             adamw::update(
@@ -124,7 +181,7 @@ mod tests {
                     (name.to_owned(), Tensor::new(shape, start(n)))
                 };
                 let mut params = Params::new(vec![entry("a", &[5, 7]), entry("mtp.g", &[35])]);
-                let mut optimiser = AdamW::new(&params);
+                let mut optimiser = Optimiser::new(Settings::default(), &params);
                 let grad: Vec<f32> = (0..35).map(|i| (i % 5) as f32 * 0.4 - 0.7).collect();
                 let size = grad
                     .iter()
@@ -140,7 +197,7 @@ mod tests {
                 let mut v = [[0.0f64; 35]; 2];
                 for t in 1..=3 {
                     let gradients = constant_gradients(&params, &grad);
-                    let norms = AdamW::norms(&params, &gradients);
+                    let norms = Optimiser::norms(&params, &gradients);
                     assert!((norms.trunk - size).abs() < 1e-5 && (norms.heads - size).abs() < 1e-5);
                     optimiser.step(&mut params, &gradients, norms, 0.01);
                     for (p, (w, decay)) in wide.iter_mut().enumerate() {

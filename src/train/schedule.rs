@@ -1,9 +1,11 @@
 //! The learning rate: linear warm-up, then a cosine down to a share of the peak (Loshchilov and Hutter 2017).
 
 use crate::simd::scalar;
+use serde::{Deserialize, Serialize};
 
 /// Learning rates of a run, in `f64` by our own functions (rule R9).
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Schedule {
     /// The highest rate.
     pub peak: f64,

@@ -1,7 +1,8 @@
 //! One step, and the whole loop.
 
 use super::event::{Event, peak_rss_mb};
-use super::optimiser::{AdamW, Norms};
+use super::optimiser::{Norms, Optimiser, Settings};
+use super::run::Keep;
 use super::{Schedule, evaluate};
 use crate::autograd::Gradients;
 use crate::checkpoint::ModelDir;
@@ -9,11 +10,13 @@ use crate::data::{Batch, RandomWindows, Tokenizer, check_length};
 use crate::exec::Train;
 use crate::model::{JointLoss, Model};
 use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Instant;
 
 /// How to train.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Options {
     /// Steps of the run.
     pub steps: u64,
@@ -27,7 +30,7 @@ pub struct Options {
     pub schedule: Schedule,
     /// How much the heads count.
     pub joint: JointLoss,
-    /// Steps between evaluations, each followed by a checkpoint; the last step always has both.
+    /// Steps between evaluations; the last step always has one.
     pub eval_every: u64,
     /// Steps between reports.
     pub log_every: u64,
@@ -37,9 +40,18 @@ pub struct Options {
 pub struct Trainer {
     /// The model.
     pub model: Model,
-    optimiser: AdamW,
+    pub(super) optimiser: Optimiser,
     gradients: Gradients,
     steps: u64,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// After its last step.
+    Done,
+    /// After this step, because it was asked to stop. A checkpoint was made.
+    Stopped(u64),
 }
 
 /// One step's figures.
@@ -56,12 +68,23 @@ pub struct StepReport {
 impl Trainer {
     /// A model before its first step.
     pub fn new(model: Model) -> Self {
+        let optimiser = Optimiser::new(Settings::default(), model.params());
+        Self::resumed(model, optimiser, 0)
+    }
+
+    /// A model with some steps done.
+    pub(super) fn resumed(model: Model, optimiser: Optimiser, steps: u64) -> Self {
         Self {
-            optimiser: AdamW::new(model.params()),
+            optimiser,
             gradients: Gradients::zeros(model.params()),
             model,
-            steps: 0,
+            steps,
         }
+    }
+
+    /// Steps done.
+    pub fn steps(&self) -> u64 {
+        self.steps
     }
 
     /// Forward, backward, clip, update.
@@ -79,7 +102,7 @@ impl Trainer {
         self.gradients.clear();
         exec.backward(&losses, &mut self.gradients);
         drop(losses);
-        let norms = AdamW::norms(self.model.params(), &self.gradients);
+        let norms = Optimiser::norms(self.model.params(), &self.gradients);
         let report = StepReport {
             loss,
             loss_heads,
@@ -104,7 +127,8 @@ impl Trainer {
         Ok(report)
     }
 
-    /// Trains from step 0 to the end. `train` and `valid` are tokens; with `dir` checkpoints and metrics are written.
+    /// Trains from the steps done so far to the end. `train` and `valid` are tokens; with `keep` checkpoints and metrics
+    /// are written.
     ///
     /// # Errors
     /// What [`Trainer::step`] and writing files return, and [`Error::Usage`] for data shorter than a window.
@@ -113,23 +137,24 @@ impl Trainer {
         options: &Options,
         (train, valid): (Arc<[u32]>, &[u32]),
         tokenizer: &Tokenizer,
-        dir: Option<&ModelDir>,
+        keep: Option<&dyn Keep>,
         on_event: &mut dyn FnMut(&Event),
-    ) -> Result<()> {
+    ) -> Result<Ending> {
         let Options { batch, context, .. } = *options;
-        check_options(options, &self.model)?;
+        options.check(&self.model)?;
         check_length("the validation part", valid, 1)?;
         let windows = RandomWindows::new(train, context, batch, options.seed)?;
         let started = Instant::now();
-        let (mut training, mut since, mut reported) = (0.0, 0.0, 0);
+        let first = self.steps;
+        let (mut training, mut since, mut reported) = (0.0, 0.0, first);
         let mut report = |event: Event| -> Result<()> {
-            if let Some(dir) = dir {
-                dir.append_metrics(&event)?;
+            if let Some(keep) = keep {
+                keep.event(&event)?;
             }
             on_event(&event);
             Ok(())
         };
-        for step in 0..options.steps {
+        for step in first..options.steps {
             let now = Instant::now();
             let rate = options.schedule.rate(step);
             let figures = self.step(&windows.batch(step), options.joint, rate)?;
@@ -148,7 +173,8 @@ impl Trainer {
                 })?;
                 (since, reported) = (0.0, done);
             }
-            if last || done % options.eval_every.max(1) == 0 {
+            let evaluated = last || done % options.eval_every.max(1) == 0;
+            if evaluated {
                 let evaluation = evaluate(&self.model, valid, tokenizer, context)?;
                 if !evaluation.loss_heads.iter().all(|x| x.is_finite()) {
                     return Err(Error::Diverged(format!(
@@ -162,43 +188,74 @@ impl Trainer {
                     split: "valid",
                     evaluation,
                 })?;
-                if let Some(dir) = dir {
-                    dir.save_weights(&self.model)?;
+            }
+            if let Some(keep) = keep {
+                let stop = keep.stop() && !last;
+                if last || stop || keep.due(done, evaluated) {
+                    keep.checkpoint(self)?;
+                }
+                if stop {
+                    return Ok(Ending::Stopped(done));
                 }
             }
         }
         let sha256 = ModelDir::sha256(&self.model)?;
         report(Event::Done {
-            dir: dir
+            dir: keep
                 .map(|d| d.path().display().to_string())
                 .unwrap_or_default(),
             steps: options.steps,
-            tokens_per_s: options.steps as f64 * (batch * context) as f64 / training,
+            // A run that was resumed after its last step has nothing to divide.
+            tokens_per_s: (options.steps - first) as f64 * (batch * context) as f64
+                / f64::max(training, f64::MIN_POSITIVE),
             peak_rss_mb: peak_rss_mb(),
             seconds: started.elapsed().as_secs_f64(),
             sha256,
-        })
+        })?;
+        Ok(Ending::Done)
     }
 }
 
-/// Whether a run makes sense.
-fn check_options(options: &Options, model: &Model) -> Result<()> {
-    let config = model.config();
-    let (context, depth) = (options.context, config.mtp_depth);
-    let wrong = |what: String| Err(Error::Usage(what));
-    if options.steps == 0 {
-        return wrong("--steps: expected at least 1, found 0".to_owned());
-    }
-    if depth >= context && depth > 0 {
-        return wrong(format!(
-            "--heads {depth}: expected fewer heads than --context, which is {context}"
-        ));
-    }
-    if context > config.max_position_embeddings {
-        return wrong(format!(
-            "--context {context}: expected at most the model's {} positions",
-            config.max_position_embeddings
-        ));
+/// Rows of a batch at most, B·T. More would need more memory than any machine has, and would be an abort.
+const MOST_ROWS: usize = 1 << 24;
+
+/// Whether a batch of B windows of T tokens fits a machine.
+///
+/// # Errors
+/// [`Error::Usage`] where it does not.
+pub fn check_rows(batch: usize, context: usize) -> Result<()> {
+    if context.saturating_mul(batch) > MOST_ROWS {
+        return Err(Error::Usage(format!(
+            "--batch {batch} of --context {context}: expected at most {MOST_ROWS} tokens together"
+        )));
     }
     Ok(())
+}
+
+impl Options {
+    /// Whether a model can be trained so.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] naming the flag that stands for what is wrong.
+    pub fn check(&self, model: &Model) -> Result<()> {
+        let config = model.config();
+        let (context, depth) = (self.context, config.mtp_depth);
+        let wrong = |what: String| Err(Error::Usage(what));
+        if self.steps == 0 {
+            return wrong("--steps: expected at least 1, found 0".to_owned());
+        }
+        check_rows(self.batch, context)?;
+        if depth >= context && depth > 0 {
+            return wrong(format!(
+                "--heads {depth}: expected fewer heads than --context, which is {context}"
+            ));
+        }
+        if context > config.max_position_embeddings {
+            return wrong(format!(
+                "--context {context}: expected at most the model's {} positions",
+                config.max_position_embeddings
+            ));
+        }
+        Ok(())
+    }
 }
