@@ -17,7 +17,7 @@ pub struct Checkpoints {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "force"])]
     pub resume: Option<PathBuf>,
     /// With --resume: allow a larger --steps; learning rates from there on are those of the longer run
-    #[arg(long, requires = "resume")]
+    #[arg(long)]
     pub extend: bool,
     /// Steps between checkpoints [default: after each evaluation]
     #[arg(long, value_name = "N")]
@@ -33,6 +33,11 @@ impl Checkpoints {
     /// # Errors
     /// [`Error::Usage`] for intervals that no run can have.
     pub fn saving(&self) -> Result<Saving> {
+        if self.extend && self.resume.is_none() {
+            return Err(Error::Usage(
+                "--extend: expected --resume beside it, whose run it makes longer".to_owned(),
+            ));
+        }
         if self.save_every == Some(0) {
             return Err(Error::Usage(
                 "--save-every: expected at least 1, found 0".to_owned(),

@@ -151,6 +151,7 @@ impl Train {
         if let Some(dir) = &self.checkpoints.resume {
             return resume(&self, dir);
         }
+        let saving = self.checkpoints.saving()?;
         let tokenizer = Tokenizer::bytes();
         let (train, valid) = texts(&self.data, &self.valid, &tokenizer)?;
         check_length("the training part of --data", &train, context)?;
@@ -194,7 +195,6 @@ impl Train {
         let out = self.out.as_deref().expect("clap asks for it");
         let mut trainer = Trainer::new(model);
         let plan = (&options, &tokenizer);
-        let saving = self.checkpoints.saving()?;
         let run = Run::create(out, &trainer, plan, origin, saving, self.force)?;
         self.drive(&mut trainer, &run, &options, (train, valid), &tokenizer)
     }
