@@ -8,7 +8,7 @@ use crate::data::corpus::{DEMO_SEED, stories};
 use crate::data::{Tokenizer, split};
 use crate::infer::Options as Decoding;
 use crate::model::{HeadKind, JointLoss, Model, Preset};
-use crate::train::{Event, Options, Schedule, Trainer};
+use crate::train::{Event, Options, Schedule, Shape, Trainer};
 use clap::Args;
 use std::sync::Arc;
 
@@ -65,6 +65,7 @@ impl Demo {
         let options = Options {
             steps: self.steps,
             batch: BATCH,
+            accumulate: 1,
             context: CONTEXT,
             seed: DEMO_SEED,
             schedule: Schedule {
@@ -72,6 +73,7 @@ impl Demo {
                 warmup: self.steps / 20,
                 steps: self.steps,
                 floor: 0.05,
+                shape: Shape::Cosine,
             },
             // More weight on the heads than the default: the demo is about drafting.
             joint: JointLoss {

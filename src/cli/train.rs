@@ -5,7 +5,9 @@ use super::output::{Output, describe, progress, show};
 use super::resume::{Checkpoints, Given, ended, resume};
 use crate::data::{Tokenizer, check_length, read_tokens, split};
 use crate::model::{HeadKind, JointLoss, Model, Preset};
-use crate::train::{Event, Options, Origin, Run, Schedule, TextFile, Trainer, check_rows};
+use crate::train::{
+    Event, Kind, Options, Origin, Run, Schedule, Settings, Shape, TextFile, Trainer, check_rows,
+};
 use crate::{Error, Result};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -85,12 +87,28 @@ pub struct Train {
     #[arg(long, default_value_t = 50, value_name = "N")]
     pub(super) log_every: u64,
     #[command(flatten)]
+    recipe: Recipe,
+    #[command(flatten)]
     pub(super) checkpoints: Checkpoints,
     /// Print one JSON object a line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     machine: Machine,
+}
+
+/// Flags about the way of training.
+#[derive(Clone, Debug, Args)]
+struct Recipe {
+    /// Batches of a step, computed one after the other to need less memory
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    accumulate: usize,
+    /// Learning rates after the warm-up: half a cosine, or level with a decay over the last fifth
+    #[arg(long, default_value = "cosine", value_parser = one_of(&Shape::ALL, Shape::name))]
+    schedule: Shape,
+    /// What moves the weights; muon leaves gains, embedding and output matrix to adamw
+    #[arg(long, default_value = "adamw", value_parser = one_of(&Kind::ALL, Kind::name))]
+    optimiser: Kind,
 }
 
 /// Tokens to train on and to validate on.
@@ -167,6 +185,7 @@ impl Train {
         let options = Options {
             steps: self.steps,
             batch: self.batch,
+            accumulate: self.recipe.accumulate,
             context,
             seed: self.seed,
             schedule: Schedule {
@@ -174,6 +193,7 @@ impl Train {
                 warmup: self.warmup.unwrap_or(self.steps / 20),
                 steps: self.steps,
                 floor: 0.1,
+                shape: self.recipe.schedule,
             },
             joint: JointLoss {
                 lambda: self.lambda,
@@ -193,7 +213,7 @@ impl Train {
             ]),
         };
         let out = self.out.as_deref().expect("clap asks for it");
-        let mut trainer = Trainer::new(model);
+        let mut trainer = Trainer::with(model, Settings::of(self.recipe.optimiser));
         let plan = (&options, &tokenizer);
         let run = Run::create(out, &trainer, plan, origin, saving, self.force)?;
         self.drive(&mut trainer, &run, &options, (train, valid), &tokenizer)
@@ -237,7 +257,7 @@ impl Train {
                 )));
             }
         }
-        check_rows(self.batch, context)?;
+        check_rows(self.batch, self.recipe.accumulate, context)?;
         if self.heads >= context {
             return Err(Error::Usage(format!(
                 "--heads {}: expected fewer than --context, which is {context}",

@@ -9,7 +9,8 @@
 //! | [`swiglu`] | SwiGLU | - |
 //! | [`elementwise`] | additions | - |
 //! | [`rope`] | rotary position embedding | R4 |
-//! | [`adamw`] | the optimiser's step | R9 |
+//! | [`adamw`] | AdamW's step | R9 |
+//! | [`muon`] | Muon's step | R1, R9 |
 //! | [`reduce`] | sums along a row, over rows, over a tensor | R2, R3, R9 |
 //! | [`par`] | threads | - |
 //!
@@ -21,6 +22,7 @@ pub mod attention;
 pub mod cross_entropy;
 pub mod elementwise;
 pub mod gemm;
+pub mod muon;
 pub mod norm;
 pub mod par;
 pub mod reduce;

@@ -103,6 +103,7 @@ impl Model {
         let op = CrossEntropy {
             targets: targets.into(),
             weight,
+            whole_rows: batch.whole_rows(k),
         };
         LossReport {
             value: exec.apply(op, [&logits]),

@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`schedule`] | the learning rate of each step |
-//! | [`optimiser`] | clipping and AdamW over all parameters |
+//! | [`optimiser`] | clipping, and AdamW or Muon over all parameters |
 //! | [`evaluate`](mod@evaluate) | losses and accuracies of every head on a text |
 //! | [`trainer`] | one step, and the whole loop |
 //! | [`run`] | where a run keeps what it makes, and how it goes on after a kill |
@@ -22,8 +22,8 @@ pub mod trainer;
 
 pub use evaluate::{Evaluation, evaluate};
 pub use event::Event;
-pub use optimiser::Optimiser;
+pub use optimiser::{Kind, Optimiser, Settings};
 pub use run::{Keep, Run, Saving};
-pub use schedule::Schedule;
+pub use schedule::{Schedule, Shape};
 pub use state::{Origin, Record, TextFile};
 pub use trainer::{Ending, Options, Trainer, check_rows};

@@ -1,21 +1,50 @@
-//! AdamW over all parameters, after clipping by norm (rule R9).
+//! AdamW or Muon over all parameters, after clipping by norm (rule R9).
 
 use crate::Result;
 use crate::autograd::Gradients;
-use crate::kernels::{adamw, reduce};
+use crate::kernels::{adamw, muon, reduce};
 use crate::model::layout;
 use crate::simd::scalar;
 use crate::tensor::{Params, Tensor};
 use serde::{Deserialize, Serialize};
 
+/// Which rule moves the matrices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// AdamW for every parameter.
+    #[default]
+    AdamW,
+    /// Muon for every matrix but the embedding and the output matrix, AdamW for the rest. Queries, keys and values have
+    /// matrices of their own and are made orthogonal one by one.
+    Muon,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::AdamW, Self::Muon];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AdamW => "adamw",
+            Self::Muon => "muon",
+        }
+    }
+}
+
 /// An optimiser's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// β₁ and β₂.
+    /// The rule.
+    pub kind: Kind,
+    /// AdamW's β₁ and β₂.
     pub betas: [f64; 2],
-    /// ε
+    /// AdamW's ε
     pub eps: f64,
+    /// Muon's μ
+    pub momentum: f64,
     /// Weight decay of matrices.
     pub decay: f64,
     /// The largest norm that a gradient keeps.
@@ -25,15 +54,42 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            kind: Kind::AdamW,
             betas: [0.9, 0.95],
             eps: 1e-8,
+            momentum: 0.95,
             decay: 0.1,
             clip: 1.0,
         }
     }
 }
 
-/// The optimiser and its two moments for each parameter.
+impl Settings {
+    /// The usual numbers of a kind.
+    pub fn of(kind: Kind) -> Self {
+        Self {
+            kind,
+            ..Self::default()
+        }
+    }
+
+    /// Names of what is kept for a parameter.
+    fn kept(&self, name: &str, shape: &[usize]) -> &'static [&'static str] {
+        match self.moves_by_muon(name, shape) {
+            true => &["momentum/"],
+            false => &["first_moment/", "second_moment/"],
+        }
+    }
+
+    /// Whether Muon moves the parameter of that name and shape.
+    pub fn moves_by_muon(&self, name: &str, shape: &[usize]) -> bool {
+        // Tables of tokens: a row is used where its token occurs, and an orthogonal update has no such zeros.
+        let table = name == "model.embed_tokens.weight" || name == "lm_head.weight";
+        self.kind == Kind::Muon && shape.len() == 2 && !table
+    }
+}
+
+/// The optimiser and what it keeps for each parameter: AdamW's two moments, or Muon's momentum.
 ///
 /// Matrices decay, gains do not. Trunk and heads are clipped by their own norms, so that a head's gradient never
 /// changes the size of the trunk's step.
@@ -42,7 +98,7 @@ pub struct Optimiser {
     /// Its numbers.
     pub settings: Settings,
     steps: u64,
-    moments: Vec<[Tensor; 2]>,
+    kept: Vec<Vec<Tensor>>,
 }
 
 /// Norms of a step's gradient before clipping.
@@ -54,17 +110,14 @@ pub struct Norms {
     pub heads: f64,
 }
 
-const MOMENTS: [&str; 2] = ["first_moment/", "second_moment/"];
+/// Hands over a tensor of that name and shape.
+type Take<'a> = &'a mut dyn FnMut(&str, &[usize]) -> Result<Vec<f32>>;
 
 impl Optimiser {
-    /// Moments at zero.
+    /// All that is kept at zero.
     pub fn new(settings: Settings, params: &Params) -> Self {
-        let zeros = |(_, t): (&str, &Tensor)| [(); 2].map(|()| Tensor::zeros(t.shape()));
-        Self {
-            settings,
-            steps: 0,
-            moments: params.iter().map(zeros).collect(),
-        }
+        let zeros = &mut |_: &str, shape: &[usize]| Ok(vec![0.0; shape.iter().product()]);
+        Self::restore(settings, 0, params, zeros).expect("zeros are always there")
     }
 
     /// The optimiser after `steps` steps, of tensors that `take` hands over by name and shape.
@@ -75,30 +128,31 @@ impl Optimiser {
         settings: Settings,
         steps: u64,
         params: &Params,
-        take: &mut dyn FnMut(&str, &[usize]) -> Result<Vec<f32>>,
+        take: Take<'_>,
     ) -> Result<Self> {
-        let mut one = |part: &str, name: &str, t: &Tensor| {
-            let data = take(&format!("{part}{name}"), t.shape())?;
-            Ok(Tensor::new(t.shape(), data))
-        };
-        let mut moments = Vec::new();
+        let mut kept = Vec::new();
         for (name, t) in params.iter() {
-            moments.push([one(MOMENTS[0], name, t)?, one(MOMENTS[1], name, t)?]);
+            let parts = settings.kept(name, t.shape()).iter();
+            let tensors = parts.map(|part| {
+                let data = take(&format!("{part}{name}"), t.shape())?;
+                Ok(Tensor::new(t.shape(), data))
+            });
+            kept.push(tensors.collect::<Result<_>>()?);
         }
         Ok(Self {
             settings,
             steps,
-            moments,
+            kept,
         })
     }
 
     /// Its tensors by name, of the parameters that it was made for.
     pub fn tensors(&self, params: &Params) -> impl Iterator<Item = (String, &Tensor)> {
-        let names = params.iter().map(|(name, _)| name.to_owned());
-        names.zip(&self.moments).flat_map(|(name, moments)| {
-            let named = |part| format!("{part}{name}");
-            let names = MOMENTS.map(named);
-            names.into_iter().zip(moments)
+        params.iter().zip(&self.kept).flat_map(|((name, t), kept)| {
+            let parts = self.settings.kept(name, t.shape()).iter();
+            parts
+                .zip(kept)
+                .map(move |(part, kept)| (format!("{part}{name}"), kept))
         })
     }
 
@@ -123,6 +177,8 @@ impl Optimiser {
             eps,
             decay,
             clip: most,
+            momentum,
+            ..
         } = self.settings;
         let unbias = |beta| (1.0 / (1.0 - scalar::powi(beta, self.steps))) as f32;
         let clip = |norm: f64| {
@@ -146,15 +202,29 @@ impl Optimiser {
             step.clip = clip(if head { norms.heads } else { norms.trunk });
             let matrix = params.get(id).shape().len() == 2;
             step.decay = if matrix { decay as f32 } else { 0.0 };
-            let [m, v] = &mut self.moments[id.index()];
-            let w = params.get_mut(id).data_mut();
-            adamw::update(
-                step,
-                w,
-                m.data_mut(),
-                v.data_mut(),
-                gradients.get(id).data(),
-            );
+            let by_muon = self
+                .settings
+                .moves_by_muon(params.name(id), params.get(id).shape());
+            let gradient = gradients.get(id).data();
+            let kept = self.kept[id.index()].as_mut_slice();
+            let tensor = params.get_mut(id);
+            let shape = [tensor.rows(), tensor.cols()];
+            match kept {
+                [m] if by_muon => {
+                    let step = muon::Step {
+                        rate: step.rate,
+                        momentum: momentum as f32,
+                        clip: step.clip,
+                        decay: step.decay,
+                    };
+                    muon::update(step, shape, tensor.data_mut(), m.data_mut(), gradient);
+                }
+                [m, v] => {
+                    let (m, v) = (m.data_mut(), v.data_mut());
+                    adamw::update(step, tensor.data_mut(), m, v, gradient);
+                }
+                _ => unreachable!("one tensor for Muon, two for AdamW"),
+            }
         }
     }
 }

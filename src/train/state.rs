@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `weights/NAME` | every parameter |
 //! | `first_moment/NAME`, `second_moment/NAME` | AdamW's m and v |
+//! | `momentum/NAME` | Muon's m |
 //!
 //! The rest is the [`Record`]. Windows are a function of (seed, step), so the position in the data and the state of the
 //! generator are the step.

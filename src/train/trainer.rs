@@ -22,6 +22,8 @@ pub struct Options {
     pub steps: u64,
     /// B, windows of a batch.
     pub batch: usize,
+    /// N, batches of a step. A step's gradient is the mean over all their windows.
+    pub accumulate: usize,
     /// T, tokens of a window.
     pub context: usize,
     /// Seed of the windows (the model's first values have their own).
@@ -68,7 +70,12 @@ pub struct StepReport {
 impl Trainer {
     /// A model before its first step.
     pub fn new(model: Model) -> Self {
-        let optimiser = Optimiser::new(Settings::default(), model.params());
+        Self::with(model, Settings::default())
+    }
+
+    /// The same with another optimiser than the default.
+    pub fn with(model: Model, settings: Settings) -> Self {
+        let optimiser = Optimiser::new(settings, model.params());
         Self::resumed(model, optimiser, 0)
     }
 
@@ -82,6 +89,11 @@ impl Trainer {
         }
     }
 
+    /// The gradient of the last step, before clipping.
+    pub fn gradients(&self) -> &Gradients {
+        &self.gradients
+    }
+
     /// Steps done.
     pub fn steps(&self) -> u64 {
         self.steps
@@ -92,16 +104,47 @@ impl Trainer {
     /// # Errors
     /// [`Error::Diverged`] where the loss or a gradient is not finite; the parameters are left as they were.
     pub fn step(&mut self, batch: &Batch, joint: JointLoss, rate: f64) -> Result<StepReport> {
-        let mut exec = Train::new(self.model.params());
-        let reports = self.model.losses(&mut exec, batch, joint);
-        let losses: Vec<_> = reports.iter().map(|r| r.value.clone()).collect();
-        let loss_heads: Vec<f64> = reports.iter().map(|r| f64::from(r.mean())).collect();
+        self.step_in_parts(std::slice::from_ref(batch), joint, rate)
+    }
+
+    /// A step on a batch given in parts ([`Batch::parts`]), which are computed one after the other to need less memory.
+    ///
+    /// Each part goes on with the chains of the gradient (rule R7). So the gradient of a tensor that the model uses once,
+    /// in a product or in a lookup, equals that of the whole batch bit for bit: its chain runs over the rows, and the
+    /// parts' rows follow each other. All others have the same terms in another order and differ in the last bits:
+    ///
+    /// * gains, whose sum over rows is a tree (rule R3), here one tree for each part;
+    /// * a matrix used several times, since all uses of the first part come before those of the second: the embedding
+    ///   where it is the output matrix too or feeds heads, the output matrix of a model with heads, and the module of
+    ///   `recursive` heads where K > 1.
+    ///
+    /// Norms and the step then differ as well. The losses reported are means over the parts, in `f64`.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`].
+    pub fn step_in_parts(
+        &mut self,
+        parts: &[Batch],
+        joint: JointLoss,
+        rate: f64,
+    ) -> Result<StepReport> {
+        self.gradients.clear();
+        let (mut sums, mut counts) = (Vec::new(), Vec::new());
+        for batch in parts {
+            let mut exec = Train::new(self.model.params());
+            let reports = self.model.losses(&mut exec, batch, joint);
+            sums.resize(reports.len(), 0.0);
+            counts.resize(reports.len(), 0.0);
+            for (k, report) in reports.iter().enumerate() {
+                sums[k] += f64::from(report.mean()) * report.targets as f64;
+                counts[k] += report.targets as f64;
+            }
+            let losses: Vec<_> = reports.into_iter().map(|r| r.value).collect();
+            exec.backward(&losses, &mut self.gradients);
+        }
+        let loss_heads: Vec<f64> = sums.iter().zip(&counts).map(|(s, n)| s / n).collect();
         let weights = joint.weights(self.model.config().mtp_depth);
         let loss = loss_heads.iter().zip(&weights).map(|(l, w)| l * w).sum();
-        drop(reports);
-        self.gradients.clear();
-        exec.backward(&losses, &mut self.gradients);
-        drop(losses);
         let norms = Optimiser::norms(self.model.params(), &self.gradients);
         let report = StepReport {
             loss,
@@ -140,10 +183,16 @@ impl Trainer {
         keep: Option<&dyn Keep>,
         on_event: &mut dyn FnMut(&Event),
     ) -> Result<Ending> {
-        let Options { batch, context, .. } = *options;
+        let Options {
+            accumulate,
+            context,
+            ..
+        } = *options;
         options.check(&self.model)?;
         check_length("the validation part", valid, 1)?;
-        let windows = RandomWindows::new(train, context, batch, options.seed)?;
+        let windows = options.batch * accumulate;
+        let tokens_a_step = (windows * context) as f64;
+        let windows = RandomWindows::new(train, context, windows, options.seed)?;
         let started = Instant::now();
         let first = self.steps;
         let (mut training, mut since, mut reported) = (0.0, 0.0, first);
@@ -157,13 +206,14 @@ impl Trainer {
         for step in first..options.steps {
             let now = Instant::now();
             let rate = options.schedule.rate(step);
-            let figures = self.step(&windows.batch(step), options.joint, rate)?;
+            let parts = windows.batch(step).parts(accumulate);
+            let figures = self.step_in_parts(&parts, options.joint, rate)?;
             let seconds = now.elapsed().as_secs_f64();
             (training, since) = (training + seconds, since + seconds);
             let done = step + 1;
             let last = done == options.steps;
             if last || done % options.log_every.max(1) == 0 {
-                let tokens = (done - reported) as f64 * (batch * context) as f64;
+                let tokens = (done - reported) as f64 * tokens_a_step;
                 report(Event::Step {
                     step: done,
                     loss: figures.loss,
@@ -206,7 +256,7 @@ impl Trainer {
                 .unwrap_or_default(),
             steps: options.steps,
             // A run that was resumed after its last step has nothing to divide.
-            tokens_per_s: (options.steps - first) as f64 * (batch * context) as f64
+            tokens_per_s: (options.steps - first) as f64 * tokens_a_step
                 / f64::max(training, f64::MIN_POSITIVE),
             peak_rss_mb: peak_rss_mb(),
             seconds: started.elapsed().as_secs_f64(),
@@ -219,11 +269,23 @@ impl Trainer {
 /// Rows of a batch at most, B·T. More would need more memory than any machine has, and would be an abort.
 const MOST_ROWS: usize = 1 << 24;
 
-/// Whether a batch of B windows of T tokens fits a machine.
+/// Whether batches of B windows of T tokens, and N of them a step, fit a machine.
 ///
 /// # Errors
 /// [`Error::Usage`] where it does not.
-pub fn check_rows(batch: usize, context: usize) -> Result<()> {
+pub fn check_rows(batch: usize, accumulate: usize, context: usize) -> Result<()> {
+    if accumulate == 0 {
+        return Err(Error::Usage(
+            "--accumulate: expected at least 1, found 0".to_owned(),
+        ));
+    }
+    let most = MOST_ROWS << 4;
+    let all = batch.saturating_mul(accumulate).saturating_mul(context);
+    if all > most && context.saturating_mul(batch) <= MOST_ROWS {
+        return Err(Error::Usage(format!(
+            "--accumulate {accumulate} of --batch {batch} and --context {context}: expected at most {most} tokens a step"
+        )));
+    }
     if context.saturating_mul(batch) > MOST_ROWS {
         return Err(Error::Usage(format!(
             "--batch {batch} of --context {context}: expected at most {MOST_ROWS} tokens together"
@@ -244,7 +306,7 @@ impl Options {
         if self.steps == 0 {
             return wrong("--steps: expected at least 1, found 0".to_owned());
         }
-        check_rows(self.batch, context)?;
+        check_rows(self.batch, self.accumulate, context)?;
         if depth >= context && depth > 0 {
             return wrong(format!(
                 "--heads {depth}: expected fewer heads than --context, which is {context}"

@@ -63,6 +63,9 @@ fn flags_that_differ_from_the_runs_are_refused_with_both_values() {
         ("--warmup", "1", "--warmup 0"),
         ("--lambda", "0.5", "--lambda 0.3"),
         ("--beta", "0.6", "--beta 0.5"),
+        ("--accumulate", "2", "--accumulate 1"),
+        ("--schedule", "wsd", "--schedule cosine"),
+        ("--optimiser", "muon", "--optimiser adamw"),
     ] {
         let given = format!("{flag} {given}");
         folder.refuses(&format!("{RESUME} {given}"), 2, &[&given, stored, "run"]);

@@ -3,7 +3,9 @@
 use crate::support::{Folder, objects};
 use foretoken::data::{Tokenizer, read_tokens, split};
 use foretoken::model::{HeadKind, JointLoss, Model, Preset};
-use foretoken::train::{Event, Options, Origin, Run, Saving, Schedule, TextFile, Trainer};
+use foretoken::train::{
+    Event, Kind, Options, Origin, Run, Saving, Schedule, Settings, Shape, TextFile, Trainer,
+};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,6 +28,7 @@ pub fn options() -> Options {
     Options {
         steps: STEPS,
         batch: 2,
+        accumulate: 2,
         context: 12,
         seed: 9,
         schedule: Schedule {
@@ -33,6 +36,7 @@ pub fn options() -> Options {
             warmup: 3,
             steps: STEPS,
             floor: 0.1,
+            shape: Shape::Wsd,
         },
         joint: JointLoss {
             lambda: 0.7,
@@ -43,13 +47,19 @@ pub fn options() -> Options {
     }
 }
 
+/// Recursive heads are trained by Muon, others by AdamW, so that both have a state to lose.
 fn trainer(kind: HeadKind) -> Trainer {
     let mut config = Preset::Tiny.config(257, kind, 2);
     (config.hidden_size, config.intermediate_size) = (16, 32);
     (config.num_hidden_layers, config.head_dim) = (1, 8);
     (config.num_attention_heads, config.num_key_value_heads) = (2, 1);
     config.set_head_width(8);
-    Trainer::new(Model::new(config, 5).expect("sound sizes"))
+    let optimiser = match kind {
+        HeadKind::Recursive => Kind::Muon,
+        _ => Kind::AdamW,
+    };
+    let model = Model::new(config, 5).expect("sound sizes");
+    Trainer::with(model, Settings::of(optimiser))
 }
 
 /// Makes the directory `name` of a run on `text.txt` that has done no step.
