@@ -47,7 +47,7 @@ enum Command {
     /// Train a small model on embedded stories, then generate with it both ways and compare
     Demo(demo::Demo),
     /// Train a model on text files
-    Train(train::Train),
+    Train(Box<train::Train>),
     /// Measure a model's losses on a text
     Eval(eval::Eval),
     /// Continue a prompt

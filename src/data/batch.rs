@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn parts_are_the_batch_in_order() {
         let batch = Batch::new(4, 2, (0..12).collect());
-        assert_eq!(batch.clone().parts(1), [batch.clone()]);
+        assert_eq!(batch.clone().parts(1), vec![batch.clone()]);
         let parts = batch.clone().parts(2);
         let inputs: Vec<_> = parts.iter().map(Batch::inputs).collect();
         assert_eq!(inputs, [[0, 1, 3, 4], [6, 7, 9, 10]]);
