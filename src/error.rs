@@ -52,6 +52,9 @@ pub enum Error {
     /// A number stopped being finite.
     #[error("{0}")]
     Diverged(String),
+    /// A signal asked the program to end, and it did so in good order.
+    #[error("stopped by signal {0}")]
+    Stopped(u8),
 }
 
 /// A result whose error is [`enum@Error`].
@@ -85,10 +88,12 @@ impl Error {
         }
     }
 
-    /// The process's exit code: 2 where the command line was wrong, 1 for everything else.
+    /// The process's exit code: 2 where the command line was wrong, 128 and the signal's number after a signal, 1 for
+    /// everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
+            Self::Stopped(signal) => signal.saturating_add(128),
             _ => 1,
         }
     }

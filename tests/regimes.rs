@@ -5,7 +5,7 @@ mod common;
 use common::same_bits;
 use foretoken::data::{Tokenizer, corpus};
 use foretoken::model::{Config, HeadKind, JointLoss, Model, Preset, layout};
-use foretoken::train::{Options, Plan, Regime, Schedule, Trainer};
+use foretoken::train::{Options, Plan, Regime, Schedule, Shape, Trainer};
 
 /// Steps of a run: two for each stage of K + 1 = 3.
 const STEPS: u64 = 6;
@@ -37,6 +37,7 @@ fn trained(model: Model, plan: Plan, steps: u64) -> Model {
     let options = Options {
         steps: STEPS,
         batch: 3,
+        accumulate: 1,
         context: 20,
         seed: 2,
         schedule: Schedule {
@@ -44,6 +45,7 @@ fn trained(model: Model, plan: Plan, steps: u64) -> Model {
             warmup: 2,
             steps: STEPS,
             floor: 0.1,
+            shape: Shape::Cosine,
         },
         joint: JointLoss::default(),
         plan,

@@ -7,7 +7,7 @@ use foretoken::exec::{Rows, Train};
 use foretoken::kernels::par::Threads;
 use foretoken::model::{HeadKind, JointLoss, Model, Preset};
 use foretoken::simd::Isa;
-use foretoken::train::{Event, Options, Plan, Schedule, Trainer, evaluate};
+use foretoken::train::{Event, Options, Plan, Schedule, Shape, Trainer, evaluate};
 use std::sync::Arc;
 
 fn tokens(bytes: usize) -> Arc<[u32]> {
@@ -38,6 +38,7 @@ fn options(steps: u64) -> Options {
     Options {
         steps,
         batch: 3,
+        accumulate: 1,
         context: 20,
         seed: 2,
         schedule: Schedule {
@@ -45,6 +46,7 @@ fn options(steps: u64) -> Options {
             warmup: 2,
             steps,
             floor: 0.1,
+            shape: Shape::Cosine,
         },
         joint: JointLoss::default(),
         plan: Plan::default(),

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, View, serialize};
@@ -22,6 +24,14 @@ const UNWRITTEN: &str = "(file not yet written)";
 /// A name comes twice or is the format's own `__metadata__`, values are not as many as the shape says, or
 /// a value is not finite ([`Error::Diverged`]). So a model that diverged never replaces one that is whole.
 pub fn encode(tensors: &[(&str, &[usize], &[f32])]) -> Result<Vec<u8>> {
+    encode_with(tensors, ("format", "pt"))
+}
+
+/// [`encode`] with another entry of metadata, as (key, text).
+pub(super) fn encode_with(
+    tensors: &[(&str, &[usize], &[f32])],
+    (key, text): (&str, &str),
+) -> Result<Vec<u8>> {
     let mut names = BTreeSet::new();
     for &(name, shape, values) in tensors {
         let fail = |reason: String| Error::tensor(Path::new(UNWRITTEN), name, reason);
@@ -45,7 +55,7 @@ pub fn encode(tensors: &[(&str, &[usize], &[f32])]) -> Result<Vec<u8>> {
         }
     }
     // One key only: the crate keeps the keys in a hash map, whose order changes from run to run.
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let metadata = HashMap::from([(key.to_owned(), text.to_owned())]);
     let views = tensors
         .iter()
         .map(|&(name, shape, values)| (name, Values { shape, values }));
@@ -55,10 +65,34 @@ pub fn encode(tensors: &[(&str, &[usize], &[f32])]) -> Result<Vec<u8>> {
 
 /// The SHA-256 of bytes (FIPS 180-4) in lower-case hexadecimal digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(&Sha256::digest(bytes))
+}
+
+/// The length of a file in bytes, and its SHA-256. The file is read in parts and may be of any size.
+///
+/// # Errors
+/// [`Error::Io`] where it cannot be read.
+pub fn sha256_file(path: &Path) -> Result<(u64, String)> {
+    let fail = || Error::io("read", path);
+    let mut file = File::open(path).map_err(fail())?;
+    let (mut digest, mut length) = (Sha256::new(), 0);
+    let mut part = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut part) {
+            Ok(0) => return Ok((length, hex(&digest.finalize()))),
+            Ok(n) => {
+                digest.update(&part[..n]);
+                length += n as u64;
+            }
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(fail()(e)),
+        }
+    }
+}
+
+/// Bytes in lower-case hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A tensor as the crate wants to see it.
@@ -141,5 +175,14 @@ pub(super) mod tests {
         // The message "abc" of the examples published with FIPS 180-4 (FIPS 180-2, appendix B.1).
         let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(sha256_hex(b"abc"), expected);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("abc");
+        std::fs::write(&path, b"abc").unwrap();
+        assert_eq!(sha256_file(&path).unwrap(), (3, expected.to_owned()));
+        // More than one part.
+        let long = vec![7; 200_001];
+        std::fs::write(&path, &long).unwrap();
+        assert_eq!(sha256_file(&path).unwrap(), (200_001, sha256_hex(&long)));
+        assert!(sha256_file(folder.path()).is_err());
     }
 }

@@ -24,6 +24,9 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use super::untrusted::{shown, shown_json};
 use crate::{Error, Result};
 
+/// A file's metadata: text by key.
+pub(super) type Texts = BTreeMap<String, String>;
+
 /// The one name that is not a tensor's.
 pub(super) const METADATA: &str = "__metadata__";
 
@@ -33,8 +36,12 @@ pub(super) const METADATA: &str = "__metadata__";
 /// # Errors
 /// The header is not JSON of the form above, a name comes twice, a tensor's size does not fit its shape
 /// and type, tensors overlap or leave gaps, or the file's data is not exactly what the tensors need.
-pub(super) fn parse(path: &Path, header: &[u8], body: u64) -> Result<BTreeMap<String, TensorInfo>> {
-    let Tensors(tensors) = serde_json::from_slice(header)
+pub(super) fn parse(
+    path: &Path,
+    header: &[u8],
+    body: u64,
+) -> Result<(BTreeMap<String, TensorInfo>, Texts)> {
+    let Tensors(tensors, texts) = serde_json::from_slice(header)
         .map_err(|error| Error::file(path, format!("bad header: {}", shown_json(&error))))?;
 
     // Each tensor alone first, moved to offset 0, so that the error can name it.
@@ -69,11 +76,11 @@ pub(super) fn parse(path: &Path, header: &[u8], body: u64) -> Result<BTreeMap<St
         let reason = format!("{word}: the tensors need {needed} bytes of data, found {body}");
         return Err(Error::file(path, reason));
     }
-    Ok(tensors)
+    Ok((tensors, texts))
 }
 
-/// A header's tensors by name, where no name comes twice.
-struct Tensors(BTreeMap<String, TensorInfo>);
+/// A header's tensors by name, where no name comes twice, and its metadata.
+struct Tensors(BTreeMap<String, TensorInfo>, Texts);
 
 impl<'de> Deserialize<'de> for Tensors {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
@@ -91,13 +98,14 @@ impl<'de> Visitor<'de> for Entries {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Tensors, A::Error> {
-        let mut tensors = BTreeMap::new();
+        let (mut tensors, mut texts) = (BTreeMap::new(), None);
         while let Some(name) = map.next_key::<String>()? {
             let named = |error| A::Error::custom(format!("`{}`: {error}", shown(&name)));
             if name == METADATA {
-                // Nothing here uses what it says, only its form is checked.
-                map.next_value::<Option<BTreeMap<String, String>>>()
-                    .map_err(named)?;
+                let found = map.next_value::<Option<Texts>>().map_err(named)?;
+                if texts.replace(found.unwrap_or_default()).is_some() {
+                    return Err(A::Error::custom(format!("`{METADATA}` comes twice")));
+                }
                 continue;
             }
             let info: TensorInfo = map.next_value().map_err(named)?;
@@ -109,7 +117,7 @@ impl<'de> Visitor<'de> for Entries {
                 }
             };
         }
-        Ok(Tensors(tensors))
+        Ok(Tensors(tensors, texts.unwrap_or_default()))
     }
 }
 
@@ -134,11 +142,12 @@ mod tests {
         let a = entry("a", "BF16", "[3, 1]", 8, 14);
         let nothing = entry("n", "F32", "[0, 7]", 8, 8);
         let header = format!(r#"{{{a},{nothing},"__metadata__":{{"k":"v"}},{b}}}   "#);
-        let tensors = parse(Path::new("m"), header.as_bytes(), 14).unwrap();
+        let (tensors, texts) = parse(Path::new("m"), header.as_bytes(), 14).unwrap();
+        assert_eq!(texts["k"], "v");
         assert_eq!(tensors.keys().collect::<Vec<_>>(), ["a", "b", "n"]);
         assert_eq!(tensors["a"].data_offsets, (8, 14));
         assert_eq!(tensors["a"].shape, [3, 1]);
-        assert!(parse(Path::new("m"), b"{}", 0).unwrap().is_empty());
+        assert!(parse(Path::new("m"), b"{}", 0).unwrap().0.is_empty());
     }
 
     #[test]

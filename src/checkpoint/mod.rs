@@ -1,10 +1,13 @@
 //! Files of a model: how they are written so that a kill leaves them whole, and how they are read
 //! when nobody knows who wrote them.
 //!
-//! This folder never knows training and never knows decoding. All but one file move named tensors,
-//! JSON and bytes between memory and the disk, and do not know which tensors a model has.
+//! This folder never knows training and never knows decoding. All files but `model` and `run` move named
+//! tensors, JSON and bytes between memory and the disk, and do not know which tensors a model has.
 //!
 //! * `model`: a model's directory, made of the parts below.
+//! * `run`: the directory of a run: one writer, and a state to go on from after a kill.
+//! * `state`: that state as one file, with a checksum.
+//! * `metrics`: the run's lines, cut back to a checkpoint.
 //! * `atomic`: a file appears under its name whole, or not at all.
 //! * `directory`: the same for a directory with its files; what is never replaced.
 //! * `encode`: the safetensors format as we write it, one byte sequence for one content.
@@ -23,14 +26,19 @@ mod directory;
 mod encode;
 mod header;
 mod json;
+mod metrics;
 mod model;
+mod run;
+mod state;
 mod tensors;
 mod untrusted;
 mod widen;
 
 pub use atomic::{write, write_with};
 pub use directory::create_dir;
-pub use encode::{encode, sha256_hex};
+pub use encode::{encode, sha256_file, sha256_hex};
 pub use json::read_json;
 pub use model::ModelDir;
+pub use run::RunDir;
+pub use state::{encode_state, read_state};
 pub use tensors::TensorFile;

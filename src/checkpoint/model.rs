@@ -9,10 +9,10 @@ use crate::{Error, Result};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-const CONFIG: &str = "config.json";
-const WEIGHTS: &str = "model.safetensors";
-const TOKENIZER: &str = "tokenizer.json";
-const METRICS: &str = "metrics.jsonl";
+pub(super) const CONFIG: &str = "config.json";
+pub(super) const WEIGHTS: &str = "model.safetensors";
+pub(super) const TOKENIZER: &str = "tokenizer.json";
+pub(super) const METRICS: &str = "metrics.jsonl";
 
 /// A directory that holds a model.
 #[derive(Clone, Debug)]
@@ -26,18 +26,35 @@ impl ModelDir {
     /// # Errors
     /// [`Error::Usage`] where the directory exists and `force` is not set or would delete what is not a model.
     pub fn create(path: &Path, model: &Model, tokenizer: &Tokenizer, force: bool) -> Result<Self> {
+        Self::create_with(path, model, tokenizer, &[], force)
+    }
+
+    /// [`ModelDir::create`] with more files in it, as (name, content).
+    pub(super) fn create_with(
+        path: &Path,
+        model: &Model,
+        tokenizer: &Tokenizer,
+        more: &[(&str, &[u8])],
+        force: bool,
+    ) -> Result<Self> {
         let config = serde_json::to_string_pretty(model.config()).expect("plain data");
         let weights = weights(model)?;
         let tokenizer = tokenizer.to_json();
-        let files: [(&str, &[u8]); 4] = [
+        let mut files: Vec<(&str, &[u8])> = vec![
             (CONFIG, config.as_bytes()),
             (WEIGHTS, &weights),
             (TOKENIZER, tokenizer.as_bytes()),
             (METRICS, b""),
         ];
+        files.extend(more);
         create_dir(path, &files, force)?;
+        Ok(Self::at(path))
+    }
+
+    /// The directory of that path, about which nothing is known yet.
+    pub(super) fn at(path: &Path) -> Self {
         let path = path.to_owned();
-        Ok(Self { path })
+        Self { path }
     }
 
     /// Reads a model. Everything read is untrusted.

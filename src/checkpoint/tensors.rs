@@ -23,6 +23,7 @@ const LISTED: usize = 3;
 pub struct TensorFile {
     path: PathBuf,
     tensors: BTreeMap<String, TensorInfo>,
+    texts: header::Texts,
     taken: BTreeSet<String>,
     body: Vec<u8>,
 }
@@ -69,11 +70,12 @@ impl TensorFile {
             return Err(Error::file(path, reason));
         }
         let header = read_bytes(path, source, claimed)?;
-        let tensors = header::parse(path, &header, body)?;
+        let (tensors, texts) = header::parse(path, &header, body)?;
         let body = read_bytes(path, source, body)?;
         Ok(Self {
             path: path.to_owned(),
             tensors,
+            texts,
             taken: BTreeSet::new(),
             body,
         })
@@ -82,6 +84,16 @@ impl TensorFile {
     /// The names of all tensors, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
+    }
+
+    /// What the file's metadata says under a key. It is as untrusted as the rest.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.texts.get(key).map(String::as_str)
+    }
+
+    /// The data of all tensors, in the order of the file.
+    pub(super) fn body(&self) -> &[u8] {
+        &self.body
     }
 
     /// The values of a tensor in row-major order, all finite. F32 is taken as it is; BF16 and F16 are
@@ -177,219 +189,4 @@ pub(super) fn not_finite(values: &[f32]) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use proptest::prelude::*;
-
-    use super::super::encode::encode;
-    use super::super::encode::tests::{by_hand, small};
-    use super::*;
-
-    fn file(bytes: &[u8]) -> Result<TensorFile> {
-        TensorFile::from_bytes(Path::new("m.safetensors"), bytes)
-    }
-
-    /// Does with a file whatever can be done with one. Nothing of it may panic.
-    fn exercise(bytes: &[u8]) {
-        let Ok(mut file) = file(bytes) else { return };
-        let shapes: Vec<_> = file
-            .tensors
-            .iter()
-            .map(|(name, info)| (name.clone(), info.shape.clone()))
-            .collect();
-        for (name, shape) in shapes {
-            if let Ok(values) = file.take(&name, &shape) {
-                assert_eq!(values.len(), shape.iter().product::<usize>());
-            }
-        }
-        let _ = file.finish();
-    }
-
-    #[test]
-    fn what_was_written_is_read_to_the_bit() {
-        let bits = [0, 0x8000_0000, 1, 0x7f7f_ffff, 0x0080_0000, 0x3f80_0001];
-        let values = bits.map(f32::from_bits);
-        let bytes = encode(&[("x", &[3, 2], &values), ("none", &[0, 4], &[])]).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("m.safetensors");
-        fs::write(&path, bytes).unwrap();
-
-        let mut file = TensorFile::read(&path).unwrap();
-        assert_eq!(file.names().collect::<Vec<_>>(), ["none", "x"]);
-        let read = file.take("x", &[3, 2]).unwrap();
-        assert_eq!(
-            read.iter().map(|value| value.to_bits()).collect::<Vec<_>>(),
-            bits
-        );
-        assert!(file.take("none", &[0, 4]).unwrap().is_empty());
-        file.finish().unwrap();
-    }
-
-    #[test]
-    fn types_are_widened_or_refused_by_name() {
-        let read = |dtype: &str, size: usize, data: &[u8]| {
-            let end = size * 2;
-            let header =
-                format!(r#"{{"w":{{"dtype":"{dtype}","shape":[2],"data_offsets":[0,{end}]}}}}"#);
-            file(&by_hand(&header, data)).unwrap().take("w", &[2])
-        };
-        // 1 and -2: 0x3f80 and 0xc000 in bf16, 0x3c00 and 0xc000 in f16.
-        assert_eq!(
-            read("BF16", 2, &[0x80, 0x3f, 0, 0xc0]).unwrap(),
-            [1.0, -2.0]
-        );
-        assert_eq!(read("F16", 2, &[0, 0x3c, 0, 0xc0]).unwrap(), [1.0, -2.0]);
-        for (dtype, size) in [
-            ("F64", 8),
-            ("I32", 4),
-            ("U8", 1),
-            ("F8_E4M3", 1),
-            ("I16", 2),
-        ] {
-            let message = read(dtype, size, &vec![0; 2 * size])
-                .unwrap_err()
-                .to_string();
-            assert!(
-                message.contains("`w`") && message.contains(&format!("found {dtype}")),
-                "{message}"
-            );
-        }
-        for (dtype, data, value) in [
-            ("BF16", vec![0, 0, 0x80, 0xff], "-inf"),
-            ("F16", vec![0, 0, 0x01, 0x7c], "NaN"),
-            ("F32", vec![0, 0, 0, 0, 0, 0, 0x80, 0x7f], "inf"),
-        ] {
-            let message = read(dtype, data.len() / 2, &data).unwrap_err().to_string();
-            assert!(
-                message.contains(&format!("{value} at index 1 of 2")),
-                "{message}"
-            );
-        }
-    }
-
-    #[test]
-    fn take_and_finish_name_file_tensor_and_what_was_found() {
-        let mut open = file(&small()).unwrap();
-        for (name, shape, reason) in [
-            (
-                "b.weight",
-                &[1, 2][..],
-                "expected shape [1, 2], found [2, 1]",
-            ),
-            ("b.weight", &[2], "found [2, 1]"),
-            ("c", &[7], "expected shape [7], the tensor is missing"),
-        ] {
-            let message = open.take(name, shape).unwrap_err().to_string();
-            assert!(
-                message.starts_with(&format!("m.safetensors: tensor `{name}`: ")),
-                "{message}"
-            );
-            assert!(message.ends_with(reason), "{message}");
-        }
-        open.take("a", &[]).unwrap();
-        let message = open.finish().unwrap_err().to_string();
-        assert!(
-            message.contains("`b.weight`") && !message.contains("`a`"),
-            "{message}"
-        );
-
-        let many = ["a", "b", "c", "d", "e"].map(|name| (name, &[][..], &[0.0][..]));
-        let message = file(&encode(&many).unwrap())
-            .unwrap()
-            .finish()
-            .unwrap_err()
-            .to_string();
-        assert!(message.ends_with("`a`, `b`, `c` and 2 more"), "{message}");
-    }
-
-    #[test]
-    fn every_truncation_and_every_extension_is_an_error() {
-        let whole = small();
-        assert!(file(&whole).is_ok());
-        for len in 0..whole.len() {
-            assert!(
-                file(&whole[..len]).is_err(),
-                "{len} of {} bytes",
-                whole.len()
-            );
-        }
-        assert!(file(&[&whole[..], &[0]].concat()).is_err());
-    }
-
-    #[test]
-    fn no_single_byte_of_the_header_can_cause_a_panic() {
-        let whole = small();
-        for i in 0..whole.len() - 12 {
-            for flip in 1..=255 {
-                let mut bytes = whole.clone();
-                bytes[i] ^= flip;
-                exercise(&bytes);
-            }
-        }
-    }
-
-    #[test]
-    fn a_claim_is_compared_with_the_real_size_before_more_is_read() {
-        // Panics when more than the given bytes are asked for. Who allocates by the claim asks for more.
-        struct Only<'a>(&'a [u8]);
-        impl Read for Only<'_> {
-            fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-                assert!(!self.0.is_empty(), "asked for {} bytes more", into.len());
-                self.0.read(into)
-            }
-        }
-        let refused = |bytes: &[u8], len| {
-            let read = TensorFile::from_reader(Path::new("m"), &mut Only(bytes), len);
-            read.unwrap_err().to_string()
-        };
-        for claim in [13, 99_000_000, 1 << 40, u64::MAX - 7, u64::MAX] {
-            let message = refused(&claim.to_le_bytes(), 20);
-            assert!(
-                message.contains(&format!("header of {claim} bytes")),
-                "{message}"
-            );
-        }
-        let message = refused(&(1u64 << 40).to_le_bytes(), 1 << 41);
-        assert!(message.contains("at most 100000000"), "{message}");
-        // A tensor of 4 TiB in a file of some hundred bytes.
-        let end = 1u64 << 42;
-        let shape = 1u64 << 40;
-        let header =
-            format!(r#"{{"w":{{"dtype":"F32","shape":[{shape}],"data_offsets":[0,{end}]}}}}"#);
-        let bytes = by_hand(&header, &[]);
-        let message = refused(&bytes, bytes.len() as u64 + 4);
-        assert!(
-            message.contains(&format!("need {end} bytes of data, found 4")),
-            "{message}"
-        );
-    }
-
-    #[test]
-    fn wrong_files_are_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let missing = dir.path().join("missing.safetensors");
-        assert!(
-            matches!(TensorFile::read(&missing), Err(Error::Io { path, .. }) if path == missing)
-        );
-        assert!(
-            matches!(TensorFile::read(dir.path()), Err(Error::File { path, .. }) if path == dir.path())
-        );
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
-
-        #[test]
-        fn no_few_bytes_can_cause_a_panic(
-            places in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
-        ) {
-            let mut bytes = small();
-            for (place, byte) in places {
-                let i = place.index(bytes.len());
-                bytes[i] = byte;
-            }
-            exercise(&bytes);
-        }
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@ use crate::data::{Tokenizer, split};
 use crate::infer::measure::median;
 use crate::infer::{Drafts, Generated, Options as Decoding, Request};
 use crate::model::{HeadKind, JointLoss, Model, Preset, WeightFormat};
-use crate::train::{Event, Options, Plan, Schedule, Trainer};
+use crate::train::{Event, Options, Plan, Schedule, Shape, Trainer};
 use clap::Args;
 use std::sync::Arc;
 
@@ -67,6 +67,7 @@ impl Demo {
         let options = Options {
             steps: self.steps,
             batch: BATCH,
+            accumulate: 1,
             context: CONTEXT,
             seed: DEMO_SEED,
             schedule: Schedule {
@@ -74,6 +75,7 @@ impl Demo {
                 warmup: self.steps / 20,
                 steps: self.steps,
                 floor: 0.05,
+                shape: Shape::Cosine,
             },
             // More weight on the heads than the default: the demo is about drafting.
             joint: JointLoss {

@@ -5,6 +5,9 @@
 //! | [`demo`] | the main job on embedded data |
 //! | [`train`] | `foretoken train` |
 //! | [`regime`] | its flags that say what learns, when and from what |
+//! | [`texts`] | what it trains and validates on |
+//! | [`resume`] | `foretoken train --resume` |
+//! | [`stop`] | signals that ask a run to end |
 //! | [`eval`] | `foretoken eval` |
 //! | [`agreement`] | its flag `--agreement` |
 //! | [`generate`] | `foretoken generate` |
@@ -19,7 +22,8 @@
 //! | [`output`] | results on standard output, progress on standard error |
 //!
 //! Results go to standard output, as text or one JSON object a line; progress and messages to standard error. The exit
-//! code is 0, 2 where the command line was wrong, 1 for every other error. A reader that closes the pipe early is no
+//! code is 0, 2 where the command line was wrong, 128 and the signal's number where a signal ended a run, 1 for every
+//! other error. A reader that closes the pipe early is no
 //! error. This folder computes nothing.
 
 pub mod agreement;
@@ -32,7 +36,10 @@ pub mod inspect;
 pub mod output;
 pub mod plot;
 pub mod regime;
+pub mod resume;
 pub mod speed;
+pub mod stop;
+pub mod texts;
 pub mod tokenizer;
 pub mod train;
 pub mod utf8;
@@ -58,7 +65,7 @@ enum Command {
     /// Train a small model on embedded stories, then generate with it both ways and compare
     Demo(demo::Demo),
     /// Train a model on text files
-    Train(train::Train),
+    Train(Box<train::Train>),
     /// Measure a model's losses on a text
     Eval(eval::Eval),
     /// Continue a prompt
@@ -115,6 +122,8 @@ pub fn main() -> ExitCode {
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        // What there is to say was said.
+        Err(error @ crate::Error::Stopped(_)) => ExitCode::from(error.exit_code()),
         Err(error) => {
             output::message(&format!("error: {error}"));
             ExitCode::from(error.exit_code())

@@ -3,11 +3,15 @@
 use super::Machine;
 use super::output::{Output, describe, progress, show};
 use super::regime::Learning;
+use super::resume::{Checkpoints, Given, ended, resume};
+use super::stop;
+use super::texts::Texts;
 use super::tokenizer::Vocabulary;
-use crate::checkpoint::ModelDir;
-use crate::data::{check_count, check_length, open_tokens};
+use crate::data::{Tokenizer, check_count, check_length};
 use crate::model::{Config, HeadKind, JointLoss, Model, Preset};
-use crate::train::{Event, Options, Schedule, Trainer};
+use crate::train::{
+    Event, Kind, Options, Origin, Run, Schedule, Settings, Shape, TextFile, Trainer, check_rows,
+};
 use crate::{Error, Result};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -28,20 +32,23 @@ pub(super) fn one_of<T: Copy + Send + Sync + 'static>(
 /// Flags of `foretoken train`.
 #[derive(Clone, Debug, Args)]
 pub struct Train {
+    // First, because each flag that follows takes its values away.
+    #[command(flatten)]
+    pub(super) given: Given,
     /// Text files, or one token file; without --valid the last tenth is kept for validation
-    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
-    data: Vec<PathBuf>,
+    #[arg(long, required_unless_present = "resume", num_args = 1.., value_name = "FILE")]
+    pub(super) data: Vec<PathBuf>,
     /// Text files to validate on, or one token file
     #[arg(long, num_args = 1.., value_name = "FILE")]
-    valid: Vec<PathBuf>,
+    pub(super) valid: Vec<PathBuf>,
     #[command(flatten)]
     vocabulary: Vocabulary,
     /// Tokens to validate on at most, the first ones [default: all of a text, 1000000 of a token file]
     #[arg(long, value_name = "N")]
     valid_tokens: Option<usize>,
     /// Model directory to make
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[arg(long, required_unless_present = "resume", value_name = "DIR")]
+    out: Option<PathBuf>,
     /// Replace the model directory if it exists, as soon as the run starts
     #[arg(long)]
     force: bool,
@@ -59,7 +66,7 @@ pub struct Train {
     head_width: Option<usize>,
     /// Steps of the run
     #[arg(long, default_value_t = 1000, value_name = "N")]
-    steps: u64,
+    pub(super) steps: u64,
     /// Windows of a batch
     #[arg(long, default_value_t = 16, value_name = "B")]
     batch: usize,
@@ -80,17 +87,35 @@ pub struct Train {
     /// Seed of the first weights and of the windows
     #[arg(long, default_value_t = 1, value_name = "S")]
     seed: u64,
-    /// Steps between evaluations with a checkpoint
+    /// Steps between evaluations
     #[arg(long, default_value_t = 500, value_name = "N")]
-    eval_every: u64,
+    pub(super) eval_every: u64,
     /// Steps between reports
     #[arg(long, default_value_t = 50, value_name = "N")]
-    log_every: u64,
+    pub(super) log_every: u64,
+    #[command(flatten)]
+    recipe: Recipe,
+    #[command(flatten)]
+    pub(super) checkpoints: Checkpoints,
     /// Print one JSON object a line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     machine: Machine,
+}
+
+/// Flags about the way of training.
+#[derive(Clone, Debug, Args)]
+struct Recipe {
+    /// Batches of a step, computed one after the other to need less memory
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    accumulate: usize,
+    /// Learning rates after the warm-up: half a cosine, or level with a decay over the last fifth
+    #[arg(long, default_value = "cosine", value_parser = one_of(&Shape::ALL, Shape::name))]
+    schedule: Shape,
+    /// What moves the weights; muon leaves gains, biases, embedding and output matrix to adamw
+    #[arg(long, default_value = "adamw", value_parser = one_of(&Kind::ALL, Kind::name))]
+    optimiser: Kind,
 }
 
 /// Highest learning rate for a width: wider models want lower ones.
@@ -101,12 +126,6 @@ fn default_rate(hidden_size: usize) -> f64 {
         _ => 1e-3,
     }
 }
-
-/// Tokens of a token file that are validated on unless the user says otherwise.
-const VALID_TOKENS: usize = 1_000_000;
-
-/// Rows of a batch at most, B·T. More would need more memory than any machine has, and would be an abort.
-const MOST_ROWS: usize = 1 << 24;
 
 /// A size that no model can have, named by the flag that asked for it.
 fn by_flag(error: Error) -> Error {
@@ -139,6 +158,11 @@ impl Train {
 
     fn train(self) -> Result<()> {
         let preset = self.preset;
+        self.check_numbers()?;
+        if let Some(dir) = &self.checkpoints.resume {
+            return resume(&self, dir);
+        }
+        let mut saving = self.checkpoints.saving()?;
         let (start, own) = self.learning.start()?.unzip();
         let usual = start.as_ref().map(|m| m.config().default_context());
         let context = self.context.unwrap_or(usual.unwrap_or(preset.context()));
@@ -148,19 +172,10 @@ impl Train {
         let tokenizer = own.map_or_else(|| self.vocabulary.of(&self.data), Ok)?;
         config.vocab_size = tokenizer.vocab_size();
         let separator = self.vocabulary.separator();
-        let tokens = open_tokens(&self.data, &tokenizer, separator)?;
-        let (train, valid) = match self.valid.is_empty() {
-            true => tokens.split(),
-            false => (tokens, open_tokens(&self.valid, &tokenizer, separator)?),
-        };
-        let most = if valid.in_file() {
-            VALID_TOKENS
-        } else {
-            usize::MAX
-        };
-        let valid = valid.first(self.valid_tokens.unwrap_or(most))?;
-        check_count("the training part of --data", train.len(), context)?;
-        check_length("the validation part", &valid, 1)?;
+        let files = (&*self.data, &*self.valid);
+        let texts = Texts::open(files, &tokenizer, separator, self.valid_tokens)?;
+        check_count("the training part of --data", texts.train.len(), context)?;
+        check_length("the validation part", &texts.valid, 1)?;
 
         config.training_context = context;
         config.max_position_embeddings = config.max_position_embeddings.max(context);
@@ -171,10 +186,10 @@ impl Train {
         };
         let model = model.map_err(by_flag)?;
         drop(start);
-        let dir = ModelDir::create(&self.out, &model, &tokenizer, self.force)?;
         let options = Options {
             steps: self.steps,
             batch: self.batch,
+            accumulate: self.recipe.accumulate,
             context,
             seed: self.seed,
             schedule: Schedule {
@@ -182,6 +197,7 @@ impl Train {
                 warmup: self.warmup.unwrap_or(self.steps / 20),
                 steps: self.steps,
                 floor: 0.1,
+                shape: self.recipe.schedule,
             },
             joint: JointLoss {
                 lambda: self.learning.lambda(),
@@ -191,20 +207,51 @@ impl Train {
             eval_every: self.eval_every,
             log_every: self.log_every,
         };
+        let sizes = model.config();
+        let mut defaults = vec![
+            ("context", context.to_string()),
+            ("lr", options.schedule.peak.to_string()),
+            ("warmup", options.schedule.warmup.to_string()),
+            ("heads", sizes.mtp_depth.to_string()),
+            ("head_kind", sizes.mtp_kind.name().to_owned()),
+            ("head_width", sizes.mtp_hidden_size.to_string()),
+        ];
+        defaults.extend(texts.valid_tokens.map(|n| ("valid_tokens", n.to_string())));
+        let origin = Origin {
+            data: TextFile::read(&self.data)?,
+            valid: TextFile::read(&self.valid)?,
+            separator: separator.map(str::to_owned),
+            valid_tokens: texts.valid_tokens,
+            flags: self.given.settings(&defaults),
+        };
+        saving.stop = stop::on_signals()?;
+        let out = self.out.as_deref().expect("clap asks for it");
+        let mut trainer = Trainer::with(model, Settings::of(self.recipe.optimiser));
+        let plan = (&options, &tokenizer);
+        let run = Run::create(out, &trainer, plan, origin, saving, self.force)?;
+        self.drive(&mut trainer, &run, &options, texts, &tokenizer)
+    }
+
+    /// Trains to the end, or until a signal.
+    pub(super) fn drive(
+        &self,
+        trainer: &mut Trainer,
+        run: &Run,
+        options: &Options,
+        texts: Texts,
+        tokenizer: &Tokenizer,
+    ) -> Result<()> {
         let mut output = Output::new(self.json);
-        let bar = progress(self.steps);
+        let bar = progress(options.steps);
         let mut on_event = |event: &Event| {
             show(&bar, event);
             bar.suspend(|| output.result(event, || describe(event)));
         };
-        Trainer::new(model).run(
-            &options,
-            (train, &valid),
-            &tokenizer,
-            Some(&dir),
-            &mut on_event,
-        )?;
-        output.finish()
+        let data = (texts.train, &*texts.valid);
+        let ending = trainer.run(options, data, tokenizer, Some(run), &mut on_event)?;
+        bar.finish_and_clear();
+        output.finish()?;
+        ended(ending, run)
     }
 
     /// Whether a model that training starts from goes on with its own heads.
@@ -241,11 +288,22 @@ impl Train {
         config
     }
 
-    /// Flags that no run can have, with `depth` heads.
+    /// Flags that no model of `depth` heads can be trained with.
     fn check(&self, context: usize, depth: usize) -> Result<()> {
         self.learning.check(depth)?;
+        check_rows(self.batch, self.recipe.accumulate, context)?;
+        if depth >= context {
+            return Err(Error::Usage(format!(
+                "--heads {depth}: expected fewer than --context, which is {context}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Numbers that no run can have.
+    fn check_numbers(&self) -> Result<()> {
         let positive = [
-            ("--context", context as u64),
+            ("--context", self.context.unwrap_or(1) as u64),
             ("--batch", self.batch as u64),
             ("--steps", self.steps),
             ("--eval-every", self.eval_every),
@@ -257,17 +315,6 @@ impl Train {
                     "{flag}: expected at least 1, found 0"
                 )));
             }
-        }
-        if context.saturating_mul(self.batch) > MOST_ROWS {
-            return Err(Error::Usage(format!(
-                "--batch {} of --context {context}: expected at most {MOST_ROWS} tokens together",
-                self.batch
-            )));
-        }
-        if depth >= context {
-            return Err(Error::Usage(format!(
-                "--heads {depth}: expected fewer than --context, which is {context}"
-            )));
         }
         let numbers = [
             (

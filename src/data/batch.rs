@@ -26,6 +26,8 @@ pub struct Batch {
     context: usize,
     /// [B, T+1]
     tokens: Vec<u32>,
+    /// Windows of the batch that this one is a part of, its own number where it is whole.
+    whole: usize,
 }
 
 impl Batch {
@@ -52,7 +54,38 @@ impl Batch {
             sequences,
             context,
             tokens,
+            whole: sequences,
         }
+    }
+
+    /// The batch in `count` parts of as many windows each, in order. Means over a part's targets are then means over
+    /// the whole batch's: the parts' sums make up the batch's mean.
+    ///
+    /// # Panics
+    ///
+    /// If the windows cannot be shared out evenly.
+    #[track_caller]
+    pub fn parts(self, count: usize) -> Vec<Self> {
+        assert!(
+            count > 0 && self.sequences.is_multiple_of(count),
+            "Batch: {} windows in {count} parts",
+            self.sequences
+        );
+        if count == 1 {
+            return vec![self];
+        }
+        let sequences = self.sequences / count;
+        let length = (sequences * (self.context + 1)).max(1);
+        let part = |tokens: &[u32]| Self {
+            whole: self.whole,
+            ..Self::new(sequences, self.context, tokens.to_vec())
+        };
+        self.tokens.chunks_exact(length).map(part).collect()
+    }
+
+    /// The number of positions that depth k is trained on in the whole batch that this is a part of.
+    pub fn whole_rows(&self, k: usize) -> usize {
+        self.whole * self.context.saturating_sub(k)
     }
 
     /// The number of windows, B.
@@ -112,6 +145,24 @@ mod tests {
         assert_eq!(batch.following(2), [12, 22]);
         assert_eq!(batch.targets(2), [13, 23]);
         assert_eq!([batch.rows(0), batch.rows(1), batch.rows(2)], [6, 4, 2]);
+    }
+
+    #[test]
+    fn parts_are_the_batch_in_order() {
+        let batch = Batch::new(4, 2, (0..12).collect());
+        assert_eq!(batch.clone().parts(1), vec![batch.clone()]);
+        let parts = batch.clone().parts(2);
+        let inputs: Vec<_> = parts.iter().map(Batch::inputs).collect();
+        assert_eq!(inputs, [[0, 1, 3, 4], [6, 7, 9, 10]]);
+        assert_eq!(inputs.concat(), batch.inputs());
+        assert_eq!((parts[0].rows(1), parts[0].whole_rows(1)), (2, 4));
+        assert_eq!((batch.rows(1), batch.whole_rows(1)), (4, 4));
+    }
+
+    #[test]
+    #[should_panic(expected = "4 windows in 3 parts")]
+    fn uneven_parts_are_refused() {
+        let _ = Batch::new(4, 2, (0..12).collect()).parts(3);
     }
 
     #[test]

@@ -12,7 +12,8 @@
 //! | [`bias`] | a vector added to every row | R3 |
 //! | [`elementwise`] | additions | - |
 //! | [`rope`] | rotary position embedding | R4 |
-//! | [`adamw`] | the optimiser's step | R9 |
+//! | [`adamw`] | AdamW's step | R9 |
+//! | [`muon`] | Muon's step | R1, R9 |
 //! | [`reduce`] | sums along a row, over rows, over a tensor | R2, R3, R9 |
 //! | [`stream`] | a plain read of memory | - |
 //! | [`par`] | threads | - |
@@ -26,6 +27,7 @@ pub mod bias;
 pub mod cross_entropy;
 pub mod elementwise;
 pub mod gemm;
+pub mod muon;
 pub mod norm;
 pub mod output_loss;
 pub mod par;

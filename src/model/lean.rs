@@ -117,7 +117,7 @@ impl Model {
     ) -> (LossReport, Option<Tensor>) {
         let (h, targets, output) = (h.value(), batch.targets(k), self.output());
         let rows = targets.len();
-        let n = rows.max(1) as f64;
+        let (own, n) = (rows.max(1) as f64, batch.whole_rows(k).max(1) as f64);
         let (mut losses, mut hits) = (vec![0.0; rows], vec![0.0; rows]);
         let mut dh = (wanted != Wanted::Nothing).then(|| Tensor::stale(h.shape()));
         let inputs = output_loss::Inputs {
@@ -131,8 +131,8 @@ impl Model {
             dw: (wanted == Wanted::Both).then(|| gradients.get_mut(output).matrix_mut()),
         };
         output_loss::forward_backward(inputs, &mut losses, &mut hits, places);
-        let mean = reduce::total(&losses) / n;
-        let report = [weight * mean, mean, reduce::total(&hits) / n].map(|x| x as f32);
+        let sum = reduce::total(&losses);
+        let report = [weight * (sum / n), sum / own, reduce::total(&hits) / own].map(|x| x as f32);
         let report = LossReport {
             value: Var::constant(Tensor::new(&[1, 3], report.to_vec())),
             targets: rows,

@@ -7,7 +7,7 @@ use crate::exec::{Constants, Exec, Rows};
 use crate::ops::{CrossEntropy, SelectRows};
 
 /// How much the heads count.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct JointLoss {
     /// λ, the weight of all heads together.
     pub lambda: f64,
@@ -189,6 +189,7 @@ impl Model {
         let op = CrossEntropy {
             targets: targets.into(),
             weight,
+            whole_rows: batch.whole_rows(k),
         };
         LossReport {
             value: exec.apply(op, [logits]),

@@ -1,11 +1,13 @@
 //! The loss: softmax cross entropy, averaged over rows and weighted.
 //!
 //! ```text
-//! z [rows, V], targets [rows] -> [weight · L, L, hits]
+//! z [rows, V], targets [rows] -> [weight · L · rows / n, L, hits]
 //! L    = mean over rows of ln Σ exp(z) − z[target]          in nats
 //! hits = share of the rows whose target has the largest logit
-//! dz   = (softmax(z) − [j = target]) · weight / rows         the factor is one number, rounded once (rule R8)
+//! dz   = (softmax(z) − [j = target]) · weight / n            the factor is one number, rounded once (rule R8)
 //! ```
+//!
+//! n is the number of rows, or more where these are a part of a batch: then the parts' first elements sum to the batch's.
 //!
 //! Only the first element of the output is differentiable; the other two are reports. The gradient is made in the
 //! forward pass, where the exponentials are at hand. Row sums follow rule R2, the mean rule R3 in `f64`.
@@ -22,6 +24,8 @@ pub struct CrossEntropy {
     pub targets: Arc<[u32]>,
     /// What this loss counts in the sum of losses.
     pub weight: f64,
+    /// n, rows that the loss is a mean over: all of the batch, of which these may be a part.
+    pub whole_rows: usize,
 }
 
 /// The gradient of the first element, finished but for dy.
@@ -34,14 +38,18 @@ impl Op<1> for CrossEntropy {
 
     fn forward(&self, [z]: [&Arc<Tensor>; 1]) -> (Tensor, Saved) {
         let rows = self.targets.len();
-        let n = rows.max(1) as f64;
+        let (own, n) = (rows.max(1) as f64, self.whole_rows.max(1) as f64);
         let (mut losses, mut hits) = (vec![0.0; rows], vec![0.0; rows]);
         let mut dz = Tensor::clone(z);
         let factor = (self.weight / n) as f32;
         let data = dz.data_mut();
         cross_entropy::forward_backward(data, &self.targets, factor, &mut losses, &mut hits);
-        let mean = reduce::total(&losses) / n;
-        let report = [self.weight * mean, mean, reduce::total(&hits) / n];
+        let sum = reduce::total(&losses);
+        let report = [
+            self.weight * (sum / n),
+            sum / own,
+            reduce::total(&hits) / own,
+        ];
         let y = Tensor::new(&[1, 3], report.map(|x| x as f32).to_vec());
         (y, Saved { dz })
     }
@@ -82,6 +90,7 @@ mod laws {
             let op = CrossEntropy {
                 targets: targets.clone().into(),
                 weight: 0.7,
+                whole_rows: targets.len(),
             };
             let z = paint(&[targets.len(), v], 5);
             // Reports have no gradient: the projection in the law must not ask for one.
@@ -90,21 +99,20 @@ mod laws {
             let op = CrossEntropy {
                 targets: targets.clone().into(),
                 weight: 0.7,
+                whole_rows: targets.len(),
             };
             let exact: Vec<f64> = z.data().iter().map(|x| f64::from(*x)).collect();
             for (got, expected) in op.forward([&z]).0.data().iter().zip(reference(&[exact])) {
                 assert!((f64::from(*got) - expected).abs() < 1e-5);
             }
             rows_alone(targets.len(), |r| {
-                let op = |targets: &[u32], rows: usize| CrossEntropy {
-                    targets: targets.into(),
-                    weight: rows as f64,
+                // Of a batch of one size, whose part the rows are.
+                let op = CrossEntropy {
+                    targets: targets[r.clone()].into(),
+                    weight: 0.7,
+                    whole_rows: 7,
                 };
-                // With the number of rows as weight a row's gradient does not depend on how many there are.
-                op(&targets[r.clone()], r.len())
-                    .forward([&slice_rows(&z, r)])
-                    .1
-                    .dz
+                op.forward([&slice_rows(&z, r)]).1.dz
             });
         }
     }

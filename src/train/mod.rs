@@ -4,9 +4,11 @@
 //! |---|---|
 //! | [`schedule`] | the learning rate of each step |
 //! | [`regime`] | which heads count at each step, and whether they may change the trunk |
-//! | [`optimiser`] | clipping and AdamW over all parameters |
+//! | [`optimiser`] | clipping, and AdamW or Muon over all parameters |
 //! | [`evaluate`](mod@evaluate) | losses and accuracies of every head on a text |
 //! | [`trainer`] | one step, and the whole loop |
+//! | [`run`] | where a run keeps what it makes, and how it goes on after a kill |
+//! | [`state`] | what a checkpoint records |
 //! | [`event`] | what a run reports |
 //! | [`metrics`] | `metrics.jsonl` read back |
 //!
@@ -17,13 +19,17 @@ pub mod event;
 pub mod metrics;
 pub mod optimiser;
 pub mod regime;
+pub mod run;
 pub mod schedule;
+pub mod state;
 pub mod trainer;
 
 pub use evaluate::{Evaluation, evaluate};
 pub use event::Event;
 pub use metrics::Metrics;
-pub use optimiser::AdamW;
+pub use optimiser::{Kind, Optimiser, Settings};
 pub use regime::{Plan, Regime};
-pub use schedule::Schedule;
-pub use trainer::{Options, Trainer};
+pub use run::{Keep, Run, Saving};
+pub use schedule::{Schedule, Shape};
+pub use state::{Origin, Record, TextFile};
+pub use trainer::{Ending, Options, Trainer, check_rows};

@@ -1,27 +1,104 @@
-//! AdamW over all parameters, after clipping by norm (rule R9).
+//! AdamW or Muon over all parameters, after clipping by norm (rule R9).
 
+use crate::Result;
 use crate::autograd::Gradients;
-use crate::kernels::{adamw, reduce};
+use crate::kernels::{adamw, muon, reduce};
 use crate::model::layout;
 use crate::simd::scalar;
 use crate::tensor::{Params, Tensor};
+use serde::{Deserialize, Serialize};
 
-/// The optimiser and its two moments for each parameter.
-///
-/// Matrices decay, gains and biases do not. Trunk and heads are clipped by their own norms, so that a head's gradient never
-/// changes the size of the trunk's step.
-#[derive(Clone, Debug)]
-pub struct AdamW {
-    /// β₁ and β₂.
+/// Which rule moves the matrices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// AdamW for every parameter.
+    #[default]
+    AdamW,
+    /// Muon for every matrix but the embedding and the output matrix, AdamW for the rest. Queries, keys and values have
+    /// matrices of their own and are made orthogonal one by one.
+    Muon,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::AdamW, Self::Muon];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AdamW => "adamw",
+            Self::Muon => "muon",
+        }
+    }
+}
+
+/// An optimiser's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The rule.
+    pub kind: Kind,
+    /// AdamW's β₁ and β₂.
     pub betas: [f64; 2],
-    /// ε
+    /// AdamW's ε
     pub eps: f64,
+    /// Muon's μ
+    pub momentum: f64,
     /// Weight decay of matrices.
     pub decay: f64,
     /// The largest norm that a gradient keeps.
     pub clip: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            kind: Kind::AdamW,
+            betas: [0.9, 0.95],
+            eps: 1e-8,
+            momentum: 0.95,
+            decay: 0.1,
+            clip: 1.0,
+        }
+    }
+}
+
+impl Settings {
+    /// The usual numbers of a kind.
+    pub fn of(kind: Kind) -> Self {
+        Self {
+            kind,
+            ..Self::default()
+        }
+    }
+
+    /// Names of what is kept for a parameter.
+    fn kept(&self, name: &str, shape: &[usize]) -> &'static [&'static str] {
+        match self.moves_by_muon(name, shape) {
+            true => &["momentum/"],
+            false => &["first_moment/", "second_moment/"],
+        }
+    }
+
+    /// Whether Muon moves the parameter of that name and shape.
+    pub fn moves_by_muon(&self, name: &str, shape: &[usize]) -> bool {
+        // Tables of tokens: a row is used where its token occurs, and an orthogonal update has no such zeros.
+        let table = name == "model.embed_tokens.weight" || name == "lm_head.weight";
+        self.kind == Kind::Muon && shape.len() == 2 && !table
+    }
+}
+
+/// The optimiser and what it keeps for each parameter: AdamW's two moments, or Muon's momentum.
+///
+/// Matrices decay, gains and biases do not. Trunk and heads are clipped by their own norms, so that a head's gradient never
+/// changes the size of the trunk's step.
+#[derive(Clone, Debug)]
+pub struct Optimiser {
+    /// Its numbers.
+    pub settings: Settings,
     steps: u64,
-    moments: Vec<[Tensor; 2]>,
+    kept: Vec<Vec<Tensor>>,
 }
 
 /// Norms of a step's gradient before clipping.
@@ -33,18 +110,50 @@ pub struct Norms {
     pub heads: f64,
 }
 
-impl AdamW {
-    /// Moments at zero.
-    pub fn new(params: &Params) -> Self {
-        let zeros = |(_, t): (&str, &Tensor)| [(); 2].map(|()| Tensor::zeros(t.shape()));
-        Self {
-            betas: [0.9, 0.95],
-            eps: 1e-8,
-            decay: 0.1,
-            clip: 1.0,
-            steps: 0,
-            moments: params.iter().map(zeros).collect(),
+/// Hands over a tensor of that name and shape.
+type Take<'a> = &'a mut dyn FnMut(&str, &[usize]) -> Result<Vec<f32>>;
+
+impl Optimiser {
+    /// All that is kept at zero.
+    pub fn new(settings: Settings, params: &Params) -> Self {
+        let zeros = &mut |_: &str, shape: &[usize]| Ok(vec![0.0; shape.iter().product()]);
+        Self::restore(settings, 0, params, zeros).expect("zeros are always there")
+    }
+
+    /// The optimiser after `steps` steps, of tensors that `take` hands over by name and shape.
+    ///
+    /// # Errors
+    /// What `take` returns.
+    pub fn restore(
+        settings: Settings,
+        steps: u64,
+        params: &Params,
+        take: Take<'_>,
+    ) -> Result<Self> {
+        let mut kept = Vec::new();
+        for (name, t) in params.iter() {
+            let parts = settings.kept(name, t.shape()).iter();
+            let tensors = parts.map(|part| {
+                let data = take(&format!("{part}{name}"), t.shape())?;
+                Ok(Tensor::new(t.shape(), data))
+            });
+            kept.push(tensors.collect::<Result<_>>()?);
         }
+        Ok(Self {
+            settings,
+            steps,
+            kept,
+        })
+    }
+
+    /// Its tensors by name, of the parameters that it was made for.
+    pub fn tensors(&self, params: &Params) -> impl Iterator<Item = (String, &Tensor)> {
+        params.iter().zip(&self.kept).flat_map(|((name, t), kept)| {
+            let parts = self.settings.kept(name, t.shape()).iter();
+            parts
+                .zip(kept)
+                .map(move |(part, kept)| (format!("{part}{name}"), kept))
+        })
     }
 
     /// Norms of the gradient: squares of each tensor by rule R9, added in name order.
@@ -65,7 +174,7 @@ impl AdamW {
         self.step_some(params, gradients, norms, rate, &|_| true);
     }
 
-    /// One step of those parameters whose name takes part. The others keep their values and moments, and do not decay;
+    /// One step of those parameters whose name takes part. The others keep their values and what is kept for them, and do not decay;
     /// the count of steps, which the moments' correction uses, is one for all.
     pub fn step_some(
         &mut self,
@@ -76,14 +185,18 @@ impl AdamW {
         takes_part: &dyn Fn(&str) -> bool,
     ) {
         self.steps += 1;
-        let [beta1, beta2] = self.betas;
+        let Settings {
+            betas: [beta1, beta2],
+            eps,
+            decay,
+            clip: most,
+            momentum,
+            ..
+        } = self.settings;
         let unbias = |beta| (1.0 / (1.0 - scalar::powi(beta, self.steps))) as f32;
         let clip = |norm: f64| {
-            (if norm > self.clip {
-                self.clip / norm
-            } else {
-                1.0
-            }) as f32
+            let factor = if norm > most { most / norm } else { 1.0 };
+            factor as f32
         };
         let mut step = adamw::Step {
             rate: rate as f32,
@@ -93,7 +206,7 @@ impl AdamW {
             rest2: (1.0 - beta2) as f32,
             unbias1: unbias(beta1),
             unbias2: unbias(beta2),
-            eps: self.eps as f32,
+            eps: eps as f32,
             clip: 1.0,
             decay: 0.0,
         };
@@ -105,16 +218,30 @@ impl AdamW {
             let head = layout::is_head(params.name(id));
             step.clip = clip(if head { norms.heads } else { norms.trunk });
             let matrix = params.get(id).shape().len() == 2;
-            step.decay = if matrix { self.decay as f32 } else { 0.0 };
-            let [m, v] = &mut self.moments[id.index()];
-            let w = params.get_mut(id).data_mut();
-            adamw::update(
-                step,
-                w,
-                m.data_mut(),
-                v.data_mut(),
-                gradients.get(id).data(),
-            );
+            step.decay = if matrix { decay as f32 } else { 0.0 };
+            let by_muon = self
+                .settings
+                .moves_by_muon(params.name(id), params.get(id).shape());
+            let gradient = gradients.get(id).data();
+            let kept = self.kept[id.index()].as_mut_slice();
+            let tensor = params.get_mut(id);
+            let shape = [tensor.rows(), tensor.cols()];
+            match kept {
+                [m] if by_muon => {
+                    let step = muon::Step {
+                        rate: step.rate,
+                        momentum: momentum as f32,
+                        clip: step.clip,
+                        decay: step.decay,
+                    };
+                    muon::update(step, shape, tensor.data_mut(), m.data_mut(), gradient);
+                }
+                [m, v] => {
+                    let (m, v) = (m.data_mut(), v.data_mut());
+                    adamw::update(step, tensor.data_mut(), m, v, gradient);
+                }
+                _ => unreachable!("one tensor for Muon, two for AdamW"),
+            }
         }
     }
 }
@@ -141,7 +268,7 @@ mod tests {
                     (name.to_owned(), Tensor::new(shape, start(n)))
                 };
                 let mut params = Params::new(vec![entry("a", &[5, 7]), entry("mtp.g", &[35])]);
-                let mut optimiser = AdamW::new(&params);
+                let mut optimiser = Optimiser::new(Settings::default(), &params);
                 let grad: Vec<f32> = (0..35).map(|i| (i % 5) as f32 * 0.4 - 0.7).collect();
                 let size = grad
                     .iter()
@@ -157,7 +284,7 @@ mod tests {
                 let mut v = [[0.0f64; 35]; 2];
                 for t in 1..=3 {
                     let gradients = constant_gradients(&params, &grad);
-                    let norms = AdamW::norms(&params, &gradients);
+                    let norms = Optimiser::norms(&params, &gradients);
                     assert!((norms.trunk - size).abs() < 1e-5 && (norms.heads - size).abs() < 1e-5);
                     optimiser.step(&mut params, &gradients, norms, 0.01);
                     for (p, (w, decay)) in wide.iter_mut().enumerate() {

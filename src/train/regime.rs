@@ -51,6 +51,7 @@ impl Regime {
 
 /// What changes between the steps of a run, beside the learning rate. The default is λ and all heads throughout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Plan {
     /// Which heads count when.
     pub regime: Regime,

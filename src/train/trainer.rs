@@ -1,22 +1,27 @@
 //! One step, and the whole loop.
 
 use super::event::{Event, peak_rss_mb};
-use super::optimiser::{AdamW, Norms};
+use super::optimiser::{Norms, Optimiser, Settings};
+use super::run::Keep;
 use super::{Plan, Schedule, evaluate};
 use crate::autograd::Gradients;
 use crate::checkpoint::ModelDir;
 use crate::data::{Batch, RandomWindows, Tokenizer, Tokens, check_length};
 use crate::model::{JointLoss, Model, Objective};
 use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
 /// How to train.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Options {
     /// Steps of the run.
     pub steps: u64,
     /// B, windows of a batch.
     pub batch: usize,
+    /// N, batches of a step. A step's gradient is the mean over all their windows.
+    pub accumulate: usize,
     /// T, tokens of a window.
     pub context: usize,
     /// Seed of the windows (the model's first values have their own).
@@ -27,7 +32,7 @@ pub struct Options {
     pub joint: JointLoss,
     /// What changes of that between steps.
     pub plan: Plan,
-    /// Steps between evaluations, each followed by a checkpoint; the last step always has both.
+    /// Steps between evaluations; the last step always has one.
     pub eval_every: u64,
     /// Steps between reports.
     pub log_every: u64,
@@ -37,9 +42,18 @@ pub struct Options {
 pub struct Trainer {
     /// The model.
     pub model: Model,
-    optimiser: AdamW,
+    pub(super) optimiser: Optimiser,
     gradients: Gradients,
     steps: u64,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// After its last step.
+    Done,
+    /// After this step, because it was asked to stop. A checkpoint was made.
+    Stopped(u64),
 }
 
 /// One step's figures.
@@ -56,12 +70,33 @@ pub struct StepReport {
 impl Trainer {
     /// A model before its first step.
     pub fn new(model: Model) -> Self {
+        Self::with(model, Settings::default())
+    }
+
+    /// The same with another optimiser than the default.
+    pub fn with(model: Model, settings: Settings) -> Self {
+        let optimiser = Optimiser::new(settings, model.params());
+        Self::resumed(model, optimiser, 0)
+    }
+
+    /// A model with some steps done.
+    pub(super) fn resumed(model: Model, optimiser: Optimiser, steps: u64) -> Self {
         Self {
-            optimiser: AdamW::new(model.params()),
+            optimiser,
             gradients: Gradients::zeros(model.params()),
             model,
-            steps: 0,
+            steps,
         }
+    }
+
+    /// The gradient of the last step, before clipping.
+    pub fn gradients(&self) -> &Gradients {
+        &self.gradients
+    }
+
+    /// Steps done.
+    pub fn steps(&self) -> u64 {
+        self.steps
     }
 
     /// Forward, backward, clip, update.
@@ -74,13 +109,46 @@ impl Trainer {
         objective: impl Into<Objective>,
         rate: f64,
     ) -> Result<StepReport> {
+        self.step_in_parts(std::slice::from_ref(batch), objective, rate)
+    }
+
+    /// A step on a batch given in parts ([`Batch::parts`]), which are computed one after the other to need less memory.
+    ///
+    /// Each part goes on with the chains of the gradient (rule R7). So the gradient of a tensor that the loss uses once,
+    /// in a product or in a lookup, equals that of the whole batch bit for bit: its chain runs over the rows, and the
+    /// parts' rows follow each other. All others have the same terms in another order and differ in the last bits:
+    ///
+    /// * gains and biases, whose sum over rows is a tree (rule R3), here one tree for each part;
+    /// * a matrix used several times, since all uses of the first part come before those of the second: the embedding
+    ///   where it is the output matrix too; embedding and output matrix where heads use them and their gradients are
+    ///   not kept from the trunk; the module of `recursive` heads where more than one depth counts.
+    ///
+    /// Norms and the step then differ as well. The losses reported are means over the parts, in `f64`.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`].
+    pub fn step_in_parts(
+        &mut self,
+        parts: &[Batch],
+        objective: impl Into<Objective>,
+        rate: f64,
+    ) -> Result<StepReport> {
         let objective = objective.into();
         self.gradients.clear();
-        let reports = self.model.backward(batch, objective, &mut self.gradients);
-        let loss_heads: Vec<f64> = reports.iter().map(|r| f64::from(r.mean())).collect();
+        let (mut sums, mut counts) = (Vec::new(), Vec::new());
+        for batch in parts {
+            let reports = self.model.backward(batch, objective, &mut self.gradients);
+            sums.resize(reports.len(), 0.0);
+            counts.resize(reports.len(), 0.0);
+            for (k, report) in reports.iter().enumerate() {
+                sums[k] += f64::from(report.mean()) * report.targets as f64;
+                counts[k] += report.targets as f64;
+            }
+        }
+        let loss_heads: Vec<f64> = sums.iter().zip(&counts).map(|(s, n)| s / n).collect();
         let weights = objective.weights(self.model.config().mtp_depth);
         let loss = loss_heads.iter().zip(&weights).map(|(l, w)| l * w).sum();
-        let norms = AdamW::norms(self.model.params(), &self.gradients);
+        let norms = Optimiser::norms(self.model.params(), &self.gradients);
         let report = StepReport {
             loss,
             loss_heads,
@@ -107,7 +175,8 @@ impl Trainer {
         Ok(report)
     }
 
-    /// Trains from step 0 to the end. `train` may lie in a file larger than memory; `valid` are tokens. With `dir` checkpoints and metrics are written.
+    /// Trains from the steps done so far to the end. `train` may lie in a file larger than memory; `valid` are tokens.
+    /// With `keep` checkpoints and metrics are written.
     ///
     /// # Errors
     /// What [`Trainer::step`] and writing files return, and [`Error::Usage`] for data shorter than a window.
@@ -116,35 +185,43 @@ impl Trainer {
         options: &Options,
         (train, valid): (impl Into<Tokens>, &[u32]),
         tokenizer: &Tokenizer,
-        dir: Option<&ModelDir>,
+        keep: Option<&dyn Keep>,
         on_event: &mut dyn FnMut(&Event),
-    ) -> Result<()> {
-        let Options { batch, context, .. } = *options;
-        check_options(options, &self.model)?;
+    ) -> Result<Ending> {
+        let Options {
+            accumulate,
+            context,
+            ..
+        } = *options;
+        options.check(&self.model)?;
         check_length("the validation part", valid, 1)?;
-        let windows = RandomWindows::new(train, context, batch, options.seed)?;
+        let windows = options.batch * accumulate;
+        let tokens_a_step = (windows * context) as f64;
+        let windows = RandomWindows::new(train, context, windows, options.seed)?;
         let started = Instant::now();
-        let (mut training, mut since, mut reported) = (0.0, 0.0, 0);
+        let first = self.steps;
+        let (mut training, mut since, mut reported) = (0.0, 0.0, first);
         let mut report = |event: Event| -> Result<()> {
-            if let Some(dir) = dir {
-                dir.append_metrics(&event)?;
+            if let Some(keep) = keep {
+                keep.event(&event)?;
             }
             on_event(&event);
             Ok(())
         };
-        for step in 0..options.steps {
+        for step in first..options.steps {
             let now = Instant::now();
             let rate = options.schedule.rate(step);
             let depth = self.model.config().mtp_depth;
             let plan = options.plan;
             let objective = plan.objective(options.joint, depth, step, options.steps);
-            let figures = self.step(&windows.batch(step)?, objective, rate)?;
+            let parts = windows.batch(step)?.parts(accumulate);
+            let figures = self.step_in_parts(&parts, objective, rate)?;
             let seconds = now.elapsed().as_secs_f64();
             (training, since) = (training + seconds, since + seconds);
             let done = step + 1;
             let last = done == options.steps;
             if last || done % options.log_every.max(1) == 0 {
-                let tokens = (done - reported) as f64 * (batch * context) as f64;
+                let tokens = (done - reported) as f64 * tokens_a_step;
                 report(Event::Step {
                     step: done,
                     loss: figures.loss,
@@ -154,7 +231,8 @@ impl Trainer {
                 })?;
                 (since, reported) = (0.0, done);
             }
-            if last || done % options.eval_every.max(1) == 0 {
+            let evaluated = last || done % options.eval_every.max(1) == 0;
+            if evaluated {
                 let evaluation = evaluate(&self.model, valid, tokenizer, context)?;
                 if !evaluation.loss_heads.iter().all(|x| x.is_finite()) {
                     return Err(Error::Diverged(format!(
@@ -168,43 +246,86 @@ impl Trainer {
                     split: "valid",
                     evaluation,
                 })?;
-                if let Some(dir) = dir {
-                    dir.save_weights(&self.model)?;
+            }
+            if let Some(keep) = keep {
+                let stop = keep.stop() && !last;
+                if last || stop || keep.due(done, evaluated) {
+                    keep.checkpoint(self)?;
+                }
+                if stop {
+                    return Ok(Ending::Stopped(done));
                 }
             }
         }
         let sha256 = ModelDir::sha256(&self.model)?;
         report(Event::Done {
-            dir: dir
+            dir: keep
                 .map(|d| d.path().display().to_string())
                 .unwrap_or_default(),
             steps: options.steps,
-            tokens_per_s: options.steps as f64 * (batch * context) as f64 / training,
+            // A run that was resumed after its last step has nothing to divide.
+            tokens_per_s: (options.steps - first) as f64 * tokens_a_step
+                / f64::max(training, f64::MIN_POSITIVE),
             peak_rss_mb: peak_rss_mb(),
             seconds: started.elapsed().as_secs_f64(),
             sha256,
-        })
+        })?;
+        Ok(Ending::Done)
     }
 }
 
-/// Whether a run makes sense.
-fn check_options(options: &Options, model: &Model) -> Result<()> {
-    let config = model.config();
-    let (context, depth) = (options.context, config.mtp_depth);
-    let wrong = |what: String| Err(Error::Usage(what));
-    if options.steps == 0 {
-        return wrong("--steps: expected at least 1, found 0".to_owned());
-    }
-    if depth >= context && depth > 0 {
-        return wrong(format!(
-            "--heads {depth}: expected fewer heads than --context, which is {context}"
+/// Rows of a batch at most, B·T. More would need more memory than any machine has, and would be an abort.
+const MOST_ROWS: usize = 1 << 24;
+
+/// Whether batches of B windows of T tokens, and N of them a step, fit a machine.
+///
+/// # Errors
+/// [`Error::Usage`] where it does not.
+pub fn check_rows(batch: usize, accumulate: usize, context: usize) -> Result<()> {
+    if accumulate == 0 {
+        return Err(Error::Usage(
+            "--accumulate: expected at least 1, found 0".to_owned(),
         ));
     }
-    if context > config.max_position_embeddings {
-        return wrong(format!(
-            "--context {context}: expected at most the model's {} positions",
-            config.max_position_embeddings
-        ));
+    let most = MOST_ROWS << 4;
+    let all = batch.saturating_mul(accumulate).saturating_mul(context);
+    if all > most && context.saturating_mul(batch) <= MOST_ROWS {
+        return Err(Error::Usage(format!(
+            "--accumulate {accumulate} of --batch {batch} and --context {context}: expected at most {most} tokens a step"
+        )));
+    }
+    if context.saturating_mul(batch) > MOST_ROWS {
+        return Err(Error::Usage(format!(
+            "--batch {batch} of --context {context}: expected at most {MOST_ROWS} tokens together"
+        )));
     }
     Ok(())
+}
+
+impl Options {
+    /// Whether a model can be trained so.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] naming the flag that stands for what is wrong.
+    pub fn check(&self, model: &Model) -> Result<()> {
+        let config = model.config();
+        let (context, depth) = (self.context, config.mtp_depth);
+        let wrong = |what: String| Err(Error::Usage(what));
+        if self.steps == 0 {
+            return wrong("--steps: expected at least 1, found 0".to_owned());
+        }
+        check_rows(self.batch, self.accumulate, context)?;
+        if depth >= context && depth > 0 {
+            return wrong(format!(
+                "--heads {depth}: expected fewer heads than --context, which is {context}"
+            ));
+        }
+        if context > config.max_position_embeddings {
+            return wrong(format!(
+                "--context {context}: expected at most the model's {} positions",
+                config.max_position_embeddings
+            ));
+        }
+        Ok(())
+    }
 }

@@ -5,7 +5,7 @@ use crate::source::{Finding, Source, Tree, item_end, words};
 const MAX_LINES: usize = 400;
 
 /// The packages that the design agrees on (its section 7).
-const DEPENDENCIES: [&str; 18] = [
+const DEPENDENCIES: [&str; 19] = [
     "ndarray",
     "matrixmultiply",
     "rayon",
@@ -24,6 +24,7 @@ const DEPENDENCIES: [&str; 18] = [
     "plotters",
     "cudarc",
     "ctrlc",
+    "signal-hook",
 ];
 
 pub fn check_length(tree: &Tree) -> Vec<Finding> {

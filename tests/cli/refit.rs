@@ -68,6 +68,8 @@ fn heads_of_every_kind_are_trained_on_a_frozen_trunk() {
             (kind, 2)
         );
     }
+    let own = format!("{TRAIN} --init bare --tokenizer bytes --out own");
+    folder.refuses(&own, 2, &["--tokenizer", "--init"]);
     // Without the flag the trunk learns too, and without flags for heads the model's own go on.
     folder.succeeds(&format!("{TRAIN} --init model --out more"));
     let (more, model) = (load(&folder, "more"), load(&folder, "model"));

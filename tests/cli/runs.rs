@@ -84,7 +84,9 @@ fn train_prints_its_events_and_writes_a_model() {
             "config.json",
             "metrics.jsonl",
             "model.safetensors",
-            "tokenizer.json"
+            "tokenizer.json",
+            "train.lock",
+            "train_state.safetensors"
         ]
     );
     let weights = fs::read(folder.path("run/model.safetensors")).expect("a file");
@@ -347,7 +349,7 @@ fn a_run_that_diverges_names_the_step_and_leaves_a_good_model() {
         let names = fs::read_dir(folder.path("run"))
             .expect("a directory")
             .count();
-        assert_eq!(names, 4, "{what}");
+        assert_eq!(names, 6, "{what}");
     }
 }
 

@@ -1,0 +1,239 @@
+//! The directory of a run: a model's directory, one writer, and a state to go on from after a kill.
+//!
+//! # What is written, and when a checkpoint counts
+//!
+//! `train_state.safetensors` holds everything that the run needs to go on: the weights, the optimiser's tensors, and a
+//! record with the step and all options. It is one file, and it is replaced by one rename. **That rename is the
+//! commit point.** `model.safetensors` holds the same weights once more, for readers that want a model, and is written
+//! afterwards:
+//!
+//! ```text
+//! 1  metrics.jsonl             lines up to this step, synced
+//! 2  train_state.safetensors   temporary, synced, renamed           <- from here on the checkpoint counts
+//! 3  model.safetensors         temporary, synced, renamed
+//! ```
+//!
+//! A kill between two of these leaves a state from which the same run continues:
+//!
+//! | killed | state | model | what resuming does |
+//! |---|---|---|---|
+//! | before or during 2 | the checkpoint before | the same | goes on from there; later lines of the metrics are cut |
+//! | between 2 and 3, or during 3 | this checkpoint | the one before, whole | writes the model from the state, goes on |
+//! | after 3 | this checkpoint | the same | goes on |
+//!
+//! So the model is never newer than the state, and nothing is read from it to go on. A run has its first state, of step
+//! 0, in the directory from the moment that the directory appears.
+//!
+//! # One writer
+//!
+//! `train.lock` is an empty file on which a process holds an advisory lock while it trains. The system releases it
+//! when the process ends in whatever way. The file itself stays, because removing it would let two processes hold locks
+//! on two files of one name.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+
+use super::model::{CONFIG, METRICS, TOKENIZER, WEIGHTS};
+use super::state::{encode_state, read_state};
+use super::{ModelDir, TensorFile, metrics, read_json, sha256_hex, write};
+use crate::data::Tokenizer;
+use crate::model::{Config, Model};
+use crate::{Error, Result};
+
+const STATE: &str = "train_state.safetensors";
+const LOCK: &str = "train.lock";
+
+/// A model's directory that this process alone trains into, as long as the value lives.
+#[derive(Debug)]
+pub struct RunDir {
+    dir: ModelDir,
+    _lock: File,
+}
+
+/// Tensors of a state, as (name, shape, values).
+pub type Parts<'a> = [(&'a str, &'a [usize], &'a [f32])];
+
+impl RunDir {
+    /// Makes the directory with a model and the state of step 0, whole or not at all, and locks it.
+    ///
+    /// # Errors
+    /// Those of [`ModelDir::create`], and [`Error::Usage`] where another process trains into the directory that is to be
+    /// replaced.
+    pub fn create(
+        path: &Path,
+        model: &Model,
+        tokenizer: &Tokenizer,
+        (record, parts): (&str, &Parts<'_>),
+        force: bool,
+    ) -> Result<Self> {
+        let state = encode_state(record, parts)?;
+        // Held until the old directory is gone, so that nobody goes on with a run that is being replaced.
+        let _old = match force && path.join(LOCK).is_file() {
+            true => Some(lock(path)?),
+            false => None,
+        };
+        let files: [(&str, &[u8]); 2] = [(STATE, &state), (LOCK, b"")];
+        let dir = ModelDir::create_with(path, model, tokenizer, &files, force)?;
+        let _lock = lock(path)?;
+        Ok(Self { dir, _lock })
+    }
+
+    /// Locks the directory of a run, and removes what a killed process left half written in it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where another process trains into it; [`Error::File`] where it holds no run.
+    pub fn open(path: &Path) -> Result<Self> {
+        if !path.join(STATE).exists() {
+            let reason = format!("holds no run to go on with: there is no {STATE} in it");
+            return Err(Error::file(path, reason));
+        }
+        let _lock = lock(path)?;
+        for leftover in leftovers(path)? {
+            fs::remove_file(&leftover).map_err(Error::io("remove", &leftover))?;
+        }
+        let dir = ModelDir::at(path);
+        Ok(Self { dir, _lock })
+    }
+
+    /// The model in it.
+    pub fn dir(&self) -> &ModelDir {
+        &self.dir
+    }
+
+    /// Path of the state.
+    pub fn state_path(&self) -> PathBuf {
+        self.dir.path().join(STATE)
+    }
+
+    /// Reads the record and the tensors of the last checkpoint. Everything read is untrusted.
+    ///
+    /// # Errors
+    /// Those of [`read_state`].
+    pub fn read_state(&self) -> Result<(String, TensorFile)> {
+        read_state(&self.state_path())
+    }
+
+    /// Reads `config.json` as it stands there, and the tokenizer with the SHA-256 of its file.
+    ///
+    /// # Errors
+    /// [`Error`] naming the file and the reason.
+    pub fn read_rest(&self) -> Result<(Config, Tokenizer, String)> {
+        let config = read_json(&self.dir.path().join(CONFIG))?;
+        let path = self.dir.path().join(TOKENIZER);
+        let tokenizer = Tokenizer::load(&path)?;
+        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        Ok((config, tokenizer, sha256_hex(&bytes)))
+    }
+
+    /// Makes a checkpoint, in the order that the head of this file explains.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] for values that are not finite, [`Error::Io`] where writing fails. The checkpoint before is
+    /// then whole; or this one is, where the state was written and the model was not.
+    pub fn save(&self, model: &Model, record: &str, parts: &Parts<'_>) -> Result<()> {
+        let state = encode_state(record, parts)?;
+        let metrics = self.dir.path().join(METRICS);
+        match File::open(&metrics).and_then(|file| file.sync_all()) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("sync", &metrics)(e));
+            }
+            _ => {}
+        }
+        write(&self.state_path(), &state)?;
+        self.dir.save_weights(model)
+    }
+
+    /// Cuts `metrics.jsonl` back to what it held when step `step` was done.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be read or replaced.
+    pub fn trim_metrics(&self, step: u64) -> Result<()> {
+        metrics::trim(&self.dir.path().join(METRICS), step)
+    }
+}
+
+/// Takes the lock of a directory that exists.
+fn lock(path: &Path) -> Result<File> {
+    let file = path.join(LOCK);
+    let mut options = OpenOptions::new();
+    let opened = options.write(true).create(true).truncate(false).open(&file);
+    let opened = opened.map_err(Error::io("open", &file))?;
+    match opened.try_lock() {
+        Ok(()) => Ok(opened),
+        Err(TryLockError::WouldBlock) => Err(Error::Usage(format!(
+            "{}: another process is training into this directory",
+            path.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(Error::io("lock", &file)(error)),
+    }
+}
+
+/// Temporaries of killed writers, `.{name}.{pid}.tmp` for the names that are written during a run. Who holds the lock is
+/// the only writer, so nobody needs them.
+fn leftovers(path: &Path) -> Result<Vec<PathBuf>> {
+    let of = |file: &str, name: &str| {
+        let middle = file.strip_prefix('.')?.strip_prefix(name)?;
+        let pid = middle.strip_prefix('.')?.strip_suffix(".tmp")?;
+        Some(!pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(path).map_err(Error::io("read", path))? {
+        let entry = entry.map_err(Error::io("read", path))?;
+        let file = entry.file_name();
+        let ours = |name| file.to_str().is_some_and(|f| of(f, name) == Some(true));
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_file && [STATE, WEIGHTS, METRICS].into_iter().any(ours) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_leftovers_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let ours = [
+            ".model.safetensors.1.tmp",
+            ".train_state.safetensors.4711.tmp",
+            ".metrics.jsonl.9.tmp",
+        ];
+        let others = [
+            "model.safetensors",
+            ".model.safetensors..tmp",
+            ".model.safetensors.x1.tmp",
+            ".model.safetensors.1.tmp.kept",
+            ".letter.1.tmp",
+        ];
+        for name in ours.iter().chain(&others) {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+        let mut found = leftovers(folder.path()).unwrap();
+        found.sort();
+        let mut expected = ours.map(|name| folder.path().join(name));
+        expected.sort();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_lock_is_held_once_and_freed_when_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = lock(folder.path()).unwrap();
+        let message = lock(folder.path()).unwrap_err().to_string();
+        assert!(message.contains("another process"), "{message}");
+        drop(first);
+        lock(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_without_a_run_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = RunDir::open(folder.path()).unwrap_err().to_string();
+        assert!(message.contains(STATE), "{message}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert!(RunDir::open(&folder.path().join("missing")).is_err());
+    }
+}

@@ -1,0 +1,270 @@
+//! `foretoken train --resume DIR`: the run's own options, and which flags may stand beside them.
+
+use super::output::message;
+use super::stop;
+use super::texts::Texts;
+use super::train::Train;
+use crate::train::{Ending, Keep, Origin, Record, Run, Saving, TextFile};
+use crate::{Error, Result};
+use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Flags about checkpoints and going on from them.
+#[derive(Clone, Debug, Args)]
+pub struct Checkpoints {
+    /// Go on with the run in this directory, with its own options, to the same weights as if it had never stopped
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "force"])]
+    pub resume: Option<PathBuf>,
+    /// With --resume: allow a larger --steps; learning rates from there on are those of the longer run
+    #[arg(long)]
+    pub extend: bool,
+    /// Steps between checkpoints [default: after each evaluation]
+    #[arg(long, value_name = "N")]
+    pub save_every: Option<u64>,
+    /// Minutes between checkpoints, beside the others
+    #[arg(long, value_name = "M", allow_negative_numbers = true)]
+    pub save_minutes: Option<f64>,
+}
+
+impl Checkpoints {
+    /// When checkpoints are made. Signals are not listened to yet.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for intervals that no run can have.
+    pub fn saving(&self) -> Result<Saving> {
+        if self.extend && self.resume.is_none() {
+            return Err(Error::Usage(
+                "--extend: expected --resume beside it, whose run it makes longer".to_owned(),
+            ));
+        }
+        if self.save_every == Some(0) {
+            return Err(Error::Usage(
+                "--save-every: expected at least 1, found 0".to_owned(),
+            ));
+        }
+        let after = |minutes: f64| {
+            let wrong = || {
+                let what = "--save-minutes: expected a number, more than 0";
+                Error::Usage(format!("{what}, found {minutes}"))
+            };
+            let seconds = Some(minutes * 60.0)
+                .filter(|s| *s > 0.0)
+                .ok_or_else(wrong)?;
+            Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
+        };
+        Ok(Saving {
+            every: self.save_every,
+            after: self.save_minutes.map(after).transpose()?,
+            ..Saving::default()
+        })
+    }
+}
+
+/// The flags of a command line as text, and which of them were typed. It adds no flag.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    values: BTreeMap<String, String>,
+    typed: BTreeSet<String>,
+}
+
+impl FromArgMatches for Given {
+    fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Self, clap::Error> {
+        let mut given = Self::default();
+        let command = Train::augment_args(Command::new("train"));
+        for arg in command.get_arguments() {
+            let id = arg.get_id().as_str();
+            let Ok(Some(values)) = matches.try_get_raw(id) else {
+                continue;
+            };
+            let words: Vec<_> = values.map(|v| v.to_string_lossy()).collect();
+            given.values.insert(id.to_owned(), words.join(" "));
+            if matches.value_source(id) == Some(ValueSource::CommandLine) {
+                given.typed.insert(id.to_owned());
+            }
+        }
+        Ok(given)
+    }
+
+    fn update_from_arg_matches(
+        &mut self,
+        matches: &ArgMatches,
+    ) -> std::result::Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Given {
+    fn augment_args(command: Command) -> Command {
+        command
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        command
+    }
+}
+
+/// Flags that change no weight, or are looked at one by one: they may stand beside `--resume`.
+const FREE: [&str; 11] = [
+    "data",
+    "valid",
+    "steps",
+    "resume",
+    "extend",
+    "threads",
+    "json",
+    "log_every",
+    "eval_every",
+    "save_every",
+    "save_minutes",
+];
+
+impl Given {
+    /// The settings that a run is stored with: every flag that decides its weights, with the value that a default stands
+    /// for.
+    pub fn settings(&self, defaults: &[(&str, String)]) -> BTreeMap<String, String> {
+        let mut settings = self.values.clone();
+        settings.retain(|id, _| !FREE.contains(&id.as_str()) && id != "out" && id != "force");
+        if settings.contains_key("init") {
+            // These are the model's that the run starts from, so their defaults stand for nothing.
+            settings.retain(|id, _| id != "preset" && id != "tokenizer");
+        }
+        for (id, value) in defaults {
+            let free = || value.clone();
+            settings.entry((*id).to_owned()).or_insert_with(free);
+        }
+        settings
+    }
+
+    fn typed(&self, id: &str) -> bool {
+        self.typed.contains(id)
+    }
+
+    /// Whether every typed flag agrees with the run.
+    fn check(&self, dir: &Path, record: &Record) -> Result<()> {
+        let number = |a: &str, b: &str| match (a.parse::<f64>(), b.parse::<f64>()) {
+            (Ok(a), Ok(b)) => a == b,
+            _ => a == b,
+        };
+        // A λ that changes is written A:B.
+        let same = |a: &str, b: &str| match (a.split_once(':'), b.split_once(':')) {
+            (Some(a), Some(b)) => number(a.0, b.0) && number(a.1, b.1),
+            _ => number(a, b),
+        };
+        for id in self.typed.iter().filter(|id| !FREE.contains(&id.as_str())) {
+            let value = &self.values[id];
+            let stored = record.origin.flags.get(id);
+            if stored.is_some_and(|stored| same(stored, value)) {
+                continue;
+            }
+            let stored = match stored {
+                Some(stored) => format!("--{} {stored}", id.replace('_', "-")),
+                None => "without that flag".to_owned(),
+            };
+            return Err(Error::Usage(format!(
+                "--{} {value}: the run in {} was started {}{stored}, and goes on as it was started; leave the flag out",
+                id.replace('_', "-"),
+                dir.display(),
+                if stored.starts_with("--") {
+                    "with "
+                } else {
+                    ""
+                },
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Goes on with a run.
+///
+/// # Errors
+/// Flags, texts or files that are not the run's, each before anything is written.
+pub fn resume(train: &Train, dir: &Path) -> Result<()> {
+    let mut saving = train.checkpoints.saving()?;
+    saving.stop = stop::on_signals()?;
+    let (mut run, mut trainer, tokenizer) = Run::open(dir, saving)?;
+    let record = run.record();
+    train.given.check(dir, record)?;
+    let mut options = record.options.clone();
+    if train.given.typed("steps") {
+        options.steps = more_steps(train, dir, record)?;
+        options.schedule.steps = options.steps;
+    }
+    if train.given.typed("log_every") {
+        options.log_every = train.log_every;
+    }
+    if train.given.typed("eval_every") {
+        options.eval_every = train.eval_every;
+    }
+    let paths = |stored: &[TextFile]| stored.iter().map(|t| t.path.clone()).collect();
+    let moved = |given: &Vec<PathBuf>, stored: &[TextFile]| match given.is_empty() {
+        true => paths(stored),
+        false => given.clone(),
+    };
+    let data: Vec<PathBuf> = moved(&train.data, &record.origin.data);
+    let valid: Vec<PathBuf> = moved(&train.valid, &record.origin.valid);
+    let found = |paths: &[PathBuf], flag: &str, typed: bool| {
+        TextFile::read(paths).map_err(|error| match typed {
+            true => error,
+            false => Error::Usage(format!(
+                "{error}; if the text has moved, say where with {flag}"
+            )),
+        })
+    };
+    let data_found = found(&data, "--data", !train.data.is_empty())?;
+    let valid_found = found(&valid, "--valid", !train.valid.is_empty())?;
+    run.set_texts(data_found, valid_found)?;
+    let Origin {
+        separator,
+        valid_tokens,
+        ..
+    } = &run.record().origin;
+    let texts = Texts::open(
+        (&data, &valid),
+        &tokenizer,
+        separator.as_deref(),
+        *valid_tokens,
+    )?;
+    options.check(&trainer.model)?;
+    run.go_on(options.clone(), &trainer)?;
+    train.drive(&mut trainer, &run, &options, texts, &tokenizer)
+}
+
+/// The number of steps that `--steps` asks for.
+fn more_steps(train: &Train, dir: &Path, record: &Record) -> Result<u64> {
+    let (given, stored) = (train.steps, record.options.steps);
+    let started = format!(
+        "--steps {given}: the run in {} was started with --steps {stored}",
+        dir.display()
+    );
+    if given < stored {
+        return Err(Error::Usage(format!(
+            "{started}, and cannot become shorter"
+        )));
+    }
+    if given > stored && !train.checkpoints.extend {
+        return Err(Error::Usage(format!(
+            "{started}, on which its learning rates depend; with --extend it goes on to more, and ends with other weights \
+             than a run of {given} steps from the start"
+        )));
+    }
+    Ok(given)
+}
+
+/// What is said, and returned, where a run was asked to stop.
+///
+/// # Errors
+/// [`Error::Stopped`] unless the run is done.
+pub fn ended(ending: Ending, run: &Run) -> Result<()> {
+    let Ending::Stopped(step) = ending else {
+        return Ok(());
+    };
+    message(&format!(
+        "stopped after step {step}, with a checkpoint; go on with: foretoken train --resume {}",
+        run.path().display()
+    ));
+    Err(Error::Stopped(stop::signal(run.saving())))
+}

@@ -1,0 +1,39 @@
+//! Signals that ask a run to end: it finishes its step, makes a checkpoint, and says how to go on.
+
+use crate::train::Saving;
+use crate::{Error, Result};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// A number that becomes that of the signal when SIGINT (Ctrl-C) or SIGTERM arrives. A second one ends the process at
+/// once.
+///
+/// # Errors
+/// [`Error::Io`] where the system does not let signals be caught.
+pub fn on_signals() -> Result<Arc<AtomicUsize>> {
+    let (stop, again) = (
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(AtomicBool::new(false)),
+    );
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first signal finds `again` unset, and sets it.
+        let status = 128 + signal;
+        flag::register_conditional_shutdown(signal, status, Arc::clone(&again))
+            .and_then(|_| flag::register(signal, Arc::clone(&again)))
+            .and_then(|_| flag::register_usize(signal, Arc::clone(&stop), signal as usize))
+            .map_err(Error::io("catch", Path::new("signals")))?;
+    }
+    Ok(stop)
+}
+
+/// The number of the signal that arrived; SIGINT's where none did.
+pub fn signal(saving: &Saving) -> u8 {
+    let number = saving.stop.load(Ordering::Relaxed);
+    u8::try_from(number)
+        .ok()
+        .filter(|n| *n > 0)
+        .unwrap_or(SIGINT as u8)
+}

@@ -1,0 +1,45 @@
+//! What `foretoken train` trains and validates on.
+
+use crate::Result;
+use crate::data::{Tokenizer, Tokens, open_tokens};
+use std::path::PathBuf;
+
+/// Tokens of a token file that are validated on unless the user says otherwise.
+const VALID_TOKENS: usize = 1_000_000;
+
+/// Tokens to train on and to validate on.
+pub struct Texts {
+    /// The former, which may lie in a file larger than memory.
+    pub train: Tokens,
+    /// The latter.
+    pub valid: Vec<u32>,
+    /// How many of the latter were wanted at most; none where all were.
+    pub valid_tokens: Option<usize>,
+}
+
+impl Texts {
+    /// Opens `data` and `valid`, each text files or one token file, and keeps the last tenth of the former for validation
+    /// where there is none of the latter.
+    ///
+    /// # Errors
+    /// What [`open_tokens`] returns.
+    pub fn open(
+        (data, valid): (&[PathBuf], &[PathBuf]),
+        tokenizer: &Tokenizer,
+        separator: Option<&str>,
+        valid_tokens: Option<usize>,
+    ) -> Result<Self> {
+        let tokens = open_tokens(data, tokenizer, separator)?;
+        let (train, valid) = match valid.is_empty() {
+            true => tokens.split(),
+            false => (tokens, open_tokens(valid, tokenizer, separator)?),
+        };
+        let usual = valid.in_file().then_some(VALID_TOKENS);
+        let valid_tokens = valid_tokens.or(usual);
+        Ok(Self {
+            train,
+            valid: valid.first(valid_tokens.unwrap_or(usize::MAX))?,
+            valid_tokens,
+        })
+    }
+}

@@ -1,0 +1,330 @@
+//! Muon (Jordan et al. 2024): momentum, made orthogonal, as the update of a matrix.
+//!
+//! For w, m, g `[rows, cols]`, by exactly this sequence:
+//!
+//! ```text
+//! g' = g · clip
+//! m  = fma(μ, m, g')
+//! u  = fma(μ, m, g')                                     Nesterov's look ahead
+//! n  = √(Σ u²) + 1e-7                                    the sum by rule R9, in f64
+//! X  = u · (1 / n)                                       the factor rounded once to f32
+//! five times, for rows <= cols:   A = X Xᵀ   B = fma(c, A A, b·A)   X = a·X + B X      (products by rule R1)
+//!             for rows >  cols:   A = Xᵀ X   B = fma(c, A A, b·A)   X = a·X + X B
+//! w  = fma(−rate, fma(decay, w, scale · X), w)           scale = 0.2 · √max(rows, cols)
+//! ```
+//!
+//! `a·X + B X` is one chain: it starts at a·X, rounded, and goes on over k. a, b, c = 3.4445, −4.7750, 2.0315 are Jordan's:
+//! the polynomial a x + b x³ + c x⁵ applied five times, moves every singular value from 0.002 to 1 into 0.68..1.21. The two
+//! forms give a matrix that is not square and its transpose the same bits from the same X, because A and B are symmetric
+//! to the bit: elements (i, j) and (j, i) are one chain of the same factors. The scale is that of Liu et al. 2025 ("Muon
+//! is scalable for LLM training", section 2.2): the update has the size that AdamW's has, so that AdamW's rate and decay
+//! carry over.
+
+use super::gemm::{Right, Start, View, product};
+use super::{par, reduce};
+use crate::simd::matrix::MatrixMut;
+use crate::simd::{self, Kernel, LANES, Simd};
+
+/// Coefficients of the polynomial.
+const A: f32 = 3.4445;
+const B: f32 = -4.775;
+const C: f32 = 2.0315;
+/// Times that the polynomial is applied.
+const ITERATIONS: usize = 5;
+/// Keeps a gradient of zero from being divided by zero.
+const EPS: f64 = 1e-7;
+
+/// The numbers of one step, each rounded once from `f64`.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Learning rate of this step.
+    pub rate: f32,
+    /// μ
+    pub momentum: f32,
+    /// What the gradient is multiplied by first: 1, or less where its norm was too large.
+    pub clip: f32,
+    /// Weight decay.
+    pub decay: f32,
+}
+
+/// w, m, g [rows, cols]; w and m are updated.
+pub fn update(step: Step, [rows, cols]: [usize; 2], w: &mut [f32], m: &mut [f32], g: &[f32]) {
+    let mut u = vec![0.0; w.len()];
+    let part = part(w.len());
+    let tasks = m
+        .chunks_mut(part)
+        .zip(u.chunks_mut(part))
+        .zip(g.chunks(part));
+    par::for_each(tasks.collect(), |((m, u), g)| {
+        simd::run(Momentum { step, m, u, g });
+    });
+    let x = orthogonal(u, rows, cols);
+    let scale = (0.2 * (rows.max(cols) as f64).sqrt()) as f32;
+    let tasks = w.chunks_mut(part).zip(x.chunks(part)).collect();
+    par::for_each(tasks, |(w, x)| simd::run(Move { step, scale, w, x }));
+}
+
+/// u [rows, cols] -> a matrix near the orthogonal one closest to u, its singular values about 1.
+pub fn orthogonal(mut u: Vec<f32>, rows: usize, cols: usize) -> Vec<f32> {
+    let norm = reduce::squared_norm(&u).sqrt() + EPS;
+    scale((1.0 / norm) as f32, &mut u);
+    iterate(u, rows, cols)
+}
+
+/// The polynomial, five times; x [rows, cols] with a norm of 1 at most.
+fn iterate(mut x: Vec<f32>, rows: usize, cols: usize) -> Vec<f32> {
+    let n = rows.min(cols);
+    let (mut y, mut gram, mut square) = (vec![0.0; x.len()], vec![0.0; n * n], vec![0.0; n * n]);
+    for _ in 0..ITERATIONS {
+        let whole = View::new(&x, rows, cols);
+        let short = if rows <= cols { whole } else { whole.t() };
+        let mut c = MatrixMut::new(&mut gram, n, n);
+        product(short, Right::Matrix(short.t()), c.reborrow(), Start::Zero);
+        let a = View::new(&gram, n, n);
+        let c = MatrixMut::new(&mut square, n, n);
+        product(a, Right::Matrix(a), c, Start::Zero);
+        let part = part(n * n);
+        let tasks = square.chunks_mut(part).zip(gram.chunks(part)).collect();
+        par::for_each(tasks, |(square, gram)| simd::run(Combine { square, gram }));
+        y.copy_from_slice(&x);
+        scale(A, &mut y);
+        let (b, c) = (View::new(&square, n, n), MatrixMut::new(&mut y, rows, cols));
+        match rows <= cols {
+            true => product(b, Right::Matrix(whole), c, Start::Continue),
+            false => product(whole, Right::Matrix(b), c, Start::Continue),
+        }
+        std::mem::swap(&mut x, &mut y);
+    }
+    x
+}
+
+/// Elements of a task.
+fn part(n: usize) -> usize {
+    par::part(n, LANES, 1).max(1 << 14)
+}
+
+/// x = factor · x
+fn scale(factor: f32, x: &mut [f32]) {
+    let part = part(x.len());
+    par::for_each(x.chunks_mut(part).collect(), |x: &mut [f32]| {
+        x.iter_mut().for_each(|x| *x *= factor);
+    });
+}
+
+struct Momentum<'a> {
+    step: Step,
+    m: &'a mut [f32],
+    u: &'a mut [f32],
+    g: &'a [f32],
+}
+
+impl Kernel for Momentum<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { step, m, u, g } = self;
+        let momentum = s.splat(step.momentum);
+        for from in (0..g.len()).step_by(LANES) {
+            let part = from..g.len().min(from + LANES);
+            let grad = s.mul(s.load_partial(&g[part.clone()], 0.0), s.splat(step.clip));
+            let mean = s.fma(momentum, s.load_partial(&m[part.clone()], 0.0), grad);
+            s.store_partial(mean, &mut m[part.clone()]);
+            s.store_partial(s.fma(momentum, mean, grad), &mut u[part]);
+        }
+    }
+}
+
+/// square = fma(c, square, b · gram)
+struct Combine<'a> {
+    square: &'a mut [f32],
+    gram: &'a [f32],
+}
+
+impl Kernel for Combine<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { square, gram } = self;
+        for from in (0..gram.len()).step_by(LANES) {
+            let part = from..gram.len().min(from + LANES);
+            let linear = s.mul(s.splat(B), s.load_partial(&gram[part.clone()], 0.0));
+            let old = s.load_partial(&square[part.clone()], 0.0);
+            s.store_partial(s.fma(s.splat(C), old, linear), &mut square[part]);
+        }
+    }
+}
+
+struct Move<'a> {
+    step: Step,
+    scale: f32,
+    w: &'a mut [f32],
+    x: &'a [f32],
+}
+
+impl Kernel for Move<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { step, scale, w, x } = self;
+        for from in (0..w.len()).step_by(LANES) {
+            let part = from..w.len().min(from + LANES);
+            let u = s.mul(s.splat(scale), s.load_partial(&x[part.clone()], 0.0));
+            let old = s.load_partial(&w[part.clone()], 0.0);
+            let move_by = s.fma(s.splat(step.decay), old, u);
+            s.store_partial(s.fma(s.splat(-step.rate), move_by, old), &mut w[part]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::par::Threads;
+    use crate::simd::Isa;
+
+    fn paint(n: usize, salt: usize) -> Vec<f32> {
+        let value = |i: usize| ((i * 29 + salt * 17) % 241) as f32 / 120.0 - 1.0;
+        (0..n).map(value).collect()
+    }
+
+    fn transposed<T: Copy>(x: &[T], rows: usize, cols: usize) -> Vec<T> {
+        let at = |i: usize| x[i % rows * cols + i / rows];
+        (0..x.len()).map(at).collect()
+    }
+
+    /// a [n, k] · b [k, m] in `f64`.
+    fn times(a: &[f64], b: &[f64], n: usize, k: usize, m: usize) -> Vec<f64> {
+        let at = |i: usize| (0..k).map(|l| a[i / m * k + l] * b[l * m + i % m]).sum();
+        (0..n * m).map(at).collect()
+    }
+
+    /// Jordan's five lines in `f64`, always as X = a X + (b X Xᵀ + c (X Xᵀ)²) X.
+    fn reference(u: &[f64], rows: usize, cols: usize) -> Vec<f64> {
+        let norm = u.iter().map(|x| x * x).sum::<f64>().sqrt() + 1e-7;
+        let mut x: Vec<f64> = u.iter().map(|x| x / norm).collect();
+        for _ in 0..5 {
+            let gram = times(&x, &transposed(&x, rows, cols), rows, cols, rows);
+            let square = times(&gram, &gram, rows, rows, rows);
+            let pairs = gram.iter().zip(&square);
+            let b: Vec<f64> = pairs.map(|(g, s)| -4.775 * g + 2.0315 * s).collect();
+            let bx = times(&b, &x, rows, rows, cols);
+            x = x.iter().zip(bx).map(|(x, y)| 3.4445 * x + y).collect();
+        }
+        x
+    }
+
+    const SHAPES: [[usize; 2]; 7] = [
+        [1, 1],
+        [1, 17],
+        [16, 16],
+        [15, 33],
+        [33, 15],
+        [48, 40],
+        [3, 50],
+    ];
+
+    #[test]
+    fn updates_follow_the_paper() {
+        for shape @ [rows, cols] in SHAPES {
+            let n = rows * cols;
+            let step = Step {
+                rate: 0.01,
+                momentum: 0.95,
+                clip: 0.5,
+                decay: 0.1,
+            };
+            let (mut w, mut m) = (paint(n, 3), vec![0.0; n]);
+            let mut exact: Vec<f64> = w.iter().map(|x| f64::from(*x)).collect();
+            let mut mean = vec![0.0; n];
+            for t in 0..3 {
+                let g = paint(n, t + 5);
+                update(step, shape, &mut w, &mut m, &g);
+                let mut ahead = vec![0.0; n];
+                for i in 0..n {
+                    let g = f64::from(g[i]) * 0.5;
+                    mean[i] = 0.95 * mean[i] + g;
+                    ahead[i] = 0.95 * mean[i] + g;
+                }
+                let scale = 0.2 * (rows.max(cols) as f64).sqrt();
+                for (w, x) in exact.iter_mut().zip(reference(&ahead, rows, cols)) {
+                    *w -= 0.01 * (scale * x + 0.1 * *w);
+                }
+            }
+            for (i, (w, exact)) in w.iter().zip(&exact).enumerate() {
+                assert!(
+                    (f64::from(*w) - exact).abs() < 3e-5,
+                    "{shape:?}, {i}: {w}, {exact}"
+                );
+            }
+        }
+    }
+
+    /// X Xᵀ has only ones where all singular values are 1. The polynomial leaves them
+    /// in 0.68..1.21, or lower where they began below 0.002.
+    #[test]
+    fn singular_values_end_near_one() {
+        let (rows, cols) = (24, 60);
+        let x = orthogonal(paint(rows * cols, 1), rows, cols);
+        let x: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
+        let gram = times(&x, &transposed(&x, rows, cols), rows, cols, rows);
+        // Each row's squared length is a mean of squared singular values.
+        for i in 0..rows {
+            let square = gram[i * rows + i];
+            assert!((0.4..1.5).contains(&square), "row {i}: {square}");
+        }
+    }
+
+    #[test]
+    fn a_transposed_matrix_has_the_transposed_answer() {
+        for [rows, cols] in SHAPES.into_iter().filter(|[rows, cols]| rows != cols) {
+            let mut u = paint(rows * cols, 2);
+            scale(1.0 / (rows * cols) as f32, &mut u);
+            let x = iterate(u.clone(), rows, cols);
+            let y = iterate(transposed(&u, rows, cols), cols, rows);
+            assert_eq!(transposed(&x, rows, cols), y, "{rows} x {cols}");
+        }
+    }
+
+    #[test]
+    fn a_gradient_of_zero_moves_nothing_but_decay() {
+        let step = Step {
+            rate: 0.5,
+            momentum: 0.95,
+            clip: 1.0,
+            decay: 0.0,
+        };
+        let (mut w, mut m) = (paint(12, 1), vec![0.0; 12]);
+        update(step, [3, 4], &mut w, &mut m, &[0.0; 12]);
+        assert_eq!((w, m), (paint(12, 1), vec![0.0; 12]));
+    }
+
+    #[test]
+    fn one_answer_on_every_instruction_set_and_number_of_threads() {
+        let step = Step {
+            rate: 0.1,
+            momentum: 0.95,
+            clip: 0.7,
+            decay: 0.1,
+        };
+        for shape @ [rows, cols] in [[33, 130], [150, 120]] {
+            let n = rows * cols;
+            let run = || {
+                let (mut w, mut m) = (paint(n, 1), paint(n, 2));
+                update(step, shape, &mut w, &mut m, &paint(n, 3));
+                let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                (bits(&w), bits(&m))
+            };
+            let expected = run();
+            for isa in Isa::all() {
+                for threads in [1, 2, 3, 8] {
+                    let pool = Threads::new(threads).expect("a small pool");
+                    let got = isa.scope(|| pool.scope(run));
+                    assert!(got == expected, "{}, {threads} threads", isa.name());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! A run that is killed at any moment goes on to the same bits as one that nobody disturbed.
+//!
+//! The real program is killed while it trains and while it writes. The number of kills of each run is 3, or
+//! `FORETOKEN_SOAK_KILLS`; a long search is
+//!
+//! ```text
+//! FORETOKEN_SOAK_KILLS=50 cargo test --release --test resume
+//! ```
+//!
+//! - `killed`: kills at random moments, and every order in which a kill can leave the files
+//! - `refused`: what is not the run's own, and damaged states
+//! - `stopped`: signals, a second process, a disk that is full
+//! - `texts`: runs on token files and learned vocabularies, and runs that start from a model
+//! - `runs`: small runs and what is left of them
+
+#[path = "../cli/support.rs"]
+#[allow(dead_code)]
+mod support;
+
+mod killed;
+mod refused;
+mod runs;
+mod stopped;
+mod texts;
