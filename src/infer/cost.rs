@@ -4,7 +4,7 @@
 const ROW: f64 = 0.05;
 
 /// Values before which a guess is better.
-pub(super) const ENOUGH: usize = 3;
+pub(super) const ENOUGH: usize = 2;
 
 /// The last few values of something that noise makes larger and never smaller.
 #[derive(Clone, Debug, Default)]

@@ -9,7 +9,7 @@
 //!
 //! The drafts are ordered by the probability that they count; the best number of them is the one with the most tokens
 //! for the time. Noise only ever makes a step slower, so a time is the least of the last few; acceptance forgets. Two
-//! things keep useless heads cheap. A sequence tries depth 1 first, and a deeper one only as drafts are accepted, so that
+//! things keep useless heads cheap. A sequence tries depth 1 first, and deeper ones only as drafts are accepted, so that
 //! no other depth has to catch up with the prompt. And what is not chosen is tried again only while all such tries take
 //! less than a hundredth of the time.
 //!
@@ -87,7 +87,7 @@ impl Share {
 #[derive(Clone, Debug)]
 struct Record {
     shares: Vec<Share>,
-    /// Depths that may be tried: one more than drafts were ever accepted.
+    /// Depths that may be tried: one, and two more for each draft accepted in one step.
     reach: usize,
     /// Drafts that it was asked for in the step before: deeper depths have to catch up first.
     before: usize,
@@ -306,7 +306,7 @@ impl Policy {
             let asked = self.asked[j.sequence].min(self.depth);
             let record = &mut self.records[j.sequence];
             record.before = asked;
-            record.reach = record.reach.max(j.accepted + 1).min(self.depth);
+            record.reach = record.reach.max(2 * j.accepted + 1).min(self.depth);
             // Drafts after a wrong one were not judged. One that was asked for and did not come is as good as wrong.
             for (k, share) in record.shares.iter_mut().take(asked).enumerate() {
                 if k <= j.accepted {
