@@ -3,6 +3,9 @@
 /// Time that a row adds to a pass, as a share of it, before any other was measured.
 const ROW: f64 = 0.05;
 
+/// Values before which a guess is better.
+pub(super) const ENOUGH: usize = 2;
+
 /// The last few values of something that noise makes larger and never smaller.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Recent {
@@ -16,7 +19,11 @@ impl Recent {
         self.count += 1;
     }
 
+    /// The least, once there are enough of them for one to be free of noise.
     pub fn least(&self) -> Option<f64> {
+        if self.count < ENOUGH {
+            return None;
+        }
         let known = &self.values[..self.count.min(self.values.len())];
         known.iter().copied().min_by(f64::total_cmp)
     }
@@ -34,9 +41,14 @@ impl Passes {
         self.0[rows].add(seconds);
     }
 
-    /// What is known now.
+    /// What is known now. More rows never take less time; where a measurement says so, the machine was slower when fewer
+    /// were measured.
     pub fn line(&self) -> Line {
-        let known = |(rows, times): (usize, &Recent)| Some((rows as f64, times.least()?));
+        let mut most = 0.0;
+        let known = |(rows, times): (usize, &Recent)| {
+            most = times.least()?.max(most);
+            Some((rows as f64, most))
+        };
         Line(self.0.iter().enumerate().filter_map(known).collect())
     }
 }
@@ -69,12 +81,23 @@ mod tests {
     fn a_line_meets_what_was_measured() {
         let mut passes = Passes::default();
         assert_eq!(passes.line().at(1), 1.0);
-        for (rows, seconds) in [(2, 3.0), (2, 2.0), (2, 9.0), (6, 4.0)] {
+        for (rows, seconds) in [
+            (2, 3.0),
+            (2, 2.0),
+            (2, 9.0),
+            (6, 4.0),
+            (6, 4.0),
+            (6, 8.0),
+            (4, 90.0),
+        ] {
             passes.add(rows, seconds);
         }
         let line = passes.line();
         assert_eq!([2, 4, 6].map(|rows| line.at(rows)), [2.0, 3.0, 4.0]);
-        assert!(line.at(1) < 2.0 && line.at(7) > 4.0);
+        assert!(line.at(1) < 2.0 && line.at(8) > 4.0);
+        // A pass over more rows that was faster counts as equally fast.
+        (0..3).for_each(|_| passes.add(7, 1.0));
+        assert_eq!(passes.line().at(7), 4.0);
         // Only the last few count.
         (0..5).for_each(|_| passes.add(2, 5.0));
         assert_eq!(passes.line().at(2), 5.0);

@@ -9,13 +9,13 @@
 //!
 //! The drafts are ordered by the probability that they count; the best number of them is the one with the most tokens
 //! for the time. Noise only ever makes a step slower, so a time is the least of the last few; acceptance forgets. Two
-//! things keep useless heads cheap. A sequence tries depth 1 first, and a deeper one only as drafts are accepted, so that
+//! things keep useless heads cheap. A sequence tries depth 1 first, and deeper ones only as drafts are accepted, so that
 //! no other depth has to catch up with the prompt. And what is not chosen is tried again only while all such tries take
 //! less than a hundredth of the time.
 //!
 //! Nothing here can change a token: drafts decide how many tokens a step yields.
 
-use super::cost::{Passes, Recent};
+use super::cost::{ENOUGH, Passes, Recent};
 use crate::model::Config;
 use std::time::Duration;
 
@@ -50,14 +50,17 @@ pub(super) struct Judged {
     pub accepted: usize,
 }
 
-/// Plain steps at the start: what all others are compared with. The first of them finds cold caches.
-const PLAIN: u64 = 2;
+/// Plain steps at the start: what all others are compared with.
+const PLAIN: u64 = ENOUGH as u64;
+/// Drafts must promise so many times the tokens of a plain step: less is within what times are known to.
+const WORTH: f64 = 1.02;
 /// Steps between two tries of what is not chosen, at least.
 const EXPLORE: u64 = 32;
 /// The share of all time that tries may take beyond what the best choice would have taken.
 const TRIES: f64 = 0.01;
-/// Share of the drafts that are expected to be accepted before any was judged; counts as much as one draft.
+/// Share of the drafts that are expected to be accepted before any was judged, and how many drafts that counts as.
 const HOPE: f64 = 0.7;
+const HOPE_COUNTS: f64 = 0.5;
 /// Judged drafts that a share remembers, about.
 const MEMORY: f64 = 25.0;
 
@@ -84,7 +87,7 @@ impl Share {
 #[derive(Clone, Debug)]
 struct Record {
     shares: Vec<Share>,
-    /// Depths that may be tried: one more than drafts were ever accepted.
+    /// Depths that may be tried: one, and two more for each draft accepted in one step.
     reach: usize,
     /// Drafts that it was asked for in the step before: deeper depths have to catch up first.
     before: usize,
@@ -97,6 +100,8 @@ struct Try {
     drafts: usize,
     /// The first of its two steps lets heads catch up, the second is measured.
     steps_left: u8,
+    /// Seconds that what it replaces would have taken.
+    instead: f64,
 }
 
 /// Chooses the number of drafts.
@@ -137,8 +142,8 @@ impl Policy {
 
     fn of_depth(depth: usize, sequences: usize, head_guess: f64) -> Self {
         let share = Share {
-            accepted: HOPE,
-            judged: 1.0,
+            accepted: HOPE * HOPE_COUNTS,
+            judged: HOPE_COUNTS,
         };
         let record = Record {
             shares: vec![share; depth],
@@ -184,7 +189,7 @@ impl Policy {
             .collect();
         if self.steps >= PLAIN && rooms.iter().any(|room| *room > 0) {
             let mut best = self.best(&rooms, rows);
-            self.explore(&mut best, &rooms);
+            self.explore(&mut best, &rooms, rows);
             wanted.iter_mut().zip(best).for_each(|(n, auto)| *n += auto);
         }
         self.steps += 1;
@@ -208,7 +213,8 @@ impl Policy {
         let line = self.passes.line();
         let mut wanted = vec![0; rooms.len()];
         let mut tokens = rows as f64;
-        let mut best = (tokens / line.at(rows), 0);
+        let plain = tokens / line.at(rows);
+        let mut best = (plain * WORTH, 0);
         let mut deepest = 0;
         for (i, (counts, sequence)) in drafts.iter().enumerate() {
             tokens += counts;
@@ -227,7 +233,7 @@ impl Policy {
     }
 
     /// Every so often lets one sequence draft one token more or less, or none, if that costs little.
-    fn explore(&mut self, best: &mut [usize], rooms: &[usize]) {
+    fn explore(&mut self, best: &mut [usize], rooms: &[usize], rows: usize) {
         let budget = TRIES * self.total - self.lost;
         if self.trying.is_none() && self.steps >= self.next_try && budget >= self.last_loss {
             let candidates: Vec<usize> = (0..rooms.len()).filter(|i| rooms[*i] > 0).collect();
@@ -246,11 +252,15 @@ impl Policy {
                     sequence,
                     drafts,
                     steps_left: 2,
+                    instead: 0.0,
                 });
                 self.last_loss = 0.0;
             }
         }
+        let deepest = best.iter().copied().max().unwrap_or(0);
+        let instead = self.passes.line().at(rows + best.iter().sum::<usize>()) + self.head(deepest);
         if let Some(go) = &mut self.trying {
+            go.instead = instead;
             best[go.sequence] = go.drafts.min(rooms[go.sequence]);
             go.steps_left -= 1;
         }
@@ -285,8 +295,7 @@ impl Policy {
         }
         self.total += heads + pass;
         if let Some(go) = self.trying {
-            let should = self.passes.line().at(judged.len());
-            let loss = (heads + pass - should).max(0.0);
+            let loss = (heads + pass - go.instead).max(0.0);
             self.lost += loss;
             self.last_loss += loss;
             if go.steps_left == 0 {
@@ -297,7 +306,7 @@ impl Policy {
             let asked = self.asked[j.sequence].min(self.depth);
             let record = &mut self.records[j.sequence];
             record.before = asked;
-            record.reach = record.reach.max(j.accepted + 1).min(self.depth);
+            record.reach = record.reach.max(2 * j.accepted + 1).min(self.depth);
             // Drafts after a wrong one were not judged. One that was asked for and did not come is as good as wrong.
             for (k, share) in record.shares.iter_mut().take(asked).enumerate() {
                 if k <= j.accepted {

@@ -212,7 +212,7 @@ impl<T: Stored> Block<'_, T> {
                         }
                     };
                 }
-                heights!(1 2 3 4 5 6 8 12);
+                heights!(1 2 3 4 5 6 7 8 12);
                 top += m;
             }
             q += together;

@@ -10,7 +10,7 @@ use crate::simd::{LANES, Simd};
 /// What one tile cannot hold is left in two of nearly the same height: a tile of one or two rows has so few chains that
 /// they wait for each other.
 pub const fn height(rest: usize, most: usize) -> usize {
-    const HEIGHTS: [usize; 8] = [1, 2, 3, 4, 5, 6, 8, 12];
+    const HEIGHTS: [usize; 9] = [1, 2, 3, 4, 5, 6, 7, 8, 12];
     let mut i = 0;
     while i < HEIGHTS.len() {
         if HEIGHTS[i] == rest && rest <= most {
@@ -281,6 +281,6 @@ mod tests {
             }
         }
         let split = |rows| (height(rows, 12), height(rows - height(rows, 12), 12));
-        assert_eq!([split(7), split(9), split(13)], [(4, 3), (5, 4), (8, 5)]);
+        assert_eq!([split(9), split(11), split(13)], [(5, 4), (6, 5), (7, 6)]);
     }
 }
