@@ -2,14 +2,13 @@
 //!
 //! Random weights in the shapes of the performance tables, no query and key norm, vocabulary 4096 (110m: 32000). After
 //! a prefill of 128 tokens, passes of 1, 2, 4, 8 and 16 rows with their logits alternate with a plain read of as many
-//! bytes as the stored weights have. Times are medians. `asleep` is the time of one row, relative to the first, where
-//! threads are not kept awake for the step and have to be woken for each product.
+//! bytes as the stored weights have. Times are medians.
 //!
 //! `-- small base` picks shapes, `weights=q8` the format of the weights (default: f32, bf16 and q8), `threads=1` the
 //! number of threads, `rows=1` one number of rows (for a profiler). A pass of many rows, with `rows=128` say, is a prefill.
 
 use foretoken::exec::{Decode, Rows};
-use foretoken::kernels::par::{self, Threads};
+use foretoken::kernels::par::Threads;
 use foretoken::kernels::stream;
 use foretoken::model::{Config, Model, WeightFormat};
 use std::hint::black_box;
@@ -48,8 +47,8 @@ fn main() {
     let named = |name: &str| args.iter().any(|a| a == name);
     let all = !SHAPES.iter().any(|(name, _)| named(name));
     println!(
-        "{:6} {:>7} {:>7} {:>8} {:>9} {:>10} {:>6} {:>7}   cost of 2, 4, 8, 16 rows",
-        "", "weights", "threads", "MB", "tokens/s", "GB/s", "share", "asleep"
+        "{:6} {:>7} {:>7} {:>8} {:>9} {:>10} {:>6}   cost of 2, 4, 8, 16 rows",
+        "", "weights", "threads", "MB", "tokens/s", "GB/s", "share"
     );
     for (name, sizes) in SHAPES.into_iter().filter(|(name, _)| all || named(name)) {
         for format in &formats {
@@ -91,21 +90,16 @@ fn measure([name, format]: [&str; 2], model: &Model, threads: usize, rows: &[usi
     // Random bits would do as well; that the pages are written matters.
     let memory = vec![1.0f32; bytes / 4];
     let (mut times, mut reads) = (vec![Vec::new(); rows.len()], Vec::new());
-    let mut asleep = Vec::new();
     let start = Instant::now();
     while start.elapsed() < BUDGET || reads.len() < 5 {
-        par::awake(|| {
-            reads.push(seconds(|| {
-                black_box(stream::read(&memory));
-            }));
-            // The read leaves other memory in the caches, which a decoder would not find there.
-            pass(POSITION, rows[0]);
-            for (rows, times) in rows.iter().zip(&mut times) {
-                times.push(seconds(|| pass(POSITION, *rows)));
-            }
-        });
+        reads.push(seconds(|| {
+            black_box(stream::read(&memory));
+        }));
+        // The read leaves other memory in the caches, which a decoder would not find there.
         pass(POSITION, rows[0]);
-        asleep.push(seconds(|| pass(POSITION, rows[0])));
+        for (rows, times) in rows.iter().zip(&mut times) {
+            times.push(seconds(|| pass(POSITION, *rows)));
+        }
     }
     let one = median(&mut times[0]);
     let share = median(&mut reads) / one;
@@ -114,11 +108,10 @@ fn measure([name, format]: [&str; 2], model: &Model, threads: usize, rows: &[usi
         .map(|t| format!("{:.2}", median(t) / one))
         .collect();
     println!(
-        "{name:6} {format:>7} {threads:>7} {:>8.1} {:>9.0} {:>10.1} {share:>6.2} {:>7.2}   {}",
+        "{name:6} {format:>7} {threads:>7} {:>8.1} {:>9.0} {:>10.1} {share:>6.2}   {}",
         bytes as f64 * 1e-6,
         1.0 / one,
         bytes as f64 * 1e-9 / one,
-        median(&mut asleep) / one,
         cost.join(", ")
     );
 }

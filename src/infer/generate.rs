@@ -6,7 +6,6 @@ use super::policy::{Drafts, Judged, Policy, Sight};
 use super::sequence::Session;
 use super::verify::{Accepted, Verdict, prefill, verify};
 use crate::Result;
-use crate::kernels::par;
 use crate::model::{Config, Model};
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -159,13 +158,9 @@ pub fn generate_batch<'m>(
         listener,
     };
     run.begin()?;
-    // The other threads stay awake for the whole text: a step may be shorter than it takes to wake one.
-    par::awake(|| {
-        while run.done.contains(&false) {
-            run.step(drafter)?;
-        }
-        Ok(())
-    })?;
+    while run.done.contains(&false) {
+        run.step(drafter)?;
+    }
     for (result, sequence) in run.results.iter_mut().zip(run.session.sequences()) {
         result.tokens = sequence.generated().to_vec();
     }

@@ -5,7 +5,7 @@ use super::generate::{Options, Request};
 use super::sequence::Session;
 use super::verify::prefill;
 use crate::Result;
-use crate::kernels::{par, stream};
+use crate::kernels::stream;
 use crate::model::Model;
 use std::hint::black_box;
 use std::time::Instant;
@@ -50,29 +50,26 @@ pub fn costs(model: &Model, prompt: &[u32], rows: usize, repeats: usize) -> Resu
     let memory = vec![1.0f32; model.weight_bytes() / 4];
     let inputs: Vec<u32> = (0..rows).map(|i| prompt[i % prompt.len()]).collect();
     let (mut passes, mut heads, mut reads) = (vec![Vec::new(); rows], Vec::new(), Vec::new());
-    par::awake(|| {
-        for _ in 0..repeats.max(1) {
-            // The read leaves other memory in the caches, which a decoder would not find there.
-            black_box(session.advance(&[(0, 1)], &inputs[..1]));
-            session.rewind(0, p);
-            for (rows, times) in (1..).zip(&mut passes) {
-                times.push(seconds(|| {
-                    let h = session.advance(&[(0, rows)], &inputs[..rows]);
-                    black_box(session.model.logits(&mut session.decode, &h));
-                }));
-                session.rewind(0, p);
-            }
-            if depth > 0 {
-                let mut drafted = Ok(Vec::new());
-                heads.push(seconds(|| drafted = drafter.draft(&mut session, &[depth])));
-                drafted?;
-            }
-            reads.push(seconds(|| {
-                black_box(stream::read(&memory));
+    for _ in 0..repeats.max(1) {
+        // The read leaves other memory in the caches, which a decoder would not find there.
+        black_box(session.advance(&[(0, 1)], &inputs[..1]));
+        session.rewind(0, p);
+        for (rows, times) in (1..).zip(&mut passes) {
+            times.push(seconds(|| {
+                let h = session.advance(&[(0, rows)], &inputs[..rows]);
+                black_box(session.model.logits(&mut session.decode, &h));
             }));
+            session.rewind(0, p);
         }
-        Ok(())
-    })?;
+        if depth > 0 {
+            let mut drafted = Ok(Vec::new());
+            heads.push(seconds(|| drafted = drafter.draft(&mut session, &[depth])));
+            drafted?;
+        }
+        reads.push(seconds(|| {
+            black_box(stream::read(&memory));
+        }));
+    }
     Ok(Costs {
         passes: passes.into_iter().map(median).collect(),
         head: (depth > 0).then(|| median(heads) / depth as f64),
