@@ -111,10 +111,10 @@ struct Recipe {
     #[arg(long, default_value_t = 1, value_name = "N")]
     accumulate: usize,
     /// Learning rates after the warm-up: half a cosine, or level with a decay over the last fifth
-    #[arg(long, default_value = "cosine", value_parser = one_of(&Shape::ALL, Shape::name))]
+    #[arg(long, default_value = "wsd", value_parser = one_of(&Shape::ALL, Shape::name))]
     schedule: Shape,
     /// What moves the weights; muon leaves gains, biases, embedding and output matrix to adamw
-    #[arg(long, default_value = "adamw", value_parser = one_of(&Kind::ALL, Kind::name))]
+    #[arg(long, default_value = "muon", value_parser = one_of(&Kind::ALL, Kind::name))]
     optimiser: Kind,
 }
 
