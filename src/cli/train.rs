@@ -8,6 +8,7 @@ use super::stop;
 use super::texts::Texts;
 use super::tokenizer::Vocabulary;
 use crate::data::{Tokenizer, check_count, check_length};
+use crate::model::config::ARITHMETIC;
 use crate::model::{Config, HeadKind, JointLoss, Model, Preset};
 use crate::train::{
     Event, Kind, Options, Origin, Run, Schedule, Settings, Shape, TextFile, Trainer, check_rows,
@@ -170,7 +171,11 @@ impl Train {
         self.check(context, config.mtp_depth)?;
         // Learning a vocabulary takes a while, so it comes after the flags are known to be sound.
         let tokenizer = own.map_or_else(|| self.vocabulary.of(&self.data), Ok)?;
-        config.vocab_size = tokenizer.vocab_size();
+        // A model to start from may have rows for more tokens than its vocabulary uses.
+        if start.is_none() {
+            config.vocab_size = tokenizer.vocab_size();
+        }
+        config.foretoken_arithmetic = ARITHMETIC;
         let separator = self.vocabulary.separator();
         let files = (&*self.data, &*self.valid);
         let texts = Texts::open(files, &tokenizer, separator, self.valid_tokens)?;

@@ -60,7 +60,7 @@ impl<'a> Hindsight<'a> {
     pub fn agreement(&self) -> Vec<(usize, usize)> {
         let depth = |(k, guesses): (usize, &Vec<u32>)| {
             // A guess counts where the row is one to draft from: that of the last prompt token, or a later one.
-            let rows = self.prompt - 1..guesses.len().min(self.text.len() - k - 1);
+            let rows = self.prompt - 1..guesses.len().min(self.text.len().saturating_sub(k + 1));
             let agrees = |i: &usize| guesses[*i] == self.text[i + k + 1];
             (rows.clone().filter(agrees).count(), rows.len())
         };

@@ -156,6 +156,14 @@ fn a_directory_whose_tokenizer_has_more_tokens_than_the_model_is_refused() {
     );
     assert_eq!(tokenizer.end_of_text(), None);
     folder.succeeds("generate model --prompt a --max-tokens 5");
+    let train = "train --init model --data text.txt --context 16 --batch 1 --steps 1 --out";
+    folder.succeeds(&format!("{train} same"));
+    folder.succeeds(&format!("{train} fewer --heads 2"));
+    for (name, heads) in [("same", 3), ("fewer", 2)] {
+        let (model, _) = ModelDir::load(&folder.path(name)).expect("a model");
+        let config = model.config();
+        assert_eq!((config.vocab_size, config.mtp_depth), (257, heads));
+    }
 }
 
 #[test]
