@@ -283,7 +283,9 @@ impl Train {
                     mtp_depth: depth,
                     ..old.clone()
                 };
-                config.set_head_width(old.hidden_size / 4);
+                // A quarter, of whole heads.
+                let width = (old.hidden_size / 4).next_multiple_of(old.head_dim);
+                config.set_head_width(width.min(old.hidden_size));
                 config
             }
         };
