@@ -32,8 +32,7 @@ impl Case {
             depth,
             plan: Plan {
                 regime,
-                // With every other pair of an optimiser and a schedule.
-                lambda_end: (turn / 4 % 2 == 0).then_some(0.1),
+                lambda_end: (turn < 4).then_some(0.1),
                 freeze_trunk: false,
             },
             optimiser: [Kind::AdamW, Kind::Muon][turn % 2],
