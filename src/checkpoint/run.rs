@@ -21,11 +21,11 @@
 //! | between 2 and 3, or during 3 | this checkpoint | the one before, whole | writes the model from the state, goes on |
 //! | after 3 | this checkpoint | the same | goes on |
 //!
-//! A run that is asked to stop while it evaluates makes a checkpoint that says so. Going on from it makes the evaluation
-//! first, and cuts its line from the metrics where a kill came after the line and before the next checkpoint.
-//!
 //! So the model is never newer than the state, and nothing is read from it to go on. A run has its first state, of step
 //! 0, in the directory from the moment that the directory appears.
+//!
+//! A run that is asked to stop while it evaluates makes a checkpoint that says so. Going on from it makes the evaluation
+//! first, and cuts its line from the metrics where a kill came after the line and before the next checkpoint.
 //!
 //! # One writer
 //!

@@ -133,8 +133,7 @@ fn every_kind_of_heads_under_every_regime_goes_on_to_the_same_bits() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let tokens = Tokenizer::bytes().encode(corpus::stories(6, 600).as_bytes());
     let tokens = tokens.expect("bytes");
-    let mut ends = BTreeSet::new();
-    for (i, case) in cases.iter().enumerate() {
+    let check = |i: usize, case: &Case| {
         let path = |name: &str| folder.path().join(format!("{name}-{i}"));
         let whole = run(case, &path("whole"), &tokens, &[]);
         // In the middle of a stage and at its border.
@@ -146,8 +145,17 @@ fn every_kind_of_heads_under_every_regime_goes_on_to_the_same_bits() {
                 "{case:?} {stops:?}: {file} differs"
             );
         }
-        ends.insert(whole["model.safetensors"].clone());
-    }
+        whole["model.safetensors"].clone()
+    };
+    // Nearly all of the time is waiting for the disk, which many can do at once.
+    let ends: BTreeSet<Vec<u8>> = std::thread::scope(|scope| {
+        let check = &check;
+        let spawn = |(i, case)| scope.spawn(move || check(i, case));
+        let runs: Vec<_> = cases.iter().enumerate().map(spawn).collect();
+        runs.into_iter()
+            .map(|run| run.join().expect("no failure"))
+            .collect()
+    });
     // The cases are cases: no two runs end alike, but for those of no heads, whose kind decides nothing.
     assert!(
         ends.len() >= cases.len() - 3,
