@@ -9,6 +9,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::atomic::{Temporary, beside, split, sync_dir, write_synced};
+use super::leftovers::{occupy_dir, sweep};
+use super::lock::lock_old;
 use crate::{Error, Result};
 
 /// The file by which a directory is known to be a model's.
@@ -19,16 +21,28 @@ const OURS: &str = "config.json";
 ///
 /// An existing `dir` is refused, unless `force` is set: then it is replaced, with all that is in it.
 /// Even then it must look like ours: a directory without subdirectories that is empty or holds a
-/// `config.json`. The working directory and those above it are never replaced.
+/// `config.json`. The working directory and those above it are never replaced, nor is a directory that a process
+/// trains into.
 ///
 /// Replacing takes two renames, and a kill between them leaves no `dir`: the old directory then lies
 /// beside it as `.{name}.{pid}.old.tmp`.
 ///
 /// # Errors
-/// [`Error::Usage`] where `dir` exists and is not to be replaced, or has no name; otherwise whatever
+/// [`Error::Usage`] where `dir` exists and is not to be replaced, has no name or is trained into; otherwise whatever
 /// the disk refuses. `dir` is then as it was, and no temporary is left. Two errors come later, when the
 /// new directory is in place: it cannot be synced, or the old one cannot be removed.
 pub fn create_dir(dir: &Path, files: &[(&str, &[u8])], force: bool) -> Result<()> {
+    create_dir_with(dir, files, force, |_| Ok(()))
+}
+
+/// [`create_dir`] with something done to the whole directory before it appears: given its temporary path, `before` may
+/// refuse, or take hold of a file whose first moment under the right name must not belong to others.
+pub(super) fn create_dir_with<T>(
+    dir: &Path,
+    files: &[(&str, &[u8])],
+    force: bool,
+    before: impl FnOnce(&Path) -> Result<T>,
+) -> Result<T> {
     let dir = &resolve(dir)?;
     let Some((parent, name)) = split(dir) else {
         return Err(nameless(dir));
@@ -48,10 +62,17 @@ pub fn create_dir(dir: &Path, files: &[(&str, &[u8])], force: bool) -> Result<()
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(Error::io("read", dir)(error)),
     };
+    // Held until the old directory is gone, so that nobody goes on with a run that is being replaced.
+    let _old = match &aside {
+        Some(_) => lock_old(dir)?,
+        None => None,
+    };
 
     fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
+    sweep(&parent, name, true);
     let temporary = Temporary::claim(parent.join(beside(name, ".tmp")))?;
     fs::create_dir(&temporary.path).map_err(Error::io("create", &temporary.path))?;
+    let _occupied = occupy_dir(&temporary.path);
     for &(file, bytes) in files {
         let path = dir.join(file);
         if Path::new(file).file_name() != Some(OsStr::new(file)) {
@@ -63,16 +84,17 @@ pub fn create_dir(dir: &Path, files: &[(&str, &[u8])], force: bool) -> Result<()
         write_synced(&temporary.path.join(file), bytes).map_err(Error::io("write", &path))?;
     }
     sync_dir(&temporary.path)?;
+    let prepared = before(&temporary.path)?;
     match &aside {
         None => fs::rename(&temporary.path, dir).map_err(Error::io("create", dir))?,
         Some(aside) => swap(&temporary.path, dir, aside)?,
     }
     temporary.moved();
     sync_dir(&parent)?;
-    match &aside {
-        None => Ok(()),
-        Some(aside) => fs::remove_dir_all(aside).map_err(Error::io("remove", aside)),
+    if let Some(aside) = &aside {
+        fs::remove_dir_all(aside).map_err(Error::io("remove", aside))?;
     }
+    Ok(prepared)
 }
 
 /// A path that ends in a name and in nothing else: `run/` becomes `run`, and `a/..` what it stands for.
