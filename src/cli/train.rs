@@ -7,7 +7,7 @@ use super::resume::{Checkpoints, Given, ended, resume};
 use super::stop;
 use super::texts::Texts;
 use super::tokenizer::Vocabulary;
-use crate::data::{Tokenizer, check_count, check_length};
+use crate::data::{Tokenizer, check_length};
 use crate::model::config::ARITHMETIC;
 use crate::model::{Config, HeadKind, JointLoss, Model, Preset};
 use crate::train::{
@@ -179,8 +179,8 @@ impl Train {
         let separator = self.vocabulary.separator();
         let files = (&*self.data, &*self.valid);
         let texts = Texts::open(files, &tokenizer, separator, self.valid_tokens)?;
-        check_count("the training part of --data", texts.train.len(), context)?;
-        check_length("the validation part", &texts.valid, 1)?;
+        check_length("the training part of --data", texts.train.len(), context)?;
+        check_length("the validation part", texts.valid.len(), 1)?;
 
         config.training_context = context;
         config.max_position_embeddings = config.max_position_embeddings.max(context);
