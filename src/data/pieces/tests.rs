@@ -1,4 +1,5 @@
 use super::*;
+use crate::data::Tokenizer;
 use proptest::prelude::*;
 use std::sync::LazyLock;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
@@ -272,4 +273,29 @@ fn a_source_that_fails_says_so_once() {
     let mut pieces = Pieces::new(Broken, b"");
     assert!(pieces.next().unwrap().is_err());
     assert!(pieces.next().is_none());
+}
+
+#[test]
+fn a_public_vocabulary_gives_the_tokens_of_the_whole_text() {
+    let Some(folder) = std::env::var_os("FORETOKEN_DATA").map(std::path::PathBuf::from) else {
+        println!("skipped: FORETOKEN_DATA names no folder with a tokenizer and texts");
+        return;
+    };
+    let tokenizer = Tokenizer::load(&folder.join("tokenizers/smollm2/tokenizer.json")).unwrap();
+    for name in ["python-stdlib.valid.txt", "tinyshakespeare.txt"] {
+        let text = std::fs::read_to_string(folder.join(name)).unwrap();
+        // As it is, with the other line ends, and as one line.
+        for text in [
+            text.clone(),
+            text.replace('\n', "\r\n"),
+            text.replace('\n', " "),
+        ] {
+            assert!(pieces(text.as_bytes(), b"").len() > 2);
+            let whole = tokenizer.encode_piece(text.as_bytes()).unwrap();
+            assert!(
+                tokenizer.encode(text.as_bytes()).unwrap() == whole,
+                "{name}"
+            );
+        }
+    }
 }

@@ -28,6 +28,9 @@ use super::guard::guard;
 /// A pair of longer tokens occurs no more often than the two characters where they meet.
 const MOST: u64 = i32::MAX as u64;
 
+/// Pairs of spellings, first to last.
+type Merges = Vec<(String, String)>;
+
 /// How often each word occurs in a text; a word is spelt in the characters that stand for bytes.
 #[derive(Debug, Default)]
 pub(super) struct Words(BTreeMap<String, u64>);
@@ -91,7 +94,7 @@ fn learn(
     words: &BTreeMap<String, u64>,
     characters: &[char],
     size: usize,
-) -> Result<(Vec<(String, String)>, Vec<String>), String> {
+) -> Result<(Merges, Vec<String>), String> {
     let trainer = BpeTrainer::builder()
         .show_progress(false)
         .min_frequency(2)
@@ -128,7 +131,7 @@ mod tests {
         words: &BTreeMap<String, u64>,
         characters: &[char],
         size: usize,
-    ) -> (Vec<(String, String)>, Vec<String>) {
+    ) -> (Merges, Vec<String>) {
         let id = |c: char| characters.iter().position(|x| *x == c).unwrap() as u32;
         let mut words: Vec<(Vec<u32>, u64)> = words
             .iter()
