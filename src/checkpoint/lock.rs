@@ -40,14 +40,17 @@ fn lock_when(dir: &Path, opened: &mut dyn FnMut()) -> Result<File> {
             Ok(()) if is_at(&file, &path)? => return Ok(file),
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(Error::Usage(format!(
-                    "{}: another process is training into this directory",
-                    dir.display()
-                )));
+                return Err(busy(dir));
             }
             Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
         }
     }
+}
+
+/// The error about a directory whose lock another process holds.
+pub(super) fn busy(dir: &Path) -> Error {
+    let sentence = "another process is training into this directory";
+    Error::Usage(format!("{}: {sentence}", dir.display()))
 }
 
 /// Takes the lock of a directory that is to be replaced, if it is one that somebody may train into.
