@@ -9,7 +9,7 @@ use foretoken::train::{Event, Kind, Options, Plan, Schedule, Settings, Shape, Tr
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-fn tokens() -> Arc<[u32]> {
+fn tokens() -> Arc<Vec<u32>> {
     let text = corpus::stories(11, 20_000);
     let tokens = Tokenizer::bytes().encode(text.as_bytes());
     tokens.expect("bytes").into()

@@ -2,7 +2,7 @@
 //! stops being finite leaves the last good weights.
 
 use foretoken::checkpoint::ModelDir;
-use foretoken::data::{RandomWindows, Tokenizer, corpus, read_tokens, split};
+use foretoken::data::{RandomWindows, Tokenizer, Tokens, corpus, read_tokens};
 use foretoken::exec::{Rows, Train};
 use foretoken::kernels::par::Threads;
 use foretoken::model::{HeadKind, JointLoss, Model, Preset};
@@ -10,7 +10,7 @@ use foretoken::simd::Isa;
 use foretoken::train::{Event, Options, Plan, Schedule, Shape, Trainer, evaluate};
 use std::sync::Arc;
 
-fn tokens(bytes: usize) -> Arc<[u32]> {
+fn tokens(bytes: usize) -> Arc<Vec<u32>> {
     let text = corpus::stories(11, bytes);
     Tokenizer::bytes()
         .encode(text.as_bytes())
@@ -206,12 +206,13 @@ fn real_text_is_learnt_where_it_is_at_hand() {
     };
     let path = std::path::Path::new(&folder).join("tinyshakespeare.txt");
     let tokens = read_tokens(&[path], &Tokenizer::bytes()).expect("a text file");
-    let (train, valid) = split(&tokens);
+    let (train, valid) = Tokens::from(tokens).split();
+    let valid = valid.first(4000).expect("tokens in memory");
     let mut options = options(150);
     (options.batch, options.context, options.eval_every) = (8, 64, 1000);
     let mut trainer = Trainer::new(small(HeadKind::Recursive));
     let mut losses = Vec::new();
-    let data = (train, &valid[..4000]);
+    let data = (train, &*valid);
     let run = trainer.run(&options, data, &Tokenizer::bytes(), None, &mut |event| {
         if let Event::Eval { evaluation, .. } = event {
             losses = evaluation.loss_heads.clone();

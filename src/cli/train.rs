@@ -8,7 +8,7 @@ use super::stop;
 use super::texts::{Texts, check_kind};
 use super::tokenizer::Vocabulary;
 use super::watch::{Answer, Watched};
-use crate::data::{Tokenizer, check_count, check_length};
+use crate::data::{Tokenizer, check_length};
 use crate::model::config::ARITHMETIC;
 use crate::model::{Config, HeadKind, JointLoss, Model, Preset};
 use crate::train::{
@@ -182,8 +182,8 @@ impl Train {
         let separator = self.vocabulary.separator();
         let files = (&*self.data, &*self.valid);
         let texts = Texts::open(files, &tokenizer, separator, self.valid_tokens)?;
-        check_count("the training part of --data", texts.train.len(), context)?;
-        check_length("the validation part", &texts.valid, 1)?;
+        check_length("the training part of --data", texts.train.len(), context)?;
+        check_length("the validation part", texts.valid.len(), 1)?;
 
         config.training_context = context;
         config.max_position_embeddings = config.max_position_embeddings.max(context);

@@ -197,7 +197,7 @@ impl Trainer {
             ..
         } = *options;
         options.check(&self.model)?;
-        check_length("the validation part", valid, 1)?;
+        check_length("the validation part", valid.len(), 1)?;
         let windows = options.batch * accumulate;
         let tokens_a_step = (windows * context) as f64;
         let windows = RandomWindows::new(train, context, windows, options.seed)?;
