@@ -228,7 +228,7 @@ pub fn resume(train: &Train, dir: &Path) -> Result<()> {
         separator.as_deref(),
         *valid_tokens,
     )?;
-    options.check(&trainer.model)?;
+    options.check(trainer.model.config())?;
     run.go_on(options.clone(), &trainer)?;
     train.drive(&mut trainer, &run, &options, texts, &tokenizer)
 }

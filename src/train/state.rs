@@ -6,6 +6,8 @@
 //! | `first_moment/NAME`, `second_moment/NAME` | AdamW's m and v |
 //! | `momentum/NAME` | Muon's m |
 //!
+//! A parameter that the run's plan never changes has weights only.
+//!
 //! The rest is the [`Record`]. Windows are a function of (seed, step), so the position in the data and the state of the
 //! generator are the step.
 
@@ -136,8 +138,11 @@ impl Trainer {
             file.take(&format!("{WEIGHTS}{name}"), shape)
         })?;
         let take = &mut |name: &str, shape: &[usize]| file.take(name, shape);
-        let optimiser = Optimiser::restore(record.optimiser, record.step, model.params(), take)?;
+        let plan = record.options.plan;
+        let so_far = (record.optimiser, record.step);
+        let learns = &|name: &str| plan.learns(name);
+        let optimiser = Optimiser::restore(so_far, model.params(), learns, take)?;
         file.finish()?;
-        Ok(Self::resumed(model, optimiser, record.step))
+        Ok(Self::resumed(model, optimiser, plan, record.step))
     }
 }
