@@ -75,7 +75,7 @@ impl Settings {
     }
 
     /// Names of what is kept for a parameter.
-    fn kept(&self, name: &str, shape: &[usize]) -> &'static [&'static str] {
+    pub(super) fn kept(&self, name: &str, shape: &[usize]) -> &'static [&'static str] {
         match self.moves_by_muon(name, shape) {
             true => &["momentum/"],
             false => &["first_moment/", "second_moment/"],

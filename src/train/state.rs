@@ -6,7 +6,7 @@
 //! | `first_moment/NAME`, `second_moment/NAME` | AdamW's m and v |
 //! | `momentum/NAME` | Muon's m |
 //!
-//! A parameter that the run's plan never changes has weights only.
+//! A parameter that the run's plan never changes has weights only, if the trainer was made for that plan.
 //!
 //! The rest is the [`Record`]. Windows are a function of (seed, step), so the position in the data and the state of the
 //! generator are the step.
@@ -142,6 +142,15 @@ impl Trainer {
         let so_far = (record.optimiser, record.step);
         let learns = &|name: &str| plan.learns(name);
         let optimiser = Optimiser::restore(so_far, model.params(), learns, take)?;
+        // A trainer that was made without the plan has kept more: it stands in the file and plays no part.
+        for (name, t) in model.params().iter().filter(|(name, _)| !learns(name)) {
+            for part in record.optimiser.kept(name, t.shape()) {
+                let name = format!("{part}{name}");
+                if file.names().any(|found| found == name) {
+                    file.take(&name, t.shape())?;
+                }
+            }
+        }
         file.finish()?;
         Ok(Self::resumed(model, optimiser, plan, record.step))
     }
