@@ -10,7 +10,7 @@ use crate::data::{Tokenizer, Tokens};
 use crate::infer::measure::median;
 use crate::infer::{Drafts, Generated, Options as Decoding, Request};
 use crate::model::{HeadKind, JointLoss, Model, Preset, WeightFormat};
-use crate::train::{Event, Options, Plan, Schedule, Shape, Trainer};
+use crate::train::{Event, Options, Plan, Schedule, Trainer};
 use clap::Args;
 
 /// Bytes of the stories.
@@ -20,6 +20,8 @@ const HEADS: usize = 3;
 /// T and B of the training windows.
 const CONTEXT: usize = 256;
 const BATCH: usize = 4;
+/// The highest learning rate.
+const PEAK: f64 = 4e-3;
 /// Tokens of the continuation.
 const CONTINUATION: usize = 190;
 /// Timed generations each way.
@@ -70,13 +72,7 @@ impl Demo {
             accumulate: 1,
             context: CONTEXT,
             seed: DEMO_SEED,
-            schedule: Schedule {
-                peak: 4e-3,
-                warmup: self.steps / 20,
-                steps: self.steps,
-                floor: 0.05,
-                shape: Shape::Cosine,
-            },
+            schedule: Schedule::new(PEAK, self.steps),
             // More weight on the heads than the default: the demo is about drafting.
             joint: JointLoss {
                 lambda: 1.0,

@@ -32,4 +32,4 @@ pub use regime::{Plan, Regime};
 pub use run::{Intervals, Keep, Run, Saving};
 pub use schedule::{Schedule, Shape};
 pub use state::{Origin, Record, TextFile};
-pub use trainer::{Ending, Options, Trainer, check_rows};
+pub use trainer::{Ending, Options, Trainer};
