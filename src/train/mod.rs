@@ -6,6 +6,7 @@
 //! | [`regime`] | which heads count at each step, and whether they may change the trunk |
 //! | [`optimiser`] | clipping, and AdamW or Muon over all parameters |
 //! | [`evaluate`](mod@evaluate) | losses and accuracies of every head on a text |
+//! | [`options`] | how to train, as numbers, and which numbers fit a model |
 //! | [`trainer`] | one step, and the whole loop |
 //! | [`run`] | where a run keeps what it makes, and how it goes on after a kill |
 //! | [`state`] | what a checkpoint records |
@@ -18,6 +19,7 @@ pub mod evaluate;
 pub mod event;
 pub mod metrics;
 pub mod optimiser;
+pub mod options;
 pub mod regime;
 pub mod run;
 pub mod schedule;
@@ -28,8 +30,9 @@ pub use evaluate::{Evaluation, evaluate, evaluate_stored, evaluate_while};
 pub use event::Event;
 pub use metrics::Metrics;
 pub use optimiser::{Kind, Optimiser, Settings};
+pub use options::Options;
 pub use regime::{Plan, Regime};
 pub use run::{Intervals, Keep, Run, Saving};
 pub use schedule::{Schedule, Shape};
 pub use state::{Origin, Record, TextFile};
-pub use trainer::{Ending, Options, Trainer};
+pub use trainer::{Ending, Trainer};

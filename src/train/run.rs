@@ -4,8 +4,9 @@
 //! at any moment leaves, is explained where the files are written: [`RunDir`].
 
 use super::event::Event;
+use super::options::Options;
 use super::state::{Origin, Record, TextFile};
-use super::trainer::{Options, Trainer};
+use super::trainer::Trainer;
 use crate::checkpoint::{ModelDir, RunDir, sha256_hex};
 use crate::data::Tokenizer;
 use crate::model::config::ARITHMETIC;

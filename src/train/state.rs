@@ -12,8 +12,9 @@
 //! generator are the step.
 
 use super::optimiser::{Optimiser, Settings};
+use super::options::Options;
 use super::run::Intervals;
-use super::trainer::{Options, Trainer};
+use super::trainer::Trainer;
 use crate::checkpoint::{TensorFile, sha256_file};
 use crate::model::{Config, Model};
 use crate::tensor::Tensor;
