@@ -17,13 +17,22 @@ const LIMIT: u64 = 64 << 20;
 /// The file is missing, empty, not a regular file or larger than 64 MiB; or it is not JSON, or not a `T`:
 /// then the error names line and column, both from 1, column 0 being a line's break.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    parse(path, &read(path)?)
+}
+
+/// The bytes of a JSON file, not looked at yet.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
     let (mut file, len) = open(path)?;
     if len > LIMIT {
         let reason = format!("expected at most {LIMIT} bytes of JSON, found {len}");
         return Err(Error::file(path, reason));
     }
-    let bytes = read_bytes(path, &mut file, len)?;
-    serde_json::from_slice(&bytes).map_err(|error| Error::file(path, shown_json(&error)))
+    read_bytes(path, &mut file, len)
+}
+
+/// What these bytes of a JSON file say; `path` is only for errors.
+pub(super) fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| Error::file(path, shown_json(&error)))
 }
 
 #[cfg(test)]
@@ -40,7 +49,7 @@ mod tests {
         eps: f64,
     }
 
-    fn read<T: DeserializeOwned>(content: &[u8]) -> Result<T> {
+    fn written<T: DeserializeOwned>(content: &[u8]) -> Result<T> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.json");
         fs::write(&path, content).unwrap();
@@ -49,7 +58,7 @@ mod tests {
 
     #[test]
     fn a_file_becomes_a_value() {
-        let sizes: Sizes = read(b"{\"layers\": 4, \"eps\": 0.5}").unwrap();
+        let sizes: Sizes = written(b"{\"layers\": 4, \"eps\": 0.5}").unwrap();
         assert_eq!(
             sizes,
             Sizes {
@@ -81,7 +90,7 @@ mod tests {
                 "duplicate",
             ),
         ] {
-            let message = read::<Sizes>(content).unwrap_err().to_string();
+            let message = written::<Sizes>(content).unwrap_err().to_string();
             assert!(message.contains("config.json"), "{message}");
             assert!(message.contains(place), "{place} in: {message}");
             assert!(message.contains(reason), "{reason} in: {message}");
@@ -98,7 +107,7 @@ mod tests {
             Err(Error::File { .. })
         ));
         assert!(
-            read::<Value>(b"")
+            written::<Value>(b"")
                 .unwrap_err()
                 .to_string()
                 .contains("empty")
@@ -120,21 +129,21 @@ mod tests {
     #[test]
     fn deep_nesting_and_bad_text_are_errors() {
         // A reader that recursed without a limit would overflow its stack here.
-        assert!(read::<Value>("[".repeat(100_000).as_bytes()).is_err());
-        assert!(read::<Value>(b"\"\xff\xfe\"").is_err());
+        assert!(written::<Value>("[".repeat(100_000).as_bytes()).is_err());
+        assert!(written::<Value>(b"\"\xff\xfe\"").is_err());
     }
 
     #[test]
     fn every_truncation_is_an_error() {
         let whole = b"{\"layers\": 4, \"eps\": 0.5}";
         for len in 0..whole.len() {
-            assert!(read::<Sizes>(&whole[..len]).is_err(), "{len} bytes");
+            assert!(written::<Sizes>(&whole[..len]).is_err(), "{len} bytes");
         }
     }
 
     #[test]
     fn the_file_cannot_speak_to_the_terminal() {
-        let message = read::<Sizes>(b"{\"layers\": \"\\u001b[2J\"}")
+        let message = written::<Sizes>(b"{\"layers\": \"\\u001b[2J\"}")
             .unwrap_err()
             .to_string();
         assert!(!message.contains('\u{1b}'), "{message:?}");

@@ -1,12 +1,18 @@
 //! A model directory: `config.json`, `model.safetensors`, `tokenizer.json` and, for a run, `metrics.jsonl`.
+//!
+//! Beside the model's sizes, `config.json` has the SHA-256 of the tokenizer that the model was trained with, under
+//! `foretoken_tokenizer_sha256`. A vocabulary of as many tokens, or of fewer, would else be taken for the model's own.
+//! Directories of other programs lack the field, and nothing is compared then.
 
 use super::directory::create_dir_with;
-use super::{TensorFile, encode, read_json, sha256_hex, write};
+use super::untrusted::shown;
+use super::{TensorFile, encode, json, sha256_hex, write};
 use crate::data::Tokenizer;
 use crate::model::config::ARITHMETIC;
 use crate::model::{Config, Model};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +20,41 @@ pub(super) const CONFIG: &str = "config.json";
 pub(super) const WEIGHTS: &str = "model.safetensors";
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 pub(super) const METRICS: &str = "metrics.jsonl";
+
+/// What `config.json` holds.
+#[derive(Serialize)]
+struct Sealed<'a> {
+    #[serde(flatten)]
+    config: &'a Config,
+    foretoken_tokenizer_sha256: &'a str,
+}
+
+/// What `config.json` says about the tokenizer beside it.
+#[derive(Deserialize)]
+struct Seal {
+    foretoken_tokenizer_sha256: Option<String>,
+}
+
+/// The tokenizer of a model's directory, whose `config.json` has these bytes.
+///
+/// # Errors
+/// What [`Tokenizer::load`] returns, and [`Error::File`] where it is another one than the model was trained with.
+pub(super) fn tokenizer_of(dir: &Path, config: &[u8]) -> Result<Tokenizer> {
+    let seal: Seal = json::parse(&dir.join(CONFIG), config)?;
+    let path = dir.join(TOKENIZER);
+    let tokenizer = Tokenizer::load(&path)?;
+    let found = tokenizer.sha256_hex();
+    match seal.foretoken_tokenizer_sha256 {
+        Some(expected) if expected != found => {
+            let expected = shown(&expected);
+            let reason = format!(
+                "is not the model's: its SHA-256 is {found}, {CONFIG} says that the model was trained with {expected}"
+            );
+            Err(Error::file(&path, reason))
+        }
+        _ => Ok(tokenizer),
+    }
+}
 
 /// A directory that holds a model.
 #[derive(Clone, Debug)]
@@ -41,7 +82,11 @@ impl ModelDir {
         force: bool,
         before: impl FnOnce(&Path) -> Result<T>,
     ) -> Result<(Self, T)> {
-        let config = serde_json::to_string_pretty(model.config()).expect("plain data");
+        let sealed = Sealed {
+            config: model.config(),
+            foretoken_tokenizer_sha256: &tokenizer.sha256_hex(),
+        };
+        let config = serde_json::to_string_pretty(&sealed).expect("plain data");
         let weights = weights(model)?;
         let tokenizer = tokenizer.to_json();
         let mut files: Vec<(&str, &[u8])> = vec![
@@ -67,7 +112,8 @@ impl ModelDir {
     /// [`Error`] naming file, tensor or field, and the reason.
     pub fn load(path: &Path) -> Result<(Model, Tokenizer)> {
         let file = path.join(CONFIG);
-        let config: Config = read_json(&file)?;
+        let bytes = json::read(&file)?;
+        let config: Config = json::parse(&file, &bytes)?;
         let version = config.foretoken_arithmetic;
         if version > ARITHMETIC {
             return Err(Error::file(
@@ -78,7 +124,7 @@ impl ModelDir {
         config
             .check()
             .map_err(|e| Error::file(&file, e.to_string()))?;
-        let tokenizer = Tokenizer::load(&path.join(TOKENIZER))?;
+        let tokenizer = tokenizer_of(path, &bytes)?;
         // A model may have rows that no token uses: public ones fill their vocabulary up to a round number.
         if tokenizer.vocab_size() > config.vocab_size {
             let reason = format!(
@@ -111,7 +157,7 @@ impl ModelDir {
     ///
     /// # Errors
     /// [`Error::Io`] where writing fails.
-    pub fn append_metrics(&self, event: &impl serde::Serialize) -> Result<()> {
+    pub fn append_metrics(&self, event: &impl Serialize) -> Result<()> {
         let path = self.path.join(METRICS);
         let mut line = serde_json::to_string(event).expect("plain data");
         line.push('\n');

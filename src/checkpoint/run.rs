@@ -38,9 +38,9 @@ use std::path::{Path, PathBuf};
 
 use super::leftovers::writer;
 use super::lock::{LOCK, Lock, lock};
-use super::model::{CONFIG, METRICS, TOKENIZER, WEIGHTS};
+use super::model::{CONFIG, METRICS, WEIGHTS, tokenizer_of};
 use super::state::{encode_state, read_state};
-use super::{ModelDir, TensorFile, metrics, read_json, sha256_hex, write};
+use super::{ModelDir, TensorFile, json, metrics, write};
 use crate::data::Tokenizer;
 use crate::model::{Config, Model};
 use crate::{Error, Result};
@@ -111,16 +111,16 @@ impl RunDir {
         read_state(&self.state_path())
     }
 
-    /// Reads `config.json` as it stands there, and the tokenizer with the SHA-256 of its file.
+    /// Reads `config.json` as it stands there, and the tokenizer that it goes with.
     ///
     /// # Errors
     /// [`Error`] naming the file and the reason.
-    pub fn read_rest(&self) -> Result<(Config, Tokenizer, String)> {
-        let config = read_json(&self.dir.path().join(CONFIG))?;
-        let path = self.dir.path().join(TOKENIZER);
-        let tokenizer = Tokenizer::load(&path)?;
-        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
-        Ok((config, tokenizer, sha256_hex(&bytes)))
+    pub fn read_rest(&self) -> Result<(Config, Tokenizer)> {
+        let path = self.dir.path();
+        let file = path.join(CONFIG);
+        let bytes = json::read(&file)?;
+        let config = json::parse(&file, &bytes)?;
+        Ok((config, tokenizer_of(path, &bytes)?))
     }
 
     /// Makes a checkpoint, in the order that the head of this file explains.

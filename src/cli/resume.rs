@@ -225,12 +225,10 @@ pub fn resume(train: &Train, dir: &Path) -> Result<()> {
         valid_tokens,
         ..
     } = &run.record().origin;
-    let texts = Texts::open(
-        (&data, &valid),
-        &tokenizer,
-        separator.as_deref(),
-        *valid_tokens,
-    )?;
+    let files = (&*data, &*valid);
+    let texts = Texts::open(files, &tokenizer, separator.as_deref(), *valid_tokens)?;
+    // A file may have changed between the two readings. What counts is what was read now.
+    run.set_texts(texts.data_files.clone(), texts.valid_files.clone())?;
     options.check(trainer.model.config())?;
     // Not before: while texts are read there is nothing to save, and a signal ends the program at once.
     stop::on_signals(run.stopper())?;

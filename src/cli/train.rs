@@ -11,9 +11,7 @@ use super::watch::{Answer, Watched};
 use crate::data::{Tokenizer, check_length};
 use crate::model::config::ARITHMETIC;
 use crate::model::{Config, HeadKind, JointLoss, Model, Preset};
-use crate::train::{
-    Event, Kind, Options, Origin, Run, Schedule, Settings, Shape, TextFile, Trainer,
-};
+use crate::train::{Event, Kind, Options, Origin, Run, Schedule, Settings, Shape, Trainer};
 use crate::{Error, Result};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -205,8 +203,8 @@ impl Train {
         ];
         defaults.extend(texts.valid_tokens.map(|n| ("valid_tokens", n.to_string())));
         let origin = Origin {
-            data: TextFile::read(&self.data)?,
-            valid: TextFile::read(&self.valid)?,
+            data: texts.data_files.clone(),
+            valid: texts.valid_files.clone(),
             separator: separator.map(str::to_owned),
             valid_tokens: texts.valid_tokens,
             flags: self.given.settings(&defaults),

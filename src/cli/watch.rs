@@ -39,6 +39,10 @@ impl Keep for Watched<'_> {
         self.run.checkpoint(trainer)
     }
 
+    fn kept(&self) -> Option<u64> {
+        self.run.kept()
+    }
+
     fn stop(&self) -> bool {
         self.run.stop()
     }

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `tokenizer` | text to token ids and back, and `tokenizer.json` |
 //! | `text.rs` | files to one stream of tokens, and the split into training and validation |
+//! | `content.rs` | what a file held when it was read, by its SHA-256 |
 //! | `pieces.rs` | a long text in pieces, cut where it does not matter |
 //! | `tokens.rs` | tokens in memory or in a file |
 //! | `token_file.rs` | the file |
@@ -19,6 +20,7 @@
 pub mod corpus;
 
 mod batch;
+mod content;
 mod draws;
 mod pieces;
 mod text;
@@ -28,7 +30,8 @@ mod tokens;
 mod windows;
 
 pub use batch::Batch;
-pub use text::{Texts, check_length, open_tokens, read_tokens};
+pub use content::Content;
+pub use text::{Texts, check_length, open_hashed, open_tokens, read_tokens};
 pub(crate) use token_file::hex;
 pub use token_file::{TokenFile, write_tokens};
 pub use tokenizer::{Tokenizer, guarded};

@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use super::content::Hashed;
 use super::pieces::Pieces;
-use super::{TokenFile, Tokenizer, Tokens};
+use super::{Content, TokenFile, Tokenizer, Tokens};
 use crate::{Error, Result};
 
 /// Text files in order, as one stream: between two of them stands one end-of-text token, if the vocabulary has one.
@@ -58,7 +59,8 @@ impl Texts {
         })
     }
 
-    /// Gives the tokens of all files to `sink`, a piece at a time. Memory does not grow with the text.
+    /// Gives the tokens of all files to `sink`, a piece at a time. Memory does not grow with the text. Returns what each
+    /// file held.
     ///
     /// # Errors
     /// [`Error::Io`] if a file is missing or cannot be read. [`Error::File`] if one is a directory, a token file or
@@ -68,7 +70,7 @@ impl Texts {
         &self,
         tokenizer: &Tokenizer,
         sink: &mut dyn FnMut(&[u32]) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Vec<Content>> {
         let end = tokenizer.end_of_text();
         if let (Some(separator), None) = (&self.separator, end) {
             return Err(Error::Usage(format!(
@@ -76,12 +78,13 @@ impl Texts {
             )));
         }
         let end = end.as_slice();
-        let mut ended = true;
+        let (mut ended, mut contents) = (true, Vec::new());
         for path in &self.paths {
             if !ended {
                 sink(end)?;
             }
-            for piece in Pieces::new(open(path)?, self.separator()) {
+            let mut source = Hashed::new(open(path)?);
+            for piece in Pieces::new(&mut source, self.separator()) {
                 let piece = piece.map_err(Error::io("read", path))?;
                 let tokens = tokenizer
                     .encode_piece(&piece.text)
@@ -97,8 +100,9 @@ impl Texts {
                 }
                 ended = piece.separated;
             }
+            contents.push(source.content());
         }
-        Ok(())
+        Ok(contents)
     }
 
     fn separator(&self) -> &[u8] {
@@ -129,22 +133,57 @@ pub fn open_tokens(
     tokenizer: &Tokenizer,
     separator: Option<&str>,
 ) -> Result<Tokens> {
-    let texts = Texts::new(paths, separator)?;
-    if let Some(path) = paths.iter().find(|path| TokenFile::is_one(path)) {
-        if paths.len() > 1 || separator.is_some() {
-            return Err(Error::Usage(format!(
-                "{} is a token file, which goes alone: without other files and without a separator",
-                path.display()
-            )));
-        }
-        return Ok(TokenFile::open(path, tokenizer)?.into());
+    match token_file(paths, separator)? {
+        Some(path) => Ok(TokenFile::open(path, tokenizer)?.into()),
+        None => Ok(encoded(paths, tokenizer, separator)?.0),
     }
+}
+
+/// [`open_tokens`] with what each file held: of text files the bytes that were encoded, and of a token file, which is read
+/// whole for it, the bytes that are its own as long as [`Tokens::unchanged`] says so.
+///
+/// # Errors
+///
+/// As [`open_tokens`].
+pub fn open_hashed(
+    paths: &[PathBuf],
+    tokenizer: &Tokenizer,
+    separator: Option<&str>,
+) -> Result<(Tokens, Vec<Content>)> {
+    let Some(path) = token_file(paths, separator)? else {
+        return encoded(paths, tokenizer, separator);
+    };
+    let file = TokenFile::open(path, tokenizer)?;
+    let content = file.content()?;
+    Ok((file.into(), vec![content]))
+}
+
+/// The one token file among the paths, if they are no texts.
+fn token_file<'a>(paths: &'a [PathBuf], separator: Option<&str>) -> Result<Option<&'a Path>> {
+    let Some(path) = paths.iter().find(|path| TokenFile::is_one(path)) else {
+        return Ok(None);
+    };
+    if paths.len() > 1 || separator.is_some() {
+        return Err(Error::Usage(format!(
+            "{} is a token file, which goes alone: without other files and without a separator",
+            path.display()
+        )));
+    }
+    Ok(Some(path))
+}
+
+/// The tokens of text files, in memory.
+fn encoded(
+    paths: &[PathBuf],
+    tokenizer: &Tokenizer,
+    separator: Option<&str>,
+) -> Result<(Tokens, Vec<Content>)> {
     let mut tokens = Vec::new();
-    texts.encode(tokenizer, &mut |some| {
+    let contents = Texts::new(paths, separator)?.encode(tokenizer, &mut |some| {
         tokens.extend_from_slice(some);
         Ok(())
     })?;
-    Ok(tokens.into())
+    Ok((tokens.into(), contents))
 }
 
 /// Checks that so many tokens fill at least one window of `context` + 1 tokens; `name` says whose they are.

@@ -16,12 +16,15 @@
 //! A file is read by position, a window at a time. It is never mapped into memory: a mapped file that somebody shortens
 //! kills the process, and a window is far larger than what the system call costs.
 
+use std::fmt;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Texts, Tokenizer};
+use super::content::Hashed;
+use super::{Content, Texts, Tokenizer};
 use crate::{Error, Result};
 
 const MAGIC: [u8; 8] = *b"\x89FTOK\r\n\x1a";
@@ -40,6 +43,35 @@ pub struct TokenFile {
     width: usize,
     count: u64,
     vocab: u64,
+    opened: Stamp,
+}
+
+/// By what a change of a file is noticed: its length in bytes, and when it was written last, where the system says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    bytes: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Stamp {
+    fn of(file: &File) -> io::Result<Self> {
+        let about = file.metadata()?;
+        Ok(Self {
+            bytes: about.len(),
+            modified: about.modified().ok(),
+        })
+    }
+}
+
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.bytes)?;
+        let since = self.modified.map(|time| time.duration_since(UNIX_EPOCH));
+        match since {
+            Some(Ok(time)) => write!(f, " written {:.6} s after 1970", time.as_secs_f64()),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl TokenFile {
@@ -64,7 +96,8 @@ impl TokenFile {
             return wrong("expected a token file, found another kind of file".to_owned());
         }
         let mut file = File::open(path).map_err(Error::io("read", path))?;
-        let size = file.metadata().map_err(Error::io("read", path))?.len();
+        let opened = Stamp::of(&file).map_err(Error::io("read", path))?;
+        let size = opened.bytes;
         let mut header = [0; HEADER];
         if size < HEADER as u64 {
             return wrong(format!(
@@ -100,7 +133,7 @@ impl TokenFile {
                 "made with a tokenizer of {vocab} tokens (sha256 {}), and this one has {} (sha256 {}); see --tokenizer",
                 hex(&header[32..]),
                 tokenizer.vocab_size(),
-                hex(&tokenizer.sha256())
+                tokenizer.sha256_hex()
             ));
         }
         Ok(Self {
@@ -109,7 +142,40 @@ impl TokenFile {
             width: width as usize,
             count,
             vocab,
+            opened,
         })
+    }
+
+    /// What the file holds. It is read whole, in parts.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be read.
+    pub fn content(&self) -> Result<Content> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut read = || {
+            file.seek(SeekFrom::Start(0))?;
+            let mut source = Hashed::new(&mut *file);
+            io::copy(&mut source, &mut io::sink())?;
+            Ok(source.content())
+        };
+        read().map_err(Error::io("read", &self.path))
+    }
+
+    /// Whether the file that is read is still what it was when it was opened, by its length and the time of its last
+    /// change. A file that took its place under its name plays no part: it is not read.
+    ///
+    /// # Errors
+    /// [`Error::File`] where it was changed, [`Error::Io`] where the system does not say.
+    pub fn unchanged(&self) -> Result<()> {
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Stamp::of(&file).map_err(Error::io("read", &self.path))?;
+        if now != self.opened {
+            let expected = self.opened;
+            let reason =
+                format!("changed while it was being read: expected {expected}, found {now}");
+            return Err(Error::file(&self.path, reason));
+        }
+        Ok(())
     }
 
     /// The number of tokens.

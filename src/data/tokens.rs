@@ -35,6 +35,18 @@ impl Tokens {
         matches!(self.source, Source::File(_))
     }
 
+    /// Whether the tokens are still those that were there when they were opened, as far as a file's length and the time of
+    /// its last change tell.
+    ///
+    /// # Errors
+    /// What [`TokenFile::unchanged`] returns; none for tokens in memory.
+    pub fn unchanged(&self) -> Result<()> {
+        match &self.source {
+            Source::Memory(_) => Ok(()),
+            Source::File(file) => file.unchanged(),
+        }
+    }
+
     /// Appends `count` tokens to `into`, the first of them number `start`.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use super::event::Event;
 use super::options::Options;
 use super::state::{Origin, Record, TextFile};
 use super::trainer::Trainer;
-use crate::checkpoint::{ModelDir, RunDir, sha256_hex};
+use crate::checkpoint::{ModelDir, RunDir};
 use crate::data::Tokenizer;
 use crate::model::config::ARITHMETIC;
 use crate::{Error, Result};
@@ -32,6 +32,10 @@ pub trait Keep {
     /// made when the run goes on.
     fn stop(&self) -> bool {
         false
+    }
+    /// The step of the checkpoint that was there before training began, where there was one.
+    fn kept(&self) -> Option<u64> {
+        None
     }
     /// Hears of every step that is done.
     fn stepped(&self, _step: u64) {}
@@ -107,7 +111,7 @@ impl Run {
             options: options.clone(),
             optimiser: trainer.optimiser.settings,
             config: trainer.model.config().clone(),
-            tokenizer_sha256: sha256_hex(tokenizer.to_json().as_bytes()),
+            tokenizer_sha256: tokenizer.sha256_hex(),
             origin,
         };
         let dir = with_parts(trainer, |parts| {
@@ -155,10 +159,11 @@ impl Run {
                 stored.step, stored.options.steps
             )));
         }
-        let (config, tokenizer, sha256) = dir.read_rest()?;
+        let (config, tokenizer) = dir.read_rest()?;
         if let Some(reason) = difference(&stored.config, &config) {
             return Err(Error::file(&path.join("config.json"), reason));
         }
+        let sha256 = tokenizer.sha256_hex();
         if sha256 != stored.tokenizer_sha256 {
             let reason = format!(
                 "is not the run's: its SHA-256 is {sha256}, expected {}",
@@ -266,6 +271,10 @@ impl Keep for Run {
         })?;
         self.saved.set(Instant::now());
         Ok(())
+    }
+
+    fn kept(&self) -> Option<u64> {
+        Some(self.record.step)
     }
 
     fn stop(&self) -> bool {

@@ -16,6 +16,7 @@ use super::options::Options;
 use super::run::Intervals;
 use super::trainer::Trainer;
 use crate::checkpoint::{TensorFile, sha256_file};
+use crate::data::Content;
 use crate::model::{Config, Model};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -103,6 +104,15 @@ impl TextFile {
     fn of(path: &Path) -> Result<Self> {
         Self::check_kind(path)?;
         let (bytes, sha256) = sha256_file(path)?;
+        Self::holding(path, Content { bytes, sha256 })
+    }
+
+    /// A file and what it held when it was read, which it need not hold any more.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the path cannot be made absolute.
+    pub fn holding(path: &Path, content: Content) -> Result<Self> {
+        let Content { bytes, sha256 } = content;
         // JSON is UTF-8 and a path need not be. The path only serves to find the file again; the rest decides.
         let absolute = std::path::absolute(path).map_err(Error::io("find", path))?;
         let path = absolute.to_string_lossy().into_owned().into();

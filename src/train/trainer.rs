@@ -10,6 +10,7 @@ use crate::checkpoint::ModelDir;
 use crate::data::{Batch, RandomWindows, Tokenizer, Tokens, check_length};
 use crate::model::{Flow, Model, Objective};
 use crate::{Error, Result};
+use std::path::Path;
 use std::time::Instant;
 
 /// A model in training.
@@ -18,7 +19,8 @@ pub struct Trainer {
     pub model: Model,
     pub(super) optimiser: Optimiser,
     gradients: Gradients,
-    plan: Plan,
+    /// Whether gradients and the optimiser's state are held for heads alone.
+    frozen: bool,
     steps: u64,
     /// Whether an evaluation after the last step was abandoned.
     pub(super) owes_evaluation: bool,
@@ -45,18 +47,24 @@ pub struct StepReport {
 }
 
 impl Trainer {
-    /// A model before its first step.
+    /// A model before its first step, whose parameters may all learn, with the default optimiser.
     pub fn new(model: Model) -> Self {
         Self::with(model, Settings::default())
     }
 
     /// The same with another optimiser than the default.
+    ///
+    /// Gradients and the optimiser's state are held for every parameter, also where the options of [`Trainer::run`] or the
+    /// objective of a step freeze the trunk: the weights are those of [`Trainer::planned`], which needs less memory.
     pub fn with(model: Model, settings: Settings) -> Self {
         Self::planned(model, settings, Plan::default())
     }
 
     /// The same for the steps of a plan: gradients and the optimiser's state are held for what learns in it, and so for
     /// the heads alone where the trunk is frozen.
+    ///
+    /// Nothing else of the plan is kept: which heads count, how much and when is what the options of [`Trainer::run`] or
+    /// the objective of [`Trainer::step`] say. Where the plan freezes the trunk, they have to freeze it too.
     pub fn planned(model: Model, settings: Settings, plan: Plan) -> Self {
         let optimiser = Optimiser::new(settings, model.params(), &|name| plan.learns(name));
         Self::resumed(model, optimiser, plan, 0)
@@ -68,7 +76,7 @@ impl Trainer {
             optimiser,
             gradients: Gradients::zeros_of(model.params(), &|name| plan.learns(name)),
             model,
-            plan,
+            frozen: plan.freeze_trunk,
             steps,
             owes_evaluation: false,
         }
@@ -125,7 +133,7 @@ impl Trainer {
         rate: f64,
     ) -> Result<StepReport> {
         let objective = objective.into();
-        if self.plan.freeze_trunk && objective.flow != Flow::Frozen {
+        if self.frozen && objective.flow != Flow::Frozen {
             return Err(Error::Usage(format!(
                 "a trainer of heads on a frozen trunk: expected Flow::Frozen, found Flow::{:?}",
                 objective.flow
@@ -157,7 +165,7 @@ impl Trainer {
         {
             return Err(Error::Diverged(format!(
                 "step {}: the loss or its gradient is not a finite number (loss {}, gradient norms {} and {}); \
-                 the weights before this step are kept, a lower --lr may help",
+                 a lower --lr may help",
                 self.steps + 1,
                 report.loss,
                 norms.trunk,
@@ -177,6 +185,8 @@ impl Trainer {
     ///
     /// # Errors
     /// What [`Trainer::step`] and writing files return, and [`Error::Usage`] for data shorter than a window.
+    /// [`Error::File`] where the file of `train` was changed since it was opened, which is asked before each checkpoint.
+    /// Where a checkpoint is on the disk then, the error says of which step.
     pub fn run(
         &mut self,
         options: &Options,
@@ -184,6 +194,25 @@ impl Trainer {
         tokenizer: &Tokenizer,
         keep: Option<&dyn Keep>,
         on_event: &mut dyn FnMut(&Event),
+    ) -> Result<Ending> {
+        let mut kept = keep.and_then(Keep::kept);
+        let data = (train.into(), valid);
+        let ending = self.run_kept(options, data, tokenizer, keep, on_event, &mut kept);
+        ending.map_err(|error| match (keep, kept) {
+            (Some(keep), Some(step)) => naming(error, step, keep.path()),
+            _ => error,
+        })
+    }
+
+    /// [`Trainer::run`], which sets `kept` to the step of each checkpoint that it made.
+    fn run_kept(
+        &mut self,
+        options: &Options,
+        (train, valid): (Tokens, &[u32]),
+        tokenizer: &Tokenizer,
+        keep: Option<&dyn Keep>,
+        on_event: &mut dyn FnMut(&Event),
+        kept: &mut Option<u64>,
     ) -> Result<Ending> {
         let Options {
             accumulate,
@@ -194,7 +223,7 @@ impl Trainer {
         check_length("the validation part", valid.len(), 1)?;
         let windows = options.batch * accumulate;
         let tokens_a_step = (windows * context) as f64;
-        let windows = RandomWindows::new(train, context, windows, options.seed)?;
+        let windows = RandomWindows::new(train.clone(), context, windows, options.seed)?;
         let started = Instant::now();
         let first = self.steps;
         let (mut training, mut since, mut reported) = (0.0, 0.0, first);
@@ -206,6 +235,13 @@ impl Trainer {
             Ok(())
         };
         let stop = || keep.is_some_and(|keep| keep.stop());
+        let mut checkpoint = |keep: &dyn Keep, trainer: &Self| -> Result<()> {
+            // What was learned from another text than the record names is not kept.
+            train.unchanged()?;
+            keep.checkpoint(trainer)?;
+            *kept = Some(trainer.steps);
+            Ok(())
+        };
         let part = (valid, tokenizer, context);
         if self.owes_evaluation {
             self.validate(part, &stop, &mut report)?;
@@ -213,7 +249,7 @@ impl Trainer {
                 return Ok(Ending::Stopped(first));
             }
             if let Some(keep) = keep {
-                keep.checkpoint(self)?;
+                checkpoint(keep, self)?;
             }
         }
         for step in first..options.steps {
@@ -249,7 +285,7 @@ impl Trainer {
             if let Some(keep) = keep {
                 let stop = self.owes_evaluation || keep.stop() && !last;
                 if last || stop || keep.due(done, evaluated) {
-                    keep.checkpoint(self)?;
+                    checkpoint(keep, self)?;
                 }
                 if stop {
                     return Ok(Ending::Stopped(done));
@@ -287,8 +323,8 @@ impl Trainer {
         let step = self.steps;
         if !evaluation.loss_heads.iter().all(|x| x.is_finite()) {
             return Err(Error::Diverged(format!(
-                "step {step}: the loss on the validation part is not a finite number ({}); the weights of the \
-                 checkpoint before are kept, a lower --lr may help",
+                "step {step}: the loss on the validation part is not a finite number ({}); a lower --lr may \
+                 help",
                 evaluation.loss
             )));
         }
@@ -297,5 +333,23 @@ impl Trainer {
             split: "valid",
             evaluation,
         })
+    }
+}
+
+/// The error with the checkpoint that is there nevertheless, where what failed is no matter of the disk.
+fn naming(error: Error, step: u64, dir: &Path) -> Error {
+    let left = |what: String| {
+        format!(
+            "{what}; the checkpoint of step {step} is kept in {}",
+            dir.display()
+        )
+    };
+    match error {
+        Error::Diverged(what) => Error::Diverged(left(what)),
+        Error::File { path, reason } => Error::File {
+            path,
+            reason: left(reason),
+        },
+        other => other,
     }
 }

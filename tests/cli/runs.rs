@@ -341,6 +341,13 @@ fn a_run_that_diverges_names_the_step_and_leaves_a_good_model() {
                 .all(|event| event["event"] != "done"),
             "{what}"
         );
+        // The message says which checkpoint is there, and it is that one.
+        let state = folder.path("run/train_state.safetensors");
+        let (record, _) = foretoken::checkpoint::read_state(&state).expect("a state");
+        let record: Value = serde_json::from_str(&record).expect("JSON");
+        let step = &record["step"];
+        let left = format!("; the checkpoint of step {step} is kept in run\n");
+        assert!(errors.ends_with(&left), "{what}");
         let metrics = fs::read_to_string(folder.path("run/metrics.jsonl")).expect("a file");
         assert_eq!(objects(&metrics), objects(&printed), "{what}");
         // The weights kept are those before the run went wrong: they have a loss.
@@ -351,6 +358,29 @@ fn a_run_that_diverges_names_the_step_and_leaves_a_good_model() {
             .count();
         assert_eq!(names, 6, "{what}");
     }
+}
+
+/// A rate that takes a few steps to do its harm, so that there is a later checkpoint than that of the start.
+#[test]
+fn a_run_that_diverges_names_the_last_checkpoint() {
+    let folder = Folder::with_text();
+    let train = TRAIN.replace("--steps 3", "--steps 20 --save-every 1 --lr 1e12");
+    let output = folder.command(&train).output().expect("the binary");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    let state = folder.path("run/train_state.safetensors");
+    let (record, _) = foretoken::checkpoint::read_state(&state).expect("a state");
+    let record: Value = serde_json::from_str(&record).expect("JSON");
+    let step = record["step"].as_u64().expect("a step");
+    assert!(step > 0, "{errors}");
+    let (failed, left) = (
+        format!("error: step {}: ", step + 1),
+        format!("; the checkpoint of step {step} is kept in run\n"),
+    );
+    assert!(
+        errors.starts_with(&failed) && errors.ends_with(&left),
+        "{errors}"
+    );
 }
 
 /// What was not written must not pass for success, unless nobody was there to read it.

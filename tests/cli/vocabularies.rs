@@ -1,8 +1,8 @@
 //! Vocabularies, token files and pictures, through the program.
 
-use crate::support::{Folder, assert_keys, objects};
+use crate::support::{Folder, assert_keys, edit_json, objects};
 use foretoken::checkpoint::ModelDir;
-use foretoken::data::Tokenizer;
+use foretoken::data::{Tokenizer, corpus};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -144,6 +144,11 @@ fn a_directory_whose_tokenizer_has_more_tokens_than_the_model_is_refused() {
     let text = fs::read(folder.path("text.txt")).expect("a file");
     let tokenizer = Tokenizer::learn([Ok(text)], 290).expect("a vocabulary");
     fs::write(folder.path("model/tokenizer.json"), tokenizer.to_json()).expect("a file");
+    // As other programs write it: without the tokenizer's SHA-256.
+    edit_json(&folder.path("model/config.json"), |config| {
+        let fields = config.as_object_mut().expect("an object");
+        assert!(fields.remove("foretoken_tokenizer_sha256").is_some());
+    });
     folder.refuses("inspect model", 1, &["257", "290", "tokenizer.json"]);
     // A vocabulary smaller than the model's leaves rows that no token uses.
     let mut small: Value = serde_json::from_str(&Tokenizer::bytes().to_json()).expect("JSON");
@@ -163,6 +168,67 @@ fn a_directory_whose_tokenizer_has_more_tokens_than_the_model_is_refused() {
         let (model, _) = ModelDir::load(&folder.path(name)).expect("a model");
         let config = model.config();
         assert_eq!((config.vocab_size, config.mtp_depth), (257, heads));
+    }
+}
+
+/// Vocabularies that have room in the model and are not its own: one of as many tokens, and a smaller one.
+#[test]
+fn another_tokenizer_than_the_models_is_refused_by_whoever_reads_the_model() {
+    let folder = Folder::with_text();
+    let learn = |text: String, size: usize| {
+        let tokenizer = Tokenizer::learn([Ok(text.into_bytes())], size).expect("a vocabulary");
+        assert_eq!(tokenizer.vocab_size(), size);
+        tokenizer
+    };
+    let own = learn(corpus::stories(3, 2000), 280);
+    fs::write(folder.path("own.json"), own.to_json()).expect("a file");
+    let train = "train --data text.txt --context 16 --batch 1 --steps 1";
+    folder.succeeds(&format!("{train} --tokenizer own.json --out start"));
+    // Whatever makes a directory from another keeps the hash.
+    folder.succeeds(&format!("{train} --init start --out model"));
+    folder.succeeds("train --resume model --steps 2 --extend");
+    folder.succeeds("export model --without-heads --out trunk");
+    let sha256 = objects(&folder.succeeds("tokenizer show own.json --json"))[0]["sha256"].clone();
+    for name in ["start", "model", "trunk"] {
+        let config = fs::read(folder.path(name).join("config.json")).expect("a file");
+        let config: Value = serde_json::from_slice(&config).expect("JSON");
+        assert_eq!(config["foretoken_tokenizer_sha256"], sha256, "{name}");
+    }
+    for other in [
+        learn(corpus::stories(4, 900), 280),
+        learn(corpus::stories(3, 2000), 270),
+        Tokenizer::bytes(),
+    ] {
+        assert_ne!(other, own);
+        fs::write(folder.path("model/tokenizer.json"), other.to_json()).expect("a file");
+        let names = [
+            "model/tokenizer.json",
+            &other.sha256_hex(),
+            &own.sha256_hex(),
+        ];
+        for words in [
+            "eval model --data text.txt",
+            "generate model --prompt a --max-tokens 2",
+            "speed model --prompts 1 --repeats 1 --max-tokens 2",
+            "inspect model",
+            "export model --out other",
+            "train --resume model --steps 3 --extend",
+            &format!("{train} --init model --out other"),
+        ] {
+            folder.refuses(words, 1, &names);
+        }
+    }
+    fs::write(folder.path("model/tokenizer.json"), own.to_json()).expect("a file");
+    folder.succeeds("eval model --data text.txt");
+    // What is no text is no hash, and what is another text is shown in one line.
+    for (value, names) in [
+        (json!(7), ["config.json", "line"]),
+        (json!("\u{1b}[2J\n"), ["tokenizer.json", "\\n"]),
+    ] {
+        edit_json(&folder.path("model/config.json"), |config| {
+            config["foretoken_tokenizer_sha256"] = value;
+        });
+        folder.refuses("inspect model", 1, &names);
     }
 }
 

@@ -1,14 +1,17 @@
 //! Runs on token files and learned vocabularies, and runs that start from a model.
 
-use crate::runs::{STEPS, begin, begin_on, begin_with, copy, options, same, undisturbed_on, until};
+use crate::runs::{
+    STEPS, begin, begin_on, begin_with, copy, options, same, step, undisturbed_on, until,
+};
 use crate::support::{Folder, objects};
 use foretoken::checkpoint::ModelDir;
 use foretoken::data::{Tokenizer, corpus, open_tokens};
 use foretoken::model::{HeadKind, Model, layout};
-use foretoken::train::{Options, Origin, Plan, TextFile};
+use foretoken::train::{Event, Options, Origin, Plan, Run, Saving, TextFile};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::{Duration, SystemTime};
 
 /// The folder with a learned vocabulary in `words.json` and the tokens of its text in `tokens.bin`.
 fn with_tokens() -> Folder {
@@ -37,8 +40,8 @@ fn a_run_on_a_token_file_goes_on_to_the_same_bits() {
         let tokens = open_tokens(&[folder.path("text.txt")], &tokenizer, None).expect("a text");
         let expected = undisturbed_on(kind, (&options, &tokenizer), &tokens);
         assert_eq!(done["sha256"], Value::from(expected), "{kind:?}");
-        for step in [5, STEPS / 2, STEPS - 1] {
-            until(&folder, "stopped", step);
+        for at in [5, STEPS / 2, STEPS - 1] {
+            until(&folder, "stopped", at);
         }
         folder.succeeds("train --resume stopped");
         same(
@@ -85,6 +88,42 @@ fn another_token_file_is_refused() {
     folder.succeeds(&format!(
         "{moved} --valid-tokens 1000000 --tokenizer words.json"
     ));
+}
+
+/// A token file that somebody writes over while a run reads it: the run ends, and the checkpoint before stays.
+#[test]
+fn a_token_file_that_changes_ends_the_run() {
+    let folder = with_tokens();
+    let tokenizer = Tokenizer::load(&folder.path("words.json")).expect("a tokenizer");
+    let (kind, path) = (HeadKind::Parallel, folder.path("tokens.bin"));
+    let origin = Origin {
+        data: TextFile::read(std::slice::from_ref(&path)).expect("a file"),
+        ..Origin::default()
+    };
+    let options = options(kind);
+    begin_on(&folder, "run", kind, (&options, &tokenizer), origin);
+    let mut saving = Saving::default();
+    saving.intervals.every = Some(4);
+    let (run, mut trainer, _) = Run::open(&folder.path("run"), saving).expect("a run");
+    let tokens = open_tokens(std::slice::from_ref(&path), &tokenizer, None).expect("tokens");
+    let valid = tokens.split().1.first(40).expect("tokens");
+    let mut watch = |event: &Event| {
+        if matches!(event, Event::Step { step: 6, .. }) {
+            let file = fs::File::options().write(true).open(&path);
+            let later = SystemTime::now() + Duration::from_secs(60);
+            file.expect("a file").set_modified(later).expect("a time");
+        }
+    };
+    let data = (tokens, &*valid);
+    let ended = trainer.run(&options, data, &tokenizer, Some(&run), &mut watch);
+    let message = ended.expect_err("a file that changed").to_string();
+    let named = message.starts_with(&path.display().to_string());
+    assert!(named && message.contains("changed"), "{message}");
+    assert!(message.contains("the checkpoint of step 4"), "{message}");
+    assert_eq!((step(&folder.path("run")), trainer.steps()), (4, 8));
+    drop(run);
+    // Its bytes are those of the start, so that the run goes on.
+    folder.succeeds("train --resume run");
 }
 
 /// Tokens that each evaluation counted.

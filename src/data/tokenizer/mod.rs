@@ -192,6 +192,11 @@ impl Tokenizer {
     pub fn sha256(&self) -> [u8; 32] {
         Sha256::digest(self.to_json()).into()
     }
+
+    /// [`Tokenizer::sha256`] in lower-case hexadecimal digits.
+    pub fn sha256_hex(&self) -> String {
+        super::hex(&self.sha256())
+    }
 }
 
 #[cfg(test)]
