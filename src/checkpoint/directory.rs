@@ -165,8 +165,13 @@ fn swap(new: &Path, dir: &Path, aside: &Path, held: Option<Lock>) -> Result<Opti
             "left by a killed process; it may be the only copy of a model, so move or delete it";
         return Err(Error::file(aside, reason));
     }
+    // A directory without a lock may have become a run since: then it is not moved at all.
+    let held = match held {
+        Some(lock) => Some(lock),
+        None => lock_old(dir)?,
+    };
     fs::rename(dir, aside).map_err(Error::io("move aside", dir))?;
-    // A directory without a lock may have become a run since. Where it lies now, nobody can begin one any more.
+    // Or at the last moment. Where it lies now, nobody can begin one any more.
     let lock = match held {
         Some(lock) => Ok(Some(lock)),
         None => lock_old(aside).map_err(|error| match error {

@@ -91,6 +91,13 @@ impl TensorFile {
         self.texts.get(key).map(String::as_str)
     }
 
+    /// Every tensor's name, shape, and where its data begin and end, in the order of names.
+    pub(super) fn parts(&self) -> impl ExactSizeIterator<Item = (&str, &[usize], (usize, usize))> {
+        self.tensors
+            .iter()
+            .map(|(name, info)| (name.as_str(), info.shape.as_slice(), info.data_offsets))
+    }
+
     /// The data of all tensors, in the order of the file.
     pub(super) fn body(&self) -> &[u8] {
         &self.body

@@ -3,7 +3,7 @@
 use super::decoding::cut;
 use crate::Result;
 use crate::data::{Tokenizer, Tokens};
-use crate::infer::{Drafts, Hindsight, NoDrafts, Options, Request, generate_batch};
+use crate::infer::{Drafts, Hindsight, NoDrafts, Options, Request, Session, generate_batch};
 use crate::model::Model;
 use clap::Args;
 use serde::Serialize;
@@ -56,6 +56,24 @@ pub fn add(total: &mut Vec<usize>, more: &[usize]) {
 }
 
 impl Flags {
+    /// Whether agreement can be measured so.
+    ///
+    /// # Errors
+    /// Flags that do not fit the text or the model.
+    pub fn check(&self, model: &Model, tokens: &Tokens) -> Result<()> {
+        let start = cut(tokens.len(), self.prompts, self.prompt_tokens)?[0];
+        let mut prompt = Vec::new();
+        tokens.read(start, self.prompt_tokens, &mut prompt)?;
+        let request = Request {
+            prompt: &prompt,
+            options: Options {
+                max_tokens: self.max_tokens,
+                ..Options::default()
+            },
+        };
+        Session::new(model, &[request]).map(drop)
+    }
+
     /// Measures agreement on prompts cut from `tokens`, at temperature 0.
     ///
     /// # Errors

@@ -45,8 +45,10 @@ pub struct Eval {
 struct Report<'a> {
     #[serde(flatten)]
     evaluation: &'a Evaluation,
-    /// e to the loss: as many equally likely tokens are as hard to choose from.
-    perplexity: f64,
+    /// e to the loss: as many equally likely tokens are as hard to choose from. Left out where it is beyond an `f64`, from a
+    /// loss of some 709 nats on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    perplexity: Option<f64>,
     /// Name of the format.
     weights: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,12 +70,16 @@ impl Eval {
         let context = self.context.unwrap_or(model.config().default_context());
         let tokens = open_tokens(&self.data, &tokenizer, self.split_on.as_deref())?;
         check_length("--data", tokens.len(), 1)?;
+        // Before the evaluation, which may take long.
+        if self.agreement.agreement {
+            self.agreement.check(&model, &tokens)?;
+        }
         model.pack(self.weights);
         let result = evaluate_stored(&model, &tokens, &tokenizer, context)?;
         let mut output = Output::new(self.json);
         let report = Report {
             evaluation: &result,
-            perplexity: scalar::exp(result.loss),
+            perplexity: perplexity(result.loss),
             weights: self.weights.name(),
             agreement: match self.agreement.agreement {
                 true => Some(self.agreement.measure(&model, &tokenizer, &tokens)?),
@@ -82,10 +88,12 @@ impl Eval {
         };
         output.result(&report, || {
             let mut text = format!(
-                "loss {:.4} nats a token, perplexity {:.3}, {:.4} bits a byte, {} tokens, {} weights\n\
+                "loss {:.4} nats a token, {}{:.4} bits a byte, {} tokens, {} weights\n\
                  loss by head      {}\naccuracy by head  {}",
                 result.loss,
-                report.perplexity,
+                report
+                    .perplexity
+                    .map_or(String::new(), |p| format!("perplexity {p:.3}, ")),
                 result.bits_per_byte,
                 result.tokens,
                 report.weights,
@@ -98,5 +106,42 @@ impl Eval {
             text
         });
         output.finish()
+    }
+}
+
+/// e to the loss, where it is a finite number.
+fn perplexity(loss: f64) -> Option<f64> {
+    Some(scalar::exp(loss)).filter(|p| p.is_finite())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_perplexity_beyond_the_numbers_is_left_out() {
+        assert_eq!(perplexity(0.0), Some(1.0));
+        // ln of the largest f64, 2^1024, is 709.78.
+        assert!(perplexity(709.0).is_some_and(f64::is_finite));
+        for loss in [710.0, 1e6, f64::INFINITY, f64::NAN] {
+            assert_eq!(perplexity(loss), None, "{loss}");
+        }
+        let evaluation = |loss| Evaluation {
+            loss,
+            bits_per_byte: 1.0,
+            loss_heads: vec![loss],
+            accuracy_heads: vec![0.0],
+            tokens: 1,
+        };
+        for (loss, there) in [(700.0, true), (800.0, false)] {
+            let report = Report {
+                evaluation: &evaluation(loss),
+                perplexity: perplexity(loss),
+                weights: "f32",
+                agreement: None,
+            };
+            let json = serde_json::to_value(&report).unwrap();
+            assert_eq!(json.get("perplexity").is_some(), there, "{json}");
+        }
     }
 }

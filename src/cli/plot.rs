@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 /// Flags of `foretoken plot`.
 #[derive(Clone, Debug, Args)]
 pub struct Plot {
-    /// Model directories of runs, or their metrics.jsonl
+    /// Model directories of runs, or their metrics.jsonl; a picture has at most 7
     #[arg(required = true, value_name = "DIR")]
     runs: Vec<PathBuf>,
     /// Picture to write, .svg or .png; without it the losses are drawn on the terminal
@@ -54,6 +54,13 @@ impl Plot {
             Ok(Run { name, metrics })
         };
         let kind = self.out.as_deref().map(kind_of).transpose()?;
+        if kind.is_some() && self.runs.len() > figure::MOST_RUNS {
+            return Err(Error::Usage(format!(
+                "--out: expected at most {} runs, which is how many colours tell apart, found {}",
+                figure::MOST_RUNS,
+                self.runs.len()
+            )));
+        }
         let runs = self.runs.iter().map(read).collect::<Result<Vec<Run>>>()?;
         let mut output = Output::new(false);
         if self.terminal || self.out.is_none() {

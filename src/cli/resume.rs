@@ -271,3 +271,22 @@ pub fn ended(ending: Ending, run: &Run) -> Result<()> {
     ));
     Err(Error::Stopped(stop::signal(run.stopper())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn minutes_are_sixty_seconds() {
+        for (minutes, seconds) in [(1.5, 90.0), (0.001, 0.06), (60.0, 3600.0)] {
+            let flags = Checkpoints {
+                resume: None,
+                extend: false,
+                save_every: None,
+                save_minutes: Some(minutes),
+            };
+            let after = flags.saving().unwrap().intervals.after;
+            assert_eq!(after, Some(Duration::from_secs_f64(seconds)));
+        }
+    }
+}

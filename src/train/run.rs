@@ -311,3 +311,56 @@ fn difference<T: serde::Serialize>(expected: &T, found: &T) -> Option<String> {
         "`{key}`: expected {value}, with which the run was started, found {other}"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{HeadKind, JointLoss, Model, Preset};
+    use crate::train::{Plan, Schedule};
+
+    #[test]
+    fn a_checkpoint_is_due_once_after_the_interval() {
+        let mut config = Preset::Tiny.config(257, HeadKind::Medusa, 0);
+        (config.hidden_size, config.intermediate_size) = (16, 16);
+        (config.num_hidden_layers, config.head_dim) = (1, 8);
+        (config.num_attention_heads, config.num_key_value_heads) = (1, 1);
+        let trainer = Trainer::new(Model::new(config, 1).unwrap());
+        let options = Options {
+            steps: 9,
+            batch: 1,
+            accumulate: 1,
+            context: 4,
+            seed: 1,
+            schedule: Schedule::new(1e-3, 9),
+            joint: JointLoss::default(),
+            plan: Plan::default(),
+            eval_every: 9,
+            log_every: 9,
+        };
+        let after = Duration::from_secs(90);
+        let saving = Saving {
+            intervals: Intervals {
+                every: Some(1000),
+                after: Some(after),
+            },
+            ..Saving::default()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        let plan = (&options, &Tokenizer::bytes());
+        let mut run = Run::create(&path, &trainer, plan, Origin::default(), saving, false).unwrap();
+        assert!(!run.due(1, false));
+        // As if the last checkpoint had been so long ago, and half of that.
+        let ago = |time: Duration| Instant::now().checked_sub(time).unwrap();
+        run.saved.set(ago(after / 2));
+        assert!(!run.due(2, true));
+        run.saved.set(ago(after));
+        assert!(run.due(3, false));
+        run.checkpoint(&trainer).unwrap();
+        assert!(!run.due(3, false));
+        // Without an interval the clock plays no part.
+        run.record.intervals.after = None;
+        run.saved.set(ago(after));
+        assert!(!run.due(3, false));
+    }
+}

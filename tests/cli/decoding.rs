@@ -161,10 +161,14 @@ fn speed_reports_what_it_measured() {
 #[test]
 fn agreement_is_what_generate_reports() {
     let folder = Folder::with_model();
+    // Guesses of random weights would hardly ever be accepted, and then nothing would be compared.
+    folder.succeeds(
+        "train --init model --data text.txt --batch 8 --context 16 --steps 300 --lr 0.01 --out learned",
+    );
     let flags = "--prompts 3 --prompt-tokens 9 --max-tokens 25";
     let report = &json(
         &folder,
-        &format!("eval model --data text.txt --agreement {flags}"),
+        &format!("eval learned --data text.txt --agreement {flags}"),
     )[0];
     let agreement = &report["agreement"];
     assert_keys(agreement, "prompts new_tokens agreement_by_depth fixed");
@@ -172,12 +176,12 @@ fn agreement_is_what_generate_reports() {
     assert_eq!(fixed.len(), 3);
     let text = std::fs::read(folder.path("text.txt")).expect("a file");
     for fixed in fixed {
-        let (mut steps, mut drafted, mut accepted) = (0, [0; 3], [0; 3]);
+        let (mut steps, mut drafted, mut accepted) = (0, [0_u64; 3], [0_u64; 3]);
         for i in 0..3 {
             let start = (text.len() - 9) * i / 3;
             std::fs::write(folder.path("prompt.txt"), &text[start..start + 9]).expect("a file");
             let words = format!(
-                "generate model --prompt-file prompt.txt --max-tokens 25 --draft {}",
+                "generate learned --prompt-file prompt.txt --max-tokens 25 --draft {}",
                 fixed["drafts"]
             );
             let report = &json(&folder, &words)[0];
@@ -192,6 +196,11 @@ fn agreement_is_what_generate_reports() {
             }
         }
         let depth = fixed["drafts"].as_u64().expect("a count") as usize;
+        let sum = |counts: &[u64]| counts.iter().sum::<u64>();
+        assert!(
+            sum(&accepted) > 0 && sum(&accepted) < sum(&drafted),
+            "{fixed}"
+        );
         assert_eq!(fixed["steps"], steps);
         assert_eq!(fixed["drafted_by_depth"], Value::from(&drafted[..depth]));
         assert_eq!(fixed["accepted_by_depth"], Value::from(&accepted[..depth]));
@@ -203,4 +212,8 @@ fn agreement_is_what_generate_reports() {
     );
     let long = "eval model --data text.txt --agreement --prompt-tokens 40 --max-tokens 20";
     folder.refuses(long, 2, &["40", "--max-tokens 20", "48"]);
+    // Before the evaluation, which could not be made either.
+    folder.refuses(&format!("{long} --context 49"), 2, &["--max-tokens 20"]);
+    let none = "eval model --data text.txt --agreement --prompts 0 --context 49";
+    folder.refuses(none, 2, &["--prompts 0"]);
 }

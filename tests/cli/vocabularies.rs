@@ -315,6 +315,8 @@ fn runs_that_cannot_be_drawn_are_refused() {
     folder.refuses("plot model", 1, &["metrics.jsonl", "found none"]);
     folder.refuses("plot missing", 1, &["missing", "read"]);
     folder.refuses("plot model --out a.jpg", 2, &["--out", "a.jpg", ".svg"]);
+    let many = "model ".repeat(8);
+    folder.refuses(&format!("plot {many} --out a.svg"), 2, &["at most 7", "8"]);
     folder.refuses("plot", 2, &["<DIR>", "required"]);
     folder.refuses("plot model --width 3", 2, &["--width", "3"]);
     let step = "{\"event\":\"step\",\"step\":1,\"loss\":1,\"loss_heads\":[1],\"lr\":1,\"tokens_per_s\":1}\n";
@@ -324,6 +326,8 @@ fn runs_that_cannot_be_drawn_are_refused() {
     // Cut off in the middle of the last line, as by a kill.
     fs::write(&metrics, [step, &step[..30]].concat()).expect("a file");
     assert!(folder.succeeds("plot model").contains("main 1.00"));
+    // On the terminal each has a chart of its own.
+    folder.succeeds(&format!("plot {many}"));
     folder.refuses("plot model --out no/a.png", 1, &["no/a.png"]);
     folder.refuses("plot model --out no/a.svg", 1, &["no/a.svg"]);
 }

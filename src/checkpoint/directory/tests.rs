@@ -188,6 +188,20 @@ fn a_directory_that_becomes_a_run_meanwhile_is_put_back() {
     assert_eq!(names(&run), ["config.json", "m"]);
 }
 
+/// It is refused where it stands: moving it aside, which cannot succeed here, is not tried.
+#[test]
+fn a_directory_that_became_a_run_is_not_moved() {
+    let (root, run) = with_old();
+    let (new, aside) = (root.path().join("new"), root.path().join("missing/aside"));
+    let held = lock(&run).unwrap();
+    let sentence = usage(swap(&new, &run, &aside, None).map(drop));
+    assert!(sentence.contains("training"), "{sentence}");
+    drop(held);
+    let error = swap(&new, &run, &aside, None).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    assert_eq!(names(&run), ["config.json", "old", LOCK]);
+}
+
 #[test]
 fn what_a_killed_replacement_left_aside_is_not_deleted() {
     let (root, run) = with_old();

@@ -102,7 +102,7 @@ impl Canvas<'_> {
     }
 
     /// How wide a text is, or a little more.
-    pub(super) fn width(&self, text: &str) -> f64 {
+    pub(super) fn width(text: &str) -> f64 {
         text.chars().count() as f64 * LETTER
     }
 }

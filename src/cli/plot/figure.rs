@@ -18,6 +18,9 @@ const COLOURS: [[u8; 3]; 7] = [
     [0, 0, 0],
 ];
 
+/// Runs that colours tell apart: as many go into one picture.
+pub(super) const MOST_RUNS: usize = COLOURS.len();
+
 /// Lengths of dash and gap, again and again; none for a solid line.
 const DASHES: [&[f64]; 4] = [&[], &[8.0, 4.0], &[2.0, 3.0], &[9.0, 3.0, 2.0, 3.0]];
 
@@ -46,9 +49,42 @@ pub(super) fn draw(runs: &[Run], canvas: &mut Canvas) {
     }
 }
 
+/// Length of the line that shows what an entry of the legend stands for.
+const SAMPLE: f64 = 34.0;
+
 /// What the lines mean. Gives the height that it takes.
 fn legend(runs: &[Run], canvas: &mut Canvas) -> f64 {
-    const SAMPLE: f64 = 34.0;
+    if let [run] = runs {
+        canvas.text((20.0, 22.0), Anchor::Left, INK, &short(&run.name, 80));
+    }
+    let (entries, height) = arranged(runs);
+    for Entry {
+        place,
+        text,
+        colour,
+        dashes,
+    } in entries
+    {
+        canvas.line(&[place, (place.0 + SAMPLE, place.1)], colour, 2.0, dashes);
+        canvas.text((place.0 + SAMPLE + 8.0, place.1), Anchor::Left, INK, &text);
+    }
+    height
+}
+
+/// A line of the legend, where its sample begins.
+struct Entry {
+    place: (f64, f64),
+    text: String,
+    colour: [u8; 3],
+    dashes: &'static [f64],
+}
+
+/// Characters of an entry at most.
+const NAME: usize = 40;
+
+/// The legend's entries, and the height of all. Both are bounded, whatever runs are called and however many heads they
+/// have: an entry stands for a look, and there are few of these.
+fn arranged(runs: &[Run]) -> (Vec<Entry>, f64) {
     let heads = runs
         .iter()
         .map(|run| run.metrics.heads())
@@ -58,37 +94,47 @@ fn legend(runs: &[Run], canvas: &mut Canvas) -> f64 {
         0 => "main head".to_owned(),
         head => format!("head {head}"),
     };
+    // Heads of one look share an entry: of one run those from the 29th on, of several runs those from the fifth on.
+    let alike = |head: usize, looks: usize| {
+        let others = (head..heads).step_by(looks).skip(1);
+        let others: String = others.map(|h| format!(", {h}")).take(NAME).collect();
+        let text = name(head) + &others;
+        match text.chars().count() > NAME {
+            true => text.chars().take(NAME - 3).chain("...".chars()).collect(),
+            false => text,
+        }
+    };
     let mut entries: Vec<(String, [u8; 3], &[f64])> = Vec::new();
-    if let [run] = runs {
-        canvas.text((20.0, 22.0), Anchor::Left, INK, &short(&run.name, 80));
-        for head in 0..heads {
+    if runs.len() == 1 {
+        let looks = COLOURS.len() * DASHES.len();
+        for head in 0..heads.min(looks) {
             let (colour, dashes) = look(0, 1, head);
-            entries.push((name(head), colour, dashes));
+            entries.push((alike(head, looks), colour, dashes));
         }
     } else {
         for (i, run) in runs.iter().enumerate() {
-            entries.push((short(&run.name, 40), look(i, runs.len(), 0).0, &[]));
+            entries.push((short(&run.name, NAME), look(i, runs.len(), 0).0, &[]));
         }
         for (head, dashes) in DASHES.iter().enumerate().take(heads) {
-            // From the fifth on, dashes repeat.
-            let same = (head..heads)
-                .step_by(DASHES.len())
-                .skip(1)
-                .map(|h| format!(", {h}"));
-            entries.push((name(head) + &same.collect::<String>(), GREY, dashes));
+            entries.push((alike(head, DASHES.len()), GREY, dashes));
         }
     }
+    let mut placed = Vec::new();
     let mut place = (20.0, if runs.len() == 1 { 46.0 } else { 22.0 });
     for (text, colour, dashes) in entries {
-        let width = SAMPLE + 8.0 + canvas.width(&text) + 26.0;
+        let width = SAMPLE + 8.0 + Canvas::width(&text) + 26.0;
         if place.0 > 20.0 && place.0 + width > SIZE.0 {
             place = (20.0, place.1 + 22.0);
         }
-        canvas.line(&[place, (place.0 + SAMPLE, place.1)], colour, 2.0, dashes);
-        canvas.text((place.0 + SAMPLE + 8.0, place.1), Anchor::Left, INK, &text);
+        placed.push(Entry {
+            place,
+            text,
+            colour,
+            dashes,
+        });
         place.0 += width;
     }
-    place.1 + 16.0
+    (placed, place.1 + 16.0)
 }
 
 /// The four panels: loss, accuracy, learning rate, throughput.
@@ -149,6 +195,7 @@ pub(super) fn means(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::Metrics;
     use std::collections::HashSet;
 
     #[test]
@@ -164,6 +211,38 @@ mod tests {
             means((0..1200).map(|i| (f64::from(i), 0.0)).collect())[1].0,
             2.5
         );
+    }
+
+    /// However long names are and however many heads there are, two rows of panels have room below the legend.
+    #[test]
+    fn the_legend_is_bounded() {
+        for (count, heads) in [(1, 1), (1, 28), (1, 5000), (2, 4), (MOST_RUNS, 5000)] {
+            let run = |i: usize| {
+                let point = crate::train::metrics::EvalPoint {
+                    step: 1,
+                    loss_heads: vec![1.0; heads],
+                    accuracy_heads: vec![0.5; heads],
+                };
+                let metrics = Metrics {
+                    evals: vec![point],
+                    ..Metrics::default()
+                };
+                let name = "W".repeat(3000) + &i.to_string();
+                Run { name, metrics }
+            };
+            let runs: Vec<Run> = (0..count).map(run).collect();
+            let (entries, height) = arranged(&runs);
+            assert!(height < SIZE.1 / 2.0, "{count} runs, {heads} heads");
+            for entry in &entries {
+                let right = entry.place.0 + SAMPLE + 8.0 + Canvas::width(&entry.text);
+                assert!(right < SIZE.0 && entry.place.1 < height, "{}", entry.text);
+            }
+            let looks: HashSet<_> = entries
+                .iter()
+                .map(|e| (e.colour, format!("{:?}", e.dashes)))
+                .collect();
+            assert_eq!(looks.len(), entries.len(), "{count} runs, {heads} heads");
+        }
     }
 
     #[test]
