@@ -13,6 +13,7 @@
 //! and 1 for every other error. Nothing new lies on the disk afterwards.
 
 mod decoding;
+mod diverged;
 mod documents;
 mod files;
 mod flags;

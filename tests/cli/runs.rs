@@ -206,10 +206,13 @@ fn reports_have_their_documented_keys() {
     let header = u64::from_le_bytes(*bytes.first_chunk().expect("a length"));
     assert_eq!(count("parameters") * 4, bytes.len() as u64 - 8 - header);
     let config = fs::read(folder.path("model/config.json")).expect("a file");
-    assert_eq!(
-        inspect["config"],
-        serde_json::from_slice::<Value>(&config).expect("JSON")
-    );
+    let mut config: Value = serde_json::from_slice(&config).expect("JSON");
+    // About another file, and not about the model's sizes.
+    let fields = config.as_object_mut().expect("an object");
+    let tokenizer = fs::read(folder.path("model/tokenizer.json")).expect("a file");
+    let seal = fields.remove("foretoken_tokenizer_sha256");
+    assert_eq!(seal, Some(sha256(&tokenizer).into()));
+    assert_eq!(inspect["config"], config);
 }
 
 #[test]
@@ -308,79 +311,6 @@ fn a_reader_that_leaves_early_is_no_error() {
     let events = objects(&metrics);
     let weights = fs::read(folder.path("run/model.safetensors")).expect("a file");
     assert_eq!(events.last().expect("an event")["sha256"], sha256(&weights));
-}
-
-#[test]
-fn a_run_that_diverges_names_the_step_and_leaves_a_good_model() {
-    let folder = Folder::with_text();
-    // Rates that send the weights beyond f32: at once, where the evaluation finds it, or after another step.
-    for (lr, every, steps) in [
-        ("1e30", 1000, 20),
-        ("1e30", 1, 20),
-        ("1e300", 1000, 20),
-        ("1e300", 1, 20),
-        ("1e300", 1000, 1),
-    ] {
-        let train = TRAIN.replace(
-            "--steps 3",
-            &format!("--steps {steps} --force --json --log-every 1"),
-        );
-        let words = format!("{train} --lr {lr} --eval-every {every}");
-        let output = folder.command(&words).output().expect("the binary");
-        let errors = String::from_utf8_lossy(&output.stderr);
-        let what = format!("{words}: {errors}");
-        assert_eq!(output.status.code(), Some(1), "{what}");
-        assert!(
-            errors.starts_with("error: step ") && errors.lines().count() == 1,
-            "{what}"
-        );
-        let printed = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            objects(&printed)
-                .iter()
-                .all(|event| event["event"] != "done"),
-            "{what}"
-        );
-        // The message says which checkpoint is there, and it is that one.
-        let state = folder.path("run/train_state.safetensors");
-        let (record, _) = foretoken::checkpoint::read_state(&state).expect("a state");
-        let record: Value = serde_json::from_str(&record).expect("JSON");
-        let step = &record["step"];
-        let left = format!("; the checkpoint of step {step} is kept in run\n");
-        assert!(errors.ends_with(&left), "{what}");
-        let metrics = fs::read_to_string(folder.path("run/metrics.jsonl")).expect("a file");
-        assert_eq!(objects(&metrics), objects(&printed), "{what}");
-        // The weights kept are those before the run went wrong: they have a loss.
-        let kept = objects(&folder.succeeds("eval run --data text.txt --json"));
-        assert!(kept[0]["loss"].as_f64().expect("a number") < 8.0, "{what}");
-        let names = fs::read_dir(folder.path("run"))
-            .expect("a directory")
-            .count();
-        assert_eq!(names, 6, "{what}");
-    }
-}
-
-/// A rate that takes a few steps to do its harm, so that there is a later checkpoint than that of the start.
-#[test]
-fn a_run_that_diverges_names_the_last_checkpoint() {
-    let folder = Folder::with_text();
-    let train = TRAIN.replace("--steps 3", "--steps 20 --save-every 1 --lr 1e12");
-    let output = folder.command(&train).output().expect("the binary");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{errors}");
-    let state = folder.path("run/train_state.safetensors");
-    let (record, _) = foretoken::checkpoint::read_state(&state).expect("a state");
-    let record: Value = serde_json::from_str(&record).expect("JSON");
-    let step = record["step"].as_u64().expect("a step");
-    assert!(step > 0, "{errors}");
-    let (failed, left) = (
-        format!("error: step {}: ", step + 1),
-        format!("; the checkpoint of step {step} is kept in run\n"),
-    );
-    assert!(
-        errors.starts_with(&failed) && errors.ends_with(&left),
-        "{errors}"
-    );
 }
 
 /// What was not written must not pass for success, unless nobody was there to read it.

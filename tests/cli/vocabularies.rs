@@ -209,7 +209,7 @@ fn another_tokenizer_than_the_models_is_refused_by_whoever_reads_the_model() {
         for words in [
             "eval model --data text.txt",
             "generate model --prompt a --max-tokens 2",
-            "speed model --prompts 1 --repeats 1 --max-tokens 2",
+            "speed model --prompt a --repeats 1 --max-tokens 2",
             "inspect model",
             "export model --out other",
             "train --resume model --steps 3 --extend",
