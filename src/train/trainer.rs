@@ -235,7 +235,7 @@ impl Trainer {
         let stop = || keep.is_some_and(|keep| keep.stop());
         let part = (valid, tokenizer, context);
         if self.owes_evaluation {
-            self.validate(part, &stop, &mut report)?;
+            self.validate(part, training, &stop, &mut report)?;
             if self.owes_evaluation {
                 return Ok(Ending::Stopped(first));
             }
@@ -266,12 +266,13 @@ impl Trainer {
                     loss_heads: figures.loss_heads,
                     lr: rate,
                     tokens_per_s: tokens / since,
+                    training_seconds: training,
                 })?;
                 (since, reported) = (0.0, done);
             }
             let evaluated = last || done % options.eval_every == 0;
             if evaluated {
-                self.validate(part, &stop, &mut report)?;
+                self.validate(part, training, &stop, &mut report)?;
             }
             if let Some(keep) = keep {
                 let stop = self.owes_evaluation || keep.stop() && !last;
@@ -303,6 +304,7 @@ impl Trainer {
     fn validate(
         &mut self,
         (valid, tokenizer, context): (&[u32], &Tokenizer, usize),
+        training_seconds: f64,
         stop: &dyn Fn() -> bool,
         report: &mut dyn FnMut(Event) -> Result<()>,
     ) -> Result<()> {
@@ -323,6 +325,7 @@ impl Trainer {
             step,
             split: "valid",
             evaluation,
+            training_seconds,
         })
     }
 }
