@@ -19,6 +19,8 @@ pub enum Event {
         lr: f64,
         /// Training tokens a second since the report before.
         tokens_per_s: f64,
+        /// See [`Event::Eval::training_seconds`].
+        training_seconds: f64,
     },
     /// The model was evaluated.
     Eval {
@@ -29,6 +31,9 @@ pub enum Event {
         /// The figures.
         #[serde(flatten)]
         evaluation: Evaluation,
+        /// Wall time of all steps of this process, without evaluations and checkpoints. After a resume it counts from 0
+        /// again, because the clock of another process, or of another machine, measures something else.
+        training_seconds: f64,
     },
     /// The run ended.
     Done {

@@ -146,6 +146,7 @@ mod tests {
             loss_heads: vec![1.5, 2.5],
             lr: 0.25,
             tokens_per_s: 100.0,
+            training_seconds: 1.5,
         }
     }
 
@@ -165,6 +166,7 @@ mod tests {
                 accuracy_heads: vec![0.5, 0.25],
                 tokens: 9,
             },
+            training_seconds: 3.0,
         };
         let done = "{\"event\":\"done\",\"steps\":2}\n{\"event\":\"something new\"}\n\n";
         let text = line(&step(1)) + &line(&step(2)) + &line(&eval) + done;

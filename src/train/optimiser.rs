@@ -16,7 +16,7 @@ pub enum Kind {
     AdamW,
     /// Muon for every matrix but the embedding and the output matrix, AdamW for the rest. Queries, keys and values have
     /// matrices of their own and are made orthogonal one by one. The default, because its losses are lower at equal steps
-    /// (`docs/log.md`, "Muon against AdamW").
+    /// by more than its dearer steps cost (`docs/log.md`, "Optimiser and schedule side by side").
     #[default]
     Muon,
 }

@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 pub enum Shape {
     /// Half a cosine down to the floor.
     Cosine,
-    /// The peak, and over the last fifth down to the floor. The default, because its losses are lower on short runs
-    /// (`docs/log.md`, "Schedule `wsd` against `cosine`").
+    /// The peak, and over the last fifth down to the floor. The default, because its losses are lower on short runs by
+    /// either optimiser (`docs/log.md`, "Optimiser and schedule side by side").
     #[default]
     Wsd,
 }

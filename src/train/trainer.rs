@@ -244,7 +244,7 @@ impl Trainer {
         };
         let part = (valid, tokenizer, context);
         if self.owes_evaluation {
-            self.validate(part, &stop, &mut report)?;
+            self.validate(part, training, &stop, &mut report)?;
             if self.owes_evaluation {
                 return Ok(Ending::Stopped(first));
             }
@@ -275,12 +275,13 @@ impl Trainer {
                     loss_heads: figures.loss_heads,
                     lr: rate,
                     tokens_per_s: tokens / since,
+                    training_seconds: training,
                 })?;
                 (since, reported) = (0.0, done);
             }
             let evaluated = last || done % options.eval_every == 0;
             if evaluated {
-                self.validate(part, &stop, &mut report)?;
+                self.validate(part, training, &stop, &mut report)?;
             }
             if let Some(keep) = keep {
                 let stop = self.owes_evaluation || keep.stop() && !last;
@@ -312,6 +313,7 @@ impl Trainer {
     fn validate(
         &mut self,
         (valid, tokenizer, context): (&[u32], &Tokenizer, usize),
+        training_seconds: f64,
         stop: &dyn Fn() -> bool,
         report: &mut dyn FnMut(Event) -> Result<()>,
     ) -> Result<()> {
@@ -332,6 +334,7 @@ impl Trainer {
             step,
             split: "valid",
             evaluation,
+            training_seconds,
         })
     }
 }

@@ -43,11 +43,14 @@ fn train_prints_its_events_and_writes_a_model() {
     assert_eq!(events.iter().map(name).collect::<Vec<_>>(), expected);
     for event in &events {
         match event["event"].as_str().expect("a name") {
-            "step" => assert_keys(event, "step loss loss_heads lr tokens_per_s"),
+            "step" => assert_keys(
+                event,
+                "step loss loss_heads lr tokens_per_s training_seconds",
+            ),
             "eval" => {
                 assert_keys(
                     event,
-                    "step split loss bits_per_byte loss_heads accuracy_heads",
+                    "step split loss bits_per_byte loss_heads accuracy_heads training_seconds",
                 );
                 assert_eq!(event["split"], "valid");
                 assert_eq!(event["loss"], event["loss_heads"][0]);
@@ -66,7 +69,14 @@ fn train_prints_its_events_and_writes_a_model() {
             );
         }
     }
+    // What steps took, which evaluations do not add to, is less than what everything took.
     let done = events.last().expect("an event");
+    let seconds = |event: &Value| event["training_seconds"].as_f64();
+    let clock: Vec<f64> = events.iter().filter_map(seconds).collect();
+    assert_eq!(clock.len(), 5);
+    assert!(clock[0] > 0.0 && clock.is_sorted(), "{clock:?}");
+    assert_eq!((clock[1], clock[3]), (clock[2], clock[4]));
+    assert!(clock[4] < done["seconds"].as_f64().expect("a number"));
     assert_eq!(done["dir"], "run");
     let mut files: Vec<String> = fs::read_dir(folder.path("run"))
         .expect("a directory")

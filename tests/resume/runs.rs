@@ -211,10 +211,17 @@ pub fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 /// The lines of the metrics without what depends on the clock and on the place.
 fn events(dir: &Path) -> Vec<Value> {
     let text = fs::read_to_string(dir.join("metrics.jsonl")).expect("a file");
+    let clocked = [
+        "tokens_per_s",
+        "training_seconds",
+        "seconds",
+        "peak_rss_mb",
+        "dir",
+    ];
     let mut events = objects(&text);
     for event in &mut events {
         let fields = event.as_object_mut().expect("an object");
-        for key in ["tokens_per_s", "seconds", "peak_rss_mb", "dir"] {
+        for key in clocked {
             fields.remove(key);
         }
     }
