@@ -8,7 +8,7 @@ use crate::autograd::Gradients;
 use crate::checkpoint::ModelDir;
 use crate::data::{Batch, RandomWindows, Tokenizer, Tokens, check_length};
 use crate::model::{JointLoss, Model, Objective};
-use crate::{Error, Result};
+use crate::{Error, Result, profile};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
@@ -134,7 +134,7 @@ impl Trainer {
         rate: f64,
     ) -> Result<StepReport> {
         let objective = objective.into();
-        self.gradients.clear();
+        profile::time("Gradients", "clear", || self.gradients.clear());
         let (mut sums, mut counts) = (Vec::new(), Vec::new());
         for batch in parts {
             let reports = self.model.backward(batch, objective, &mut self.gradients);
@@ -148,7 +148,9 @@ impl Trainer {
         let loss_heads: Vec<f64> = sums.iter().zip(&counts).map(|(s, n)| s / n).collect();
         let weights = objective.weights(self.model.config().mtp_depth);
         let loss = loss_heads.iter().zip(&weights).map(|(l, w)| l * w).sum();
-        let norms = Optimiser::norms(self.model.params(), &self.gradients);
+        let norms = profile::time("Optimiser", "norms", || {
+            Optimiser::norms(self.model.params(), &self.gradients)
+        });
         let report = StepReport {
             loss,
             loss_heads,
@@ -169,8 +171,10 @@ impl Trainer {
         }
         let params = self.model.params_mut();
         let takes_part = |name: &str| objective.trains(name);
-        self.optimiser
-            .step_some(params, &self.gradients, norms, rate, &takes_part);
+        profile::time("Optimiser", "update", || {
+            self.optimiser
+                .step_some(params, &self.gradients, norms, rate, &takes_part);
+        });
         self.steps += 1;
         Ok(report)
     }
