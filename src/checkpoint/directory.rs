@@ -51,7 +51,7 @@ pub fn create_dir(dir: &Path, files: &[(&str, &[u8])], force: bool) -> Result<()
 
     fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
     let temporary = Temporary::claim(parent.join(beside(name, ".tmp")))?;
-    fs::create_dir(&temporary.path).map_err(Error::io("create", &temporary.path))?;
+    fs::create_dir(&temporary.path).map_err(Error::io("create", dir))?;
     for &(file, bytes) in files {
         let path = dir.join(file);
         if Path::new(file).file_name() != Some(OsStr::new(file)) {

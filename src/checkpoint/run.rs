@@ -24,6 +24,9 @@
 //! So the model is never newer than the state, and nothing is read from it to go on. A run has its first state, of step
 //! 0, in the directory from the moment that the directory appears.
 //!
+//! A run that is asked to stop while it evaluates makes a checkpoint that says so. Going on from it makes the evaluation
+//! first, and cuts its line from the metrics where a kill came after the line and before the next checkpoint.
+//!
 //! # One writer
 //!
 //! `train.lock` is an empty file on which a process holds an advisory lock while it trains. The system releases it
@@ -47,7 +50,7 @@ const LOCK: &str = "train.lock";
 #[derive(Debug)]
 pub struct RunDir {
     dir: ModelDir,
-    _lock: File,
+    _lock: Lock,
 }
 
 /// Tensors of a state, as (name, shape, values).
@@ -143,23 +146,36 @@ impl RunDir {
         self.dir.save_weights(model)
     }
 
-    /// Cuts `metrics.jsonl` back to what it held when step `step` was done.
+    /// Cuts `metrics.jsonl` back to what it held when step `step` was done, and where `evaluated` is not set, before the
+    /// evaluation that follows it.
     ///
     /// # Errors
     /// [`Error::Io`] where it cannot be read or replaced.
-    pub fn trim_metrics(&self, step: u64) -> Result<()> {
-        metrics::trim(&self.dir.path().join(METRICS), step)
+    pub fn trim_metrics(&self, step: u64, evaluated: bool) -> Result<()> {
+        metrics::trim(&self.dir.path().join(METRICS), step, evaluated)
+    }
+}
+
+/// A lock that is held as long as the value lives.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a child that another thread is starting has it open too, until it becomes
+        // another program. That unlocking fails changes nothing, because the system does it when the process ends.
+        let _ = self.0.unlock();
     }
 }
 
 /// Takes the lock of a directory that exists.
-fn lock(path: &Path) -> Result<File> {
+fn lock(path: &Path) -> Result<Lock> {
     let file = path.join(LOCK);
     let mut options = OpenOptions::new();
     let opened = options.write(true).create(true).truncate(false).open(&file);
     let opened = opened.map_err(Error::io("open", &file))?;
     match opened.try_lock() {
-        Ok(()) => Ok(opened),
+        Ok(()) => Ok(Lock(opened)),
         Err(TryLockError::WouldBlock) => Err(Error::Usage(format!(
             "{}: another process is training into this directory",
             path.display()
@@ -224,8 +240,11 @@ mod tests {
         let first = lock(folder.path()).unwrap();
         let message = lock(folder.path()).unwrap_err().to_string();
         assert!(message.contains("another process"), "{message}");
+        // Whoever shares the open file, as a child does that is being started, does not keep the lock.
+        let shared = first.0.try_clone().unwrap();
         drop(first);
         lock(folder.path()).unwrap();
+        drop(shared);
     }
 
     #[test]

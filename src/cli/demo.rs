@@ -86,7 +86,7 @@ impl Demo {
             eval_every: (self.steps / 6).max(1),
             log_every: 10,
         };
-        let bar = progress(self.steps);
+        let bar = progress(0, self.steps);
         let mut trainer = Trainer::new(model);
         let data: (Arc<[u32]>, &[u32]) = (train.into(), valid);
         trainer.run(&options, data, &tokenizer, None, &mut |event| {

@@ -8,6 +8,7 @@
 //! | [`texts`] | what it trains and validates on |
 //! | [`resume`] | `foretoken train --resume` |
 //! | [`stop`] | signals that ask a run to end |
+//! | [`watch`] | a run's bar, and the answer to a signal |
 //! | [`eval`] | `foretoken eval` |
 //! | [`agreement`] | its flag `--agreement` |
 //! | [`generate`] | `foretoken generate` |
@@ -44,6 +45,7 @@ pub mod tokenizer;
 pub mod train;
 pub mod utf8;
 pub mod voice;
+pub mod watch;
 
 use crate::Result;
 use crate::kernels::par::Threads;

@@ -2,7 +2,7 @@
 
 use crate::train::Event;
 use crate::{Error, Result};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
@@ -68,11 +68,33 @@ pub fn message(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// A progress bar for a run: rate, time left and the loss of every head. Silent when not a terminal.
-pub fn progress(steps: u64) -> ProgressBar {
+/// A path as a shell takes it for one word.
+pub fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    // One that begins with a hyphen would be taken for a flag.
+    let text = match text.starts_with('-') {
+        true => format!("./{text}"),
+        false => text,
+    };
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    match text.chars().all(plain) && !text.is_empty() {
+        true => text,
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
+/// A progress bar for a run that has done `first` of its steps: rate, time left and the loss of every head. Silent when
+/// not a terminal.
+pub fn progress(first: u64, steps: u64) -> ProgressBar {
     let style = "{bar:30} {pos}/{len} steps, {per_sec}, {eta} left  {msg}";
     let style = ProgressStyle::with_template(style).expect("a valid template");
-    ProgressBar::new(steps).with_style(style)
+    // Hidden until it stands at its first position, so that nobody sees the rate of the jump there.
+    let hidden = ProgressDrawTarget::hidden();
+    let bar = ProgressBar::with_draw_target(Some(steps), hidden).with_style(style);
+    bar.set_position(first);
+    bar.reset_elapsed();
+    bar.set_draw_target(ProgressDrawTarget::stderr());
+    bar
 }
 
 /// Moves the bar.
@@ -127,5 +149,28 @@ pub fn describe(event: &Event) -> String {
             "done: {steps} steps in {seconds:.1} s, {tokens_per_s:.0} tokens/s, {peak_rss_mb:.0} MB at most\n{dir}\n\
              sha256 {sha256}"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_of_a_shell() {
+        for (path, expected) in [
+            ("run", "run"),
+            ("a/b-1_2.c", "a/b-1_2.c"),
+            ("Käse", "Käse"),
+            ("my run", "'my run'"),
+            ("it's", r"'it'\''s'"),
+            ("$HOME/`x`", "'$HOME/`x`'"),
+            ("~/run", "'~/run'"),
+            ("-x", "./-x"),
+            ("- x", "'./- x'"),
+            ("a;b", "'a;b'"),
+        ] {
+            assert_eq!(quoted(Path::new(path)), expected);
+        }
     }
 }

@@ -1,10 +1,10 @@
 //! `foretoken train --resume DIR`: the run's own options, and which flags may stand beside them.
 
-use super::output::message;
+use super::output::{message, quoted};
 use super::stop;
-use super::texts::Texts;
+use super::texts::{Texts, check_kind};
 use super::train::Train;
-use crate::train::{Ending, Keep, Origin, Record, Run, Saving, TextFile};
+use crate::train::{Ending, Intervals, Keep, Origin, Record, Run, Saving, TextFile};
 use crate::{Error, Result};
 use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,13 +17,14 @@ pub struct Checkpoints {
     /// Go on with the run in this directory, with its own options, to the same weights as if it had never stopped
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "force"])]
     pub resume: Option<PathBuf>,
-    /// With --resume: allow a larger --steps; learning rates from there on are those of the longer run
+    /// With --resume: allow a larger --steps; learning rates from there on are those of the longer run: its decay, also
+    /// one of wsd that was finished, the stages of --regime curriculum or reverse and a --lambda A:B move with the length
     #[arg(long)]
     pub extend: bool,
-    /// Steps between checkpoints [default: after each evaluation]
+    /// Steps between checkpoints; a run keeps it when it is resumed [default: after each evaluation]
     #[arg(long, value_name = "N")]
     pub save_every: Option<u64>,
-    /// Minutes between checkpoints, beside the others
+    /// Minutes between checkpoints, beside the others; a run keeps it when it is resumed
     #[arg(long, value_name = "M", allow_negative_numbers = true)]
     pub save_minutes: Option<f64>,
 }
@@ -55,8 +56,10 @@ impl Checkpoints {
             Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
         };
         Ok(Saving {
-            every: self.save_every,
-            after: self.save_minutes.map(after).transpose()?,
+            intervals: Intervals {
+                every: self.save_every,
+                after: self.save_minutes.map(after).transpose()?,
+            },
             ..Saving::default()
         })
     }
@@ -144,10 +147,10 @@ impl Given {
 
     /// Whether every typed flag agrees with the run.
     fn check(&self, dir: &Path, record: &Record) -> Result<()> {
-        let number = |a: &str, b: &str| match (a.parse::<f64>(), b.parse::<f64>()) {
-            (Ok(a), Ok(b)) => a == b,
-            _ => a == b,
-        };
+        // Whole numbers first: as an f64, a large seed is another one.
+        let whole = |a: &str, b: &str| Some(a.parse::<u64>().ok()? == b.parse::<u64>().ok()?);
+        let real = |a: &str, b: &str| Some(a.parse::<f64>().ok()? == b.parse::<f64>().ok()?);
+        let number = |a: &str, b: &str| whole(a, b).or_else(|| real(a, b)).unwrap_or(a == b);
         // A λ that changes is written A:B.
         let same = |a: &str, b: &str| match (a.split_once(':'), b.split_once(':')) {
             (Some(a), Some(b)) => number(a.0, b.0) && number(a.1, b.1),
@@ -183,8 +186,7 @@ impl Given {
 /// # Errors
 /// Flags, texts or files that are not the run's, each before anything is written.
 pub fn resume(train: &Train, dir: &Path) -> Result<()> {
-    let mut saving = train.checkpoints.saving()?;
-    saving.stop = stop::on_signals()?;
+    let saving = train.checkpoints.saving()?;
     let (mut run, mut trainer, tokenizer) = Run::open(dir, saving)?;
     let record = run.record();
     train.given.check(dir, record)?;
@@ -207,7 +209,8 @@ pub fn resume(train: &Train, dir: &Path) -> Result<()> {
     let data: Vec<PathBuf> = moved(&train.data, &record.origin.data);
     let valid: Vec<PathBuf> = moved(&train.valid, &record.origin.valid);
     let found = |paths: &[PathBuf], flag: &str, typed: bool| {
-        TextFile::read(paths).map_err(|error| match typed {
+        let files = check_kind(flag, paths).and_then(|()| TextFile::read(paths));
+        files.map_err(|error| match typed {
             true => error,
             false => Error::Usage(format!(
                 "{error}; if the text has moved, say where with {flag}"
@@ -229,6 +232,8 @@ pub fn resume(train: &Train, dir: &Path) -> Result<()> {
         *valid_tokens,
     )?;
     options.check(&trainer.model)?;
+    // Not before: while texts are read there is nothing to save, and a signal ends the program at once.
+    stop::on_signals(run.stopper())?;
     run.go_on(options.clone(), &trainer)?;
     train.drive(&mut trainer, &run, &options, texts, &tokenizer)
 }
@@ -264,7 +269,7 @@ pub fn ended(ending: Ending, run: &Run) -> Result<()> {
     };
     message(&format!(
         "stopped after step {step}, with a checkpoint; go on with: foretoken train --resume {}",
-        run.path().display()
+        quoted(run.path())
     ));
-    Err(Error::Stopped(stop::signal(run.saving())))
+    Err(Error::Stopped(stop::signal(run.stopper())))
 }

@@ -1,6 +1,5 @@
 //! Signals that ask a run to end: it finishes its step, makes a checkpoint, and says how to go on.
 
-use crate::train::Saving;
 use crate::{Error, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -8,30 +7,27 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// A number that becomes that of the signal when SIGINT (Ctrl-C) or SIGTERM arrives. A second one ends the process at
-/// once.
+/// From now on `stop` becomes the number of the signal when SIGINT (Ctrl-C) or SIGTERM arrives. A second one ends the
+/// process at once. Before this is called the first one does, which is right as long as there is nothing to save.
 ///
 /// # Errors
 /// [`Error::Io`] where the system does not let signals be caught.
-pub fn on_signals() -> Result<Arc<AtomicUsize>> {
-    let (stop, again) = (
-        Arc::new(AtomicUsize::new(0)),
-        Arc::new(AtomicBool::new(false)),
-    );
+pub fn on_signals(stop: &Arc<AtomicUsize>) -> Result<()> {
+    let again = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // In this order: the first signal finds `again` unset, and sets it.
         let status = 128 + signal;
         flag::register_conditional_shutdown(signal, status, Arc::clone(&again))
             .and_then(|_| flag::register(signal, Arc::clone(&again)))
-            .and_then(|_| flag::register_usize(signal, Arc::clone(&stop), signal as usize))
+            .and_then(|_| flag::register_usize(signal, Arc::clone(stop), signal as usize))
             .map_err(Error::io("catch", Path::new("signals")))?;
     }
-    Ok(stop)
+    Ok(())
 }
 
 /// The number of the signal that arrived; SIGINT's where none did.
-pub fn signal(saving: &Saving) -> u8 {
-    let number = saving.stop.load(Ordering::Relaxed);
+pub fn signal(stop: &AtomicUsize) -> u8 {
+    let number = stop.load(Ordering::Relaxed);
     u8::try_from(number)
         .ok()
         .filter(|n| *n > 0)

@@ -1,7 +1,8 @@
 //! What `foretoken train` trains and validates on.
 
-use crate::Result;
 use crate::data::{Tokenizer, Tokens, open_tokens};
+use crate::train::TextFile;
+use crate::{Error, Result};
 use std::path::PathBuf;
 
 /// Tokens of a token file that are validated on unless the user says otherwise.
@@ -42,4 +43,13 @@ impl Texts {
             valid_tokens,
         })
     }
+}
+
+/// Whether a run can go on with these files later; `flag` names them in the error.
+///
+/// # Errors
+/// [`Error::Usage`] for a pipe, a device or the like, which could be read once only, or for ever.
+pub fn check_kind(flag: &str, paths: &[PathBuf]) -> Result<()> {
+    let mut checks = paths.iter().map(|path| TextFile::check_kind(path));
+    checks.try_for_each(|check| check.map_err(|error| Error::Usage(format!("{flag}: {error}"))))
 }

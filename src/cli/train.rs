@@ -5,8 +5,9 @@ use super::output::{Output, describe, progress, show};
 use super::regime::Learning;
 use super::resume::{Checkpoints, Given, ended, resume};
 use super::stop;
-use super::texts::Texts;
+use super::texts::{Texts, check_kind};
 use super::tokenizer::Vocabulary;
+use super::watch::{Answer, Watched};
 use crate::data::{Tokenizer, check_count, check_length};
 use crate::model::config::ARITHMETIC;
 use crate::model::{Config, HeadKind, JointLoss, Model, Preset};
@@ -163,7 +164,9 @@ impl Train {
         if let Some(dir) = &self.checkpoints.resume {
             return resume(&self, dir);
         }
-        let mut saving = self.checkpoints.saving()?;
+        let saving = self.checkpoints.saving()?;
+        check_kind("--data", &self.data)?;
+        check_kind("--valid", &self.valid)?;
         let (start, own) = self.learning.start()?.unzip();
         let usual = start.as_ref().map(|m| m.config().default_context());
         let context = self.context.unwrap_or(usual.unwrap_or(preset.context()));
@@ -229,7 +232,7 @@ impl Train {
             valid_tokens: texts.valid_tokens,
             flags: self.given.settings(&defaults),
         };
-        saving.stop = stop::on_signals()?;
+        stop::on_signals(&saving.stop)?;
         let out = self.out.as_deref().expect("clap asks for it");
         let mut trainer = Trainer::with(model, Settings::of(self.recipe.optimiser));
         let plan = (&options, &tokenizer);
@@ -247,13 +250,16 @@ impl Train {
         tokenizer: &Tokenizer,
     ) -> Result<()> {
         let mut output = Output::new(self.json);
-        let bar = progress(options.steps);
+        let bar = progress(trainer.steps(), options.steps);
+        let answer = Answer::to(run.stopper(), &bar);
+        let watched = Watched { run, bar: &bar };
         let mut on_event = |event: &Event| {
             show(&bar, event);
             bar.suspend(|| output.result(event, || describe(event)));
         };
         let data = (texts.train, &*texts.valid);
-        let ending = trainer.run(options, data, tokenizer, Some(run), &mut on_event)?;
+        let ending = trainer.run(options, data, tokenizer, Some(&watched), &mut on_event)?;
+        drop(answer);
         bar.finish_and_clear();
         output.finish()?;
         ended(ending, run)

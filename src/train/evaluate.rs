@@ -33,6 +33,21 @@ pub fn evaluate(
     tokenizer: &Tokenizer,
     context: usize,
 ) -> Result<Evaluation> {
+    let whole = evaluate_while(model, tokens, tokenizer, context, &|| true)?;
+    Ok(whole.expect("nothing abandons it"))
+}
+
+/// The same, asking before each window whether to go on; `None` where the answer was no.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_while(
+    model: &Model,
+    tokens: &[u32],
+    tokenizer: &Tokenizer,
+    context: usize,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Option<Evaluation>> {
     if tokens.len() < 2 {
         return Err(Error::Usage(format!(
             "evaluation: expected at least 2 tokens, found {}",
@@ -48,6 +63,9 @@ pub fn evaluate(
     let heads = model.config().mtp_depth + 1;
     let (mut losses, mut hits, mut counts) = (vec![0.0; heads], vec![0.0; heads], vec![0; heads]);
     for batch in consecutive(tokens, context, 1) {
+        if !go_on() {
+            return Ok(None);
+        }
         let mut exec = Train::frozen(model.params());
         let reports = model.losses(&mut exec, &batch, JointLoss::default());
         for (k, report) in reports.iter().enumerate() {
@@ -62,11 +80,11 @@ pub fn evaluate(
     };
     let bytes = tokenizer.decode(&tokens[1..]).len();
     let loss_heads = share(&losses);
-    Ok(Evaluation {
+    Ok(Some(Evaluation {
         loss: loss_heads[0],
         bits_per_byte: losses[0] / std::f64::consts::LN_2 / bytes.max(1) as f64,
         loss_heads,
         accuracy_heads: share(&hits),
         tokens: counts[0],
-    })
+    }))
 }

@@ -24,12 +24,12 @@ pub mod schedule;
 pub mod state;
 pub mod trainer;
 
-pub use evaluate::{Evaluation, evaluate};
+pub use evaluate::{Evaluation, evaluate, evaluate_while};
 pub use event::Event;
 pub use metrics::Metrics;
 pub use optimiser::{Kind, Optimiser, Settings};
 pub use regime::{Plan, Regime};
-pub use run::{Keep, Run, Saving};
+pub use run::{Intervals, Keep, Run, Saving};
 pub use schedule::{Schedule, Shape};
 pub use state::{Origin, Record, TextFile};
 pub use trainer::{Ending, Options, Trainer, check_rows};

@@ -10,6 +10,7 @@ use crate::checkpoint::{ModelDir, RunDir, sha256_hex};
 use crate::data::Tokenizer;
 use crate::model::config::ARITHMETIC;
 use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,10 +27,13 @@ pub trait Keep {
     fn due(&self, step: u64, evaluated: bool) -> bool;
     /// Keeps a checkpoint. The last step always has one.
     fn checkpoint(&self, trainer: &Trainer) -> Result<()>;
-    /// Whether the run is to end after this step, with a checkpoint.
+    /// Whether the run is to end after this step, with a checkpoint. An evaluation is not waited for: it is abandoned, and
+    /// made when the run goes on.
     fn stop(&self) -> bool {
         false
     }
+    /// Hears of every step that is done.
+    fn stepped(&self, _step: u64) {}
 }
 
 /// A model's directory keeps the weights alone, after each evaluation. Such a run cannot be resumed.
@@ -52,12 +56,20 @@ impl Keep for ModelDir {
 }
 
 /// When checkpoints are made, beside the last step's.
-#[derive(Clone, Debug, Default)]
-pub struct Saving {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Intervals {
     /// Every so many steps; after each evaluation where it is `None`.
     pub every: Option<u64>,
     /// When so much time has passed since the last one.
     pub after: Option<Duration>,
+}
+
+/// When checkpoints are made, and what ends a run early.
+#[derive(Clone, Debug, Default)]
+pub struct Saving {
+    /// When checkpoints are made. A run that is opened again keeps its own intervals where these are `None`.
+    pub intervals: Intervals,
     /// Set to another value than 0, it ends the run after the step that is being computed.
     pub stop: Arc<AtomicUsize>,
 }
@@ -67,7 +79,9 @@ pub struct Saving {
 pub struct Run {
     dir: RunDir,
     record: Record,
-    saving: Saving,
+    /// The record as the directory has it, but for the step.
+    stored: Record,
+    stop: Arc<AtomicUsize>,
     saved: Cell<Instant>,
 }
 
@@ -87,6 +101,8 @@ impl Run {
         let record = Record {
             arithmetic: ARITHMETIC,
             step: 0,
+            owes_evaluation: false,
+            intervals: saving.intervals,
             options: options.clone(),
             optimiser: trainer.optimiser.settings,
             config: trainer.model.config().clone(),
@@ -99,13 +115,16 @@ impl Run {
         })?;
         Ok(Self {
             dir,
+            stored: record.clone(),
             record,
-            saving,
+            stop: saving.stop,
             saved: Cell::new(Instant::now()),
         })
     }
 
     /// Reads the last checkpoint of a run. Nothing is changed but what a killed process left half written.
+    ///
+    /// Intervals of `saving` take the place of the run's own where they are not `None`.
     ///
     /// # Errors
     /// [`Error::Usage`] where another process trains into the directory. [`Error::File`] and [`Error::Tensor`] where the
@@ -128,34 +147,42 @@ impl Run {
                  on to the same weights"
             )));
         }
-        let record: Record = serde_json::from_str(&text).map_err(unreadable)?;
-        if record.step > record.options.steps {
+        let stored: Record = serde_json::from_str(&text).map_err(unreadable)?;
+        if stored.step > stored.options.steps {
             return Err(wrong(format!(
                 "its record: step {} of {}",
-                record.step, record.options.steps
+                stored.step, stored.options.steps
             )));
         }
         let (config, tokenizer, sha256) = dir.read_rest()?;
-        if let Some(reason) = difference(&record.config, &config) {
+        if let Some(reason) = difference(&stored.config, &config) {
             return Err(Error::file(&path.join("config.json"), reason));
         }
-        if sha256 != record.tokenizer_sha256 {
+        if sha256 != stored.tokenizer_sha256 {
             let reason = format!(
                 "is not the run's: its SHA-256 is {sha256}, expected {}",
-                record.tokenizer_sha256
+                stored.tokenizer_sha256
             );
             return Err(Error::file(&path.join("tokenizer.json"), reason));
         }
-        let trainer = Trainer::restore(&record, tensors).map_err(|error| match error {
+        let trainer = Trainer::restore(&stored, tensors).map_err(|error| match error {
             Error::Config { .. } => wrong(error.to_string()),
             other => other,
         })?;
-        let saved = Cell::new(Instant::now());
+        let Intervals { every, after } = saving.intervals;
+        let intervals = Intervals {
+            every: every.or(stored.intervals.every),
+            after: after.or(stored.intervals.after),
+        };
         let run = Self {
             dir,
-            record,
-            saving,
-            saved,
+            record: Record {
+                intervals,
+                ..stored.clone()
+            },
+            stored,
+            stop: saving.stop,
+            saved: Cell::new(Instant::now()),
         };
         Ok((run, trainer, tokenizer))
     }
@@ -165,9 +192,9 @@ impl Run {
         &self.record
     }
 
-    /// When checkpoints are made.
-    pub fn saving(&self) -> &Saving {
-        &self.saving
+    /// What ends the run early when it is set to another value than 0.
+    pub fn stopper(&self) -> &Arc<AtomicUsize> {
+        &self.stop
     }
 
     /// Takes texts of the same content, wherever they lie.
@@ -187,14 +214,24 @@ impl Run {
     }
 
     /// Goes on with these options from the checkpoint: cuts the metrics back to it, and writes the model from it where a
-    /// kill came between the two.
+    /// kill came between the two. What is changed about the run is written at once, so that a kill before the next
+    /// checkpoint does not undo it.
     ///
     /// # Errors
     /// [`Error::Io`] where a file cannot be written.
     pub fn go_on(&mut self, options: Options, trainer: &Trainer) -> Result<()> {
         self.record.options = options;
-        self.dir.trim_metrics(self.record.step)?;
-        self.dir.dir().save_weights(&trainer.model)
+        let Record {
+            step,
+            owes_evaluation,
+            ..
+        } = self.record;
+        self.dir.trim_metrics(step, !owes_evaluation)?;
+        if self.record == self.stored {
+            return self.dir.dir().save_weights(&trainer.model);
+        }
+        self.stored = self.record.clone();
+        self.checkpoint(trainer)
     }
 }
 
@@ -208,17 +245,19 @@ impl Keep for Run {
     }
 
     fn due(&self, step: u64, evaluated: bool) -> bool {
-        let by_step = match self.saving.every {
+        let Intervals { every, after } = self.record.intervals;
+        let by_step = match every {
             Some(every) => step.is_multiple_of(every.max(1)),
             None => evaluated,
         };
         let elapsed = || self.saved.get().elapsed();
-        by_step || self.saving.after.is_some_and(|after| elapsed() >= after)
+        by_step || after.is_some_and(|after| elapsed() >= after)
     }
 
     fn checkpoint(&self, trainer: &Trainer) -> Result<()> {
         let record = Record {
             step: trainer.steps(),
+            owes_evaluation: trainer.owes_evaluation,
             ..self.record.clone()
         };
         with_parts(trainer, |parts| {
@@ -229,7 +268,7 @@ impl Keep for Run {
     }
 
     fn stop(&self) -> bool {
-        self.saving.stop.load(Ordering::Relaxed) != 0
+        self.stop.load(Ordering::Relaxed) != 0
     }
 }
 

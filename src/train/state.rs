@@ -10,6 +10,7 @@
 //! generator are the step.
 
 use super::optimiser::{Optimiser, Settings};
+use super::run::Intervals;
 use super::trainer::{Options, Trainer};
 use crate::checkpoint::{TensorFile, sha256_file};
 use crate::model::{Config, Model};
@@ -27,6 +28,12 @@ pub struct Record {
     pub arithmetic: u32,
     /// Steps done.
     pub step: u64,
+    /// Whether the evaluation that follows this step was abandoned, and is to be made first when the run goes on.
+    #[serde(default)]
+    pub owes_evaluation: bool,
+    /// When the run makes checkpoints.
+    #[serde(default)]
+    pub intervals: Intervals,
     /// How the run trains.
     pub options: Options,
     /// The optimiser's numbers.
@@ -71,12 +78,27 @@ impl TextFile {
     /// Reads files, each whole but in parts.
     ///
     /// # Errors
-    /// [`Error::Io`] where one cannot be read.
+    /// [`Error::Io`] where one cannot be read, [`Error::File`] where it could be read once only.
     pub fn read(paths: &[PathBuf]) -> Result<Vec<Self>> {
         paths.iter().map(|path| Self::of(path)).collect()
     }
 
+    /// Whether a run can read a file again when it goes on. What is missing or a directory is left to whoever reads it.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a pipe, a device or the like.
+    pub fn check_kind(path: &Path) -> Result<()> {
+        match std::fs::metadata(path) {
+            Ok(found) if !found.is_file() && !found.is_dir() => {
+                let reason = "expected a regular file, which a resumed run can read again, found a pipe or a device";
+                Err(Error::file(path, reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn of(path: &Path) -> Result<Self> {
+        Self::check_kind(path)?;
         let (bytes, sha256) = sha256_file(path)?;
         // JSON is UTF-8 and a path need not be. The path only serves to find the file again; the rest decides.
         let absolute = std::path::absolute(path).map_err(Error::io("find", path))?;
@@ -138,6 +160,8 @@ impl Trainer {
         let take = &mut |name: &str, shape: &[usize]| file.take(name, shape);
         let optimiser = Optimiser::restore(record.optimiser, record.step, model.params(), take)?;
         file.finish()?;
-        Ok(Self::resumed(model, optimiser, record.step))
+        let mut trainer = Self::resumed(model, optimiser, record.step);
+        trainer.owes_evaluation = record.owes_evaluation;
+        Ok(trainer)
     }
 }

@@ -3,7 +3,7 @@
 use super::event::{Event, peak_rss_mb};
 use super::optimiser::{Norms, Optimiser, Settings};
 use super::run::Keep;
-use super::{Plan, Schedule, evaluate};
+use super::{Plan, Schedule, evaluate_while};
 use crate::autograd::Gradients;
 use crate::checkpoint::ModelDir;
 use crate::data::{Batch, RandomWindows, Tokenizer, Tokens, check_length};
@@ -45,6 +45,8 @@ pub struct Trainer {
     pub(super) optimiser: Optimiser,
     gradients: Gradients,
     steps: u64,
+    /// Whether an evaluation after the last step was abandoned.
+    pub(super) owes_evaluation: bool,
 }
 
 /// How a run ended.
@@ -86,6 +88,7 @@ impl Trainer {
             gradients: Gradients::zeros(model.params()),
             model,
             steps,
+            owes_evaluation: false,
         }
     }
 
@@ -212,6 +215,17 @@ impl Trainer {
             on_event(&event);
             Ok(())
         };
+        let stop = || keep.is_some_and(|keep| keep.stop());
+        let part = (valid, tokenizer, context);
+        if self.owes_evaluation {
+            self.validate(part, &stop, &mut report)?;
+            if self.owes_evaluation {
+                return Ok(Ending::Stopped(first));
+            }
+            if let Some(keep) = keep {
+                keep.checkpoint(self)?;
+            }
+        }
         for step in first..options.steps {
             let now = Instant::now();
             let rate = options.schedule.rate(step);
@@ -223,6 +237,9 @@ impl Trainer {
             let seconds = now.elapsed().as_secs_f64();
             (training, since) = (training + seconds, since + seconds);
             let done = step + 1;
+            if let Some(keep) = keep {
+                keep.stepped(done);
+            }
             let last = done == options.steps;
             if last || done % options.log_every.max(1) == 0 {
                 let tokens = (done - reported) as f64 * tokens_a_step;
@@ -237,22 +254,10 @@ impl Trainer {
             }
             let evaluated = last || done % options.eval_every.max(1) == 0;
             if evaluated {
-                let evaluation = evaluate(&self.model, valid, tokenizer, context)?;
-                if !evaluation.loss_heads.iter().all(|x| x.is_finite()) {
-                    return Err(Error::Diverged(format!(
-                        "step {done}: the loss on the validation part is not a finite number ({}); the weights of the \
-                         checkpoint before are kept, a lower --lr may help",
-                        evaluation.loss
-                    )));
-                }
-                report(Event::Eval {
-                    step: done,
-                    split: "valid",
-                    evaluation,
-                })?;
+                self.validate(part, &stop, &mut report)?;
             }
             if let Some(keep) = keep {
-                let stop = keep.stop() && !last;
+                let stop = self.owes_evaluation || keep.stop() && !last;
                 if last || stop || keep.due(done, evaluated) {
                     keep.checkpoint(self)?;
                 }
@@ -275,6 +280,33 @@ impl Trainer {
             sha256,
         })?;
         Ok(Ending::Done)
+    }
+
+    /// Evaluates and reports, unless the run is asked to stop: then the evaluation is abandoned and owed.
+    fn validate(
+        &mut self,
+        (valid, tokenizer, context): (&[u32], &Tokenizer, usize),
+        stop: &dyn Fn() -> bool,
+        report: &mut dyn FnMut(Event) -> Result<()>,
+    ) -> Result<()> {
+        let done = evaluate_while(&self.model, valid, tokenizer, context, &|| !stop())?;
+        self.owes_evaluation = done.is_none();
+        let Some(evaluation) = done else {
+            return Ok(());
+        };
+        let step = self.steps;
+        if !evaluation.loss_heads.iter().all(|x| x.is_finite()) {
+            return Err(Error::Diverged(format!(
+                "step {step}: the loss on the validation part is not a finite number ({}); the weights of the \
+                 checkpoint before are kept, a lower --lr may help",
+                evaluation.loss
+            )));
+        }
+        report(Event::Eval {
+            step,
+            split: "valid",
+            evaluation,
+        })
     }
 }
 

@@ -8,8 +8,12 @@
 //! ```
 //!
 //! - `killed`: kills at random moments, and every order in which a kill can leave the files
+//! - `between`: checkpoints in the middle of a run, and that nothing is forgotten before the next one
+//! - `evaluations`: runs that stop inside an evaluation
+//! - `pairs`: every kind of heads under every regime
 //! - `refused`: what is not the run's own, and damaged states
 //! - `stopped`: signals, a second process, a disk that is full
+//! - `unwritable`: directories and disks that take no checkpoint
 //! - `texts`: runs on token files and learned vocabularies, and runs that start from a model
 //! - `runs`: small runs and what is left of them
 
@@ -17,8 +21,12 @@
 #[allow(dead_code)]
 mod support;
 
+mod between;
+mod evaluations;
 mod killed;
+mod pairs;
 mod refused;
 mod runs;
 mod stopped;
 mod texts;
+mod unwritable;

@@ -1,7 +1,7 @@
 //! What is not the run's own, and states that are damaged: refused in one sentence, before anything is written.
 
 use crate::runs::{begin, copy, same, until};
-use crate::support::{Folder, edit_json};
+use crate::support::{Folder, assert_refused, edit_json};
 use foretoken::checkpoint::{encode_state, read_state};
 use foretoken::data::corpus;
 use foretoken::model::HeadKind;
@@ -46,6 +46,38 @@ fn other_texts_are_refused() {
     folder.refuses(RESUME, 2, &["text.txt", "--data"]);
 }
 
+/// What can be read once only, or for ever, is no text for a run: it could not go on with it.
+#[cfg(unix)]
+#[test]
+fn texts_that_are_no_regular_files_are_refused() {
+    let folder = Folder::with_text();
+    begin(&folder, "run", HeadKind::Recursive);
+    // In another folder, because comparing the contents of this one would wait for the pipe.
+    let outside = tempfile::tempdir().expect("a temporary folder");
+    let pipe = outside.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("a tool of the system").success());
+    let train = "train --batch 2 --context 16 --steps 2 --out new";
+    for path in ["/dev/null", "/dev/zero", pipe.to_str().expect("text")] {
+        let data = ["--data", path, "regular file"];
+        folder.refuses(&format!("{train} --data {path}"), 2, &data);
+        folder.refuses(&format!("{train} --data text.txt {path}"), 2, &data);
+        let learns = format!("{train} --tokenizer bpe:300 --data {path}");
+        folder.refuses(&learns, 2, &data);
+        folder.refuses(&format!("{RESUME} --data {path}"), 2, &data);
+        let valid = ["--valid", path, "regular file"];
+        let words = format!("{train} --data text.txt --valid {path}");
+        folder.refuses(&words, 2, &valid);
+        folder.refuses(&format!("{RESUME} --valid {path}"), 2, &valid);
+    }
+    // A text that has become one.
+    fs::remove_file(folder.path("text.txt")).expect("a file");
+    std::os::unix::fs::symlink(&pipe, folder.path("text.txt")).expect("a link");
+    let output = folder.command(RESUME).output().expect("the binary");
+    let names = ["--data", "text.txt", "regular file"];
+    assert_refused(RESUME, &output, 2, &names);
+}
+
 #[test]
 fn flags_that_differ_from_the_runs_are_refused_with_both_values() {
     let folder = Folder::with_text();
@@ -81,6 +113,15 @@ fn flags_that_differ_from_the_runs_are_refused_with_both_values() {
         2,
         &["--steps 1", "--steps 2"],
     );
+    // Seeds beyond 2^53, where an f64 has no odd numbers.
+    let seeded = start.replace("--out run", "--seed 9007199254740993 --out seeded");
+    folder.succeeds(&seeded);
+    for seed in ["9007199254740992", "9007199254740994"] {
+        let given = format!("--seed {seed}");
+        let names = [&given, "--seed 9007199254740993"];
+        folder.refuses(&format!("train --resume seeded {given}"), 2, &names);
+    }
+    folder.succeeds("train --resume seeded --seed 9007199254740993");
     let longer = ["--steps 3", "--steps 2", "--extend"];
     folder.refuses(&format!("{RESUME} --steps 3"), 2, &longer);
     folder.refuses(

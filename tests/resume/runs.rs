@@ -1,6 +1,7 @@
 //! Small runs and what is left of them.
 
 use crate::support::{Folder, objects};
+use foretoken::checkpoint::read_state;
 use foretoken::data::{Tokenizer, Tokens, open_tokens};
 use foretoken::model::{HeadKind, JointLoss, Model, Preset};
 use foretoken::train::{
@@ -10,7 +11,9 @@ use foretoken::train::{
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::atomic::Ordering;
 
 pub const STEPS: u64 = 24;
@@ -150,6 +153,37 @@ pub fn until(folder: &Folder, name: &str, step: u64) {
     let ran = trainer.run(&options, data, &tokenizer, Some(&run), &mut watch);
     ran.expect("a finite run");
     assert_eq!(trainer.steps(), step);
+}
+
+/// What the last checkpoint in a directory recorded. Nothing is locked and nothing removed.
+pub fn record(dir: &Path) -> Value {
+    let (text, _) = read_state(&dir.join("train_state.safetensors")).expect("a state");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// The step of the last checkpoint.
+pub fn step(dir: &Path) -> u64 {
+    record(dir)["step"].as_u64().expect("a step")
+}
+
+/// Goes on with the real program and kills it as soon as it says that this step is done. The run has to be much longer.
+pub fn kill_at(folder: &Folder, words: &str, step: u64) {
+    let mut command = folder.command(&format!("{words} --json --log-every 1 --threads 1"));
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("the binary");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let reached = |line: std::io::Result<String>| {
+        let event = objects(&line.expect("text")).remove(0);
+        event["event"] == "step" && event["step"].as_u64() >= Some(step)
+    };
+    assert!(lines.any(reached), "{words} ended before step {step}");
+    child.kill().expect("a child");
+    let status = child.wait().expect("a child");
+    assert_eq!(
+        status.code(),
+        None,
+        "{words} had ended before it was killed"
+    );
 }
 
 /// Copies a directory of files.

@@ -1,7 +1,7 @@
 //! Signals, a second process, a disk that is full, another machine.
 
 use crate::runs::{STEPS, begin, begin_with, copy, files, options, same, until};
-use crate::support::{Folder, assert_refused, objects};
+use crate::support::{Folder, assert_refused, objects, with_arg};
 use foretoken::checkpoint::RunDir;
 use foretoken::model::HeadKind;
 use foretoken::simd::Isa;
@@ -23,11 +23,16 @@ fn a_second_process_is_refused_while_the_first_lives() {
     folder.succeeds(replace);
 }
 
+/// A directory's name that a shell would take apart.
+#[cfg(unix)]
+const NAME: &str = "it's a run";
+
 /// A long run that a signal ends, and what it said.
 #[cfg(unix)]
 fn signalled(folder: &Folder, signal: &str) -> Output {
     use std::io::{BufRead, BufReader, Read};
-    let mut command = folder.command("train --resume run --json --log-every 1 --threads 1");
+    let words = "train --json --log-every 1 --threads 1 --resume";
+    let mut command = with_arg(folder.command(words), NAME);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the binary");
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe"));
@@ -50,26 +55,28 @@ fn a_signal_ends_a_run_with_a_checkpoint() {
         // More steps than anybody waits for, so that only the signal ends it.
         let long = Options {
             steps: 1_000_000,
+            eval_every: 1_000_000,
             ..options(HeadKind::Recursive)
         };
-        begin_with(&folder, "run", HeadKind::Recursive, &long);
-        copy(&folder.path("run"), &folder.path("twin"));
+        begin_with(&folder, NAME, HeadKind::Recursive, &long);
+        copy(&folder.path(NAME), &folder.path("twin"));
         let output = signalled(&folder, signal);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{errors}");
-        assert!(
-            errors.ends_with("; go on with: foretoken train --resume run\n"),
-            "{errors}"
-        );
-        assert_eq!(errors.lines().count(), 1, "{errors}");
-        let words = errors.strip_prefix("stopped after step ");
+        let hint = "; go on with: foretoken train --resume 'it'\\''s a run'\n";
+        assert!(errors.ends_with(hint), "{errors}");
+        // The first answer comes at once, the second when the step is done.
+        let (first, second) = errors.split_once('\n').expect("two lines");
+        assert!(first.starts_with("stopping after this step"), "{errors}");
+        assert_eq!(second.lines().count(), 1, "{errors}");
+        let words = second.strip_prefix("stopped after step ");
         let step = words.and_then(|rest| rest.split(',').next()?.parse().ok());
         until(&folder, "twin", step.expect("a step"));
-        let (stopped, twin) = (files(&folder.path("run")), files(&folder.path("twin")));
+        let (stopped, twin) = (files(&folder.path(NAME)), files(&folder.path("twin")));
         for file in ["train_state.safetensors", "model.safetensors"] {
             assert!(stopped[file] == twin[file], "{file} differs");
         }
-        for name in ["run", "twin"] {
+        for name in [NAME, "twin"] {
             fs::remove_dir_all(folder.path(name)).expect("a directory");
         }
     }
@@ -136,19 +143,34 @@ fn a_full_disk_is_an_error_and_the_checkpoint_before_stays() {
     );
 }
 
+/// While texts are read there is nothing to save, so nobody has to wait for that.
+#[cfg(target_os = "linux")]
 #[test]
-fn checkpoints_are_made_when_they_are_asked_for() {
+fn a_signal_while_texts_are_read_ends_the_program_at_once() {
+    use std::os::unix::process::ExitStatusExt;
     let folder = Folder::with_text();
     begin(&folder, "run", HeadKind::Recursive);
-    // Every minute's ten-thousandth: each step takes longer or nearly so, and the last has one anyway.
-    folder.succeeds("train --resume run --save-minutes 0.0001");
-    for (flag, value) in [
-        ("--save-every", "0"),
-        ("--save-minutes", "0"),
-        ("--save-minutes", "-1"),
-        ("--save-minutes", "nan"),
-        ("--save-minutes", "1e300"),
-    ] {
-        folder.refuses(&format!("train --resume run {flag}={value}"), 2, &[flag]);
+    let before = files(&folder.path("run"));
+    // A hole of many gigabytes takes no room and is long to read.
+    let hole = fs::File::create(folder.path("hole.txt")).expect("a file");
+    hole.set_len(1 << 35).expect("a hole");
+    let mut command = folder.command("train --resume run --data hole.txt");
+    command.stderr(Stdio::null());
+    let mut child = command.spawn().expect("the binary");
+    let open = format!("/proc/{}/fd", child.id());
+    let reads = |entry: std::io::Result<fs::DirEntry>| {
+        let target = entry.and_then(|entry| fs::read_link(entry.path()));
+        target.is_ok_and(|path| path.ends_with("hole.txt"))
+    };
+    while !fs::read_dir(&open).is_ok_and(|mut entries| entries.any(reads)) {
+        let ended = child.try_wait().expect("a child");
+        assert!(ended.is_none(), "ended before it read the text: {ended:?}");
+        std::thread::sleep(std::time::Duration::from_millis(1));
     }
+    let mut kill = Command::new("kill");
+    kill.args(["-TERM", &child.id().to_string()]);
+    assert!(kill.status().expect("a tool of the system").success());
+    let status = child.wait().expect("a child");
+    assert_eq!(status.signal(), Some(15), "{status}");
+    assert!(files(&folder.path("run")) == before, "a file changed");
 }
