@@ -7,6 +7,7 @@
 //! | [`one_answer`] | why the result never depends on batch, threads or instruction set |
 //! | [`tape`] | how gradients are computed, and how to add an operation |
 //! | [`decoding`] | what a step does, how many tokens are drafted, what happens at the end of the context |
+//! | [`training`] | what a step computes, what a checkpoint holds, how to read the curves |
 //! | [`experiments`] | what heads, regimes, kinds and widths do on small models |
 //!
 //! `docs/log.md` is the log of what was tried; it holds no code and is not part of the handbook.
@@ -25,6 +26,9 @@ pub mod tape {}
 
 #[doc = include_str!("../docs/04-decoding.md")]
 pub mod decoding {}
+
+#[doc = include_str!("../docs/05-training.md")]
+pub mod training {}
 
 #[doc = include_str!("../docs/experiments.md")]
 pub mod experiments {}

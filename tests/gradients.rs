@@ -300,6 +300,46 @@ fn gradients_of_heads_are_linear_in_lambda() {
     }
 }
 
+/// What the heads learn from a batch does not depend on where their gradients go: a head's own gradient comes from its
+/// loss and from the depths after it, through states and not through what the trunk owns. The trunk's is that of a model
+/// whose heads do not count where they are detached, and none at all where it is frozen.
+#[test]
+fn gradients_of_heads_are_the_same_wherever_they_flow() {
+    for fixture in Fixture::all() {
+        let (model, batch) = (fixture.model(17), batch(&fixture, 3, 17, 5));
+        let lean = |depths, flow| {
+            let joint = JOINT;
+            let objective = Objective {
+                joint,
+                depths,
+                flow,
+            };
+            let mut gradients = Gradients::zeros(model.params());
+            model.backward(&batch, objective, &mut gradients);
+            gradients
+        };
+        let flows = [Flow::Joint, Flow::Detached, Flow::Frozen];
+        let [joint, detached, frozen] = flows.map(|flow| lean(9, flow));
+        let bare = lean(0, Flow::Joint);
+        for id in model.params().ids() {
+            let (name, cols) = (model.params().name(id), joint.get(id).cols());
+            let what = format!("{fixture:?}, {name}");
+            let same = |a: &Gradients, b: &Gradients| {
+                same_bits(&what, cols, a.get(id).data(), b.get(id).data());
+            };
+            if layout::is_head(name) {
+                assert!(joint.get(id).data().iter().any(|d| *d != 0.0), "{what}");
+                same(&detached, &joint);
+                same(&frozen, &joint);
+            } else {
+                same(&detached, &bare);
+                assert!(joint.get(id).data() != bare.get(id).data(), "{what}");
+                assert!(frozen.get(id).data().iter().all(|d| *d == 0.0), "{what}");
+            }
+        }
+    }
+}
+
 /// With λ = 0 the heads' gradients are zero and the trunk's are those of a model without heads.
 ///
 /// Values are compared, not bits: a head's logits then have gradients of +0 and −0, an activation's first gradient is

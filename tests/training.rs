@@ -2,15 +2,15 @@
 //! stops being finite leaves the last good weights.
 
 use foretoken::checkpoint::ModelDir;
-use foretoken::data::{RandomWindows, Tokenizer, corpus, read_tokens, split};
+use foretoken::data::{RandomWindows, Tokenizer, Tokens, corpus, read_tokens};
 use foretoken::exec::{Rows, Train};
 use foretoken::kernels::par::Threads;
 use foretoken::model::{HeadKind, JointLoss, Model, Preset};
 use foretoken::simd::Isa;
-use foretoken::train::{Event, Options, Plan, Schedule, Shape, Trainer, evaluate};
+use foretoken::train::{Event, Kind, Options, Plan, Schedule, Settings, Shape, Trainer, evaluate};
 use std::sync::Arc;
 
-fn tokens(bytes: usize) -> Arc<[u32]> {
+fn tokens(bytes: usize) -> Arc<Vec<u32>> {
     let text = corpus::stories(11, bytes);
     Tokenizer::bytes()
         .encode(text.as_bytes())
@@ -55,9 +55,14 @@ fn options(steps: u64) -> Options {
     }
 }
 
+/// AdamW, named because it is not the default; `tests/recipes.rs` does the same by Muon.
+fn trainer(kind: HeadKind) -> Trainer {
+    Trainer::with(small(kind), Settings::of(Kind::AdamW))
+}
+
 /// SHA-256 of the weights after a short run.
 fn trained(kind: HeadKind) -> String {
-    let mut trainer = Trainer::new(small(kind));
+    let mut trainer = trainer(kind);
     let data = tokens(20_000);
     let mut sha = String::new();
     let done = trainer.run(
@@ -96,7 +101,7 @@ fn a_run_has_the_same_bits_on_every_machine() {
 #[test]
 fn every_head_learns() {
     for kind in HeadKind::ALL {
-        let mut trainer = Trainer::new(small(kind));
+        let mut trainer = trainer(kind);
         let windows = RandomWindows::new(tokens(50_000), 32, 8, 1).expect("enough text");
         let step = |trainer: &mut Trainer, i| {
             let batch = windows.batch(i).expect("in memory");
@@ -124,7 +129,7 @@ fn a_loss_that_is_not_finite_stops_the_run_and_keeps_the_weights() {
     let model = small(HeadKind::Recursive);
     let path = folder.path().join("run");
     let dir = ModelDir::create(&path, &model, &tokenizer, false).expect("a new directory");
-    let mut trainer = Trainer::new(model);
+    let mut trainer = Trainer::with(model, Settings::of(Kind::AdamW));
     let mut options = options(50);
     // A rate this high sends the weights out of the range of f32 within a few steps.
     options.schedule.peak = 1e30;
@@ -206,12 +211,13 @@ fn real_text_is_learnt_where_it_is_at_hand() {
     };
     let path = std::path::Path::new(&folder).join("tinyshakespeare.txt");
     let tokens = read_tokens(&[path], &Tokenizer::bytes()).expect("a text file");
-    let (train, valid) = split(&tokens);
+    let (train, valid) = Tokens::from(tokens).split();
+    let valid = valid.first(4000).expect("tokens in memory");
     let mut options = options(150);
     (options.batch, options.context, options.eval_every) = (8, 64, 1000);
-    let mut trainer = Trainer::new(small(HeadKind::Recursive));
+    let mut trainer = trainer(HeadKind::Recursive);
     let mut losses = Vec::new();
-    let data = (train, &valid[..4000]);
+    let data = (train, &*valid);
     let run = trainer.run(&options, data, &Tokenizer::bytes(), None, &mut |event| {
         if let Event::Eval { evaluation, .. } = event {
             losses = evaluation.loss_heads.clone();

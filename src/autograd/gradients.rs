@@ -6,19 +6,33 @@
 use crate::kernels::elementwise;
 use crate::tensor::{ParamId, Params, Tensor};
 
-/// One gradient for each parameter.
+/// One gradient for each parameter that learns.
 #[derive(Clone, Debug)]
 pub struct Gradients {
+    /// By place; without elements for a parameter that does not learn.
     tensors: Vec<Tensor>,
 }
 
 impl Gradients {
     /// All +0.
     pub fn zeros(params: &Params) -> Self {
-        let zeros = |(_, t): (&str, &Tensor)| Tensor::zeros(t.shape());
+        Self::zeros_of(params, &|_| true)
+    }
+
+    /// +0 for the parameters whose name learns. The others have no memory here, and nothing may send them a gradient.
+    pub fn zeros_of(params: &Params, learns: &dyn Fn(&str) -> bool) -> Self {
+        let zeros = |(name, t): (&str, &Tensor)| match learns(name) {
+            true => Tensor::zeros(t.shape()),
+            false => Tensor::zeros(&[0]),
+        };
         Self {
             tensors: params.iter().map(zeros).collect(),
         }
+    }
+
+    /// Number of elements of all gradients.
+    pub fn elements(&self) -> usize {
+        self.tensors.iter().map(|t| t.data().len()).sum()
     }
 
     /// Back to +0.
@@ -28,7 +42,7 @@ impl Gradients {
         }
     }
 
-    /// The parameter's gradient, of its shape.
+    /// The parameter's gradient, of its shape; of shape `[0]` where the parameter does not learn.
     pub fn get(&self, id: ParamId) -> &Tensor {
         &self.tensors[id.index()]
     }
@@ -68,7 +82,9 @@ impl<const N: usize> Sink<'_, N> {
         match self.places[i] {
             Place::Constant => {}
             Place::Parameter(id) => {
-                elementwise::accumulate(self.parameters.tensors[id.index()].data_mut(), d.data());
+                let sum = &mut self.parameters.tensors[id.index()];
+                assert_eq!(sum.shape(), d.shape(), "the gradient of a parameter");
+                elementwise::accumulate(sum.data_mut(), d.data());
             }
             Place::Node(node) => match &mut self.activations[node] {
                 Some(sum) => elementwise::accumulate(sum.data_mut(), d.data()),
@@ -82,7 +98,11 @@ impl<const N: usize> Sink<'_, N> {
     pub fn accumulate(&mut self, i: usize, shape: &[usize], f: impl FnOnce(&mut Tensor)) {
         match self.places[i] {
             Place::Constant => {}
-            Place::Parameter(id) => f(&mut self.parameters.tensors[id.index()]),
+            Place::Parameter(id) => {
+                let sum = &mut self.parameters.tensors[id.index()];
+                assert_eq!(sum.shape(), shape, "the gradient of a parameter");
+                f(sum);
+            }
             Place::Node(_) => {
                 let mut d = Tensor::zeros(shape);
                 f(&mut d);

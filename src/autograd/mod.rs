@@ -17,4 +17,4 @@ pub mod tape;
 
 pub use gradients::{Gradients, Sink};
 pub use op::Op;
-pub use tape::{Tape, Var};
+pub use tape::{Leaf, Tape, Var};

@@ -42,6 +42,10 @@ impl Var {
     }
 }
 
+/// The place of a leaf on its tape. It does not keep the leaf's value in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Leaf(usize);
+
 /// Operations in the order they were done.
 ///
 /// `backward` consumes the tape, so it cannot run twice:
@@ -81,14 +85,15 @@ impl Tape {
         }
     }
 
-    /// A value from elsewhere whose gradient [`Tape::backward_to`] returns.
-    pub fn leaf(&mut self, value: impl Into<Arc<Tensor>>) -> Var {
-        let place = Place::Node(self.nodes.len());
+    /// A value from elsewhere whose gradient [`Tape::backward_to`] returns, and its place, which outlives the value.
+    pub fn leaf(&mut self, value: impl Into<Arc<Tensor>>) -> (Var, Leaf) {
+        let leaf = Leaf(self.nodes.len());
         self.nodes.push(None);
-        Var {
+        let var = Var {
             value: value.into(),
-            place,
-        }
+            place: Place::Node(leaf.0),
+        };
+        (var, leaf)
     }
 
     /// Number of operations and leaves recorded.
@@ -125,7 +130,7 @@ impl Tape {
     pub fn backward_to(
         self,
         roots: Vec<(Var, Tensor)>,
-        leaf: Option<&Var>,
+        leaf: Option<Leaf>,
         gradients: &mut Gradients,
     ) -> Option<Tensor> {
         let mut activations: Vec<Option<Tensor>> = Vec::new();
@@ -147,10 +152,7 @@ impl Tape {
                 node.backward(dy, &mut activations, gradients);
             }
         }
-        match leaf?.place {
-            Place::Node(i) => activations[i].take(),
-            _ => None,
-        }
+        activations[leaf?.0].take()
     }
 }
 

@@ -2,14 +2,15 @@
 //!
 //! The bytes are written under a temporary name beside the target, `.{name}.{pid}.tmp`, and synced to the
 //! disk. Then one rename, which the file system makes a single step, puts them in place. A process that is
-//! killed leaves at most the temporary. A temporary of the same name is removed by the next writer, so
-//! that one process must not write one path from two threads at once.
+//! killed leaves at most the temporary, which the next writer of that name removes (`leftovers` has the rule). Its
+//! own temporary is removed too, so that one process must not write one path from two threads at once.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use super::leftovers::{occupy, sweep};
 use crate::{Error, Result};
 
 /// Writes a file so that its name holds either the old bytes or the new ones, also after a power cut.
@@ -36,11 +37,12 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Re
             "expected a path that ends in a file's name",
         ));
     };
+    sweep(&parent, name, false);
     let temporary = Temporary::claim(parent.join(beside(name, ".tmp")))?;
     let mut file = create_new(&temporary.path).map_err(Error::io("write", path))?;
+    occupy(&file);
     fill(&mut file)?;
     file.sync_all().map_err(Error::io("write", path))?;
-    drop(file);
     fs::rename(&temporary.path, path).map_err(Error::io("replace", path))?;
     temporary.moved();
     sync_dir(&parent)

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::header::METADATA;
 use super::tensors::not_finite;
+use crate::data::hex;
 use crate::{Error, Result};
 
 /// Stands for the file in errors of [`encode`], which knows no path.
@@ -88,11 +89,6 @@ pub fn sha256_file(path: &Path) -> Result<(u64, String)> {
             Err(e) => return Err(fail()(e)),
         }
     }
-}
-
-/// Bytes in lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A tensor as the crate wants to see it.

@@ -1,11 +1,16 @@
 //! The lines of `metrics.jsonl`, cut back to a checkpoint.
 
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::Path;
 
 use serde::Deserialize;
 
-use super::write;
+use super::{write, write_with};
 use crate::{Error, Result};
+
+/// Longest line that can be an event, in bytes. A kill or a damaged disk may leave a file without a line feed.
+const LONGEST: u64 = 1 << 20;
 
 /// What of a line says when it was written.
 #[derive(Deserialize)]
@@ -16,25 +21,36 @@ struct Line {
 
 /// Keeps the lines that a run had written when its step `step` was done and its checkpoint was made. What comes
 /// later is dropped: events of later steps, the end of the run, and a line that a kill left half written. A missing
-/// file becomes an empty one. Where `evaluated` is not set, the evaluation of that step comes later too.
+/// file becomes an empty one. Where `evaluated` is not set, the evaluation of that step comes later too. The file is read
+/// and copied a line at a time, whatever its size.
 ///
 /// # Errors
 /// [`Error::Io`] where the file cannot be read or replaced; it is then as it was.
 pub(super) fn trim(path: &Path, step: u64, evaluated: bool) -> Result<()> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return write(path, b""),
         Err(error) => return Err(Error::io("read", path)(error)),
     };
-    let kept: usize = bytes
-        .split_inclusive(|byte| *byte == b'\n')
-        .take_while(|line| belongs(line, step, evaluated))
-        .map(<[u8]>::len)
-        .sum();
-    if kept == bytes.len() && path.exists() {
-        return Ok(());
+    let mut file = BufReader::new(file);
+    let (mut kept, mut line) = (0, Vec::new());
+    loop {
+        line.clear();
+        let mut part = file.by_ref().take(LONGEST);
+        let read = part.read_until(b'\n', &mut line);
+        if read.map_err(Error::io("read", path))? == 0 {
+            return Ok(());
+        }
+        if !belongs(&line, step, evaluated) {
+            break;
+        }
+        kept += line.len() as u64;
     }
-    write(path, &bytes[..kept])
+    file.rewind().map_err(Error::io("read", path))?;
+    write_with(path, |out| {
+        let copied = io::copy(&mut file.take(kept), out);
+        copied.map(drop).map_err(Error::io("write", path))
+    })
 }
 
 fn belongs(line: &[u8], step: u64, evaluated: bool) -> bool {
@@ -66,6 +82,7 @@ mod tests {
             "{\"event\":\"step\",\"step\":2}",
             "{\"event\":\"step\",\"step\":3}\n{\"eve",
             "\0\0\0\n",
+            &"\0".repeat(LONGEST as usize + 9),
         ] {
             std::fs::write(&path, format!("{early}{late}")).unwrap();
             trim(&path, 2, true).unwrap();

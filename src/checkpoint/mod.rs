@@ -10,6 +10,8 @@
 //! * `metrics`: the run's lines, cut back to a checkpoint.
 //! * `atomic`: a file appears under its name whole, or not at all.
 //! * `directory`: the same for a directory with its files; what is never replaced.
+//! * `lock`: the lock of a directory, under which one process trains into it.
+//! * `leftovers`: what killed writers left.
 //! * `encode`: the safetensors format as we write it, one byte sequence for one content.
 //! * `tensors`: the safetensors format as we read it, untrusted.
 //! * `header`: what a safetensors file says about itself, checked before it is believed.
@@ -26,6 +28,8 @@ mod directory;
 mod encode;
 mod header;
 mod json;
+mod leftovers;
+mod lock;
 mod metrics;
 mod model;
 mod run;

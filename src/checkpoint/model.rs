@@ -1,6 +1,7 @@
 //! A model directory: `config.json`, `model.safetensors`, `tokenizer.json` and, for a run, `metrics.jsonl`.
 
-use super::{TensorFile, create_dir, encode, read_json, sha256_hex, write};
+use super::directory::create_dir_with;
+use super::{TensorFile, encode, read_json, sha256_hex, write};
 use crate::data::Tokenizer;
 use crate::model::config::ARITHMETIC;
 use crate::model::{Config, Model};
@@ -24,19 +25,22 @@ impl ModelDir {
     /// Makes the directory with a model in it, whole or not at all.
     ///
     /// # Errors
-    /// [`Error::Usage`] where the directory exists and `force` is not set or would delete what is not a model.
+    /// [`Error::Usage`] where the directory exists and `force` is not set or would delete what is not a model, or a run
+    /// that another process trains.
     pub fn create(path: &Path, model: &Model, tokenizer: &Tokenizer, force: bool) -> Result<Self> {
-        Self::create_with(path, model, tokenizer, &[], force)
+        let (dir, ()) = Self::create_with(path, (model, tokenizer), &[], force, |_: &Path| Ok(()))?;
+        Ok(dir)
     }
 
-    /// [`ModelDir::create`] with more files in it, as (name, content).
-    pub(super) fn create_with(
+    /// [`ModelDir::create`] with more files in it, as (name, content), and with something done to the directory before it
+    /// appears under its name.
+    pub(super) fn create_with<T>(
         path: &Path,
-        model: &Model,
-        tokenizer: &Tokenizer,
+        (model, tokenizer): (&Model, &Tokenizer),
         more: &[(&str, &[u8])],
         force: bool,
-    ) -> Result<Self> {
+        before: impl FnOnce(&Path) -> Result<T>,
+    ) -> Result<(Self, T)> {
         let config = serde_json::to_string_pretty(model.config()).expect("plain data");
         let weights = weights(model)?;
         let tokenizer = tokenizer.to_json();
@@ -47,8 +51,8 @@ impl ModelDir {
             (METRICS, b""),
         ];
         files.extend(more);
-        create_dir(path, &files, force)?;
-        Ok(Self::at(path))
+        let prepared = create_dir_with(path, &files, force, before)?;
+        Ok((Self::at(path), prepared))
     }
 
     /// The directory of that path, about which nothing is known yet.

@@ -29,13 +29,15 @@
 //!
 //! # One writer
 //!
-//! `train.lock` is an empty file on which a process holds an advisory lock while it trains. The system releases it
-//! when the process ends in whatever way. The file itself stays, because removing it would let two processes hold locks
-//! on two files of one name.
+//! A process holds the lock of the directory while it trains (`lock`). A new run's lock is taken before its directory
+//! has a name that others know.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use super::leftovers::writer;
+use super::lock::{LOCK, Lock, lock};
 use super::model::{CONFIG, METRICS, TOKENIZER, WEIGHTS};
 use super::state::{encode_state, read_state};
 use super::{ModelDir, TensorFile, metrics, read_json, sha256_hex, write};
@@ -44,7 +46,6 @@ use crate::model::{Config, Model};
 use crate::{Error, Result};
 
 const STATE: &str = "train_state.safetensors";
-const LOCK: &str = "train.lock";
 
 /// A model's directory that this process alone trains into, as long as the value lives.
 #[derive(Debug)]
@@ -70,14 +71,8 @@ impl RunDir {
         force: bool,
     ) -> Result<Self> {
         let state = encode_state(record, parts)?;
-        // Held until the old directory is gone, so that nobody goes on with a run that is being replaced.
-        let _old = match force && path.join(LOCK).is_file() {
-            true => Some(lock(path)?),
-            false => None,
-        };
         let files: [(&str, &[u8]); 2] = [(STATE, &state), (LOCK, b"")];
-        let dir = ModelDir::create_with(path, model, tokenizer, &files, force)?;
-        let _lock = lock(path)?;
+        let (dir, _lock) = ModelDir::create_with(path, (model, tokenizer), &files, force, lock)?;
         Ok(Self { dir, _lock })
     }
 
@@ -156,47 +151,14 @@ impl RunDir {
     }
 }
 
-/// A lock that is held as long as the value lives.
-#[derive(Debug)]
-struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // Closing the file is not enough: a child that another thread is starting has it open too, until it becomes
-        // another program. That unlocking fails changes nothing, because the system does it when the process ends.
-        let _ = self.0.unlock();
-    }
-}
-
-/// Takes the lock of a directory that exists.
-fn lock(path: &Path) -> Result<Lock> {
-    let file = path.join(LOCK);
-    let mut options = OpenOptions::new();
-    let opened = options.write(true).create(true).truncate(false).open(&file);
-    let opened = opened.map_err(Error::io("open", &file))?;
-    match opened.try_lock() {
-        Ok(()) => Ok(Lock(opened)),
-        Err(TryLockError::WouldBlock) => Err(Error::Usage(format!(
-            "{}: another process is training into this directory",
-            path.display()
-        ))),
-        Err(TryLockError::Error(error)) => Err(Error::io("lock", &file)(error)),
-    }
-}
-
 /// Temporaries of killed writers, `.{name}.{pid}.tmp` for the names that are written during a run. Who holds the lock is
 /// the only writer, so nobody needs them.
 fn leftovers(path: &Path) -> Result<Vec<PathBuf>> {
-    let of = |file: &str, name: &str| {
-        let middle = file.strip_prefix('.')?.strip_prefix(name)?;
-        let pid = middle.strip_prefix('.')?.strip_suffix(".tmp")?;
-        Some(!pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()))
-    };
     let mut found = Vec::new();
     for entry in fs::read_dir(path).map_err(Error::io("read", path))? {
         let entry = entry.map_err(Error::io("read", path))?;
         let file = entry.file_name();
-        let ours = |name| file.to_str().is_some_and(|f| of(f, name) == Some(true));
+        let ours = |name: &str| writer(&file, OsStr::new(name)).is_some();
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
         if is_file && [STATE, WEIGHTS, METRICS].into_iter().any(ours) {
             found.push(entry.path());
@@ -208,6 +170,7 @@ fn leftovers(path: &Path) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{HeadKind, Preset};
 
     #[test]
     fn only_our_leftovers_are_found() {
@@ -235,16 +198,33 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_held_once_and_freed_when_dropped() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = lock(folder.path()).unwrap();
-        let message = lock(folder.path()).unwrap_err().to_string();
-        assert!(message.contains("another process"), "{message}");
-        // Whoever shares the open file, as a child does that is being started, does not keep the lock.
-        let shared = first.0.try_clone().unwrap();
-        drop(first);
-        lock(folder.path()).unwrap();
-        drop(shared);
+    fn a_run_is_locked_from_its_first_moment_and_never_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("run");
+        let config = Preset::Tiny.config(257, HeadKind::Recursive, 0);
+        let (model, tokenizer) = (Model::new(config, 1).unwrap(), Tokenizer::bytes());
+        let plain = |force| ModelDir::create(&path, &model, &tokenizer, force);
+        let run = |force| RunDir::create(&path, &model, &tokenizer, ("{}", &[]), force);
+
+        let held = run(false).unwrap();
+        let before = fs::read_dir(&path).unwrap().count();
+        for refused in [
+            plain(true).map(drop),
+            run(true).map(drop),
+            RunDir::open(&path).map(drop),
+        ] {
+            let message = refused.unwrap_err().to_string();
+            assert!(message.contains("another process"), "{message}");
+        }
+        assert_eq!(fs::read_dir(&path).unwrap().count(), before);
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+        drop(held);
+        // A run replaced by a run is held anew, and by a plain model is none any more.
+        let held = run(true).unwrap();
+        assert!(plain(true).is_err());
+        drop(held);
+        plain(true).unwrap();
+        assert!(!path.join(STATE).exists() && !path.join(LOCK).exists());
     }
 
     #[test]

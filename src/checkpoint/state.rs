@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::TensorFile;
-use super::encode::{encode_with, hex};
+use super::encode::encode_with;
 use super::untrusted::shown_json;
+use crate::data::hex;
 use crate::{Error, Result};
 
 /// The metadata's key.

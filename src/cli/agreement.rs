@@ -2,7 +2,7 @@
 
 use super::decoding::cut;
 use crate::Result;
-use crate::data::Tokenizer;
+use crate::data::{Tokenizer, Tokens};
 use crate::infer::{Drafts, Hindsight, NoDrafts, Options, Request, generate_batch};
 use crate::model::Model;
 use clap::Args;
@@ -64,9 +64,15 @@ impl Flags {
         &self,
         model: &Model,
         tokenizer: &Tokenizer,
-        tokens: &[u32],
+        tokens: &Tokens,
     ) -> Result<Agreement> {
-        let prompts = cut(tokens, self.prompts, self.prompt_tokens)?;
+        let read = |start: usize| {
+            let mut prompt = Vec::with_capacity(self.prompt_tokens);
+            tokens.read(start, self.prompt_tokens, &mut prompt)?;
+            Ok(prompt)
+        };
+        let starts = cut(tokens.len(), self.prompts, self.prompt_tokens)?;
+        let prompts: Vec<Vec<u32>> = starts.into_iter().map(read).collect::<Result<_>>()?;
         let options = Options {
             max_tokens: self.max_tokens,
             drafts: Drafts::Fixed(0),
@@ -94,7 +100,7 @@ impl Flags {
             let plain = generate_batch(model, &requests, &mut NoDrafts, &mut ())?;
             for (prompt, plain) in prompts.iter().zip(plain) {
                 new_tokens += plain.tokens.len();
-                let text = [prompt, &*plain.tokens].concat();
+                let text = [&**prompt, &*plain.tokens].concat();
                 let hindsight = Hindsight::new(model, &text, prompt.len(), &options)?;
                 for (k, (hits, rows)) in hindsight.agreement().into_iter().enumerate() {
                     agreed[k] += hits;

@@ -161,18 +161,18 @@ impl Decoding {
     }
 }
 
-/// `n` prompts of `len` tokens, spread evenly over a text.
+/// Where `n` prompts of `len` tokens start, spread evenly over a text of `tokens`.
 ///
 /// # Errors
 /// [`Error::Usage`] for none, or a text shorter than one.
-pub fn cut(text: &[u32], n: usize, len: usize) -> Result<Vec<&[u32]>> {
-    if n == 0 || len == 0 || text.len() < len || n > text.len() {
+pub fn cut(tokens: usize, n: usize, len: usize) -> Result<Vec<usize>> {
+    if n == 0 || len == 0 || tokens < len || n > tokens {
         return Err(Error::Usage(format!(
             "--prompts {n} of --prompt-tokens {len}: expected at least one of at least one token, and no more than the \
-             {} tokens of the text",
-            text.len()
+             {tokens} tokens of the text"
         )));
     }
-    let start = |i: usize| (text.len() - len) * i / n;
-    Ok((0..n).map(|i| &text[start(i)..][..len]).collect())
+    // In 128 bits, because a token file may be so long that the product fits in no fewer.
+    let start = |i: usize| ((tokens - len) as u128 * i as u128 / n as u128) as usize;
+    Ok((0..n).map(start).collect())
 }

@@ -6,13 +6,12 @@ use super::generate::timed;
 use super::output::{Output, figures, progress, show};
 use crate::Result;
 use crate::data::corpus::{DEMO_SEED, stories};
-use crate::data::{Tokenizer, split};
+use crate::data::{Tokenizer, Tokens};
 use crate::infer::measure::median;
 use crate::infer::{Drafts, Generated, Options as Decoding, Request};
 use crate::model::{HeadKind, JointLoss, Model, Preset, WeightFormat};
-use crate::train::{Event, Options, Plan, Schedule, Shape, Trainer};
+use crate::train::{Event, Options, Plan, Schedule, Trainer};
 use clap::Args;
-use std::sync::Arc;
 
 /// Bytes of the stories.
 const CORPUS: usize = 2_000_000;
@@ -21,6 +20,8 @@ const HEADS: usize = 3;
 /// T and B of the training windows.
 const CONTEXT: usize = 256;
 const BATCH: usize = 4;
+/// The highest learning rate.
+const PEAK: f64 = 4e-3;
 /// Tokens of the continuation.
 const CONTINUATION: usize = 190;
 /// Timed generations each way.
@@ -49,8 +50,9 @@ impl Demo {
     fn demo(self) -> Result<()> {
         let mut output = Output::new(false);
         let tokenizer = Tokenizer::bytes();
-        let tokens = tokenizer.encode(stories(DEMO_SEED, CORPUS).as_bytes())?;
-        let (train, rest) = split(&tokens);
+        let tokens = Tokens::from(tokenizer.encode(stories(DEMO_SEED, CORPUS).as_bytes())?);
+        let (train, rest) = tokens.split();
+        let rest = rest.first(usize::MAX)?;
         let valid = &rest[..12 * CONTEXT];
         let mut config = Preset::Tiny.config(tokenizer.vocab_size(), HeadKind::Recursive, HEADS);
         config.training_context = CONTEXT;
@@ -70,13 +72,7 @@ impl Demo {
             accumulate: 1,
             context: CONTEXT,
             seed: DEMO_SEED,
-            schedule: Schedule {
-                peak: 4e-3,
-                warmup: self.steps / 20,
-                steps: self.steps,
-                floor: 0.05,
-                shape: Shape::Cosine,
-            },
+            schedule: Schedule::new(PEAK, self.steps),
             // More weight on the heads than the default: the demo is about drafting.
             joint: JointLoss {
                 lambda: 1.0,
@@ -88,8 +84,7 @@ impl Demo {
         };
         let bar = progress(0, self.steps);
         let mut trainer = Trainer::new(model);
-        let data: (Arc<[u32]>, &[u32]) = (train.into(), valid);
-        trainer.run(&options, data, &tokenizer, None, &mut |event| {
+        trainer.run(&options, (train, valid), &tokenizer, None, &mut |event| {
             show(&bar, event);
             bar.suspend(|| match event {
                 Event::Eval {
@@ -111,7 +106,7 @@ impl Demo {
         })?;
         let mut model = trainer.model;
         model.pack(WeightFormat::F32);
-        speak(&model, &tokenizer, rest, &mut output)?;
+        speak(&model, &tokenizer, &rest, &mut output)?;
         output.finish()
     }
 }

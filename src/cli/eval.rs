@@ -6,10 +6,10 @@ use super::output::{Output, figures};
 use super::train::one_of;
 use crate::Result;
 use crate::checkpoint::ModelDir;
-use crate::data::{check_length, read_tokens};
+use crate::data::{check_length, open_tokens};
 use crate::model::WeightFormat;
 use crate::simd::scalar;
-use crate::train::{Evaluation, evaluate};
+use crate::train::{Evaluation, evaluate_stored};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -19,9 +19,12 @@ use std::path::PathBuf;
 pub struct Eval {
     /// Model directory
     dir: PathBuf,
-    /// Text files
+    /// Text files, or one token file made with the model's tokenizer
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     data: Vec<PathBuf>,
+    /// Text between documents that becomes the end-of-text token, as in training; by default it is plain text
+    #[arg(long, value_name = "TEXT")]
+    split_on: Option<String>,
     /// Tokens of a window [default: the one the model was trained with]
     #[arg(long, value_name = "T")]
     context: Option<usize>,
@@ -63,10 +66,10 @@ impl Eval {
     fn eval(self) -> Result<()> {
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
         let context = self.context.unwrap_or(model.config().default_context());
-        let tokens = read_tokens(&self.data, &tokenizer)?;
-        check_length("--data", &tokens, 1)?;
+        let tokens = open_tokens(&self.data, &tokenizer, self.split_on.as_deref())?;
+        check_length("--data", tokens.len(), 1)?;
         model.pack(self.weights);
-        let result = evaluate(&model, &tokens, &tokenizer, context)?;
+        let result = evaluate_stored(&model, &tokens, &tokenizer, context)?;
         let mut output = Output::new(self.json);
         let report = Report {
             evaluation: &result,

@@ -4,7 +4,7 @@
 //! * `panel`: one panel: ranges, ticks, curves.
 //! * `canvas`: lines and letters on the backends of plotters.
 //! * `glyphs`: letters of dots, for pictures of pixels.
-//! * `terminal`: the loss curves in Braille characters.
+//! * `terminal`: the loss curves in Braille characters, validation losses as marks.
 
 mod canvas;
 mod figure;

@@ -1,11 +1,11 @@
 //! Flags of `foretoken train` that say what learns, when and from what.
 
 use super::train::one_of;
+use crate::Result;
 use crate::checkpoint::ModelDir;
 use crate::data::Tokenizer;
 use crate::model::{JointLoss, Model};
 use crate::train::{Plan, Regime};
-use crate::{Error, Result};
 use clap::Args;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -15,7 +15,7 @@ use std::str::FromStr;
 pub struct Learning {
     /// How trunk and heads learn together: all heads throughout; K+1 equal stages with 0 to K heads; the same from K to 0;
     /// all heads, none of which changes the trunk
-    #[arg(long, default_value = "joint", value_parser = one_of(&Regime::ALL, Regime::name))]
+    #[arg(long, default_value = Regime::default().name(), value_parser = one_of(&Regime::ALL, Regime::name))]
     regime: Regime,
     /// Weight of all heads together in the loss; A:B goes from A to B in a straight line over the run
     #[arg(long, default_value_t = Lambda::default(), value_name = "LAMBDA", allow_negative_numbers = true)]
@@ -93,24 +93,5 @@ impl Learning {
     /// What [`ModelDir::load`] returns.
     pub fn start(&self) -> Result<Option<(Model, Tokenizer)>> {
         self.init.as_deref().map(ModelDir::load).transpose()
-    }
-
-    /// Flags that do not go together for a model of `depth` heads.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] where a frozen trunk would leave nothing to learn.
-    pub fn check(&self, depth: usize) -> Result<()> {
-        if !self.freeze_trunk {
-            return Ok(());
-        }
-        let reason = match self.regime {
-            Regime::Curriculum | Regime::Reverse => format!(
-                "expected --regime joint or detached, found {}, which has steps without heads",
-                self.regime.name()
-            ),
-            _ if depth == 0 => "expected heads to train, found --heads 0".to_owned(),
-            _ => return Ok(()),
-        };
-        Err(Error::Usage(format!("--freeze-trunk: {reason}")))
     }
 }

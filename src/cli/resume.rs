@@ -231,7 +231,7 @@ pub fn resume(train: &Train, dir: &Path) -> Result<()> {
         separator.as_deref(),
         *valid_tokens,
     )?;
-    options.check(&trainer.model)?;
+    options.check(trainer.model.config())?;
     // Not before: while texts are read there is nothing to save, and a signal ends the program at once.
     stop::on_signals(run.stopper())?;
     run.go_on(options.clone(), &trainer)?;

@@ -111,7 +111,10 @@ impl Speed {
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
         let text = tokenizer.encode(&text)?;
         let prompts = match (self.prompts, self.prompt_tokens) {
-            (Some(n), Some(len)) => cut(&text, n, len)?,
+            (Some(n), Some(len)) => {
+                let starts = cut(text.len(), n, len)?;
+                starts.iter().map(|start| &text[*start..][..len]).collect()
+            }
             _ => vec![&*text],
         };
         let options = |way| { &self.decoding }.options(way, (&model, &tokenizer), prompts[0].len());

@@ -1,6 +1,6 @@
 //! What `foretoken train` trains and validates on.
 
-use crate::data::{Tokenizer, Tokens, open_tokens};
+use crate::data::{TokenFile, Tokenizer, Tokens, open_tokens};
 use crate::train::TextFile;
 use crate::{Error, Result};
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ pub struct Texts {
 
 impl Texts {
     /// Opens `data` and `valid`, each text files or one token file, and keeps the last tenth of the former for validation
-    /// where there is none of the latter.
+    /// where there is none of the latter. The separator is for text files: one of the two may be a token file beside it.
     ///
     /// # Errors
     /// What [`open_tokens`] returns.
@@ -30,10 +30,16 @@ impl Texts {
         separator: Option<&str>,
         valid_tokens: Option<usize>,
     ) -> Result<Self> {
-        let tokens = open_tokens(data, tokenizer, separator)?;
+        let has_tokens = |paths: &[PathBuf]| matches!(paths, [path] if TokenFile::is_one(path));
+        // Beside texts that the separator is for, a token file has its end-of-text tokens already.
+        let of = |paths, others: &[PathBuf]| {
+            let needless = has_tokens(paths) && !others.is_empty() && !has_tokens(others);
+            separator.filter(|_| !needless)
+        };
+        let tokens = open_tokens(data, tokenizer, of(data, valid))?;
         let (train, valid) = match valid.is_empty() {
             true => tokens.split(),
-            false => (tokens, open_tokens(valid, tokenizer, separator)?),
+            false => (tokens, open_tokens(valid, tokenizer, of(valid, data))?),
         };
         let usual = valid.in_file().then_some(VALID_TOKENS);
         let valid_tokens = valid_tokens.or(usual);

@@ -2,7 +2,7 @@
 
 use super::output::{Output, message};
 use crate::checkpoint::{write, write_with};
-use crate::data::{Texts, Tokenizer, write_tokens};
+use crate::data::{Texts, Tokenizer, hex, write_tokens};
 use crate::{Error, Result};
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -253,11 +253,7 @@ impl Show {
         let report = Shown {
             vocab_size: tokenizer.vocab_size(),
             end_of_text: tokenizer.end_of_text(),
-            sha256: tokenizer
-                .sha256()
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
+            sha256: hex(&tokenizer.sha256()),
             spellings: tokens
                 .as_ref()
                 .map(|ids| ids.iter().map(spelling).collect()),

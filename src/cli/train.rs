@@ -8,11 +8,11 @@ use super::stop;
 use super::texts::{Texts, check_kind};
 use super::tokenizer::Vocabulary;
 use super::watch::{Answer, Watched};
-use crate::data::{Tokenizer, check_count, check_length};
+use crate::data::{Tokenizer, check_length};
 use crate::model::config::ARITHMETIC;
 use crate::model::{Config, HeadKind, JointLoss, Model, Preset};
 use crate::train::{
-    Event, Kind, Options, Origin, Run, Schedule, Settings, Shape, TextFile, Trainer, check_rows,
+    Event, Kind, Options, Origin, Run, Schedule, Settings, Shape, TextFile, Trainer,
 };
 use crate::{Error, Result};
 use clap::Args;
@@ -113,10 +113,10 @@ struct Recipe {
     #[arg(long, default_value_t = 1, value_name = "N")]
     accumulate: usize,
     /// Learning rates after the warm-up: half a cosine, or level with a decay over the last fifth
-    #[arg(long, default_value = "wsd", value_parser = one_of(&Shape::ALL, Shape::name))]
+    #[arg(long, default_value = Shape::default().name(), value_parser = one_of(&Shape::ALL, Shape::name))]
     schedule: Shape,
     /// What moves the weights; muon leaves gains, biases, embedding and output matrix to adamw
-    #[arg(long, default_value = "muon", value_parser = one_of(&Kind::ALL, Kind::name))]
+    #[arg(long, default_value = Kind::default().name(), value_parser = one_of(&Kind::ALL, Kind::name))]
     optimiser: Kind,
 }
 
@@ -160,7 +160,6 @@ impl Train {
 
     fn train(self) -> Result<()> {
         let preset = self.preset;
-        self.check_numbers()?;
         if let Some(dir) = &self.checkpoints.resume {
             return resume(&self, dir);
         }
@@ -171,7 +170,10 @@ impl Train {
         let usual = start.as_ref().map(|m| m.config().default_context());
         let context = self.context.unwrap_or(usual.unwrap_or(preset.context()));
         let mut config = self.config(start.as_ref());
-        self.check(context, config.mtp_depth)?;
+        config.training_context = context;
+        config.max_position_embeddings = config.max_position_embeddings.max(context);
+        let options = self.options(context, config.hidden_size);
+        options.check(&config)?;
         // Learning a vocabulary takes a while, so it comes after the flags are known to be sound.
         let tokenizer = own.map_or_else(|| self.vocabulary.of(&self.data), Ok)?;
         // A model to start from may have rows for more tokens than its vocabulary uses.
@@ -182,11 +184,9 @@ impl Train {
         let separator = self.vocabulary.separator();
         let files = (&*self.data, &*self.valid);
         let texts = Texts::open(files, &tokenizer, separator, self.valid_tokens)?;
-        check_count("the training part of --data", texts.train.len(), context)?;
-        check_length("the validation part", &texts.valid, 1)?;
+        check_length("the training part of --data", texts.train.len(), context)?;
+        check_length("the validation part", texts.valid.len(), 1)?;
 
-        config.training_context = context;
-        config.max_position_embeddings = config.max_position_embeddings.max(context);
         let model = match &start {
             None => Model::new(config, self.seed),
             Some(model) if self.keeps_heads(model) => model.rebuilt(config),
@@ -194,27 +194,6 @@ impl Train {
         };
         let model = model.map_err(by_flag)?;
         drop(start);
-        let options = Options {
-            steps: self.steps,
-            batch: self.batch,
-            accumulate: self.recipe.accumulate,
-            context,
-            seed: self.seed,
-            schedule: Schedule {
-                peak: self.lr.unwrap_or(default_rate(model.config().hidden_size)),
-                warmup: self.warmup.unwrap_or(self.steps / 20),
-                steps: self.steps,
-                floor: 0.1,
-                shape: self.recipe.schedule,
-            },
-            joint: JointLoss {
-                lambda: self.learning.lambda(),
-                beta: self.beta,
-            },
-            plan: self.learning.plan(),
-            eval_every: self.eval_every,
-            log_every: self.log_every,
-        };
         let sizes = model.config();
         let mut defaults = vec![
             ("context", context.to_string()),
@@ -234,10 +213,36 @@ impl Train {
         };
         stop::on_signals(&saving.stop)?;
         let out = self.out.as_deref().expect("clap asks for it");
-        let mut trainer = Trainer::with(model, Settings::of(self.recipe.optimiser));
+        let settings = Settings::of(self.recipe.optimiser);
+        let mut trainer = Trainer::planned(model, settings, options.plan);
         let plan = (&options, &tokenizer);
         let run = Run::create(out, &trainer, plan, origin, saving, self.force)?;
         self.drive(&mut trainer, &run, &options, texts, &tokenizer)
+    }
+
+    /// How the flags say to train a model of that width.
+    fn options(&self, context: usize, hidden_size: usize) -> Options {
+        let peak = self.lr.unwrap_or(default_rate(hidden_size));
+        let usual = Schedule::new(peak, self.steps);
+        Options {
+            steps: self.steps,
+            batch: self.batch,
+            accumulate: self.recipe.accumulate,
+            context,
+            seed: self.seed,
+            schedule: Schedule {
+                warmup: self.warmup.unwrap_or(usual.warmup),
+                shape: self.recipe.schedule,
+                ..usual
+            },
+            joint: JointLoss {
+                lambda: self.learning.lambda(),
+                beta: self.beta,
+            },
+            plan: self.learning.plan(),
+            eval_every: self.eval_every,
+            log_every: self.log_every,
+        }
     }
 
     /// Trains to the end, or until a signal.
@@ -299,51 +304,5 @@ impl Train {
             config.set_head_width(width);
         }
         config
-    }
-
-    /// Flags that no model of `depth` heads can be trained with.
-    fn check(&self, context: usize, depth: usize) -> Result<()> {
-        self.learning.check(depth)?;
-        check_rows(self.batch, self.recipe.accumulate, context)?;
-        if depth >= context {
-            return Err(Error::Usage(format!(
-                "--heads {depth}: expected fewer than --context, which is {context}"
-            )));
-        }
-        Ok(())
-    }
-
-    /// Numbers that no run can have.
-    fn check_numbers(&self) -> Result<()> {
-        let positive = [
-            ("--context", self.context.unwrap_or(1) as u64),
-            ("--batch", self.batch as u64),
-            ("--steps", self.steps),
-            ("--eval-every", self.eval_every),
-            ("--log-every", self.log_every),
-        ];
-        for (flag, value) in positive {
-            if value == 0 {
-                return Err(Error::Usage(format!(
-                    "{flag}: expected at least 1, found 0"
-                )));
-            }
-        }
-        let numbers = [
-            (
-                "--lr",
-                self.lr.unwrap_or(1.0),
-                self.lr.is_none_or(|x| x > 0.0),
-            ),
-            ("--beta", self.beta, self.beta > 0.0),
-        ];
-        for (flag, value, fits) in numbers {
-            if !fits || !value.is_finite() {
-                return Err(Error::Usage(format!(
-                    "{flag}: expected a number, more than 0, found {value}"
-                )));
-            }
-        }
-        Ok(())
     }
 }

@@ -28,7 +28,8 @@ mod tokens;
 mod windows;
 
 pub use batch::Batch;
-pub use text::{Texts, check_count, check_length, open_tokens, read_tokens, split};
+pub use text::{Texts, check_length, open_tokens, read_tokens};
+pub(crate) use token_file::hex;
 pub use token_file::{TokenFile, write_tokens};
 pub use tokenizer::{Tokenizer, guarded};
 pub use tokens::Tokens;

@@ -147,33 +147,12 @@ pub fn open_tokens(
     Ok(tokens.into())
 }
 
-/// The tokens to train on, the first 90 % rounded down, and the tokens to validate on, the rest.
-pub fn split(tokens: &[u32]) -> (&[u32], &[u32]) {
-    tokens.split_at(training_part(tokens.len()))
-}
-
-/// The length of the part to train on.
-pub(super) fn training_part(length: usize) -> usize {
-    // floor(9 n / 10) without the product, which could overflow.
-    let (tens, ones) = (length / 10, length % 10);
-    tens * 9 + ones * 9 / 10
-}
-
-/// Checks that the tokens fill at least one window of `context` + 1 tokens; `name` says whose they are.
+/// Checks that so many tokens fill at least one window of `context` + 1 tokens; `name` says whose they are.
 ///
 /// # Errors
 ///
 /// [`Error::Usage`] with both numbers if they do not, or if `context` is 0.
-pub fn check_length(name: &str, tokens: &[u32], context: usize) -> Result<()> {
-    check_count(name, tokens.len(), context)
-}
-
-/// The same for a number of tokens.
-///
-/// # Errors
-///
-/// [`Error::Usage`] with both numbers if they do not fill a window, or if `context` is 0.
-pub fn check_count(name: &str, tokens: usize, context: usize) -> Result<()> {
+pub fn check_length(name: &str, tokens: usize, context: usize) -> Result<()> {
     if context == 0 {
         return Err(Error::Usage(
             "the context must be at least 1 token, found 0".to_owned(),

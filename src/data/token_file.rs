@@ -170,7 +170,8 @@ fn width_of(vocab: u64) -> u32 {
     if vocab <= 1 << 16 { 2 } else { 4 }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes in lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -1,7 +1,7 @@
 //! Which windows are read: at random to train, one after the other to evaluate.
 
 use super::draws::{Draws, Stream};
-use super::{Batch, Tokens, check_count};
+use super::{Batch, Tokens, check_length};
 use crate::{Error, Result};
 
 /// Keystream words of 32 bits that belong to one step. A draw takes two. So there is room for 2^31 windows
@@ -39,7 +39,7 @@ impl RandomWindows {
                 "the batch must hold at least 1 window, found 0".to_owned(),
             ));
         }
-        check_count("the training text", tokens.len(), context)?;
+        check_length("the training text", tokens.len(), context)?;
         let draws = Draws::new(seed, Stream::Windows);
         Ok(Self {
             tokens,

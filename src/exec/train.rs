@@ -1,7 +1,7 @@
 //! The executor for training: whole sequences from position 0, every operation on a tape.
 
 use super::{Exec, Rows};
-use crate::autograd::{Gradients, Op, Tape, Var};
+use crate::autograd::{Gradients, Leaf, Op, Tape, Var};
 use crate::kernels::attention::Heads;
 use crate::ops::Attention;
 use crate::tensor::{ParamId, Params, Tensor};
@@ -32,8 +32,8 @@ impl<'m> Train<'m> {
         }
     }
 
-    /// A value from elsewhere whose gradient [`Train::backward_to`] returns.
-    pub fn leaf(&mut self, value: &Var) -> Var {
+    /// A value from elsewhere whose gradient [`Train::backward_to`] returns, and its place.
+    pub fn leaf(&mut self, value: &Var) -> (Var, Leaf) {
         self.tape.leaf(Arc::clone(value.value()))
     }
 
@@ -41,7 +41,7 @@ impl<'m> Train<'m> {
     pub fn backward_to(
         self,
         roots: Vec<(Var, Tensor)>,
-        leaf: Option<&Var>,
+        leaf: Option<Leaf>,
         gradients: &mut Gradients,
     ) -> Option<Tensor> {
         self.tape.backward_to(roots, leaf, gradients)

@@ -32,21 +32,14 @@ impl<'a> Hindsight<'a> {
     /// Where [`pick`] fails.
     pub fn new(model: &Model, text: &'a [u32], prompt: usize, options: &Options) -> Result<Self> {
         let mut exec = Train::frozen(model.params());
-        let kind = model.config().mtp_kind;
         let whole = Rows::batch(1, text.len());
-        let trunk = (model.trunk(&mut exec, text, &whole), whole);
-        let (mut guesses, mut previous) = (Vec::new(), trunk.clone());
-        for k in 1..=model.config().mtp_depth {
-            let (source, rows) = if kind.chained() { &previous } else { &trunk };
-            let (rows, keep) = rows.without_last(if kind.chained() { 1 } else { k });
-            if rows.is_empty() {
-                guesses.push(Vec::new());
-                continue;
-            }
-            let h = exec.apply(SelectRows { keep }, [source]);
-            let h = model.head(&mut exec, k, &h, &text[k..], &rows);
-            guesses.push(said(model, &mut exec, &h, text, k, options)?);
-            previous = (h, rows);
+        let mut states = vec![(model.trunk(&mut exec, text, &whole), whole)];
+        // A depth that has no row in so short a text guesses nothing.
+        let mut guesses = vec![Vec::new(); model.config().mtp_depth];
+        for (k, guesses) in (1..text.len()).zip(&mut guesses) {
+            let state = model.next_depth(&mut exec, k, &states, &text[k..], true);
+            *guesses = said(model, &mut exec, &state.0, text, k, options)?;
+            states.push(state);
         }
         Ok(Self {
             text,

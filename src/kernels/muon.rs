@@ -262,18 +262,50 @@ mod tests {
         }
     }
 
-    /// X Xᵀ has only ones where all singular values are 1. The polynomial leaves them
-    /// in 0.68..1.21, or lower where they began below 0.002.
+    /// (1 − 2 v vᵀ / |v|²) a for a [n, m] and v `[n]`: an orthogonal matrix times a.
+    fn reflect(v: &[f64], a: &[f64], m: usize) -> Vec<f64> {
+        let square: f64 = v.iter().map(|x| x * x).sum();
+        let along = times(v, a, 1, v.len(), m);
+        let at = |i: usize| a[i] - 2.0 * v[i / m] * along[i % m] / square;
+        (0..a.len()).map(at).collect()
+    }
+
+    /// U S V with reflections U and V has the singular values of S, which here are known. U X V then has those of X: X may
+    /// only have moved the values, so it is nearly diagonal, and each singular value is as near to an element of the
+    /// diagonal as the rest is large (Weyl's inequality, with the Frobenius norm of the rest).
     #[test]
     fn singular_values_end_near_one() {
-        let (rows, cols) = (24, 60);
-        let x = orthogonal(paint(rows * cols, 1), rows, cols);
-        let x: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
-        let gram = times(&x, &transposed(&x, rows, cols), rows, cols, rows);
-        // Each row's squared length is a mean of squared singular values.
-        for i in 0..rows {
-            let square = gram[i * rows + i];
-            assert!((0.4..1.5).contains(&square), "row {i}: {square}");
+        for [rows, cols] in [[24, 60], [60, 24], [32, 32], [1, 9]] {
+            let n = rows.min(cols);
+            let [u, v] = [(rows, 1), (cols, 2)].map(|(n, salt)| {
+                let v = paint(n, salt).into_iter();
+                v.map(f64::from).collect::<Vec<_>>()
+            });
+            // Both reflections are their own inverse.
+            let turn = |a: &[f64]| {
+                let a = reflect(&u, a, cols);
+                let a = reflect(&v, &transposed(&a, rows, cols), rows);
+                transposed(&a, cols, rows)
+            };
+            // From 1 down to 0.006, which is more than 0.002 of the norm.
+            let mut s = vec![0.0; rows * cols];
+            let value = |i: usize| 0.006_f64.powf(i as f64 / n.max(2) as f64);
+            (0..n).for_each(|i| s[i * cols + i] = value(i));
+            let norm = s.iter().map(|x| x * x).sum::<f64>().sqrt();
+            assert!((0..n).all(|i| value(i) / norm > 0.002));
+
+            let start = turn(&s).iter().map(|x| *x as f32).collect();
+            let x = orthogonal(start, rows, cols);
+            let mut d = turn(&x.iter().map(|x| f64::from(*x)).collect::<Vec<_>>());
+            let diagonal: Vec<f64> = (0..n)
+                .map(|i| std::mem::take(&mut d[i * cols + i]))
+                .collect();
+            let rest = d.iter().map(|x| x * x).sum::<f64>().sqrt();
+            assert!(rest < 5e-4, "{rows} x {cols}: {rest}");
+            for (i, x) in diagonal.into_iter().enumerate() {
+                let within = 0.68 < x - rest && x + rest < 1.21;
+                assert!(within, "{rows} x {cols}, value {i}: {x} from {}", value(i));
+            }
         }
     }
 

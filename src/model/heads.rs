@@ -16,8 +16,8 @@
 use super::block::{Block, linear};
 use super::{Config, Find, HeadKind, Model, layout};
 use crate::autograd::Var;
-use crate::exec::{Exec, Rows};
-use crate::ops::{Add, AddBias, Concat, Silu};
+use crate::exec::{Constants, Exec, Rows};
+use crate::ops::{Add, AddBias, Concat, SelectRows, Silu};
 use crate::tensor::ParamId;
 
 /// Places of a head's parameters; the same for every depth of a recursive head.
@@ -109,8 +109,32 @@ impl Model {
         self.head_on(exec, k, e.as_ref(), h, rows)
     }
 
+    /// h^k over whole sequences, with its rows: those positions i of each whose x_{i+k} is in the sequence.
+    ///
+    /// `states` are h^0, h^1, .. with their rows, up to [`HeadKind::source`] of k at least; `following` holds x_{i+k} of
+    /// the rows of depth k and is read by chained kinds only. Without `shared` the embedding wants no gradient.
+    pub fn next_depth<E: Exec>(
+        &self,
+        exec: &mut E,
+        k: usize,
+        states: &[(Var, Rows)],
+        following: &[u32],
+        shared: bool,
+    ) -> (Var, Rows) {
+        let source = self.config.mtp_kind.source(k);
+        let (h, rows) = &states[source];
+        let (rows, keep) = rows.without_last(k - source);
+        let h = exec.apply(SelectRows { keep }, [h]);
+        let e = self.config.mtp_kind.chained().then(|| match shared {
+            true => self.embed(exec, following),
+            false => self.embed(&mut Constants(exec), following),
+        });
+        let h = self.head_on(exec, k, e.as_ref(), &h, &rows);
+        (h, rows)
+    }
+
     /// [`Model::head`], with the embeddings E[x_{i+k}] [rows, C] for chained kinds.
-    pub(super) fn head_on<E: Exec>(
+    fn head_on<E: Exec>(
         &self,
         exec: &mut E,
         k: usize,

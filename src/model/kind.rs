@@ -46,6 +46,12 @@ impl HeadKind {
         }
     }
 
+    /// The depth 0..k whose hidden state depth k = 1..=K reads; depth 0 is the trunk. Depth k is computed on `k − source`
+    /// rows less of each sequence than that depth.
+    pub fn source(self, k: usize) -> usize {
+        if self.chained() { k - 1 } else { 0 }
+    }
+
     /// Whether each depth has a cache of keys and values. Without one a row depends on its own position only, and the
     /// rows before it need not be computed.
     pub fn cached(self) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! the trunk on a tape: h^0;  for chained kinds h^1..h^{K-1}, of which nothing else is kept
-//! for k = K..1:   head k again on a tape of its own, its loss, its backward pass; both are freed
+//! for k = K..1:   head k again on a tape of its own; h^{k-1} of a chain is freed; its loss; its backward pass
 //! the main loss;  the trunk's backward pass
 //! ```
 //!
@@ -20,6 +20,7 @@ use crate::data::Batch;
 use crate::exec::{Rows, Train};
 use crate::kernels::{elementwise, output_loss, reduce};
 use crate::tensor::Tensor;
+use std::sync::Arc;
 
 /// Which gradients of a loss are wanted.
 #[derive(Clone, Copy, PartialEq)]
@@ -50,7 +51,7 @@ impl Model {
         let weights = objective.weights(self.config.mtp_depth);
         let heads = 1..weights.len();
         let depth = heads.take_while(|k| batch.rows(*k) > 0).count();
-        let chained = self.config.mtp_kind.chained();
+        let kind = self.config.mtp_kind;
         let (shared, main) = match objective.flow {
             Flow::Joint => (true, Wanted::Both),
             Flow::Detached => (false, Wanted::Both),
@@ -65,36 +66,41 @@ impl Model {
 
         // h^0, and where it is needed h^1 .. h^{K-1}, each with its rows.
         let mut states = vec![(h0.detached(), whole)];
-        if chained {
-            for k in 1..depth {
-                let mut quiet = Train::frozen(&self.params);
-                let next = self.batch_head(&mut quiet, k, &states[k - 1], batch, shared);
-                states.push(next);
-            }
+        let chain = if kind.chained() { depth } else { 0 };
+        for k in 1..chain {
+            let mut quiet = Train::frozen(&self.params);
+            let next = self.next_depth(&mut quiet, k, &states, &batch.following(k), shared);
+            states.push(next);
         }
         let mut reports = Vec::with_capacity(depth + 1);
         // What has arrived so far: at h^k of a chain, at h^0 of the other kinds.
         let mut arrived: Option<Tensor> = None;
         for k in (1..=depth).rev() {
-            let from = if chained { k - 1 } else { 0 };
+            let from = kind.source(k);
             let mut tape = Train::new(&self.params);
-            let (state, rows) = &states[from];
-            let leaf = (from > 0 || shared).then(|| tape.leaf(state));
-            let source = (leaf.as_ref().unwrap_or(state).clone(), rows.clone());
-            let (h, _) = self.batch_head(&mut tape, k, &source, batch, shared);
+            let leaf = (from > 0 || shared).then(|| {
+                let (state, leaf) = tape.leaf(&states[from].0);
+                states[from].0 = state;
+                leaf
+            });
+            let (h, _) = self.next_depth(&mut tape, k, &states, &batch.following(k), shared);
+            if kind.chained() {
+                // No depth before this one reads h^{k−1}, and the tape has what its backward pass needs. Of h^0 the trunk's
+                // own value is left.
+                let held = Arc::strong_count(states[from].0.value());
+                debug_assert!(from == 0 || held == 1, "h^{from} would not be freed");
+                states.truncate(from);
+            }
             let wanted = if shared { Wanted::Both } else { Wanted::Hidden };
             let (report, dh) = self.output_loss(&h, batch, k, weights[k], wanted, gradients);
             reports.push(report);
             // The depth after this one was differentiated before, so its gradient comes first.
-            let later = if chained { arrived.take() } else { None };
+            let later = if kind.chained() { arrived.take() } else { None };
             let roots = roots(h, later, dh);
-            let d = tape.backward_to(roots, leaf.as_ref(), gradients);
+            let d = tape.backward_to(roots, leaf, gradients);
             match (&mut arrived, d) {
                 (Some(sum), Some(d)) => elementwise::accumulate(sum.data_mut(), d.data()),
                 (slot, d) => *slot = d,
-            }
-            if chained {
-                states.truncate(k);
             }
         }
         drop(states);

@@ -4,7 +4,7 @@ use super::{Model, layout};
 use crate::autograd::Var;
 use crate::data::Batch;
 use crate::exec::{Constants, Exec, Rows};
-use crate::ops::{CrossEntropy, SelectRows};
+use crate::ops::CrossEntropy;
 
 /// How much the heads count.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -139,41 +139,17 @@ impl Model {
         };
         let mut reports = vec![main];
         let shared = objective.flow == Flow::Joint;
-        let trunk = (if shared { h } else { h.detached() }, whole);
-        let mut previous = trunk.clone();
+        let mut states = vec![(if shared { h } else { h.detached() }, whole)];
         for k in (1..weights.len()).take_while(|k| batch.rows(*k) > 0) {
-            let chained = self.config.mtp_kind.chained();
-            let source = if chained { &previous } else { &trunk };
-            let (h, rows) = self.batch_head(exec, k, source, batch, shared);
+            let state = self.next_depth(exec, k, &states, &batch.following(k), shared);
             let logits = match shared {
-                true => self.logits(exec, &h),
-                false => self.logits(&mut Constants(exec), &h),
+                true => self.logits(exec, &state.0),
+                false => self.logits(&mut Constants(exec), &state.0),
             };
             reports.push(self.loss(exec, &logits, batch, k, weights[k]));
-            previous = (h, rows);
+            states.push(state);
         }
         reports
-    }
-
-    /// h^k on the positions that have a target, from h^{k−1} or h^0 and its rows; `shared` says whether the embedding
-    /// wants a gradient.
-    pub(super) fn batch_head<E: Exec>(
-        &self,
-        exec: &mut E,
-        k: usize,
-        (source, rows): &(Var, Rows),
-        batch: &Batch,
-        shared: bool,
-    ) -> (Var, Rows) {
-        let chained = self.config.mtp_kind.chained();
-        let (rows, keep) = rows.without_last(if chained { 1 } else { k });
-        let h = exec.apply(SelectRows { keep }, [source]);
-        let e = chained.then(|| match shared {
-            true => self.embed(exec, &batch.following(k)),
-            false => self.embed(&mut Constants(exec), &batch.following(k)),
-        });
-        let h = self.head_on(exec, k, e.as_ref(), &h, &rows);
-        (h, rows)
     }
 
     fn loss<E: Exec>(

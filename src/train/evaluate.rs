@@ -1,9 +1,14 @@
 //! Evaluation: every token but the first predicted once, in windows that follow each other.
 
-use crate::data::{Tokenizer, consecutive};
+use crate::data::{Tokenizer, Tokens, consecutive};
 use crate::exec::Train;
 use crate::model::{JointLoss, Model};
 use crate::{Error, Result};
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// Tokens that are in memory at once, as whole windows. What is decoded to count bytes is cut there too.
+const PART: usize = 1 << 20;
 
 /// Losses on a text.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -48,10 +53,58 @@ pub fn evaluate_while(
     context: usize,
     go_on: &dyn Fn() -> bool,
 ) -> Result<Option<Evaluation>> {
-    if tokens.len() < 2 {
+    let read = |range: Range<usize>| Ok(Cow::Borrowed(&tokens[range]));
+    in_parts(
+        model,
+        (tokens.len(), &read),
+        tokenizer,
+        context,
+        PART,
+        go_on,
+    )
+}
+
+/// [`evaluate`] on tokens that may lie in a file larger than memory. The figures are the same.
+///
+/// # Errors
+/// As [`evaluate`], and where the file cannot be read.
+pub fn evaluate_stored(
+    model: &Model,
+    tokens: &Tokens,
+    tokenizer: &Tokenizer,
+    context: usize,
+) -> Result<Evaluation> {
+    let read = |range: Range<usize>| {
+        let mut some = Vec::with_capacity(range.len());
+        tokens.read(range.start, range.len(), &mut some)?;
+        Ok(Cow::Owned(some))
+    };
+    let whole = in_parts(
+        model,
+        (tokens.len(), &read),
+        tokenizer,
+        context,
+        PART,
+        &|| true,
+    )?;
+    Ok(whole.expect("nothing abandons it"))
+}
+
+/// Gives the tokens of a range.
+type Read<'a> = dyn Fn(Range<usize>) -> Result<Cow<'a, [u32]>> + 'a;
+
+/// Evaluates `length` tokens, about `part` of them at a time, while `go_on` says so.
+fn in_parts(
+    model: &Model,
+    (length, read): (usize, &Read),
+    tokenizer: &Tokenizer,
+    context: usize,
+    part: usize,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Option<Evaluation>> {
+    if length < 2 {
         return Err(Error::Usage(format!(
-            "evaluation: expected at least 2 tokens, found {}",
-            tokens.len()
+            "evaluation: expected at least 2 tokens, found {length}"
         )));
     }
     let most = model.config().max_position_embeddings;
@@ -62,23 +115,30 @@ pub fn evaluate_while(
     }
     let heads = model.config().mtp_depth + 1;
     let (mut losses, mut hits, mut counts) = (vec![0.0; heads], vec![0.0; heads], vec![0; heads]);
-    for batch in consecutive(tokens, context, 1) {
-        if !go_on() {
-            return Ok(None);
+    let (mut bytes, mut start) = (0, 0);
+    let part = (part / context).max(1) * context;
+    // A part ends where a window does, and its last token is the next one's first.
+    while start + 1 < length {
+        let tokens = read(start..length.min(start.saturating_add(part).saturating_add(1)))?;
+        for batch in consecutive(&tokens, context, 1) {
+            if !go_on() {
+                return Ok(None);
+            }
+            let mut exec = Train::frozen(model.params());
+            let reports = model.losses(&mut exec, &batch, JointLoss::default());
+            for (k, report) in reports.iter().enumerate() {
+                losses[k] += f64::from(report.mean()) * report.targets as f64;
+                hits[k] += f64::from(report.accuracy()) * report.targets as f64;
+                counts[k] += report.targets;
+            }
         }
-        let mut exec = Train::frozen(model.params());
-        let reports = model.losses(&mut exec, &batch, JointLoss::default());
-        for (k, report) in reports.iter().enumerate() {
-            losses[k] += f64::from(report.mean()) * report.targets as f64;
-            hits[k] += f64::from(report.accuracy()) * report.targets as f64;
-            counts[k] += report.targets;
-        }
+        bytes += tokenizer.decode(&tokens[1..]).len();
+        start += tokens.len() - 1;
     }
     let share = |sums: &[f64]| -> Vec<f64> {
         let pairs = sums.iter().zip(&counts).filter(|(_, n)| **n > 0);
         pairs.map(|(sum, n)| sum / *n as f64).collect()
     };
-    let bytes = tokenizer.decode(&tokens[1..]).len();
     let loss_heads = share(&losses);
     Ok(Some(Evaluation {
         loss: loss_heads[0],
@@ -87,4 +147,40 @@ pub fn evaluate_while(
         accuracy_heads: share(&hits),
         tokens: counts[0],
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{HeadKind, Preset};
+
+    #[test]
+    fn parts_and_files_change_no_figure() {
+        let mut config = Preset::Tiny.config(257, HeadKind::Recursive, 2);
+        (config.hidden_size, config.intermediate_size) = (16, 32);
+        (config.num_hidden_layers, config.head_dim) = (1, 8);
+        (config.num_attention_heads, config.num_key_value_heads) = (2, 1);
+        config.set_head_width(8);
+        let model = Model::new(config, 3).unwrap();
+        let tokenizer = Tokenizer::bytes();
+        // Windows of 7: none left over, one token left over, and no whole one.
+        for length in [2, 7, 8, 36, 37, 41] {
+            // An end of text has no byte.
+            let tokens: Vec<u32> = (0..length).map(|i| i * 29 % 257).collect();
+            let read = |range: Range<usize>| Ok(Cow::Borrowed(&tokens[range]));
+            let whole = evaluate(&model, &tokens, &tokenizer, 7).unwrap();
+            for part in [1, 7, 8, 14, 30] {
+                let found = in_parts(&model, (tokens.len(), &read), &tokenizer, 7, part, &|| true);
+                assert_eq!(
+                    found.unwrap(),
+                    Some(whole.clone()),
+                    "{length} tokens in parts of {part}"
+                );
+            }
+            let stored = Tokens::from(tokens.clone());
+            let found = evaluate_stored(&model, &stored, &tokenizer, 7).unwrap();
+            assert_eq!(found, whole);
+            assert_eq!(whole.tokens, tokens.len() - 1);
+        }
+    }
 }

@@ -24,7 +24,7 @@ pub mod schedule;
 pub mod state;
 pub mod trainer;
 
-pub use evaluate::{Evaluation, evaluate, evaluate_while};
+pub use evaluate::{Evaluation, evaluate, evaluate_stored, evaluate_while};
 pub use event::Event;
 pub use metrics::Metrics;
 pub use optimiser::{Kind, Optimiser, Settings};
@@ -32,4 +32,4 @@ pub use regime::{Plan, Regime};
 pub use run::{Intervals, Keep, Run, Saving};
 pub use schedule::{Schedule, Shape};
 pub use state::{Origin, Record, TextFile};
-pub use trainer::{Ending, Options, Trainer, check_rows};
+pub use trainer::{Ending, Options, Trainer};

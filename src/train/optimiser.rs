@@ -13,10 +13,11 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// AdamW for every parameter.
-    #[default]
     AdamW,
     /// Muon for every matrix but the embedding and the output matrix, AdamW for the rest. Queries, keys and values have
-    /// matrices of their own and are made orthogonal one by one.
+    /// matrices of their own and are made orthogonal one by one. The default, because its losses are lower at equal steps
+    /// (`docs/log.md`, "Muon against AdamW").
+    #[default]
     Muon,
 }
 
@@ -54,7 +55,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            kind: Kind::AdamW,
+            kind: Kind::default(),
             betas: [0.9, 0.95],
             eps: 1e-8,
             momentum: 0.95,
@@ -74,7 +75,7 @@ impl Settings {
     }
 
     /// Names of what is kept for a parameter.
-    fn kept(&self, name: &str, shape: &[usize]) -> &'static [&'static str] {
+    pub(super) fn kept(&self, name: &str, shape: &[usize]) -> &'static [&'static str] {
         match self.moves_by_muon(name, shape) {
             true => &["momentum/"],
             false => &["first_moment/", "second_moment/"],
@@ -89,7 +90,7 @@ impl Settings {
     }
 }
 
-/// The optimiser and what it keeps for each parameter: AdamW's two moments, or Muon's momentum.
+/// The optimiser and what it keeps for each parameter that learns: AdamW's two moments, or Muon's momentum.
 ///
 /// Matrices decay, gains and biases do not. Trunk and heads are clipped by their own norms, so that a head's gradient never
 /// changes the size of the trunk's step.
@@ -98,6 +99,7 @@ pub struct Optimiser {
     /// Its numbers.
     pub settings: Settings,
     steps: u64,
+    /// By place; empty for a parameter that does not learn.
     kept: Vec<Vec<Tensor>>,
 }
 
@@ -113,11 +115,14 @@ pub struct Norms {
 /// Hands over a tensor of that name and shape.
 type Take<'a> = &'a mut dyn FnMut(&str, &[usize]) -> Result<Vec<f32>>;
 
+/// Whether the parameter of that name learns in some step of a run.
+pub type Learns<'a> = &'a dyn Fn(&str) -> bool;
+
 impl Optimiser {
-    /// All that is kept at zero.
-    pub fn new(settings: Settings, params: &Params) -> Self {
+    /// For the parameters that learn, all that is kept for them at zero.
+    pub fn new(settings: Settings, params: &Params, learns: Learns<'_>) -> Self {
         let zeros = &mut |_: &str, shape: &[usize]| Ok(vec![0.0; shape.iter().product()]);
-        Self::restore(settings, 0, params, zeros).expect("zeros are always there")
+        Self::restore((settings, 0), params, learns, zeros).expect("zeros are always there")
     }
 
     /// The optimiser after `steps` steps, of tensors that `take` hands over by name and shape.
@@ -125,15 +130,18 @@ impl Optimiser {
     /// # Errors
     /// What `take` returns.
     pub fn restore(
-        settings: Settings,
-        steps: u64,
+        (settings, steps): (Settings, u64),
         params: &Params,
+        learns: Learns<'_>,
         take: Take<'_>,
     ) -> Result<Self> {
         let mut kept = Vec::new();
         for (name, t) in params.iter() {
-            let parts = settings.kept(name, t.shape()).iter();
-            let tensors = parts.map(|part| {
+            let parts: &[_] = match learns(name) {
+                true => settings.kept(name, t.shape()),
+                false => &[],
+            };
+            let tensors = parts.iter().map(|part| {
                 let data = take(&format!("{part}{name}"), t.shape())?;
                 Ok(Tensor::new(t.shape(), data))
             });
@@ -169,13 +177,13 @@ impl Optimiser {
         }
     }
 
-    /// One step at this learning rate.
+    /// One step at this learning rate, of every parameter that learns.
     pub fn step(&mut self, params: &mut Params, gradients: &Gradients, norms: Norms, rate: f64) {
         self.step_some(params, gradients, norms, rate, &|_| true);
     }
 
-    /// One step of those parameters whose name takes part. The others keep their values and what is kept for them, and do not decay;
-    /// the count of steps, which the moments' correction uses, is one for all.
+    /// One step of those parameters that learn and whose name takes part. The others keep their values and what is kept
+    /// for them, and do not decay; the count of steps, which the moments' correction uses, is one for all.
     pub fn step_some(
         &mut self,
         params: &mut Params,
@@ -212,7 +220,7 @@ impl Optimiser {
         };
         for id in params
             .ids()
-            .filter(|id| takes_part(params.name(*id)))
+            .filter(|id| !self.kept[id.index()].is_empty() && takes_part(params.name(*id)))
             .collect::<Vec<_>>()
         {
             let head = layout::is_head(params.name(id));
@@ -268,7 +276,7 @@ mod tests {
                     (name.to_owned(), Tensor::new(shape, start(n)))
                 };
                 let mut params = Params::new(vec![entry("a", &[5, 7]), entry("mtp.g", &[35])]);
-                let mut optimiser = Optimiser::new(Settings::default(), &params);
+                let mut optimiser = Optimiser::new(Settings::of(Kind::AdamW), &params, &|_| true);
                 let grad: Vec<f32> = (0..35).map(|i| (i % 5) as f32 * 0.4 - 0.7).collect();
                 let size = grad
                     .iter()

@@ -2,7 +2,9 @@
 //!
 //! Everything here is a pure function of the options and the step's number.
 
-use crate::model::{Flow, JointLoss, Objective};
+use super::schedule::positive;
+use crate::model::{Flow, JointLoss, Objective, layout};
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// How trunk and heads learn together.
@@ -62,6 +64,38 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether some step may change the parameter of that name.
+    pub fn learns(&self, name: &str) -> bool {
+        !self.freeze_trunk || layout::is_head(name)
+    }
+
+    /// Whether a model with `depth` heads can be trained so, from the λ of `joint`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a λ or β that no loss can have, and where a frozen trunk would leave nothing to learn.
+    pub fn check(&self, joint: JointLoss, depth: usize) -> Result<()> {
+        for lambda in [Some(joint.lambda), self.lambda_end].into_iter().flatten() {
+            if !(lambda.is_finite() && lambda >= 0.0) {
+                return Err(Error::Usage(format!(
+                    "--lambda: expected a number, 0 or more, found {lambda}"
+                )));
+            }
+        }
+        positive("--beta", joint.beta)?;
+        if !self.freeze_trunk {
+            return Ok(());
+        }
+        let reason = match self.regime {
+            Regime::Curriculum | Regime::Reverse => format!(
+                "expected --regime joint or detached, found {}, which has steps without heads",
+                self.regime.name()
+            ),
+            _ if depth == 0 => "expected heads to train, found --heads 0".to_owned(),
+            _ => return Ok(()),
+        };
+        Err(Error::Usage(format!("--freeze-trunk: {reason}")))
+    }
+
     /// What step 0..`steps` of a model with `depth` heads minimises, where `joint` holds the λ of the first step.
     pub fn objective(&self, joint: JointLoss, depth: usize, step: u64, steps: u64) -> Objective {
         let done = match steps {

@@ -11,6 +11,7 @@
 //! may be made longer from there.
 
 use crate::simd::scalar;
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// What comes after the warm-up.
@@ -18,9 +19,10 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "lowercase")]
 pub enum Shape {
     /// Half a cosine down to the floor.
-    #[default]
     Cosine,
-    /// The peak, and over the last fifth down to the floor.
+    /// The peak, and over the last fifth down to the floor. The default, because its losses are lower on short runs
+    /// (`docs/log.md`, "Schedule `wsd` against `cosine`").
+    #[default]
     Wsd,
 }
 
@@ -54,6 +56,17 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// The usual rates of a run of `steps` steps: up over a twentieth of it, at the end a tenth of the peak.
+    pub fn new(peak: f64, steps: u64) -> Self {
+        Self {
+            peak,
+            warmup: steps / 20,
+            steps,
+            floor: 0.1,
+            shape: Shape::default(),
+        }
+    }
+
     /// The rate of step 0, 1, ..
     pub fn rate(&self, step: u64) -> f64 {
         if step < self.warmup {
@@ -77,6 +90,19 @@ impl Schedule {
     fn progress(&self, step: u64, first: u64) -> f64 {
         let span = self.steps.saturating_sub(first).max(1) as f64;
         (step.saturating_sub(first) as f64 / span).min(1.0)
+    }
+}
+
+/// Whether the number that a flag stands for is one, and more than 0.
+///
+/// # Errors
+/// [`Error::Usage`] naming the flag where it is not.
+pub(super) fn positive(flag: &str, value: f64) -> Result<()> {
+    match value.is_finite() && value > 0.0 {
+        true => Ok(()),
+        false => Err(Error::Usage(format!(
+            "{flag}: expected a number, more than 0, found {value}"
+        ))),
     }
 }
 

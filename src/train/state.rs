@@ -6,6 +6,8 @@
 //! | `first_moment/NAME`, `second_moment/NAME` | AdamW's m and v |
 //! | `momentum/NAME` | Muon's m |
 //!
+//! A parameter that the run's plan never changes has weights only, if the trainer was made for that plan.
+//!
 //! The rest is the [`Record`]. Windows are a function of (seed, step), so the position in the data and the state of the
 //! generator are the step.
 
@@ -158,9 +160,21 @@ impl Trainer {
             file.take(&format!("{WEIGHTS}{name}"), shape)
         })?;
         let take = &mut |name: &str, shape: &[usize]| file.take(name, shape);
-        let optimiser = Optimiser::restore(record.optimiser, record.step, model.params(), take)?;
+        let plan = record.options.plan;
+        let so_far = (record.optimiser, record.step);
+        let learns = &|name: &str| plan.learns(name);
+        let optimiser = Optimiser::restore(so_far, model.params(), learns, take)?;
+        // A trainer that was made without the plan has kept more: it stands in the file and plays no part.
+        for (name, t) in model.params().iter().filter(|(name, _)| !learns(name)) {
+            for part in record.optimiser.kept(name, t.shape()) {
+                let name = format!("{part}{name}");
+                if file.names().any(|found| found == name) {
+                    file.take(&name, t.shape())?;
+                }
+            }
+        }
         file.finish()?;
-        let mut trainer = Self::resumed(model, optimiser, record.step);
+        let mut trainer = Self::resumed(model, optimiser, plan, record.step);
         trainer.owes_evaluation = record.owes_evaluation;
         Ok(trainer)
     }

@@ -3,11 +3,12 @@
 use super::event::{Event, peak_rss_mb};
 use super::optimiser::{Norms, Optimiser, Settings};
 use super::run::Keep;
+use super::schedule::positive;
 use super::{Plan, Schedule, evaluate_while};
 use crate::autograd::Gradients;
 use crate::checkpoint::ModelDir;
 use crate::data::{Batch, RandomWindows, Tokenizer, Tokens, check_length};
-use crate::model::{JointLoss, Model, Objective};
+use crate::model::{Config, Flow, JointLoss, Model, Objective};
 use crate::{Error, Result, profile};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
@@ -44,6 +45,7 @@ pub struct Trainer {
     pub model: Model,
     pub(super) optimiser: Optimiser,
     gradients: Gradients,
+    plan: Plan,
     steps: u64,
     /// Whether an evaluation after the last step was abandoned.
     pub(super) owes_evaluation: bool,
@@ -77,19 +79,31 @@ impl Trainer {
 
     /// The same with another optimiser than the default.
     pub fn with(model: Model, settings: Settings) -> Self {
-        let optimiser = Optimiser::new(settings, model.params());
-        Self::resumed(model, optimiser, 0)
+        Self::planned(model, settings, Plan::default())
+    }
+
+    /// The same for the steps of a plan: gradients and the optimiser's state are held for what learns in it, and so for
+    /// the heads alone where the trunk is frozen.
+    pub fn planned(model: Model, settings: Settings, plan: Plan) -> Self {
+        let optimiser = Optimiser::new(settings, model.params(), &|name| plan.learns(name));
+        Self::resumed(model, optimiser, plan, 0)
     }
 
     /// A model with some steps done.
-    pub(super) fn resumed(model: Model, optimiser: Optimiser, steps: u64) -> Self {
+    pub(super) fn resumed(model: Model, optimiser: Optimiser, plan: Plan, steps: u64) -> Self {
         Self {
             optimiser,
-            gradients: Gradients::zeros(model.params()),
+            gradients: Gradients::zeros_of(model.params(), &|name| plan.learns(name)),
             model,
+            plan,
             steps,
             owes_evaluation: false,
         }
+    }
+
+    /// The optimiser, with what it keeps.
+    pub fn optimiser(&self) -> &Optimiser {
+        &self.optimiser
     }
 
     /// The gradient of the last step, before clipping.
@@ -106,6 +120,7 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Diverged`] where the loss or a gradient is not finite; the parameters are left as they were.
+    /// [`Error::Usage`] where the trunk is to learn and the trainer was made for a plan that freezes it.
     pub fn step(
         &mut self,
         batch: &Batch,
@@ -137,6 +152,12 @@ impl Trainer {
         rate: f64,
     ) -> Result<StepReport> {
         let objective = objective.into();
+        if self.plan.freeze_trunk && objective.flow != Flow::Frozen {
+            return Err(Error::Usage(format!(
+                "a trainer of heads on a frozen trunk: expected Flow::Frozen, found Flow::{:?}",
+                objective.flow
+            )));
+        }
         profile::time("Gradients", "clear", || self.gradients.clear());
         let (mut sums, mut counts) = (Vec::new(), Vec::new());
         for batch in parts {
@@ -200,8 +221,8 @@ impl Trainer {
             context,
             ..
         } = *options;
-        options.check(&self.model)?;
-        check_length("the validation part", valid, 1)?;
+        options.check(self.model.config())?;
+        check_length("the validation part", valid.len(), 1)?;
         let windows = options.batch * accumulate;
         let tokens_a_step = (windows * context) as f64;
         let windows = RandomWindows::new(train, context, windows, options.seed)?;
@@ -241,7 +262,7 @@ impl Trainer {
                 keep.stepped(done);
             }
             let last = done == options.steps;
-            if last || done % options.log_every.max(1) == 0 {
+            if last || done % options.log_every == 0 {
                 let tokens = (done - reported) as f64 * tokens_a_step;
                 report(Event::Step {
                     step: done,
@@ -252,7 +273,7 @@ impl Trainer {
                 })?;
                 (since, reported) = (0.0, done);
             }
-            let evaluated = last || done % options.eval_every.max(1) == 0;
+            let evaluated = last || done % options.eval_every == 0;
             if evaluated {
                 self.validate(part, &stop, &mut report)?;
             }
@@ -312,48 +333,53 @@ impl Trainer {
 
 /// Rows of a batch at most, B·T. More would need more memory than any machine has, and would be an abort.
 const MOST_ROWS: usize = 1 << 24;
-
-/// Whether batches of B windows of T tokens, and N of them a step, fit a machine.
-///
-/// # Errors
-/// [`Error::Usage`] where it does not.
-pub fn check_rows(batch: usize, accumulate: usize, context: usize) -> Result<()> {
-    if accumulate == 0 {
-        return Err(Error::Usage(
-            "--accumulate: expected at least 1, found 0".to_owned(),
-        ));
-    }
-    let most = MOST_ROWS << 4;
-    let all = batch.saturating_mul(accumulate).saturating_mul(context);
-    if all > most && context.saturating_mul(batch) <= MOST_ROWS {
-        return Err(Error::Usage(format!(
-            "--accumulate {accumulate} of --batch {batch} and --context {context}: expected at most {most} tokens a step"
-        )));
-    }
-    if context.saturating_mul(batch) > MOST_ROWS {
-        return Err(Error::Usage(format!(
-            "--batch {batch} of --context {context}: expected at most {MOST_ROWS} tokens together"
-        )));
-    }
-    Ok(())
-}
+/// Rows of a step at most, N·B·T.
+const MOST_ROWS_A_STEP: usize = MOST_ROWS << 4;
 
 impl Options {
-    /// Whether a model can be trained so.
+    /// Whether a model of these sizes can be trained so. It is the one place for rules about the options of a run.
     ///
     /// # Errors
     /// [`Error::Usage`] naming the flag that stands for what is wrong.
-    pub fn check(&self, model: &Model) -> Result<()> {
-        let config = model.config();
-        let (context, depth) = (self.context, config.mtp_depth);
+    pub fn check(&self, config: &Config) -> Result<()> {
         let wrong = |what: String| Err(Error::Usage(what));
-        if self.steps == 0 {
-            return wrong("--steps: expected at least 1, found 0".to_owned());
+        let Self {
+            batch,
+            accumulate,
+            context,
+            ..
+        } = *self;
+        let counts = [
+            ("--context", context as u64),
+            ("--batch", batch as u64),
+            ("--accumulate", accumulate as u64),
+            ("--steps", self.steps),
+            ("--eval-every", self.eval_every),
+            ("--log-every", self.log_every),
+        ];
+        for (flag, value) in counts {
+            if value == 0 {
+                return wrong(format!("{flag}: expected at least 1, found 0"));
+            }
         }
-        check_rows(self.batch, self.accumulate, context)?;
-        if depth >= context && depth > 0 {
+        positive("--lr", self.schedule.peak)?;
+        self.plan.check(self.joint, config.mtp_depth)?;
+        let rows = context.saturating_mul(batch);
+        if rows > MOST_ROWS {
             return wrong(format!(
-                "--heads {depth}: expected fewer heads than --context, which is {context}"
+                "--batch {batch} of --context {context}: expected at most {MOST_ROWS} tokens together"
+            ));
+        }
+        if rows.saturating_mul(accumulate) > MOST_ROWS_A_STEP {
+            return wrong(format!(
+                "--accumulate {accumulate} of --batch {batch} and --context {context}: expected at most \
+                 {MOST_ROWS_A_STEP} tokens a step"
+            ));
+        }
+        let depth = config.mtp_depth;
+        if depth >= context {
+            return wrong(format!(
+                "--heads {depth}: expected fewer than --context, which is {context}"
             ));
         }
         if context > config.max_position_embeddings {

@@ -6,12 +6,14 @@
 //! * `decoding`: what `generate` and `speed` print.
 //! * `refit`: heads taken off a model, new ones trained on it, and the regimes.
 //! * `vocabularies`: vocabularies, token files and pictures.
+//! * `documents`: separators between documents, and vocabularies that threads cannot change.
 //! * `runs`: runs that go well, what they print and write, and one that diverges.
 //!
 //! An error is one sentence on standard error that names the thing. The exit code is 2 where the command line was wrong
 //! and 1 for every other error. Nothing new lies on the disk afterwards.
 
 mod decoding;
+mod documents;
 mod files;
 mod flags;
 mod refit;

@@ -1,8 +1,10 @@
 //! Heads taken off a trained model, and new ones trained on it: `export` and `train --init`.
 
-use crate::support::{Folder, objects};
+use crate::support::{Folder, assert_refused, objects};
 use foretoken::checkpoint::ModelDir;
 use foretoken::model::{HeadKind, Model, layout};
+use std::process::Stdio;
+use std::time::Duration;
 
 const TRAIN: &str = "train --data text.txt --steps 3 --batch 2 --context 12 --threads 1";
 
@@ -96,4 +98,26 @@ fn every_regime_runs_and_reports_the_heads_that_count() {
     assert_eq!(run("--regime detached"), [3, 3, 3]);
     assert_eq!(run("--regime curriculum"), [1, 2, 3]);
     assert_eq!(run("--regime reverse"), [3, 2, 1]);
+}
+
+#[test]
+fn a_run_that_trains_is_not_replaced_by_an_export() {
+    let folder = Folder::with_model();
+    let train =
+        "train --data text.txt --context 16 --batch 1 --steps 1000000 --threads 1 --out run";
+    let mut training = folder.command(train).stderr(Stdio::null()).spawn().unwrap();
+    // The directory appears with all its files, and the lock is held by then.
+    while !folder.path("run").exists() {
+        assert!(training.try_wait().unwrap().is_none(), "training ended");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let export = "export model --out run --force";
+    let output = folder.command(export).output().unwrap();
+    assert_refused(export, &output, 2, &["run", "another process is training"]);
+    assert!(folder.path("run/train_state.safetensors").exists());
+    assert!(training.try_wait().unwrap().is_none(), "training ended");
+    training.kill().unwrap();
+    training.wait().unwrap();
+    folder.succeeds(export);
+    assert!(!folder.path("run/train_state.safetensors").exists());
 }

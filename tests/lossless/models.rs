@@ -2,7 +2,7 @@
 
 use foretoken::data::{Batch, RandomWindows, Tokenizer, corpus};
 use foretoken::model::{Config, HeadKind, JointLoss, Model, WeightFormat};
-use foretoken::train::Trainer;
+use foretoken::train::{Kind, Settings, Trainer};
 use std::sync::OnceLock;
 
 /// K of the trained models.
@@ -54,7 +54,8 @@ fn train(kind: HeadKind) -> Model {
     let text = corpus::stories(5, 100_000);
     let tokens = Tokenizer::bytes().encode(text.as_bytes()).expect("bytes");
     let windows = RandomWindows::new(tokens, 48, 8, 3).expect("enough text");
-    let mut trainer = Trainer::new(Model::new(config(kind, DEPTH, 32), 9).expect("sound sizes"));
+    let model = Model::new(config(kind, DEPTH, 32), 9).expect("sound sizes");
+    let mut trainer = Trainer::with(model, Settings::of(Kind::AdamW));
     for step in 0..150 {
         let batch: Batch = windows.batch(step).expect("in memory");
         trainer

@@ -55,7 +55,7 @@ impl Case {
         (config.num_attention_heads, config.num_key_value_heads) = (2, 1);
         config.set_head_width(8);
         let model = Model::new(config, 3).expect("sound sizes");
-        Trainer::with(model, Settings::of(self.optimiser))
+        Trainer::planned(model, Settings::of(self.optimiser), self.options().plan)
     }
 
     fn options(&self) -> Options {

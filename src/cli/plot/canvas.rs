@@ -9,8 +9,9 @@ use crate::{Error, Result};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use std::ffi::OsString;
-use std::path::Path;
+use std::fs::DirBuilder;
+use std::io;
+use std::path::{Path, PathBuf};
 
 /// Pixels of a unit: twice as many as the figure is wide, for screens that are that fine.
 const SCALE: f64 = 2.0;
@@ -206,19 +207,44 @@ pub(super) fn svg(runs: &[Run]) -> String {
 /// # Errors
 /// [`Error::Io`] or [`Error::File`] where `out` cannot be written.
 pub(super) fn png(runs: &[Run], out: &Path) -> Result<()> {
-    // plotters writes a file, and not at once. So it writes another one, whose bytes are then put in place.
-    let mut name = OsString::from(".");
-    name.push(out.file_name().unwrap_or_default());
-    name.push(format!(".{}.drawn.png", std::process::id()));
-    let draft = out.with_file_name(name);
-    let drawn = draw_png(runs, &draft);
-    let written = drawn.map_err(|reason| Error::file(out, format!("cannot be written: {reason}")));
-    let written = written.and_then(|()| {
-        let bytes = std::fs::read(&draft).map_err(Error::io("read", &draft))?;
-        write(out, &bytes)
-    });
-    let _ = std::fs::remove_file(&draft);
-    written
+    // plotters writes a picture to a path, through whatever link lies there. So it writes where nobody else can put one,
+    // and the bytes are then put in place.
+    let failed = |reason: String| Error::file(out, format!("cannot be written: {reason}"));
+    let folder = Private::beside(out).map_err(|error| failed(error.to_string()))?;
+    let draft = folder.0.join("figure.png");
+    draw_png(runs, &draft).map_err(failed)?;
+    let bytes = std::fs::read(&draft).map_err(Error::io("read", &draft))?;
+    write(out, &bytes)
+}
+
+/// A new directory, into which only this user may look, as long as the value lives.
+struct Private(PathBuf);
+
+impl Private {
+    /// Makes it in the directory of `out`. What has its name already is left alone, and another name is tried.
+    fn beside(out: &Path) -> io::Result<Self> {
+        let mut builder = DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        let mut taken = io::Error::from(io::ErrorKind::AlreadyExists);
+        for number in 0..100 {
+            let name = format!(".foretoken.{}.{number}.drawn", std::process::id());
+            let path = out.with_file_name(name);
+            match builder.create(&path) {
+                Ok(()) => return Ok(Self(path)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => taken = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(taken)
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        // Whatever went wrong before is what the user has to know.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 fn draw_png(runs: &[Run], path: &Path) -> std::result::Result<(), String> {
@@ -250,5 +276,57 @@ mod tests {
         );
         assert!(dashed(&[], &[1.0, 1.0]).is_empty());
         assert!(dashed(&[(1.0, 1.0)], &[1.0, 1.0]).is_empty());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_picture_is_not_drawn_through_a_link() {
+        use crate::train::metrics::{Metrics, StepPoint};
+        use std::fs;
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        let planted =
+            |number: u32| at(&format!(".foretoken.{}.{number}.drawn", std::process::id()));
+        fs::create_dir(at("theirs")).unwrap();
+        fs::write(at("theirs/figure.png"), "theirs").unwrap();
+        fs::write(at("letter"), "theirs").unwrap();
+        std::os::unix::fs::symlink(at("theirs"), planted(0)).unwrap();
+        std::os::unix::fs::symlink(at("letter"), planted(1)).unwrap();
+        std::os::unix::fs::symlink(at("missing"), planted(2)).unwrap();
+        std::os::unix::fs::symlink(at("letter"), at("out.png")).unwrap();
+        let point = StepPoint {
+            step: 1,
+            loss_heads: vec![1.0],
+            lr: 0.1,
+            tokens_per_s: 1.0,
+        };
+        let metrics = Metrics {
+            steps: vec![point],
+            evals: Vec::new(),
+        };
+        let name = "run".to_owned();
+        png(&[Run { name, metrics }], &at("out.png")).unwrap();
+        assert!(fs::read(at("out.png")).unwrap().starts_with(b"\x89PNG"));
+        assert!(fs::symlink_metadata(at("out.png")).unwrap().is_file());
+        for file in ["letter", "theirs/figure.png"] {
+            assert_eq!(fs::read(at(file)).unwrap(), b"theirs", "{file}");
+        }
+        assert!(!at("missing").exists() && !planted(3).exists());
+    }
+
+    #[test]
+    fn a_folder_for_drawing_is_gone_when_dropped() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Private::beside(&root.path().join("a.png")).unwrap();
+        std::fs::write(folder.0.join("figure.png"), "half").unwrap();
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = std::fs::metadata(&folder.0).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0);
+        }
+        drop(folder);
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
     }
 }

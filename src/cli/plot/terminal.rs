@@ -1,4 +1,7 @@
 //! The loss curves in Braille characters, each of which is two dots wide and four high.
+//!
+//! Training losses are lines, and validation losses are marked by the letter o. A run that reported no step has its
+//! validation losses as lines.
 
 use super::Run;
 use super::figure::means;
@@ -9,46 +12,58 @@ const HEIGHT: usize = 16;
 /// Columns left of a chart, for the values.
 const LEFT: usize = 8;
 /// Columns right of it, for the heads.
-const RIGHT: usize = 16;
+const RIGHT: usize = 18;
+/// Columns from one mark of a curve to the next at least, so that the lines can be seen between them.
+const APART: usize = 4;
+
+/// Points of a curve, as (step, loss).
+type Points = Vec<(f64, f64)>;
 
 /// A chart for each run, all with the same axes, in lines of at most `width` columns.
-///
-/// The curves are the training losses, or the validation losses of a run that reported no step.
 pub(super) fn draw(runs: &[Run], width: usize) -> String {
-    let curves: Vec<Vec<Vec<(f64, f64)>>> = runs.iter().map(losses).collect();
-    let points = || curves.iter().flatten().flatten();
+    let curves: Vec<Vec<(Points, Points)>> = runs.iter().map(losses).collect();
+    let points = || {
+        let both = curves.iter().flatten();
+        both.flat_map(|(line, marks)| line.iter().chain(marks))
+    };
     let steps = Range::of(points().map(|p| p.0), false);
     let values = Range::of(points().map(|p| p.1), false);
     let columns = width - LEFT - RIGHT;
     let mut text = String::new();
     for (run, curves) in runs.iter().zip(&curves) {
-        let what = if run.metrics.steps.is_empty() {
-            "validation"
-        } else {
-            "training"
+        let marked = curves.iter().any(|(_, marks)| !marks.is_empty());
+        let what = match (run.metrics.steps.is_empty(), marked) {
+            (true, _) => ": validation loss, nats a token",
+            (false, true) => ": training loss, nats (o validation)",
+            (false, false) => ": training loss, nats a token",
         };
-        let title = short(&run.name, width.saturating_sub(40).max(20));
-        text += &format!("{title}: {what} loss, nats a token\n");
+        text += &short(&run.name, width - what.len());
+        text += what;
+        text.push('\n');
         let mut dots = Dots::new(columns, HEIGHT);
         let mut ends: Vec<(usize, f64, String)> = Vec::new();
-        for (head, curve) in curves.iter().enumerate() {
+        for (head, (line, marks)) in curves.iter().enumerate() {
             let place = |p: &(f64, f64)| {
                 let (x, y) = (steps.share(p.0), 1.0 - values.share(p.1));
                 let at = |share: f64, count: usize| (share * (count - 1) as f64).round() as i64;
                 (at(x, 2 * columns), at(y, 4 * HEIGHT))
             };
-            let places: Vec<(i64, i64)> = curve.iter().map(place).collect();
+            let places: Vec<(i64, i64)> = line.iter().map(place).collect();
             places.iter().for_each(|p| dots.line(*p, *p));
             places
                 .windows(2)
                 .for_each(|pair| dots.line(pair[0], pair[1]));
-            if let (Some(place), Some(point)) = (places.last(), curve.last()) {
+            dots.mark(&marks.iter().map(place).collect::<Vec<_>>());
+            if let (Some(place), Some(point)) = (places.last(), line.last()) {
                 let name = if head == 0 {
                     "main".to_owned()
                 } else {
                     format!("h{head}")
                 };
-                let text = format!("{name} {:.2}", point.1);
+                let mut text = format!("{name} {:.2}", point.1);
+                if let Some(mark) = marks.last() {
+                    text += &format!(" o {:.2}", mark.1);
+                }
                 ends.push((place.1 as usize / 4, point.1, text));
             }
         }
@@ -71,21 +86,20 @@ pub(super) fn draw(runs: &[Run], width: usize) -> String {
     text
 }
 
-/// Training losses by head, or those of evaluations.
-fn losses(run: &Run) -> Vec<Vec<(f64, f64)>> {
+/// The line and the marks of each head.
+fn losses(run: &Run) -> Vec<(Points, Points)> {
     let (steps, evals) = (&run.metrics.steps, &run.metrics.evals);
     let head = |head: usize| {
-        let points: Vec<(f64, f64)> = match steps.is_empty() {
-            true => evals
-                .iter()
-                .filter_map(|p| Some((p.step as f64, *p.loss_heads.get(head)?)))
-                .collect(),
-            false => steps
-                .iter()
-                .filter_map(|p| Some((p.step as f64, *p.loss_heads.get(head)?)))
-                .collect(),
-        };
-        means(points)
+        let training = steps
+            .iter()
+            .filter_map(|p| Some((p.step as f64, *p.loss_heads.get(head)?)));
+        let valid = evals
+            .iter()
+            .filter_map(|p| Some((p.step as f64, *p.loss_heads.get(head)?)));
+        match steps.is_empty() {
+            true => (means(valid.collect()), Vec::new()),
+            false => (means(training.collect()), valid.collect()),
+        }
     };
     (0..run.metrics.heads()).map(head).collect()
 }
@@ -131,11 +145,12 @@ fn below(steps: &Range, columns: usize) -> String {
     line
 }
 
-/// A field of Braille characters.
+/// A field of Braille characters, some of which have a mark instead.
 struct Dots {
     columns: usize,
     /// Eight dots a character, as the bits of its place after U+2800.
     cells: Vec<u8>,
+    marked: Vec<bool>,
 }
 
 impl Dots {
@@ -143,6 +158,7 @@ impl Dots {
         Self {
             columns,
             cells: vec![0; columns * rows],
+            marked: vec![false; columns * rows],
         }
     }
 
@@ -161,10 +177,34 @@ impl Dots {
         }
     }
 
+    /// Marks at the dots of one curve, the last one always and the others where they are not too near to it or to the
+    /// one before.
+    fn mark(&mut self, places: &[(i64, i64)]) {
+        let Some((last, others)) = places.split_last() else {
+            return;
+        };
+        let column = |place: &(i64, i64)| place.0 as usize / 2;
+        let (mut free, end) = (0, column(last));
+        for place in others {
+            if column(place) >= free && column(place) + APART <= end {
+                self.set_mark(place);
+                free = column(place) + APART;
+            }
+        }
+        self.set_mark(last);
+    }
+
+    fn set_mark(&mut self, (x, y): &(i64, i64)) {
+        self.marked[*y as usize / 4 * self.columns + *x as usize / 2] = true;
+    }
+
     fn row(&self, row: usize) -> String {
-        let cells = &self.cells[row * self.columns..(row + 1) * self.columns];
-        let braille = |bits: &u8| char::from_u32(0x2800 + u32::from(*bits)).unwrap_or(' ');
-        cells.iter().map(braille).collect()
+        let cells = row * self.columns..(row + 1) * self.columns;
+        let shown = |cell: usize| match self.marked[cell] {
+            true => 'o',
+            false => char::from_u32(0x2800 + u32::from(self.cells[cell])).unwrap_or(' '),
+        };
+        cells.map(shown).collect()
     }
 }
 
@@ -172,7 +212,7 @@ impl Dots {
 mod tests {
     use super::*;
     use crate::train::Metrics;
-    use crate::train::metrics::StepPoint;
+    use crate::train::metrics::{EvalPoint, StepPoint};
 
     #[test]
     fn lines_are_drawn_dot_by_dot() {
@@ -201,6 +241,64 @@ mod tests {
         assert_eq!(found, [(2, "9"), (13, "3"), (14, "2"), (15, "1")]);
         let many = apart((0..HEIGHT + 3).map(|i| end(14, i as f64)).collect());
         assert!(many.iter().all(|line| !line.is_empty()) && many[0] == "18");
+    }
+
+    #[test]
+    fn marks_keep_apart_and_the_last_one_stays() {
+        let mut dots = Dots::new(12, 1);
+        let at = |column: i64| (2 * column, 0);
+        dots.mark(&[at(0), at(3), at(4), at(6), at(8), at(11)]);
+        let marks: Vec<bool> = dots.row(0).chars().map(|c| c == 'o').collect();
+        let columns: Vec<usize> = (0..12).filter(|i| marks[*i]).collect();
+        assert_eq!(columns, [0, 4, 11]);
+    }
+
+    #[test]
+    fn validation_losses_are_marked_and_named() {
+        let step = |step| StepPoint {
+            step,
+            loss_heads: vec![2.0, 3.0],
+            lr: 0.1,
+            tokens_per_s: 1.0,
+        };
+        let eval = |step, loss| EvalPoint {
+            step,
+            loss_heads: vec![loss, 4.0],
+            accuracy_heads: vec![0.5, 0.5],
+        };
+        let run = |steps: Vec<StepPoint>| Run {
+            name: "a-long-name".repeat(9),
+            metrics: Metrics {
+                steps,
+                evals: vec![eval(5, 2.5), eval(10, 1.0)],
+            },
+        };
+        for width in [40, 80] {
+            let chart = draw(&[run(vec![step(1), step(10)])], width);
+            let lines: Vec<&str> = chart.lines().collect();
+            assert!(
+                lines.iter().all(|line| line.chars().count() <= width),
+                "{chart}"
+            );
+            assert!(
+                lines[0].ends_with("training loss, nats (o validation)"),
+                "{chart}"
+            );
+            assert!(chart.contains("main 2.00 o 1.00"), "{chart}");
+            assert!(chart.contains("h1 3.00 o 4.00"), "{chart}");
+            // Both of the head are the highest values; the later one of the main head is the lowest.
+            let marks = |line: usize| {
+                let plot = lines[line].chars().skip(LEFT).take(width - LEFT - RIGHT);
+                plot.filter(|c| *c == 'o').count()
+            };
+            assert_eq!((marks(1), marks(HEIGHT)), (2, 1), "{chart}");
+            let alone = draw(&[run(Vec::new())], width);
+            assert!(
+                alone.contains(": validation loss") && !alone.contains(" o "),
+                "{alone}"
+            );
+            assert!(alone.contains("main 1.00"), "{alone}");
+        }
     }
 
     #[test]

@@ -61,7 +61,8 @@ impl Tokenizer {
     /// The result is a function of the pieces. It has fewer tokens than asked for where no pair occurs twice any more.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a size that is not 257 to [`Tokenizer::MAX_LEARNED`]; the first error among the pieces.
+    /// [`Error::Usage`] for a size that is not 257 to [`Tokenizer::MAX_LEARNED`], or two bytes that stand side by side
+    /// more than 2^31 - 1 times; the first error among the pieces.
     pub fn learn(pieces: impl IntoIterator<Item = Result<Vec<u8>>>, size: usize) -> Result<Self> {
         let least = END_OF_TEXT_ID as usize + 1;
         if size < least || size > Self::MAX_LEARNED {
@@ -74,7 +75,8 @@ impl Tokenizer {
         for piece in pieces {
             words.add(&piece?).map_err(Error::Usage)?;
         }
-        Self::from_json(words.learn(size)).map_err(Error::Usage)
+        let learned = words.learn(size).and_then(Self::from_json);
+        learned.map_err(Error::Usage)
     }
 
     /// Reads a `tokenizer.json` of any kind that the public `tokenizers` library knows.
@@ -119,7 +121,7 @@ impl Tokenizer {
 
     /// The tokens of a text. No special token is added in front or behind.
     ///
-    /// A text of more than 256 KiB is encoded in pieces that end before a line (`data/pieces.rs` has the rule). Bytes
+    /// A text of more than 256 KiB is encoded in pieces that end where a word ends (`data/pieces.rs` has the rule). Bytes
     /// that are not UTF-8 become tokens of single bytes, where the vocabulary is byte-level and has them.
     ///
     /// # Errors
