@@ -1,7 +1,7 @@
 //! Training steps of the shapes of the performance tables: `cargo bench --bench train`.
 //!
 //! One step is forward, backward, clipping and AdamW on random tokens, with K = 0 and K = 3 sequential heads; times are
-//! medians. One JSON line for each. A window has T + 1 tokens, so head k is trained on T − k positions of each.
+//! medians. One JSON line for each, with the peak in units of 2^20 bytes as `ru_maxrss` gives it to others. A window has T + 1 tokens, so head k is trained on T − k positions of each.
 //!
 //! `-- small base` picks shapes, `k=3` and `threads=1` one of each, `steps=9` how many steps are timed; `profile` prints
 //! the time of each operation.
@@ -73,7 +73,7 @@ fn measure(shape: &Shape, depth: usize, threads: usize, steps: usize, profiled: 
         "steps": steps, "ms_per_step": (seconds * 1e4).round() / 10.0, "ms_min": (times[0] * 1e4).round() / 10.0,
         "ms_max": (times[steps - 1] * 1e4).round() / 10.0,
         "tokens_per_s": ((sequences * context) as f64 / seconds).round(),
-        "peak_rss_MB": peak_rss_mb().round(), "loss": loss,
+        "peak_rss_MB": (peak_rss_mb() / 1.048576).round(), "loss": loss,
     });
     println!("{line}");
     if profiled {

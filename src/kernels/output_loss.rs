@@ -12,7 +12,7 @@
 //! cannot be seen in the result: it is what the two operations give, one after the other.
 
 use super::cross_entropy;
-use super::gemm::{Panels, Right, Start, View, product, with_packed};
+use super::gemm::{Packed, Panels, Right, Start, View, product};
 use crate::profile;
 use crate::simd::matrix::MatrixMut;
 use std::cell::Cell;
@@ -75,13 +75,10 @@ fn in_chunks(
     hits: &mut [f32],
     gradients: Gradients<'_>,
 ) {
-    let w = inputs.w;
-    with_packed(w.t(), |columns| match gradients.dh {
-        Some(_) => with_packed(w, |rows| {
-            each_chunk(chunk, inputs, [columns, rows], (losses, hits), gradients);
-        }),
-        None => each_chunk(chunk, inputs, [columns; 2], (losses, hits), gradients),
-    });
+    let columns = Packed::new(inputs.w.t());
+    let rows = gradients.dh.is_some().then(|| Packed::new(inputs.w));
+    let weights = (&*columns, rows.as_deref());
+    each_chunk(chunk, inputs, weights, (losses, hits), gradients);
 }
 
 /// `columns` are Wᵀ packed and `rows` W, of which the latter is for dh.
@@ -93,7 +90,7 @@ fn each_chunk(
         targets,
         factor,
     }: Inputs<'_>,
-    [columns, rows]: [&Panels; 2],
+    (columns, rows): (&Panels, Option<&Panels>),
     (losses, hits): (&mut [f32], &mut [f32]),
     Gradients { mut dh, mut dw }: Gradients<'_>,
 ) {
@@ -113,7 +110,7 @@ fn each_chunk(
             cross_entropy::forward_backward(z, &targets[from..to], factor, results.0, results.1);
         });
         let dz = View::new(z, n, vocab);
-        if let Some(dh) = &mut dh {
+        if let (Some(dh), Some(rows)) = (&mut dh, rows) {
             let (_, rest) = dh.reborrow().split_rows(from);
             let (dh, _) = rest.split_rows(n);
             profile::time("Output", "dh", || {

@@ -9,7 +9,7 @@
 //! Queries, keys and values are one such product, and so are gate and up: that fixes the chain of dx.
 
 use crate::autograd::{Op, Sink};
-use crate::kernels::gemm::{Right, Start, product, products, with_packed};
+use crate::kernels::gemm::{Packed, Right, Start, product, products};
 use crate::profile;
 use crate::tensor::Tensor;
 use std::sync::Arc;
@@ -65,13 +65,12 @@ impl<const N: usize> Op<N> for Linear {
         }
         if (1..N).any(|i| sink.wants(i)) {
             profile::time("Linear", "backward dW", || {
-                with_packed(x.matrix(), |x| {
-                    for (i, (w, dy)) in parts.into_iter().enumerate() {
-                        sink.accumulate(i + 1, w.shape(), |dw| {
-                            product(dy.t(), Right::Packed(x), dw.matrix_mut(), Start::Continue);
-                        });
-                    }
-                });
+                let x = Packed::new(x.matrix());
+                for (i, (w, dy)) in parts.into_iter().enumerate() {
+                    sink.accumulate(i + 1, w.shape(), |dw| {
+                        product(dy.t(), Right::Packed(&x), dw.matrix_mut(), Start::Continue);
+                    });
+                }
             });
         }
     }

@@ -8,6 +8,7 @@ use super::{View, WeightFormat, tile};
 use crate::kernels::par;
 use crate::simd::{self, Kernel, LANES, Simd};
 use std::cell::Cell;
+use std::ops::Deref;
 
 pub use super::stored::{PanelRow, WIDTH};
 
@@ -122,23 +123,40 @@ impl Panels {
     }
 }
 
-/// Packs b [k, n] for the time of `f`; the memory is used again.
-pub fn with_packed<R>(b: View<'_>, f: impl FnOnce(&Panels) -> R) -> R {
-    let mut spare = SPARE.take();
-    let memory = spare.pop().unwrap_or_default();
-    SPARE.set(spare);
-    let panels = Panels {
-        rows: Rows::F32(pack_exactly(memory, b)),
-        k: b.rows(),
-        n: b.cols(),
-    };
-    let result = f(&panels);
-    if let Rows::F32(rows) = panels.rows {
+/// Panels for a while: their memory is used again by the next.
+#[derive(Debug)]
+pub struct Packed(Panels);
+
+impl Packed {
+    /// Packs b [k, n] as it is.
+    pub fn new(b: View<'_>) -> Self {
         let mut spare = SPARE.take();
-        spare.push(rows);
+        let memory = spare.pop().unwrap_or_default();
         SPARE.set(spare);
+        Self(Panels {
+            rows: Rows::F32(pack_exactly(memory, b)),
+            k: b.rows(),
+            n: b.cols(),
+        })
     }
-    result
+}
+
+impl Deref for Packed {
+    type Target = Panels;
+
+    fn deref(&self) -> &Panels {
+        &self.0
+    }
+}
+
+impl Drop for Packed {
+    fn drop(&mut self) {
+        if let Rows::F32(rows) = &mut self.0.rows {
+            let mut spare = SPARE.take();
+            spare.push(std::mem::take(rows));
+            SPARE.set(spare);
+        }
+    }
 }
 
 fn pack_exactly(mut rows: Vec<PanelRow>, b: View<'_>) -> Vec<PanelRow> {

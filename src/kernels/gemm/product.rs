@@ -2,7 +2,7 @@
 
 use super::View;
 use super::format::BLOCK;
-use super::panels::{self, ByFormat, Panels, Typed, WIDTH, pack_left};
+use super::panels::{ByFormat, Packed, Panels, Typed, WIDTH, pack_left};
 use super::stored::Stored;
 use super::tile::{self, Sliver};
 use crate::kernels::par;
@@ -79,7 +79,7 @@ pub fn product(a: View<'_>, b: Right<'_>, c: MatrixMut<'_>, start: Start) {
     profile::product(a.rows(), n, k);
     match b {
         Right::Packed(panels) => packed(a, panels, c, start),
-        Right::Matrix(b) => panels::with_packed(b, |panels| packed(a, panels, c, start)),
+        Right::Matrix(b) => packed(a, &Packed::new(b), c, start),
     }
 }
 
