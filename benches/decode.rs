@@ -5,10 +5,13 @@
 //! bytes as the stored weights have. Times are medians.
 //!
 //! `-- small base` picks shapes, `weights=q8` the format of the weights (default: f32, bf16 and q8), `threads=1` the
-//! number of threads, `rows=1` one number of rows; `profile` prints the time of each operation. A pass of many rows, with `rows=128` say, is a prefill.
+//! number of threads, `rows=1` one number of rows; `profile` prints the time of each operation;
+//! `save=DIR` writes the model of a shape and measures nothing, for `foretoken generate DIR` and others. A pass of many rows, with `rows=128` say, is a prefill.
 
 mod shapes;
 
+use foretoken::checkpoint::ModelDir;
+use foretoken::data::Tokenizer;
 use foretoken::exec::{Decode, Rows};
 use foretoken::kernels::par::Threads;
 use foretoken::kernels::stream;
@@ -42,6 +45,13 @@ fn main() {
     );
     for shape in SHAPES.iter().filter(|s| all || named(s.name)) {
         let name = shape.name;
+        if let Some(dir) = std::env::args().find_map(|a| a.strip_prefix("save=").map(String::from))
+        {
+            let model = Model::new(shape.config(0), 1).expect("sound sizes");
+            ModelDir::create(dir.as_ref(), &model, &Tokenizer::bytes(), false)
+                .expect("a new directory");
+            return;
+        }
         for format in &formats {
             let mut model = Model::new(shape.config(0), 1).expect("sound sizes");
             model.pack(*format);
