@@ -5,12 +5,19 @@
 //! bytes as the stored weights have. Times are medians.
 //!
 //! `-- small base` picks shapes, `weights=q8` the format of the weights (default: f32, bf16 and q8), `threads=1` the
-//! number of threads, `rows=1` one number of rows (for a profiler). A pass of many rows, with `rows=128` say, is a prefill.
+//! number of threads, `rows=1` one number of rows; `profile` prints the time of each operation;
+//! `save=DIR` writes the model of a shape and measures nothing, for `foretoken generate DIR` and others. A pass of many rows, with `rows=128` say, is a prefill.
 
+mod shapes;
+
+use foretoken::checkpoint::ModelDir;
+use foretoken::data::Tokenizer;
 use foretoken::exec::{Decode, Rows};
 use foretoken::kernels::par::Threads;
 use foretoken::kernels::stream;
-use foretoken::model::{Config, Model, WeightFormat};
+use foretoken::model::{Model, WeightFormat};
+use foretoken::profile;
+use shapes::{SHAPES, median, number};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -21,38 +28,32 @@ const POSITION: usize = 128;
 /// All repeats of a shape together last this long.
 const BUDGET: Duration = Duration::from_secs(6);
 
-/// Name, V, C, L, H, F.
-const SHAPES: [(&str, [usize; 5]); 4] = [
-    ("tiny", [256, 128, 4, 4, 344]),
-    ("small", [4096, 256, 6, 8, 688]),
-    ("base", [4096, 512, 8, 8, 1376]),
-    ("110m", [32000, 768, 12, 12, 2048]),
-];
-
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let threads = args.iter().find_map(|a| a.strip_prefix("threads="));
-    let threads = threads.map_or(vec![1, 2], |n| {
-        vec![n.parse().expect("a number of threads")]
-    });
-    let rows = args.iter().find_map(|a| a.strip_prefix("rows="));
-    let rows = rows.map_or(ROWS.to_vec(), |n| {
-        vec![n.parse().expect("a number of rows")]
-    });
+    let threads = number("threads").map_or(vec![1, 2], |n| vec![n]);
+    let rows = number("rows").map_or(ROWS.to_vec(), |n| vec![n]);
     let weights = args.iter().find_map(|a| a.strip_prefix("weights="));
     let formats =
         { WeightFormat::ALL.into_iter() }.filter(|f| weights.is_none_or(|w| w == f.name()));
     let formats: Vec<WeightFormat> = formats.collect();
     assert!(!formats.is_empty(), "weights: expected f32, bf16 or q8");
     let named = |name: &str| args.iter().any(|a| a == name);
-    let all = !SHAPES.iter().any(|(name, _)| named(name));
+    let all = !SHAPES.iter().any(|shape| named(shape.name));
     println!(
         "{:6} {:>7} {:>7} {:>8} {:>9} {:>10} {:>6}   cost of 2, 4, 8, 16 rows",
         "", "weights", "threads", "MB", "tokens/s", "GB/s", "share"
     );
-    for (name, sizes) in SHAPES.into_iter().filter(|(name, _)| all || named(name)) {
+    for shape in SHAPES.iter().filter(|s| all || named(s.name)) {
+        let name = shape.name;
+        if let Some(dir) = std::env::args().find_map(|a| a.strip_prefix("save=").map(String::from))
+        {
+            let model = Model::new(shape.config(0), 1).expect("sound sizes");
+            ModelDir::create(dir.as_ref(), &model, &Tokenizer::bytes(), false)
+                .expect("a new directory");
+            return;
+        }
         for format in &formats {
-            let mut model = Model::new(config(sizes), 1).expect("sound sizes");
+            let mut model = Model::new(shape.config(0), 1).expect("sound sizes");
             model.pack(*format);
             for &count in &threads {
                 Threads::new(count)
@@ -61,16 +62,6 @@ fn main() {
             }
         }
     }
-}
-
-fn config([vocab, c, layers, heads, f]: [usize; 5]) -> Config {
-    let text = format!(
-        r#"{{"vocab_size": {vocab}, "hidden_size": {c}, "intermediate_size": {f}, "num_hidden_layers": {layers},
-            "num_attention_heads": {heads}, "num_key_value_heads": {heads}, "head_dim": {}, "mtp_depth": 0,
-            "max_position_embeddings": 512, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": true}}"#,
-        c / heads
-    );
-    serde_json::from_str(&text).expect("a config")
 }
 
 fn measure([name, format]: [&str; 2], model: &Model, threads: usize, rows: &[usize]) {
@@ -101,6 +92,17 @@ fn measure([name, format]: [&str; 2], model: &Model, threads: usize, rows: &[usi
             times.push(seconds(|| pass(POSITION, *rows)));
         }
     }
+    if std::env::args().any(|a| a == "profile") {
+        for rows in rows {
+            profile::start();
+            const PASSES: u64 = 50;
+            (0..PASSES).for_each(|_| pass(POSITION, *rows));
+            println!(
+                "{rows} row(s)\n{}",
+                profile::table(&profile::stop(), PASSES)
+            );
+        }
+    }
     let one = median(&mut times[0]);
     let share = median(&mut reads) / one;
     let cost: Vec<String> = times[1..]
@@ -120,9 +122,4 @@ fn seconds(mut f: impl FnMut()) -> f64 {
     let start = Instant::now();
     f();
     start.elapsed().as_secs_f64()
-}
-
-fn median(x: &mut [f64]) -> f64 {
-    x.sort_by(f64::total_cmp);
-    x[x.len() / 2]
 }

@@ -10,6 +10,7 @@ pub mod kernels;
 pub mod manual;
 pub mod model;
 pub mod ops;
+pub mod profile;
 pub mod simd;
 pub mod tensor;
 pub mod train;

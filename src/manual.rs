@@ -8,6 +8,7 @@
 //! | [`tape`] | how gradients are computed, and how to add an operation |
 //! | [`decoding`] | what a step does, how many tokens are drafted, what happens at the end of the context |
 //! | [`training`] | what a step computes, what a checkpoint holds, how to read the curves |
+//! | [`performance`] | how fast training and decoding are, beside other programs, and where the time goes |
 //! | [`experiments`] | what heads, regimes, kinds and widths do on small models |
 //!
 //! `docs/log.md` is the log of what was tried; it holds no code and is not part of the handbook.
@@ -29,6 +30,9 @@ pub mod decoding {}
 
 #[doc = include_str!("../docs/05-training.md")]
 pub mod training {}
+
+#[doc = include_str!("../docs/performance.md")]
+pub mod performance {}
 
 #[doc = include_str!("../docs/experiments.md")]
 pub mod experiments {}

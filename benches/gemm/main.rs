@@ -10,6 +10,7 @@ mod peers;
 use foretoken::kernels::gemm::{Panels, Right, Start, View, product};
 use foretoken::kernels::par::Threads;
 use foretoken::simd::{Isa, Kernel, LANES, Simd, matrix::MatrixMut, run};
+use peers::Sizes;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -19,23 +20,21 @@ const REPEATS: usize = 15;
 const SAMPLE: Duration = Duration::from_millis(8);
 
 fn main() {
-    if let Some(threads) =
-        std::env::args().find_map(|a| a.strip_prefix("threads=").map(str::to_owned))
-    {
+    let args: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with("--"))
+        .collect();
+    if let Some(threads) = args.iter().find_map(|a| a.strip_prefix("threads=")) {
         let threads = threads.parse().expect("a number of threads");
-        return Threads::new(threads)
-            .expect("a pool")
-            .scope(|| scenarios(threads));
+        let pool = Threads::new(threads).expect("a pool");
+        return pool.scope(|| scenarios(threads, &args[1..]));
     }
     println!("instruction set: {}", Isa::current().name());
-    println!(
-        "register-only multiply-add peak, one core: {:.0} GFLOP/s",
-        peak()
-    );
     let program = std::env::current_exe().expect("this program");
     for threads in ["1", "2"] {
         let status = std::process::Command::new(&program)
             .arg(format!("threads={threads}"))
+            .args(&args)
             .env("MATMUL_NUM_THREADS", threads)
             .status()
             .expect("a child process");
@@ -43,60 +42,110 @@ fn main() {
     }
 }
 
-fn scenarios(threads: usize) {
-    println!("\n{threads} thread(s)");
+/// All whose name has one of the words in it, or all.
+fn scenarios(threads: usize, words: &[String]) {
+    let peak = peak();
     println!(
-        "{:28} {:>10} {:>14} {:>7} {:>8} {:>7}",
-        "", "foretoken", "matrixmultiply", "ratio", "gemm", "ratio"
+        "\n{threads} thread(s); register-only multiply-add peak of one core: {peak:.0} GFLOP/s"
     );
+    println!(
+        "{:30} {:>10} {:>8} {:>14} {:>7} {:>8} {:>7}",
+        "", "foretoken", "of peak", "matrixmultiply", "ratio", "gemm", "ratio"
+    );
+    let show = |name: &str, sizes: Sizes, packed: bool| {
+        if words.is_empty() || words.iter().any(|word| name.contains(word.as_str())) {
+            compare(name, sizes, packed, threads, peak);
+        }
+    };
+    let forward = |m, k, n| Sizes {
+        m,
+        k,
+        n,
+        transposed: [false, true],
+    };
     for n in [512, 1024, 2048] {
-        compare(&format!("{n} x {n} x {n}"), [n; 3], false, threads);
+        show(&format!("square {n}"), forward(n, n, n), false);
     }
-    for (k, n) in [(256, 256), (256, 704), (704, 256), (256, 4096)] {
-        compare(
-            &format!("train 4096 rows {k} -> {n}"),
-            [4096, k, n],
+    // A training step's matrices from C to N features, over as many rows as a batch or, for an output matrix, a chunk has.
+    let rows = 4096;
+    for (rows, c, n) in [
+        (rows, 256, 256),
+        (rows, 256, 688),
+        (rows, 688, 256),
+        (rows, 512, 1376),
+        (256, 256, 4096),
+    ] {
+        show(
+            &format!("train {rows} rows {c} -> {n}"),
+            forward(rows, c, n),
             false,
-            threads,
         );
+        let dx = Sizes {
+            m: rows,
+            k: n,
+            n: c,
+            transposed: [false; 2],
+        };
+        show(&format!("train {rows} rows {c} <- {n} dx"), dx, false);
+        let dw = Sizes {
+            m: n,
+            k: rows,
+            n: c,
+            transposed: [true, false],
+        };
+        show(&format!("train {rows} rows {c} x {n} dW"), dw, false);
     }
     for rows in [1, 2, 4, 8, 16] {
         for (k, n) in [(512, 512), (512, 1376), (512, 4096)] {
-            let name = format!("decode {rows} rows {k} -> {n}");
-            compare(&name, [rows, k, n], true, threads);
+            show(
+                &format!("decode {rows} rows {k} -> {n}"),
+                forward(rows, k, n),
+                true,
+            );
         }
     }
 }
 
-/// x [m, k] · Wᵀ [k, n]; with `packed` our weights are packed once, as decoding holds them.
-fn compare(name: &str, sizes: [usize; 3], packed: bool, threads: usize) {
-    let [m, k, n] = sizes;
+/// With `packed` our right operand is packed once, as decoding holds its weights.
+fn compare(name: &str, sizes: Sizes, packed: bool, threads: usize, peak: f64) {
+    let Sizes {
+        m,
+        k,
+        n,
+        transposed,
+    } = sizes;
     let fill = |len: usize| {
         (0..len)
             .map(|i| (i % 251) as f32 * 0.01 - 1.0)
             .collect::<Vec<_>>()
     };
-    let (x, w) = (fill(m * k), fill(n * k));
+    let (a, b) = (fill(m * k), fill(n * k));
     let mut y = vec![0.0; m * n];
-    let weights = View::new(&w, n, k).t();
-    let panels = Panels::pack(weights);
-    let right = if packed {
-        Right::Packed(&panels)
-    } else {
-        Right::Matrix(weights)
+    let view = |data, rows, cols, transposed| match transposed {
+        false => View::new(data, rows, cols),
+        true => View::new(data, cols, rows).t(),
+    };
+    let (left, right) = (
+        view(&a[..], m, k, transposed[0]),
+        view(&b[..], k, n, transposed[1]),
+    );
+    let panels = Panels::pack(right);
+    let right = match packed {
+        true => Right::Packed(&panels),
+        false => Right::Matrix(right),
     };
     let mut ours = || {
         product(
-            View::new(&x, m, k),
+            left,
             right,
             MatrixMut::new(black_box(&mut y), m, n),
             Start::Zero,
-        );
+        )
     };
     let mut z = vec![0.0; m * n];
-    let mut first = || peers::matrixmultiply(sizes, &x, &w, black_box(&mut z));
+    let mut first = || peers::matrixmultiply(sizes, &a, &b, black_box(&mut z));
     let mut z = vec![0.0; m * n];
-    let mut second = || peers::gemm(sizes, &x, &w, black_box(&mut z), threads);
+    let mut second = || peers::gemm(sizes, &a, &b, black_box(&mut z), threads);
     let mut all: [&mut dyn FnMut(); 3] = [&mut ours, &mut first, &mut second];
     let counts = all.each_mut().map(|f| {
         f();
@@ -112,7 +161,8 @@ fn compare(name: &str, sizes: [usize; 3], packed: bool, threads: usize) {
     let flops = 2.0 * (m * n * k) as f64 * 1e-9;
     let [ours, first, second] = times.map(|times| flops / median(times));
     println!(
-        "{name:28} {ours:>10.1} {first:>14.1} {:>7.2} {second:>8.1} {:>7.2}",
+        "{name:30} {ours:>10.1} {:>7.0}% {first:>14.1} {:>7.2} {second:>8.1} {:>7.2}",
+        100.0 * ours / (peak * threads as f64),
         ours / first,
         ours / second
     );
@@ -131,7 +181,10 @@ fn median(mut x: Vec<f64>) -> f64 {
     x[x.len() / 2]
 }
 
-/// Ten independent chains of multiply-adds in registers: what one core can do at most.
+/// Independent chains of a core: more than two units of four cycles' latency need, and no more than there are registers.
+const CHAINS: usize = 12;
+
+/// Chains of multiply-adds in registers: what one core can do at most.
 struct Peak(usize);
 
 impl Kernel for Peak {
@@ -140,10 +193,12 @@ impl Kernel for Peak {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f32 {
         let (x, y) = (s.splat(black_box(0.999)), s.splat(black_box(1e-3)));
-        let mut acc = [s.splat(0.0); 10];
+        let mut acc = [s.splat(0.0); CHAINS];
         for _ in 0..self.0 {
-            for a in &mut acc {
-                *a = s.fma(*a, x, y);
+            // By index: a reference to each chain would keep them in memory.
+            #[allow(clippy::needless_range_loop)]
+            for i in 0..CHAINS {
+                acc[i] = s.fma(acc[i], x, y);
             }
         }
         let mut total = s.splat(0.0);
@@ -162,5 +217,5 @@ fn peak() -> f64 {
             black_box(run(Peak(black_box(steps))));
         })
     };
-    (steps * 10 * LANES * 2) as f64 * 1e-9 / median((0..REPEATS).map(time).collect())
+    (steps * CHAINS * LANES * 2) as f64 * 1e-9 / median((0..REPEATS).map(time).collect())
 }

@@ -93,6 +93,29 @@ impl<const N: usize> Sink<'_, N> {
         }
     }
 
+    /// The accumulator of input `i`'s gradient, of this shape, to be gone on with and then [put back](Self::put): a
+    /// parameter's own, +0 for an activation. `None` where nobody wants it.
+    pub fn take(&mut self, i: usize, shape: &[usize]) -> Option<Tensor> {
+        match self.places[i] {
+            Place::Constant => None,
+            Place::Parameter(id) => {
+                let own = &mut self.parameters.tensors[id.index()];
+                debug_assert_eq!(own.shape(), shape, "an accumulator is taken once");
+                Some(std::mem::replace(own, Tensor::zeros(&[0])))
+            }
+            Place::Node(_) => Some(Tensor::zeros(shape)),
+        }
+    }
+
+    /// Puts back what was taken.
+    pub fn put(&mut self, i: usize, accumulator: Option<Tensor>) {
+        match (self.places[i], accumulator) {
+            (Place::Parameter(id), Some(d)) => self.parameters.tensors[id.index()] = d,
+            (_, Some(d)) => self.give(i, d),
+            (_, None) => {}
+        }
+    }
+
     /// Lets `f` go on with the chains of input `i`'s gradient, of this shape: a parameter's accumulator itself, +0 for
     /// an activation.
     pub fn accumulate(&mut self, i: usize, shape: &[usize], f: impl FnOnce(&mut Tensor)) {

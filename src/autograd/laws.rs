@@ -58,6 +58,38 @@ where
     }
 }
 
+/// Two ways to the same output: that and all gradients have the same bits.
+#[track_caller]
+pub fn compare<const N: usize>(
+    inputs: [Tensor; N],
+    one: impl Fn(&mut Tape, [&Var; N]) -> Var,
+    other: impl Fn(&mut Tape, [&Var; N]) -> Var,
+) {
+    let entries = inputs.into_iter().enumerate();
+    let params = Params::new(entries.map(|(i, t)| (format!("{i}"), t)).collect());
+    let ids: Vec<_> = params.ids().collect();
+    let vars: [Var; N] =
+        std::array::from_fn(|i| Var::parameter(ids[i], params.get(ids[i]).clone()));
+    let all = |way: &dyn Fn(&mut Tape, [&Var; N]) -> Var| {
+        let (mut tape, mut gradients) = (Tape::default(), Gradients::zeros(&params));
+        let y = way(&mut tape, vars.each_ref());
+        let dy = paint(y.value().shape(), 91);
+        tape.backward(&[(&y, dy)], &mut gradients);
+        let gradients = ids.iter().map(|id| gradients.get(*id).data().to_vec());
+        let mut all = vec![y.value().data().to_vec()];
+        all.extend(gradients);
+        all
+    };
+    let bits = |x: Vec<Vec<f32>>| -> Vec<Vec<u32>> {
+        let bits = |x: Vec<f32>| x.into_iter().map(f32::to_bits).collect();
+        x.into_iter().map(bits).collect()
+    };
+    let (one, other) = (bits(all(&one)), bits(all(&other)));
+    for (i, (one, other)) in one.iter().zip(&other).enumerate() {
+        assert!(one == other, "output and gradients: {i} differs");
+    }
+}
+
 fn wide(t: &Tensor) -> Vec<f64> {
     t.data().iter().map(|x| f64::from(*x)).collect()
 }

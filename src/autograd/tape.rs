@@ -2,7 +2,9 @@
 
 use super::gradients::Place;
 use super::{Gradients, Op, Sink};
+use crate::profile;
 use crate::tensor::{ParamId, Tensor};
+use std::any::type_name;
 use std::sync::Arc;
 
 /// A value that a computation made, with the place its gradient belongs to.
@@ -68,7 +70,8 @@ impl Tape {
         O: Op<N> + 'static,
         O::Saved: 'static,
     {
-        let (y, saved) = op.forward(inputs.map(Var::value));
+        let values = inputs.map(Var::value);
+        let (y, saved) = profile::time(type_name::<O>(), "forward", || op.forward(values));
         let places = inputs.map(|v| v.place);
         if places.iter().all(|p| *p == Place::Constant) {
             return Var::constant(y);
@@ -181,6 +184,8 @@ impl<O: Op<N>, const N: usize> Node for Recorded<O, N> {
             activations,
             parameters,
         };
-        self.op.backward(self.saved, dy, &mut sink);
+        profile::time(type_name::<O>(), "backward", || {
+            self.op.backward(self.saved, dy, &mut sink);
+        });
     }
 }

@@ -1,7 +1,7 @@
 //! `foretoken train`
 
 use super::Machine;
-use super::output::{Output, describe, progress, show};
+use super::output::{Output, describe, message, progress, show};
 use super::regime::Learning;
 use super::resume::{Checkpoints, Given, ended, resume};
 use super::stop;
@@ -12,7 +12,7 @@ use crate::data::{Tokenizer, check_length};
 use crate::model::config::ARITHMETIC;
 use crate::model::{Config, HeadKind, JointLoss, Model, Preset};
 use crate::train::{Event, Kind, Options, Origin, Run, Schedule, Settings, Shape, Trainer};
-use crate::{Error, Result};
+use crate::{Error, Result, profile};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::path::PathBuf;
@@ -97,6 +97,9 @@ pub struct Train {
     recipe: Recipe,
     #[command(flatten)]
     pub(super) checkpoints: Checkpoints,
+    /// Print the time of each operation at the end, on standard error
+    #[arg(long)]
+    profile: bool,
     /// Print one JSON object a line
     #[arg(long)]
     json: bool,
@@ -261,9 +264,18 @@ impl Train {
             bar.suspend(|| output.result(event, || describe(event)));
         };
         let data = (texts.train, &*texts.valid);
-        let ending = trainer.run(options, data, tokenizer, Some(&watched), &mut on_event)?;
+        let first = trainer.steps();
+        if self.profile {
+            profile::start();
+        }
+        let ending = trainer.run(options, data, tokenizer, Some(&watched), &mut on_event);
+        let entries = profile::stop();
+        let ending = ending?;
         drop(answer);
         bar.finish_and_clear();
+        if self.profile {
+            message(profile::table(&entries, trainer.steps() - first).trim_end());
+        }
         output.finish()?;
         ended(ending, run)
     }

@@ -4,7 +4,9 @@ use super::{Exec, Rows};
 use crate::autograd::{Op, Var};
 use crate::kernels::attention::{self, Heads, KeyValues};
 use crate::kernels::gemm::View;
+use crate::profile;
 use crate::tensor::{ParamId, Params, Tensor};
+use std::any::type_name;
 use std::sync::Arc;
 
 /// Caches of several sequences: for each sequence and each attention layer, one [`KeyValues`] a key head.
@@ -56,7 +58,8 @@ impl Exec for Decode<'_> {
         O: Op<N> + 'static,
         O::Saved: 'static,
     {
-        Var::constant(op.forward(inputs.map(Var::value)).0)
+        let values = inputs.map(Var::value);
+        Var::constant(profile::time(type_name::<O>(), "forward", || op.forward(values)).0)
     }
 
     /// # Panics
@@ -84,7 +87,9 @@ impl Exec for Decode<'_> {
         };
         let spans: Vec<_> = rows.spans().iter().map(span).collect();
         let mut y = Tensor::stale(&[qkv.rows(), heads.query * heads.size]);
-        attention::cached(heads, &spans, qkv.data(), y.data_mut());
+        profile::time("Attention", "cached", || {
+            attention::cached(heads, &spans, qkv.data(), y.data_mut());
+        });
         Var::constant(y)
     }
 }

@@ -1,4 +1,4 @@
-//! Additions, element by element.
+//! Additions and copies, element by element.
 
 use super::par;
 use crate::simd::LANES;
@@ -15,6 +15,13 @@ pub fn add(a: &[f32], b: &[f32], y: &mut [f32]) {
             *y = a + b;
         }
     });
+}
+
+/// y = x
+pub fn copy(x: &[f32], y: &mut [f32]) {
+    let part = par::part(y.len(), LANES, 1).max(WORTH);
+    let tasks = y.chunks_mut(part).zip(x.chunks(part)).collect();
+    par::for_each(tasks, |(y, x): (&mut [f32], &[f32])| y.copy_from_slice(x));
 }
 
 /// x += d, element by element.

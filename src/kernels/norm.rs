@@ -112,9 +112,33 @@ pub fn backward(
     dy: &[f32],
     dx: &mut [f32],
 ) -> Vec<f32> {
+    let mut partials = vec![0.0; partials(at, x.len())];
+    backward_parts(at, (x, gain, r), dy, dx, &mut partials);
+    total(at, partials)
+}
+
+/// Elements of the shares of dgain of so many elements of x.
+pub fn partials(at: Segments, elements: usize) -> usize {
+    elements.div_ceil(reduce::ROWS_A_CHUNK * at.stride) * at.width
+}
+
+/// dgain of the shares of all rows.
+pub fn total(at: Segments, mut partials: Vec<f32>) -> Vec<f32> {
+    reduce::fold_tree(&mut partials, at.width);
+    partials.resize(at.width, 0.0);
+    partials
+}
+
+/// [`backward`] of some of the rows, from a multiple of [`reduce::ROWS_A_CHUNK`] on; `partials` are +0 and become these
+/// rows' shares of dgain.
+pub fn backward_parts(
+    at: Segments,
+    (x, gain, r): (&[f32], &[f32], &[f32]),
+    dy: &[f32],
+    dx: &mut [f32],
+    partials: &mut [f32],
+) {
     let rows = reduce::ROWS_A_CHUNK;
-    let chunks = x.len().div_ceil(rows * at.stride);
-    let mut partials = vec![0.0; chunks * at.width];
     let tasks = x
         .chunks(rows * at.stride)
         .zip(r.chunks(rows * at.count))
@@ -133,9 +157,6 @@ pub fn backward(
             partial,
         });
     });
-    reduce::fold_tree(&mut partials, at.width);
-    partials.resize(at.width, 0.0);
-    partials
 }
 
 struct Backward<'a> {

@@ -12,8 +12,15 @@
 //! cannot be seen in the result: it is what the two operations give, one after the other.
 
 use super::cross_entropy;
-use super::gemm::{Right, Start, View, product};
+use super::gemm::{Packed, Panels, Right, Start, View, product};
+use crate::profile;
 use crate::simd::matrix::MatrixMut;
+use std::cell::Cell;
+
+thread_local! {
+    /// Logits of the last chunk.
+    static SPARE: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
 
 /// Logits of a chunk, 4 MiB: they stay in the cache between the four steps.
 const ELEMENTS: usize = 1 << 20;
@@ -63,36 +70,60 @@ pub fn forward_backward(
 
 fn in_chunks(
     chunk: usize,
+    inputs: Inputs<'_>,
+    losses: &mut [f32],
+    hits: &mut [f32],
+    gradients: Gradients<'_>,
+) {
+    let columns = Packed::new(inputs.w.t());
+    let rows = gradients.dh.is_some().then(|| Packed::new(inputs.w));
+    let weights = (&*columns, rows.as_deref());
+    each_chunk(chunk, inputs, weights, (losses, hits), gradients);
+}
+
+/// `columns` are Wᵀ packed and `rows` W, of which the latter is for dh.
+fn each_chunk(
+    chunk: usize,
     Inputs {
         h,
         w,
         targets,
         factor,
     }: Inputs<'_>,
-    losses: &mut [f32],
-    hits: &mut [f32],
+    (columns, rows): (&Panels, Option<&Panels>),
+    (losses, hits): (&mut [f32], &mut [f32]),
     Gradients { mut dh, mut dw }: Gradients<'_>,
 ) {
     let vocab = w.rows();
-    let mut buffer = vec![0.0; chunk.min(targets.len()) * vocab];
+    let mut buffer = SPARE.take();
+    buffer.resize(chunk.min(targets.len()) * vocab, 0.0);
     for from in (0..targets.len()).step_by(chunk) {
         let to = targets.len().min(from + chunk);
-        let (rows, h) = (to - from, h.row_range(from, to));
-        let z = &mut buffer[..rows * vocab];
-        let logits = MatrixMut::new(z, rows, vocab);
-        product(h, Right::Matrix(w.t()), logits, Start::Zero);
+        let (n, h) = (to - from, h.row_range(from, to));
+        let z = &mut buffer[..n * vocab];
+        let logits = MatrixMut::new(z, n, vocab);
+        profile::time("Output", "logits", || {
+            product(h, Right::Packed(columns), logits, Start::Zero);
+        });
         let results = (&mut losses[from..to], &mut hits[from..to]);
-        cross_entropy::forward_backward(z, &targets[from..to], factor, results.0, results.1);
-        let dz = View::new(z, rows, vocab);
-        if let Some(dh) = &mut dh {
+        profile::time("Output", "cross entropy", || {
+            cross_entropy::forward_backward(z, &targets[from..to], factor, results.0, results.1);
+        });
+        let dz = View::new(z, n, vocab);
+        if let (Some(dh), Some(rows)) = (&mut dh, rows) {
             let (_, rest) = dh.reborrow().split_rows(from);
-            let (dh, _) = rest.split_rows(rows);
-            product(dz, Right::Matrix(w), dh, Start::Zero);
+            let (dh, _) = rest.split_rows(n);
+            profile::time("Output", "dh", || {
+                product(dz, Right::Packed(rows), dh, Start::Zero);
+            });
         }
         if let Some(dw) = &mut dw {
-            product(dz.t(), Right::Matrix(h), dw.reborrow(), Start::Continue);
+            profile::time("Output", "dW", || {
+                product(dz.t(), Right::Matrix(h), dw.reborrow(), Start::Continue);
+            });
         }
     }
+    SPARE.set(buffer);
 }
 
 #[cfg(test)]

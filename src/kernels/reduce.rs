@@ -1,5 +1,6 @@
 //! Reductions with a fixed order: along a row by rule R2, over rows by rule R3, whole tensors by rule R9.
 
+use super::par;
 use crate::simd::{self, Kernel, Simd, math};
 
 /// Rows of a chunk whose partial sum is one leaf of the tree of rule R3.
@@ -97,8 +98,20 @@ pub fn squared_norm(x: &[f32]) -> f64 {
             dot(s, self.0, self.0)
         }
     }
-    let chunk = |sum, x| sum + f64::from(simd::run(Chunk(x)));
-    x.chunks(NORM_CHUNK).fold(0.0, chunk)
+    let mut sums = vec![0.0; x.len().div_ceil(NORM_CHUNK)];
+    // Chunks are computed by any thread and added by one.
+    let each = par::part(sums.len(), 1, 1).max(4);
+    let tasks = sums
+        .chunks_mut(each)
+        .zip(x.chunks(each * NORM_CHUNK))
+        .collect();
+    par::for_each(tasks, |(sums, x): (&mut [f32], &[f32])| {
+        for (sum, x) in sums.iter_mut().zip(x.chunks(NORM_CHUNK)) {
+            *sum = simd::run(Chunk(x));
+        }
+    });
+    sums.into_iter()
+        .fold(0.0, |total, sum| total + f64::from(sum))
 }
 
 #[cfg(test)]

@@ -59,24 +59,27 @@ pub enum Direction {
     Backward,
 }
 
-/// Turns the first `heads` heads of each row of x [rows, stride] in place, by the angle of the row's position.
+/// Turns the first `heads` heads of each row of x [rows, stride] in place, by the angle of the row's position. With
+/// `from` [rows, stride], that is first copied to x.
 pub fn rotate(
     table: &Table,
-    heads: usize,
-    stride: usize,
+    (heads, stride): (usize, usize),
     positions: &[u32],
     direction: Direction,
+    from: Option<&[f32]>,
     x: &mut [f32],
 ) {
     let rows = par::part(positions.len(), 1, 1).max(8192 / stride + 1);
     let tasks = positions.chunks(rows).zip(x.chunks_mut(rows * stride));
-    par::for_each(tasks.collect(), |(positions, x)| {
+    par::for_each(tasks.enumerate().collect(), |(i, (positions, x))| {
+        let first = i * rows * stride;
         simd::run(Rotate {
             table,
             heads,
             stride,
             positions,
             direction,
+            from: from.map(|from| &from[first..first + x.len()]),
             x,
         });
     });
@@ -88,6 +91,7 @@ struct Rotate<'a> {
     stride: usize,
     positions: &'a [u32],
     direction: Direction,
+    from: Option<&'a [f32]>,
     x: &'a mut [f32],
 }
 
@@ -101,7 +105,11 @@ impl Kernel for Rotate<'_> {
             Direction::Forward => 1.0,
             Direction::Backward => -1.0,
         });
-        for (row, p) in self.x.chunks_mut(self.stride).zip(self.positions) {
+        let rows = self.x.chunks_mut(self.stride).zip(self.positions);
+        for (i, (row, p)) in rows.enumerate() {
+            if let Some(from) = self.from {
+                row.copy_from_slice(&from[i * self.stride..(i + 1) * self.stride]);
+            }
             let (cos, sin) = self.table.row(*p as usize);
             for head in row[..self.heads * 2 * half].chunks_mut(2 * half) {
                 let (low, high) = head.split_at_mut(half);

@@ -40,26 +40,24 @@ impl Kernel for Forward<'_> {
     }
 }
 
-/// gu [rows, 2F], dy [rows, F] -> dgu [rows, 2F].
+/// gu [rows, 2F], dy [rows, F] -> dgu [rows, 2F], in the place of gu: memory that was just read is written at once.
 ///
 /// With σ = sigmoid(g): dup = dy · (g · σ); dgate = (dy · up) · (σ · (1 + g · (1 − σ))).
-pub fn backward(gu: &[f32], f: usize, dy: &[f32], dgu: &mut [f32]) {
+///
+/// dy becomes y, which the forward pass need not have kept.
+pub fn backward(gu: &mut [f32], f: usize, dy: &mut [f32]) {
     let rows = par::part(dy.len() / f.max(1), 1, 1).max(WORTH / f.max(1) + 1);
     let tasks = gu
-        .chunks(rows * 2 * f)
-        .zip(dy.chunks(rows * f))
-        .zip(dgu.chunks_mut(rows * 2 * f))
+        .chunks_mut(rows * 2 * f)
+        .zip(dy.chunks_mut(rows * f))
         .collect();
-    par::for_each(tasks, |((gu, dy), dgu)| {
-        simd::run(Backward { gu, f, dy, dgu })
-    });
+    par::for_each(tasks, |(gu, dy)| simd::run(Backward { gu, f, dy }));
 }
 
 struct Backward<'a> {
-    gu: &'a [f32],
+    gu: &'a mut [f32],
     f: usize,
-    dy: &'a [f32],
-    dgu: &'a mut [f32],
+    dy: &'a mut [f32],
 }
 
 impl Kernel for Backward<'_> {
@@ -68,9 +66,8 @@ impl Kernel for Backward<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let f = self.f;
-        let rows = self.gu.chunks(2 * f).zip(self.dy.chunks(f));
-        for ((gu, dy), dgu) in rows.zip(self.dgu.chunks_mut(2 * f)) {
-            let ((gate, up), (dgate, dup)) = (gu.split_at(f), dgu.split_at_mut(f));
+        for (gu, dy) in self.gu.chunks_mut(2 * f).zip(self.dy.chunks_mut(f)) {
+            let (gate, up) = gu.split_at_mut(f);
             let one = s.splat(1.0);
             for from in (0..f).step_by(LANES) {
                 let part = from..f.min(from + LANES);
@@ -79,8 +76,10 @@ impl Kernel for Backward<'_> {
                 let d = s.load_partial(&dy[part.clone()], 0.0);
                 let sigmoid = math::sigmoid(s, g);
                 let slope = s.mul(sigmoid, s.fma(g, s.sub(one, sigmoid), one));
-                s.store_partial(s.mul(s.mul(d, u), slope), &mut dgate[part.clone()]);
-                s.store_partial(s.mul(d, s.mul(g, sigmoid)), &mut dup[part]);
+                s.store_partial(s.mul(s.mul(d, u), slope), &mut gate[part.clone()]);
+                let silu = s.mul(g, sigmoid);
+                s.store_partial(s.mul(d, silu), &mut up[part.clone()]);
+                s.store_partial(s.mul(silu, u), &mut dy[part]);
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::autograd::Var;
 use crate::exec::{Exec, Rows};
 use crate::kernels::attention::Heads;
 use crate::kernels::rope::Table;
-use crate::ops::{Add, Linear, QkNorm, RmsNorm, Rope, SwiGlu};
+use crate::ops::{Add, GatedMlp, Linear, NormedLinear, QkNorm, RmsNorm, Rope};
 use crate::tensor::ParamId;
 use std::sync::Arc;
 
@@ -69,14 +69,15 @@ impl Block {
 
     /// x [rows, C] -> [rows, C]; `cache` is the number of this layer's cache.
     pub fn forward<E: Exec>(&self, exec: &mut E, pass: &Pass<'_>, cache: usize, x: &Var) -> Var {
-        let normed = pass.norm(exec, x, self.input_norm);
+        let eps = pass.eps;
+        let gain = exec.param(self.input_norm);
         let [q, k, v] = self.qkv.map(|id| exec.param(id));
-        let mut qkv = exec.apply(Linear, [&normed, &q, &k, &v]);
+        let mut qkv = exec.apply(NormedLinear { eps }, [x, &gain, &q, &k, &v]);
         if let Some(gains) = self.qk_norm {
             let [q, k] = gains.map(|id| exec.param(id));
             let op = QkNorm {
                 heads: self.heads,
-                eps: pass.eps,
+                eps,
             };
             qkv = exec.apply(op, [&qkv, &q, &k]);
         }
@@ -90,11 +91,9 @@ impl Block {
         let attended = linear(exec, &attended, self.o);
         let x = exec.apply(Add, [x, &attended]);
 
-        let normed = pass.norm(exec, &x, self.post_norm);
-        let (gate, up) = (exec.param(self.gate), exec.param(self.up));
-        let gate_up = exec.apply(Linear, [&normed, &gate, &up]);
-        let gated = exec.apply(SwiGlu, [&gate_up]);
-        let gated = linear(exec, &gated, self.down);
+        let gain = exec.param(self.post_norm);
+        let [gate, up, down] = [self.gate, self.up, self.down].map(|id| exec.param(id));
+        let gated = exec.apply(GatedMlp { eps }, [&x, &gain, &gate, &up, &down]);
         exec.apply(Add, [&x, &gated])
     }
 }

@@ -9,7 +9,8 @@
 //! Queries, keys and values are one such product, and so are gate and up: that fixes the chain of dx.
 
 use crate::autograd::{Op, Sink};
-use crate::kernels::gemm::{Right, Start, product, products};
+use crate::kernels::gemm::{Packed, Right, Start, product, products};
+use crate::profile;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -55,15 +56,21 @@ impl<const N: usize> Op<N> for Linear {
             let mut dx = Tensor::stale(x.shape());
             let mut start = Start::Zero;
             for (w, dy) in &parts {
-                product(*dy, Right::Matrix(w.matrix()), dx.matrix_mut(), start);
+                profile::time("Linear", "backward dx", || {
+                    product(*dy, Right::Matrix(w.matrix()), dx.matrix_mut(), start);
+                });
                 start = Start::Continue;
             }
             sink.give(0, dx);
         }
-        for (i, (w, dy)) in parts.into_iter().enumerate() {
-            sink.accumulate(i + 1, w.shape(), |dw| {
-                let x = Right::Matrix(x.matrix());
-                product(dy.t(), x, dw.matrix_mut(), Start::Continue);
+        if (1..N).any(|i| sink.wants(i)) {
+            profile::time("Linear", "backward dW", || {
+                let x = Packed::new(x.matrix());
+                for (i, (w, dy)) in parts.into_iter().enumerate() {
+                    sink.accumulate(i + 1, w.shape(), |dw| {
+                        product(dy.t(), Right::Packed(&x), dw.matrix_mut(), Start::Continue);
+                    });
+                }
             });
         }
     }

@@ -7,6 +7,8 @@
 //! |---|---|
 //! | [`embedding`] | rows of a table |
 //! | [`linear`] | one product with one or several weight matrices |
+//! | [`normed_linear`] | RMS normalisation of rows, and then products |
+//! | [`gated_mlp`] | the gated layer of a block, from its norm to its last product |
 //! | [`rms_norm`] | RMS normalisation of rows |
 //! | [`qk_norm`] | RMS normalisation of query and key heads |
 //! | [`rope`] | rotary position embedding |
@@ -27,7 +29,9 @@ pub mod attention;
 pub mod concat;
 pub mod cross_entropy;
 pub mod embedding;
+pub mod gated_mlp;
 pub mod linear;
+pub mod normed_linear;
 pub mod qk_norm;
 pub mod rms_norm;
 pub mod rope;
@@ -41,7 +45,9 @@ pub use attention::Attention;
 pub use concat::Concat;
 pub use cross_entropy::CrossEntropy;
 pub use embedding::Embedding;
+pub use gated_mlp::GatedMlp;
 pub use linear::Linear;
+pub use normed_linear::NormedLinear;
 pub use qk_norm::QkNorm;
 pub use rms_norm::RmsNorm;
 pub use rope::Rope;

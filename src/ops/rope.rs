@@ -28,17 +28,11 @@ pub struct Rope {
 pub struct Saved;
 
 impl Rope {
-    fn turn(&self, direction: Direction, x: &mut Tensor) {
+    fn turn(&self, direction: Direction, from: Option<&[f32]>, x: &mut Tensor) {
         let heads = self.heads.query + self.heads.key_value;
-        let width = self.heads.width();
-        rotate(
-            &self.table,
-            heads,
-            width,
-            &self.positions,
-            direction,
-            x.data_mut(),
-        );
+        let sizes = (heads, self.heads.width());
+        let x = x.data_mut();
+        rotate(&self.table, sizes, &self.positions, direction, from, x);
     }
 }
 
@@ -46,13 +40,13 @@ impl Op<1> for Rope {
     type Saved = Saved;
 
     fn forward(&self, [x]: [&Arc<Tensor>; 1]) -> (Tensor, Saved) {
-        let mut y = Tensor::clone(x);
-        self.turn(Direction::Forward, &mut y);
+        let mut y = Tensor::stale(x.shape());
+        self.turn(Direction::Forward, Some(x.data()), &mut y);
         (y, Saved)
     }
 
     fn backward(&self, Saved: Saved, mut dy: Tensor, sink: &mut Sink<'_, 1>) {
-        self.turn(Direction::Backward, &mut dy);
+        self.turn(Direction::Backward, None, &mut dy);
         sink.give(0, dy);
     }
 }

@@ -31,9 +31,11 @@ impl Op<1> for SwiGlu {
         (y, Saved { gu })
     }
 
-    fn backward(&self, Saved { gu }: Saved, dy: Tensor, sink: &mut Sink<'_, 1>) {
-        let mut dgu = Tensor::stale(gu.shape());
-        swiglu::backward(gu.data(), gu.cols() / 2, dy.data(), dgu.data_mut());
+    fn backward(&self, Saved { gu }: Saved, mut dy: Tensor, sink: &mut Sink<'_, 1>) {
+        // Nobody else holds it, unless a caller kept the value.
+        let mut dgu = Arc::unwrap_or_clone(gu);
+        let f = dgu.cols() / 2;
+        swiglu::backward(dgu.data_mut(), f, dy.data_mut());
         sink.give(0, dgu);
     }
 }

@@ -1,5 +1,6 @@
 //! A tensor: `f32` values in row-major order with a shape.
 
+use crate::kernels::elementwise;
 use crate::kernels::gemm::{Panels, View, WeightFormat};
 use crate::simd::matrix::MatrixMut;
 use ndarray::{ArrayD, IxDyn};
@@ -167,7 +168,7 @@ impl Tensor {
 impl Clone for Tensor {
     fn clone(&self) -> Self {
         let mut copy = Self::stale(self.shape());
-        copy.data_mut().copy_from_slice(self.data());
+        elementwise::copy(self.data(), copy.data_mut());
         copy
     }
 }

@@ -9,7 +9,7 @@ use crate::autograd::Gradients;
 use crate::checkpoint::ModelDir;
 use crate::data::{Batch, RandomWindows, Tokenizer, Tokens, check_length};
 use crate::model::{Flow, Model, Objective};
-use crate::{Error, Result};
+use crate::{Error, Result, profile};
 use std::path::Path;
 use std::time::Instant;
 
@@ -139,7 +139,7 @@ impl Trainer {
                 objective.flow
             )));
         }
-        self.gradients.clear();
+        profile::time("Gradients", "clear", || self.gradients.clear());
         let (mut sums, mut counts) = (Vec::new(), Vec::new());
         for batch in parts {
             let reports = self.model.backward(batch, objective, &mut self.gradients);
@@ -153,7 +153,9 @@ impl Trainer {
         let loss_heads: Vec<f64> = sums.iter().zip(&counts).map(|(s, n)| s / n).collect();
         let weights = objective.weights(self.model.config().mtp_depth);
         let loss = loss_heads.iter().zip(&weights).map(|(l, w)| l * w).sum();
-        let norms = Optimiser::norms(self.model.params(), &self.gradients);
+        let norms = profile::time("Optimiser", "norms", || {
+            Optimiser::norms(self.model.params(), &self.gradients)
+        });
         let report = StepReport {
             loss,
             loss_heads,
@@ -174,8 +176,10 @@ impl Trainer {
         }
         let params = self.model.params_mut();
         let takes_part = |name: &str| objective.trains(name);
-        self.optimiser
-            .step_some(params, &self.gradients, norms, rate, &takes_part);
+        profile::time("Optimiser", "update", || {
+            self.optimiser
+                .step_some(params, &self.gradients, norms, rate, &takes_part);
+        });
         self.steps += 1;
         Ok(report)
     }

@@ -36,7 +36,7 @@ const FLOORS: [Floor; 12] = [
 ];
 
 /// What the crate's root offers to every floor.
-const EVERYWHERE: [&str; 3] = ["error", "Error", "Result"];
+const EVERYWHERE: [&str; 4] = ["error", "Error", "Result", "profile"];
 
 /// Files that put the floors together and may name them all.
 const ROOTS: [&str; 2] = ["src/lib.rs", "src/main.rs"];

@@ -138,6 +138,28 @@ fn train_prints_text_where_nobody_asks_for_json() {
 }
 
 #[test]
+fn a_profile_names_operations_and_changes_no_weight() {
+    let folder = Folder::with_text();
+    folder.succeeds(TRAIN);
+    let weights = fs::read(folder.path("run/model.safetensors")).expect("a file");
+    let output = folder
+        .command(&format!("{TRAIN} --force --profile"))
+        .output();
+    let table = String::from_utf8(output.expect("a process").stderr).expect("text");
+    for name in [
+        "Attention backward",
+        "Optimiser update",
+        "all, for each step",
+    ] {
+        assert!(table.contains(name), "{table}");
+    }
+    assert_eq!(
+        fs::read(folder.path("run/model.safetensors")).expect("a file"),
+        weights
+    );
+}
+
+#[test]
 fn threads_and_instruction_sets_never_show_in_the_weights() {
     let weights = |flags: &str, isa: Option<&str>| {
         let folder = Folder::with_text();

@@ -15,7 +15,7 @@ use super::keys::KeyValues;
 use super::{Heads, height, with_rows};
 use crate::kernels::gemm::View;
 use crate::kernels::gemm::panels::WIDTH;
-use crate::kernels::gemm::tile::{Columns, tile};
+use crate::kernels::gemm::tile::{Columns, Triangle, tile, triangle};
 use crate::kernels::par;
 use crate::simd::matrix::MatrixMut;
 use crate::simd::{self, Kernel, LANES, Simd, math};
@@ -109,8 +109,8 @@ impl Kernel for Group<'_> {
             let q = self.q.columns(h * d, (h + 1) * d);
             let dout = self.dout.columns(h * d, (h + 1) * d);
             // As values: what dk and dv are weighted sums of.
-            let queries = pair(d, q, q);
-            let douts = pair(d, dout, dout);
+            let queries = KeyValues::of_values(q);
+            let douts = KeyValues::of_values(dout);
             for top in (0..rows).step_by(BLOCK) {
                 let m = BLOCK.min(rows - top);
                 let mut sub = 0;
@@ -209,21 +209,22 @@ fn down_columns<S: Simd, const M: usize>(
     (top, m, key): (usize, usize, usize),
     out: &mut MatrixMut<'_>,
 ) {
-    // From this query on, every key of the tile is seen.
-    let full = (key + M - 1).clamp(top, top + m);
-    for q in 0..out.cols().div_ceil(WIDTH) {
-        for j in key..key + M {
-            let from = j.clamp(top, full);
-            if from < full {
-                let left = Columns::new(weights, stride, from - top, j);
-                let panel = rows.value_panel(q, from, full);
-                tile::<S, 1>(s, left, panel, out, (j, q * WIDTH), false);
-            }
-        }
-        if full < top + m {
-            let left = Columns::new(weights, stride, full - top, key);
-            let panel = rows.value_panel(q, full, top + m);
+    let columns = out.cols().div_ceil(WIDTH);
+    if key + M <= top + 1 {
+        // Every query of the block sees every key of the tile.
+        let left = Columns::new(weights, stride, 0, key);
+        for q in 0..columns {
+            let panel = rows.value_panel(q, top, top + m);
             tile::<S, M>(s, left, panel, out, (key, q * WIDTH), false);
         }
+        return;
+    }
+    // Blocks and tiles both start at multiples of a tile's height, so the diagonal starts at the tile's first key.
+    debug_assert!(key >= top && key + M <= top + m);
+    let left = Columns::new(weights, stride, key - top, key);
+    for q in 0..columns {
+        let panel = rows.value_panel(q, key, top + m);
+        let at = (key, q * WIDTH);
+        triangle::<S, M>(s, Triangle::StartsLate, left, panel, out, at, false);
     }
 }

@@ -4,7 +4,7 @@ use super::keys::KeyValues;
 use super::{Heads, height, with_rows};
 use crate::kernels::gemm::View;
 use crate::kernels::gemm::panels::{WIDTH, pack_left};
-use crate::kernels::gemm::tile::{Rows, Sliver, tile};
+use crate::kernels::gemm::tile::{Rows, Sliver, Triangle, tile, triangle};
 use crate::kernels::{par, reduce};
 use crate::simd::matrix::MatrixMut;
 use crate::simd::{self, Kernel, LANES, Simd};
@@ -226,14 +226,10 @@ pub(super) fn weighted_values<S: Simd, const M: usize>(
     let stride = weights.len() / M;
     let common = first + 1;
     for q in 0..out.cols().div_ceil(WIDTH) {
-        let left = Rows::<M>::new(weights, stride, 0, 0, common);
-        let panel = kv.value_panel(q, 0, common);
-        tile::<S, M>(s, left, panel, out, (top, q * WIDTH), true);
-        // The later queries of the block have a few keys more, each its own number.
-        for i in 1..M {
-            let left = Rows::<1>::new(weights, stride, i, common, i);
-            let panel = kv.value_panel(q, common, common + i);
-            tile::<S, 1>(s, left, panel, out, (top + i, q * WIDTH), false);
-        }
+        // Later queries have a few keys more. What lies behind a query's own weights is never used.
+        let left = Rows::<M>::new(weights, stride, 0, 0, common + M - 1);
+        let panel = kv.value_panel(q, 0, common + M - 1);
+        let at = (top, q * WIDTH);
+        triangle::<S, M>(s, Triangle::EndsLate, left, panel, out, at, true);
     }
 }

@@ -1,7 +1,7 @@
 //! Keys and values of one key head of one sequence, in the panels that products stream through.
 
 use crate::kernels::gemm::View;
-use crate::kernels::gemm::panels::{PanelRow, WIDTH};
+use crate::kernels::gemm::panels::{PanelRow, WIDTH, pack_panel};
 
 /// Keys and values at positions 0..len.
 ///
@@ -27,6 +27,13 @@ impl KeyValues {
         }
     }
 
+    /// Values v [n, D] without keys.
+    pub(super) fn of_values(v: View<'_>) -> Self {
+        let mut all = Self::new(v.cols());
+        all.extend_values(v);
+        all
+    }
+
     /// Number of positions.
     pub fn len(&self) -> usize {
         self.len
@@ -39,19 +46,37 @@ impl KeyValues {
 
     /// Appends k, v [n, D].
     pub fn extend(&mut self, k: View<'_>, v: View<'_>) {
-        debug_assert!(k.cols() == self.size && v.cols() == self.size && k.rows() == v.rows());
+        debug_assert!(k.cols() == self.size && k.rows() == v.rows());
         let end = self.len + k.rows();
         let panels = end.div_ceil(WIDTH) * self.size;
         self.keys.resize(panels, PanelRow([0.0; WIDTH]));
+        let mut next = 0;
+        while next < k.rows() {
+            let (q, column) = ((self.len + next) / WIDTH, (self.len + next) % WIDTH);
+            let panel = &mut self.keys[q * self.size..][..self.size];
+            if column == 0 {
+                // A panel from its start: turned in blocks.
+                let n = WIDTH.min(k.rows() - next);
+                pack_panel(k.row_range(next, next + n).t(), panel);
+                next += n;
+                continue;
+            }
+            for (row, x) in panel.iter_mut().zip(k.row(next)) {
+                row.0[column] = *x;
+            }
+            next += 1;
+        }
+        self.extend_values(v);
+    }
+
+    fn extend_values(&mut self, v: View<'_>) {
+        debug_assert!(v.cols() == self.size);
+        let end = self.len + v.rows();
         for panel in &mut self.values {
             panel.resize(end, PanelRow([0.0; WIDTH]));
         }
-        for i in 0..k.rows() {
+        for i in 0..v.rows() {
             let position = self.len + i;
-            let panel = &mut self.keys[position / WIDTH * self.size..][..self.size];
-            for (row, x) in panel.iter_mut().zip(k.row(i)) {
-                row.0[position % WIDTH] = *x;
-            }
             for (panel, x) in self.values.iter_mut().zip(v.row(i).chunks(WIDTH)) {
                 match x.try_into() {
                     Ok(whole) => panel[position].0 = whole,

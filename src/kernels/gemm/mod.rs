@@ -30,7 +30,7 @@ mod stored;
 pub mod tile;
 
 pub use format::WeightFormat;
-pub use panels::Panels;
+pub use panels::{Packed, Panels};
 pub use product::{Right, Start, product};
 pub use several::products;
 

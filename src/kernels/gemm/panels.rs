@@ -8,6 +8,7 @@ use super::{View, WeightFormat, tile};
 use crate::kernels::par;
 use crate::simd::{self, Kernel, LANES, Simd};
 use std::cell::Cell;
+use std::ops::Deref;
 
 pub use super::stored::{PanelRow, WIDTH};
 
@@ -43,8 +44,8 @@ pub(super) enum ByFormat<'a> {
 }
 
 thread_local! {
-    /// The memory of the last temporary panels: a training step packs hundreds of matrices of the same few sizes.
-    static SPARE: Cell<Vec<PanelRow>> = const { Cell::new(Vec::new()) };
+    /// The memory of temporary panels: a training step packs hundreds of matrices of the same few sizes.
+    static SPARE: Cell<Vec<Vec<PanelRow>>> = const { Cell::new(Vec::new()) };
 }
 
 impl Panels {
@@ -122,40 +123,57 @@ impl Panels {
     }
 }
 
-/// Packs b [k, n] for the time of `f`.
-pub(super) fn with_packed<R>(b: View<'_>, f: impl FnOnce(Typed<'_, PanelRow>) -> R) -> R {
-    let rows = pack_exactly(SPARE.take(), b);
-    let result = f(Typed {
-        rows: &rows,
-        k: b.rows(),
-        n: b.cols(),
-    });
-    SPARE.set(rows);
-    result
+/// Panels for a while: their memory is used again by the next.
+#[derive(Debug)]
+pub struct Packed(Panels);
+
+impl Packed {
+    /// Packs b [k, n] as it is.
+    pub fn new(b: View<'_>) -> Self {
+        let mut spare = SPARE.take();
+        let memory = spare.pop().unwrap_or_default();
+        SPARE.set(spare);
+        Self(Panels {
+            rows: Rows::F32(pack_exactly(memory, b)),
+            k: b.rows(),
+            n: b.cols(),
+        })
+    }
+}
+
+impl Deref for Packed {
+    type Target = Panels;
+
+    fn deref(&self) -> &Panels {
+        &self.0
+    }
+}
+
+impl Drop for Packed {
+    fn drop(&mut self) {
+        if let Rows::F32(rows) = &mut self.0.rows {
+            let mut spare = SPARE.take();
+            spare.push(std::mem::take(rows));
+            SPARE.set(spare);
+        }
+    }
 }
 
 fn pack_exactly(mut rows: Vec<PanelRow>, b: View<'_>) -> Vec<PanelRow> {
     // What the memory held before does not matter: every row is written below.
     rows.resize(b.cols().div_ceil(WIDTH) * b.rows(), PanelRow::ZERO);
-    each_panel(b, &mut rows, |columns, panel| {
-        simd::run(PackPanel { b: columns, panel });
-    });
+    each_panel(b, &mut rows, pack_panel);
     rows
 }
 
 fn pack_rounded<T: Stored>(b: View<'_>) -> Vec<T> {
     let mut rows = vec![T::ZERO; b.cols().div_ceil(WIDTH) * b.rows().div_ceil(T::ROWS)];
     each_panel(b, &mut rows, |columns, panel| {
-        let mut exact = SPARE.take();
-        exact.resize(columns.rows(), PanelRow::ZERO);
-        simd::run(PackPanel {
-            b: columns,
-            panel: &mut exact,
-        });
+        let mut exact = vec![PanelRow::ZERO; columns.rows()];
+        pack_panel(columns, &mut exact);
         for (stored, rows) in panel.iter_mut().zip(exact.chunks(T::ROWS)) {
             *stored = T::round(rows);
         }
-        SPARE.set(exact);
     });
     rows
 }
@@ -202,8 +220,7 @@ impl<'a, T: Stored> Typed<'a, T> {
         }
         let tasks = w.chunks_mut(WIDTH * k).enumerate().collect();
         par::for_each(tasks, |(q, columns): (usize, &mut [f32])| {
-            let mut rows = SPARE.take();
-            rows.resize(k, PanelRow::ZERO);
+            let mut rows = vec![PanelRow::ZERO; k];
             simd::run(Widen {
                 part: self.panel(q, 0, k),
                 to: &mut rows,
@@ -213,7 +230,6 @@ impl<'a, T: Stored> Typed<'a, T> {
                     *x = row.0[j];
                 }
             }
-            SPARE.set(rows);
         });
     }
 }
@@ -233,7 +249,12 @@ impl<B: stored::Part> Kernel for Widen<'_, B> {
     }
 }
 
-/// b [k, at most 32] -> panel [k, 32]
+/// b [k, at most 32] -> panel [k, 32]; columns past the edge become zeros.
+pub fn pack_panel(b: View<'_>, panel: &mut [PanelRow]) {
+    simd::run(PackPanel { b, panel });
+}
+
+/// See [`pack_panel`].
 struct PackPanel<'a> {
     b: View<'a>,
     panel: &'a mut [PanelRow],
@@ -289,19 +310,14 @@ impl Kernel for PackPanel<'_> {
 #[inline(always)]
 pub fn pack_left<S: Simd>(s: S, a: View<'_>, most: usize, to: &mut [f32]) {
     let (height, k) = (a.rows(), a.cols());
+    if a.row_stride == 1 {
+        return pack_columns(s, a, most, to);
+    }
     let mut next = 0;
     while next < height {
         let (first, m) = (next, tile::height(height - next, most));
         next += m;
         let sliver = &mut to[first * k..(first + m) * k];
-        if a.row_stride == 1 {
-            for (p, x) in sliver.chunks_exact_mut(m).enumerate() {
-                // A copy of a few elements whose number the compiler does not know would be a call.
-                let part = a.t().row_part(p, first, first + m);
-                s.store_partial(s.load_partial(part, 0.0), x);
-            }
-            continue;
-        }
         let whole = if a.col_stride == 1 {
             k / LANES * LANES
         } else {
@@ -321,6 +337,33 @@ pub fn pack_left<S: Simd>(s: S, a: View<'_>, most: usize, to: &mut [f32]) {
             for i in 0..m {
                 sliver[p * m + i] = a.at(first + i, p);
             }
+        }
+    }
+}
+
+/// How many rows before they are packed their memory is asked for.
+const ROWS_AHEAD: usize = 8;
+
+/// [`pack_left`] of a transposed matrix: what is one row in memory goes to all slivers, so that memory is read in order.
+#[inline(always)]
+fn pack_columns<S: Simd>(s: S, a: View<'_>, most: usize, to: &mut [f32]) {
+    let (height, k) = (a.rows(), a.cols());
+    for p in 0..k {
+        let row = a.t().row_part(p, 0, height);
+        // Rows may lie pages apart, where the CPU does not look ahead by itself.
+        for x in row.iter().step_by(LANES) {
+            s.prefetch(x, ROWS_AHEAD * a.col_stride * size_of::<f32>());
+        }
+        let mut first = 0;
+        while first < height {
+            let m = tile::height(height - first, most);
+            let at = first * k + p * m;
+            // Lanes past this row are written again with the rows after it; only a sliver's last rows have no room for them.
+            match (row[first..].first_chunk(), to[at..].first_chunk_mut()) {
+                (Some(from), Some(to)) if (k - p) * m >= LANES => s.store(s.load(from), to),
+                _ => to[at..at + m].copy_from_slice(&row[first..first + m]),
+            }
+            first += m;
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use super::View;
 use super::format::BLOCK;
-use super::panels::{self, ByFormat, Panels, Typed, WIDTH, pack_left};
+use super::panels::{ByFormat, Packed, Panels, Typed, WIDTH, pack_left};
 use super::stored::Stored;
 use super::tile::{self, Sliver};
 use crate::kernels::par;
+use crate::profile;
 use crate::simd::matrix::MatrixMut;
 use crate::simd::{self, Kernel, Simd};
 use std::cell::Cell;
@@ -75,13 +76,18 @@ pub fn product(a: View<'_>, b: Right<'_>, c: MatrixMut<'_>, start: Start) {
         c.rows(),
         c.cols()
     );
+    profile::product(a.rows(), n, k);
     match b {
-        Right::Packed(panels) => match panels.by_format() {
-            ByFormat::F32(panels) => split(a, panels, c, start),
-            ByFormat::Bf16(panels) => split(a, panels, c, start),
-            ByFormat::Q8(panels) => split(a, panels, c, start),
-        },
-        Right::Matrix(b) => panels::with_packed(b, |panels| split(a, panels, c, start)),
+        Right::Packed(panels) => packed(a, panels, c, start),
+        Right::Matrix(b) => packed(a, &Packed::new(b), c, start),
+    }
+}
+
+fn packed(a: View<'_>, b: &Panels, c: MatrixMut<'_>, start: Start) {
+    match b.by_format() {
+        ByFormat::F32(panels) => split(a, panels, c, start),
+        ByFormat::Bf16(panels) => split(a, panels, c, start),
+        ByFormat::Q8(panels) => split(a, panels, c, start),
     }
 }
 
@@ -104,7 +110,7 @@ fn split<T: Stored>(a: View<'_>, panels: Typed<'_, T>, c: MatrixMut<'_>, start: 
     } else {
         // Whole tiles of every backend; a few parts a thread, so that a slow thread does not keep the other waiting.
         let (mut tasks, mut rest, mut first) = (Vec::new(), c, 0);
-        for end in par::ends(m, 12, 4) {
+        for end in par::ends(m, 12, 2) {
             let (part, below) = rest.split_rows(end - first);
             tasks.push((first, part));
             (rest, first) = (below, end);

@@ -1,6 +1,6 @@
 //! The register tile: M rows by one or two panels of c, kept in registers while k runs.
 
-use super::stored::{AHEAD, Part, WIDTH};
+use super::stored::{AHEAD, PanelRow, Part, WIDTH};
 use crate::simd::matrix::MatrixMut;
 use crate::simd::{LANES, Simd};
 
@@ -132,6 +132,91 @@ pub fn tile<S: Simd, const M: usize>(
             let acc = chain(s, left, [panel], half, acc);
             store(s, c, top, col, &acc);
         }
+    }
+}
+
+/// Where the elements of k that not all rows of a tile have lie: with queries as rows and keys as k, attention's triangle.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Triangle {
+    /// Row i has i more elements of k than row 0.
+    EndsLate,
+    /// Row i starts with element i of k.
+    StartsLate,
+}
+
+/// Runs the chains of rows `top..top + M` and columns `col..` of c over a panel [k, 32] with k ≥ M − 1, of which each row
+/// has its own part.
+#[inline(always)]
+pub fn triangle<S: Simd, const M: usize>(
+    s: S,
+    shape: Triangle,
+    left: impl Left<M>,
+    panel: &[PanelRow],
+    c: &mut MatrixMut<'_>,
+    (top, col): (usize, usize),
+    fresh: bool,
+) {
+    if S::TILE_VECTORS == 2 {
+        let acc = load::<S, M, 1, 2>(s, c, top, col, fresh);
+        let acc = triangle_chain(s, shape, left, panel, 0, acc);
+        store(s, c, top, col, &acc);
+        return;
+    }
+    for half in 0..2 {
+        let col = col + half * LANES;
+        if col < c.cols() {
+            let acc = load::<S, M, 1, 1>(s, c, top, col, fresh);
+            let acc = triangle_chain(s, shape, left, panel, half, acc);
+            store(s, c, top, col, &acc);
+        }
+    }
+}
+
+#[inline(always)]
+fn triangle_chain<S: Simd, const M: usize, const N: usize>(
+    s: S,
+    shape: Triangle,
+    left: impl Left<M>,
+    panel: &[PanelRow],
+    half: usize,
+    mut acc: [[[S::V; N]; 1]; M],
+) -> [[[S::V; N]; 1]; M] {
+    let common = panel.len() + 1 - M;
+    if shape == Triangle::EndsLate {
+        acc = chain(s, left, [&panel[..common]], half, acc);
+    }
+    // Unrolled by hand, because which rows take part has to be known when compiled.
+    macro_rules! steps {
+        ($($p:literal)*) => {$(
+            if $p + 1 < M {
+                let p = if shape == Triangle::EndsLate { common + $p } else { $p };
+                let a = left.at(p);
+                let row = panel[p].0.as_chunks().0;
+                for i in 0..M {
+                    if (shape == Triangle::EndsLate) == (i > $p) {
+                        for v in 0..N {
+                            acc[i][0][v] = s.fma(s.splat(a[i]), s.load(&row[half + v]), acc[i][0][v]);
+                        }
+                    }
+                }
+            }
+        )*};
+    }
+    steps!(0 1 2 3 4 5 6);
+    if shape == Triangle::StartsLate {
+        acc = chain(s, After(left, M - 1), [&panel[M - 1..]], half, acc);
+    }
+    acc
+}
+
+/// A left operand without its first elements of k.
+#[derive(Clone, Copy)]
+struct After<L>(L, usize);
+
+impl<L: Left<M>, const M: usize> Left<M> for After<L> {
+    #[inline(always)]
+    fn at(&self, p: usize) -> [f32; M] {
+        self.0.at(p + self.1)
     }
 }
 

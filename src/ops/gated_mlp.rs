@@ -1,0 +1,172 @@
+//! The gated layer of a block on normalised rows, as one operation (Shazeer 2020, section 2).
+//!
+//! ```text
+//! x [rows, C], gain [C], W_g, W_u [F, C], W_d [C, F] -> y [rows, C]
+//! n = RMSNorm(x) · gain;   g, u = n W_gᵀ, n W_uᵀ;   a = silu(g) · u;   y = a W_dᵀ
+//! backward: da = dy W_d;  a once more;  dW_d += dyᵀ a;  dg, du from da;  then as the norm and its products
+//! ```
+//!
+//! It is [`NormedLinear`](super::NormedLinear), [`SwiGlu`](super::SwiGlu) and [`Linear`](super::Linear) with the same
+//! bits. Only g and u are kept for the backward pass. Rows are taken some at a time, so that what is between the steps
+//! stays in the cache.
+
+use super::normed_linear::{Back, Columns, normed, parts};
+use crate::autograd::{Op, Sink};
+use crate::kernels::gemm::{Packed, Right, Start, product, products};
+use crate::kernels::swiglu;
+use crate::profile;
+use crate::simd::matrix::MatrixMut;
+use crate::tensor::Tensor;
+use std::sync::Arc;
+
+/// Norm, gate, up and down; inputs are x, the gain and the three weights in this order.
+#[derive(Clone, Copy, Debug)]
+pub struct GatedMlp {
+    /// ε, added to the mean square.
+    pub eps: f32,
+}
+
+/// The inputs, gate and up [rows, 2 F], and 1 / √(mean x² + ε) of each row.
+pub struct Saved {
+    inputs: [Arc<Tensor>; 5],
+    gu: Tensor,
+    r: Vec<f32>,
+}
+
+impl Op<5> for GatedMlp {
+    type Saved = Saved;
+
+    fn forward(&self, inputs: [&Arc<Tensor>; 5]) -> (Tensor, Saved) {
+        let [x, gain, gate, up, down] = inputs;
+        let f = gate.rows();
+        let mut r = vec![0.0; x.rows()];
+        let mut gu = Tensor::stale(&[x.rows(), 2 * f]);
+        let mut y = Tensor::stale(x.shape());
+        let (inner, outer) = (Columns::of(&[gate, up]), Columns::of(&[down]));
+        let mut rest = y.matrix_mut();
+        for part in parts(x.rows()) {
+            let n = normed(self.eps, x, gain, &mut r, &part);
+            let own = &mut gu.data_mut()[part.start * 2 * f..part.end * 2 * f];
+            let to = MatrixMut::new(own, part.len(), 2 * f);
+            products(n.matrix(), inner.iter(), to);
+            let mut a = Tensor::stale(&[part.len(), f]);
+            profile::time("SwiGlu", "forward", || {
+                swiglu::forward(own, f, a.data_mut())
+            });
+            let (y, below) = rest.split_rows(part.len());
+            rest = below;
+            products(a.matrix(), outer.iter(), y);
+        }
+        let inputs = inputs.map(Arc::clone);
+        (y, Saved { inputs, gu, r })
+    }
+
+    fn backward(&self, saved: Saved, dy: Tensor, sink: &mut Sink<'_, 5>) {
+        let Saved {
+            inputs: [x, gain, gate, up, down],
+            mut gu,
+            mut r,
+        } = saved;
+        let f = gate.rows();
+        let mut ddown = sink.take(4, down.shape());
+        let rows_of_down = Packed::new(down.matrix());
+        let mut back = Back::new(&x, &gain, &[gate, up], sink);
+        for part in parts(x.rows()) {
+            let dy = dy.matrix().row_range(part.start, part.end);
+            let mut a = Tensor::stale(&[part.len(), f]);
+            profile::time("Linear", "backward dx", || {
+                product(
+                    dy,
+                    Right::Packed(&rows_of_down),
+                    a.matrix_mut(),
+                    Start::Zero,
+                );
+            });
+            let own = &mut gu.data_mut()[part.start * 2 * f..part.end * 2 * f];
+            // g and u become their gradients, and da becomes a.
+            profile::time("SwiGlu", "backward", || {
+                swiglu::backward(own, f, a.data_mut())
+            });
+            if let Some(ddown) = &mut ddown {
+                profile::time("Linear", "backward dW", || {
+                    product(
+                        dy.t(),
+                        Right::Matrix(a.matrix()),
+                        ddown.matrix_mut(),
+                        Start::Continue,
+                    );
+                });
+            }
+            let n = normed(self.eps, &x, &gain, &mut r, &part);
+            let dgu = gu.matrix().row_range(part.start, part.end);
+            back.part(&part, &r, &n, dgu);
+        }
+        sink.put(4, ddown);
+        back.give(sink);
+    }
+}
+
+#[cfg(test)]
+mod laws {
+    use super::*;
+    use crate::autograd::laws::{check, compare, paint, rows_alone, slice_rows};
+    use crate::ops::{Linear, NormedLinear, SwiGlu};
+
+    const C: usize = 6;
+    const F: usize = 5;
+
+    fn inputs(rows: usize) -> [Tensor; 5] {
+        [
+            paint(&[rows, C], 1),
+            paint(&[C], 2),
+            paint(&[F, C], 3),
+            paint(&[F, C], 4),
+            paint(&[C, F], 5),
+        ]
+    }
+
+    fn reference(x: &[Vec<f64>]) -> Vec<f64> {
+        let dot = |x: &[f64], w: &[f64]| x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
+        let mut y = Vec::new();
+        for row in x[0].chunks(C) {
+            let r = 1.0 / (dot(row, row) / C as f64 + 1e-3).sqrt();
+            let n: Vec<f64> = row.iter().zip(&x[1]).map(|(x, g)| x * r * g).collect();
+            let gate = x[2].chunks(C).map(|w| dot(&n, w));
+            let up = x[3].chunks(C).map(|w| dot(&n, w));
+            let a: Vec<f64> = gate
+                .zip(up)
+                .map(|(g, u)| g / (1.0 + (-g).exp()) * u)
+                .collect();
+            y.extend(x[4].chunks(F).map(|w| dot(&a, w)));
+        }
+        y
+    }
+
+    #[test]
+    fn laws() {
+        let op = GatedMlp { eps: 1e-3 };
+        check(&op, inputs(4), [true; 5], &reference);
+        let [x, gain, gate, up, down] = inputs(30);
+        let rest = [gain, gate, up, down].map(Arc::new);
+        let [gain, gate, up, down] = rest.each_ref();
+        rows_alone(30, |r| {
+            op.forward([&slice_rows(&x, r), gain, gate, up, down]).0
+        });
+    }
+
+    #[test]
+    fn one_operation_or_three_give_the_same_bits() {
+        let eps = 1e-3;
+        for rows in [1, 33, 512, 1100] {
+            compare(
+                inputs(rows),
+                |tape, x| tape.apply(GatedMlp { eps }, x),
+                |tape, [x, gain, gate, up, down]| {
+                    let gu = tape.apply(NormedLinear { eps }, [x, gain, gate, up]);
+                    let a = tape.apply(SwiGlu, [&gu]);
+                    tape.apply(Linear, [&a, down])
+                },
+            );
+        }
+    }
+}

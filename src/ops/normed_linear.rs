@@ -1,0 +1,257 @@
+//! RMS normalisation of rows and then products with several weight matrices: [`RmsNorm`](super::RmsNorm) and
+//! [`Linear`](super::Linear) as one operation, so that the normalised rows need not be kept.
+//!
+//! ```text
+//! x [rows, C], gain [C], W_i [N_i, C] -> y [rows, Σ N_i]:   n = RMSNorm(x) · gain;  y = n · [W_0; W_1; ..]ᵀ
+//! backward: n once more;  dW_i += dy_iᵀ · n;  dn = dy · [W_0; W_1; ..];  dx and dgain from dn
+//! ```
+//!
+//! Rows are taken some at a time, so that what is between the steps stays in the cache. Chains over rows go on from part
+//! to part (rule R7), and shares of dgain are of the same rows as without parts (rule R3). So the result is, to the last
+//! bit, that of the two operations one after the other.
+
+use crate::autograd::{Op, Sink};
+use crate::kernels::gemm::{Packed, Panels, Right, Start, View, product, products};
+use crate::kernels::norm::{self, Segments};
+use crate::profile;
+use crate::tensor::Tensor;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Rows of a part: a multiple of those of a share of dgain.
+const PART: usize = 512;
+
+/// Norm and N − 2 products; inputs are x, the gain and the weights.
+#[derive(Clone, Copy, Debug)]
+pub struct NormedLinear {
+    /// ε, added to the mean square.
+    pub eps: f32,
+}
+
+/// The inputs and 1 / √(mean x² + ε) of each row.
+pub struct Saved<const N: usize> {
+    inputs: [Arc<Tensor>; N],
+    r: Vec<f32>,
+}
+
+impl<const N: usize> Op<N> for NormedLinear {
+    type Saved = Saved<N>;
+
+    fn forward(&self, inputs: [&Arc<Tensor>; N]) -> (Tensor, Saved<N>) {
+        let (x, weights) = (inputs[0], &inputs[2..]);
+        let mut r = vec![0.0; x.rows()];
+        let width = weights.iter().map(|w| w.rows()).sum();
+        let mut y = Tensor::stale(&[x.rows(), width]);
+        let columns = Columns::of(weights);
+        let mut rest = y.matrix_mut();
+        for part in parts(x.rows()) {
+            let n = normed(self.eps, x, inputs[1], &mut r, &part);
+            let (y, below) = rest.split_rows(part.len());
+            rest = below;
+            products(n.matrix(), columns.iter(), y);
+        }
+        let inputs = inputs.map(Arc::clone);
+        (y, Saved { inputs, r })
+    }
+
+    fn backward(&self, saved: Saved<N>, dy: Tensor, sink: &mut Sink<'_, N>) {
+        let Saved { inputs, mut r } = saved;
+        let (x, gain, weights) = (&inputs[0], &inputs[1], &inputs[2..]);
+        let mut back = Back::new(x, gain, weights, sink);
+        for part in parts(x.rows()) {
+            let n = normed(self.eps, x, gain, &mut r, &part);
+            let dy = dy.matrix().row_range(part.start, part.end);
+            back.part(&part, &r, &n, dy);
+        }
+        back.give(sink);
+    }
+}
+
+/// Rows of each part.
+pub(super) fn parts(rows: usize) -> impl Iterator<Item = Range<usize>> {
+    let starts = (0..rows).step_by(PART);
+    starts.map(move |from| from..rows.min(from + PART))
+}
+
+/// Some rows of x, normalised; their r is set.
+pub(super) fn normed(
+    eps: f32,
+    x: &Tensor,
+    gain: &Tensor,
+    r: &mut [f32],
+    part: &Range<usize>,
+) -> Tensor {
+    let c = x.cols();
+    let mut n = Tensor::stale(&[part.len(), c]);
+    let x = &x.data()[part.start * c..part.end * c];
+    let at = Segments::row(c);
+    norm::forward(at, eps, x, gain.data(), n.data_mut(), &mut r[part.clone()]);
+    n
+}
+
+/// Weights, transposed and packed: those of a frozen model are, others are for a while.
+pub(super) enum Columns<'a> {
+    Kept(Vec<&'a Panels>),
+    Made(Vec<Packed>),
+}
+
+impl<'a> Columns<'a> {
+    pub fn of(weights: &[&'a Arc<Tensor>]) -> Self {
+        let kept = weights.iter().map(|w| w.panels()).collect();
+        match kept {
+            Some(kept) => Self::Kept(kept),
+            None => {
+                let made = weights.iter().map(|w| Packed::new(w.matrix().t()));
+                Self::Made(made.collect())
+            }
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Right<'_>> + Clone {
+        let (kept, made) = match self {
+            Self::Kept(kept) => (&kept[..], &[][..]),
+            Self::Made(made) => (&[][..], &made[..]),
+        };
+        let made = made.iter().map(|w| Right::Packed(w));
+        kept.iter().map(|w| Right::Packed(w)).chain(made)
+    }
+}
+
+/// The backward pass of norm and products, part by part. Inputs are x, the gain and the weights, first in the operation's.
+pub(super) struct Back<'a> {
+    x: &'a Tensor,
+    gain: &'a Tensor,
+    /// Each weight as it is, packed, and its accumulator.
+    weights: Vec<(Packed, Option<Tensor>)>,
+    dx: Tensor,
+    /// Shares of dgain.
+    shares: Vec<f32>,
+}
+
+impl<'a> Back<'a> {
+    pub fn new<const N: usize>(
+        x: &'a Tensor,
+        gain: &'a Tensor,
+        weights: &[Arc<Tensor>],
+        sink: &mut Sink<'_, N>,
+    ) -> Self {
+        let take =
+            |(i, w): (usize, &Arc<Tensor>)| (Packed::new(w.matrix()), sink.take(i + 2, w.shape()));
+        let weights = weights.iter().enumerate().map(take).collect();
+        let at = Segments::row(x.cols());
+        let shares = vec![0.0; norm::partials(at, x.data().len())];
+        let dx = Tensor::stale(x.shape());
+        Self {
+            x,
+            gain,
+            weights,
+            dx,
+            shares,
+        }
+    }
+
+    /// Of some rows: r of all, their normalised rows n and dy.
+    pub fn part(&mut self, part: &Range<usize>, r: &[f32], n: &Tensor, dy: View<'_>) {
+        let mut dn = Tensor::stale(n.shape());
+        let (mut from, mut start) = (0, Start::Zero);
+        let packed = Packed::new(n.matrix());
+        for (w, dw) in &mut self.weights {
+            let dy = dy.columns(from, from + w.k());
+            from += w.k();
+            profile::time("Linear", "backward dx", || {
+                product(dy, Right::Packed(w), dn.matrix_mut(), start);
+            });
+            start = Start::Continue;
+            if let Some(dw) = dw {
+                profile::time("Linear", "backward dW", || {
+                    product(
+                        dy.t(),
+                        Right::Packed(&packed),
+                        dw.matrix_mut(),
+                        Start::Continue,
+                    );
+                });
+            }
+        }
+        let c = self.x.cols();
+        let at = Segments::row(c);
+        let own = part.start * c..part.end * c;
+        let shares = norm::partials(at, own.start)..norm::partials(at, own.end);
+        let inputs = (
+            &self.x.data()[own.clone()],
+            self.gain.data(),
+            &r[part.clone()],
+        );
+        let dx = &mut self.dx.data_mut()[own];
+        norm::backward_parts(at, inputs, dn.data(), dx, &mut self.shares[shares]);
+    }
+
+    /// Gives all gradients.
+    pub fn give<const N: usize>(self, sink: &mut Sink<'_, N>) {
+        let at = Segments::row(self.x.cols());
+        for (i, (_, dw)) in self.weights.into_iter().enumerate() {
+            sink.put(i + 2, dw);
+        }
+        let dgain = norm::total(at, self.shares);
+        sink.give(1, Tensor::new(self.gain.shape(), dgain));
+        sink.give(0, self.dx);
+    }
+}
+
+#[cfg(test)]
+mod laws {
+    use super::*;
+    use crate::autograd::laws::{check, compare, paint, rows_alone, slice_rows};
+    use crate::ops::{Linear, RmsNorm};
+
+    fn reference(x: &[Vec<f64>], c: usize) -> Vec<f64> {
+        let mut y = Vec::new();
+        for row in x[0].chunks(c) {
+            let mean = row.iter().map(|x| x * x).sum::<f64>() / c as f64;
+            let r = 1.0 / (mean + 1e-3).sqrt();
+            let n: Vec<f64> = row.iter().zip(&x[1]).map(|(x, g)| x * r * g).collect();
+            for w in &x[2..] {
+                let dot = |w: &[f64]| n.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
+                y.extend(w.chunks(c).map(dot));
+            }
+        }
+        y
+    }
+
+    #[test]
+    fn laws() {
+        let op = NormedLinear { eps: 1e-3 };
+        let inputs = [
+            paint(&[5, 6], 1),
+            paint(&[6], 5),
+            paint(&[3, 6], 2),
+            paint(&[4, 6], 4),
+        ];
+        check(&op, inputs, [true; 4], &|x| reference(x, 6));
+        let (x, gain, w) = (paint(&[30, 40], 1), paint(&[40], 3), paint(&[50, 40], 2));
+        let (gain, w) = (Arc::new(gain), Arc::new(w));
+        rows_alone(30, |r| op.forward([&slice_rows(&x, r), &gain, &w]).0);
+    }
+
+    #[test]
+    fn one_operation_or_two_give_the_same_bits() {
+        let eps = 1e-3;
+        // Fewer rows than a part, whole parts, and parts with some rows more.
+        for rows in [1, 33, PART, 2 * PART + 40] {
+            let inputs = [
+                paint(&[rows, 20], 1),
+                paint(&[20], 2),
+                paint(&[17, 20], 3),
+                paint(&[33, 20], 4),
+            ];
+            compare(
+                inputs,
+                |tape, x| tape.apply(NormedLinear { eps }, x),
+                |tape, [x, gain, a, b]| {
+                    let n = tape.apply(RmsNorm { eps }, [x, gain]);
+                    tape.apply(Linear, [&n, a, b])
+                },
+            );
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Where the time goes: seconds and multiply-adds by operation, while somebody asks.
+//!
+//! Off by default; then a measured place costs one look at a flag. Operations call each other, so an entry's time is its
+//! own: what an inner one takes is not counted again in the outer.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+static ON: AtomicBool = AtomicBool::new(false);
+static ENTRIES: Mutex<BTreeMap<(&'static str, &'static str), Entry>> = Mutex::new(BTreeMap::new());
+
+thread_local! {
+    /// What inner places took of the time of the place that is open.
+    static INNER: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    /// Floating-point operations of products in the place that is open.
+    static WORK: Cell<u64> = const { Cell::new(0) };
+}
+
+/// What one place took.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Entry {
+    /// How often it was entered.
+    pub calls: u64,
+    /// Time inside, without that of inner places.
+    pub time: Duration,
+    /// Floating-point operations of its matrix products, two for each multiply-add; 0 where it has none.
+    pub flops: u64,
+}
+
+/// Starts counting, from nothing. The whole process shares one count.
+pub fn start() {
+    ENTRIES.lock().unwrap_or_else(|e| e.into_inner()).clear();
+    ON.store(true, Ordering::Relaxed);
+}
+
+/// Ends counting. Entries by operation and phase, the slowest first.
+pub fn stop() -> Vec<(String, Entry)> {
+    ON.store(false, Ordering::Relaxed);
+    let entries = std::mem::take(&mut *ENTRIES.lock().unwrap_or_else(|e| e.into_inner()));
+    let name = |(name, phase): (&str, &str)| {
+        format!("{} {phase}", name.rsplit("::").next().unwrap_or(name))
+    };
+    let mut all: Vec<_> = entries.into_iter().map(|(k, e)| (name(k), e)).collect();
+    all.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.time));
+    all
+}
+
+/// Does `f`; its time counts for that name, of which a path `a::b::Name` is cut to `Name`, and phase.
+#[inline]
+pub fn time<R>(name: &'static str, phase: &'static str, f: impl FnOnce() -> R) -> R {
+    if !ON.load(Ordering::Relaxed) {
+        return f();
+    }
+    let (outer, work) = (INNER.take(), WORK.take());
+    let start = Instant::now();
+    let result = f();
+    let all = start.elapsed();
+    let mut entries = ENTRIES.lock().unwrap_or_else(|e| e.into_inner());
+    let entry = entries.entry((name, phase)).or_default();
+    entry.calls += 1;
+    entry.time += all.saturating_sub(INNER.replace(outer + all));
+    entry.flops += WORK.replace(work);
+    result
+}
+
+/// Counts a product of m · n · k multiply-adds for the place that is open.
+#[inline]
+pub fn product(m: usize, n: usize, k: usize) {
+    if ON.load(Ordering::Relaxed) {
+        WORK.set(WORK.get() + 2 * (m * n * k) as u64);
+    }
+}
+
+/// Entries as a table: milliseconds for each of `steps`, share, and GFLOP/s of products.
+pub fn table(entries: &[(String, Entry)], steps: u64) -> String {
+    use std::fmt::Write;
+    let steps = steps.max(1) as f64;
+    let total: f64 = entries.iter().map(|(_, e)| e.time.as_secs_f64()).sum();
+    let mut text = format!(
+        "{:<28} {:>9} {:>9} {:>7} {:>9}\n",
+        "operation", "calls", "ms", "share", "GFLOP/s"
+    );
+    for (name, e) in entries {
+        let seconds = e.time.as_secs_f64();
+        let rate = match e.flops {
+            0 => String::new(),
+            flops => format!("{:.0}", flops as f64 * 1e-9 / seconds.max(1e-9)),
+        };
+        let (calls, ms, share) = (
+            e.calls as f64 / steps,
+            seconds * 1e3 / steps,
+            100.0 * seconds / total.max(1e-9),
+        );
+        let _ = writeln!(
+            text,
+            "{name:<28} {calls:>9.1} {ms:>9.2} {share:>6.1}% {rate:>9}"
+        );
+    }
+    let _ = writeln!(
+        text,
+        "{:<28} {:>9} {:>9.2}",
+        "all, for each step",
+        "",
+        total * 1e3 / steps
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inner_time_is_counted_once_and_work_goes_to_the_inner_place() {
+        // Other tests of this process may count too: only names of this test are looked at.
+        start();
+        let pause = Duration::from_millis(5);
+        time("test::Outer", "forward", || {
+            product(1, 2, 3);
+            time("test::Inner", "forward", || {
+                product(10, 10, 10);
+                std::thread::sleep(pause);
+            });
+            product(1, 1, 1);
+        });
+        let entries = stop();
+        let find = |name: &str| entries.iter().find(|(n, _)| n == name).expect("an entry").1;
+        let (outer, inner) = (find("Outer forward"), find("Inner forward"));
+        assert_eq!((outer.calls, inner.calls), (1, 1));
+        assert_eq!((outer.flops, inner.flops), (14, 2000));
+        assert!(inner.time >= pause && outer.time < inner.time + pause);
+        assert!(table(&entries, 1).contains("Inner forward"));
+    }
+}
