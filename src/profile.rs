@@ -40,9 +40,7 @@ pub fn start() {
 pub fn stop() -> Vec<(String, Entry)> {
     ON.store(false, Ordering::Relaxed);
     let entries = std::mem::take(&mut *ENTRIES.lock().unwrap_or_else(|e| e.into_inner()));
-    let name = |(name, phase): (&str, &str)| {
-        format!("{} {phase}", name.rsplit("::").next().unwrap_or(name))
-    };
+    let name = |(name, phase): (&str, &str)| format!("{name} {phase}");
     let mut all: Vec<_> = entries.into_iter().map(|(k, e)| (name(k), e)).collect();
     all.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.time));
     all
@@ -59,7 +57,8 @@ pub fn time<R>(name: &'static str, phase: &'static str, f: impl FnOnce() -> R) -
     let result = f();
     let all = start.elapsed();
     let mut entries = ENTRIES.lock().unwrap_or_else(|e| e.into_inner());
-    let entry = entries.entry((name, phase)).or_default();
+    let short = name.rsplit("::").next().unwrap_or(name);
+    let entry = entries.entry((short, phase)).or_default();
     entry.calls += 1;
     entry.time += all.saturating_sub(INNER.replace(outer + all));
     entry.flops += WORK.replace(work);

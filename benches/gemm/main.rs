@@ -27,7 +27,10 @@ fn main() {
     if let Some(threads) = args.iter().find_map(|a| a.strip_prefix("threads=")) {
         let threads = threads.parse().expect("a number of threads");
         let pool = Threads::new(threads).expect("a pool");
-        return pool.scope(|| scenarios(threads, &args[1..]));
+        let words: Vec<String> = { args.iter().filter(|a| !a.starts_with("threads=")) }
+            .cloned()
+            .collect();
+        return pool.scope(|| scenarios(threads, &words));
     }
     println!("instruction set: {}", Isa::current().name());
     let program = std::env::current_exe().expect("this program");
@@ -181,7 +184,8 @@ fn median(mut x: Vec<f64>) -> f64 {
     x[x.len() / 2]
 }
 
-/// Independent chains of a core: more than two units of four cycles' latency need, and no more than there are registers.
+/// Independent chains of a core: more than two units of four cycles' latency need, and no more than AVX-512 has registers
+/// for. With AVX2, where a chain takes two of sixteen, some are kept in memory and the peak comes out too low.
 const CHAINS: usize = 12;
 
 /// Chains of multiply-adds in registers: what one core can do at most.

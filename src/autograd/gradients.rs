@@ -95,12 +95,15 @@ impl<const N: usize> Sink<'_, N> {
 
     /// The accumulator of input `i`'s gradient, of this shape, to be gone on with and then [put back](Self::put): a
     /// parameter's own, +0 for an activation. `None` where nobody wants it.
+    ///
+    /// # Panics
+    /// Where it is taken already: one parameter cannot be two inputs of an operation that takes.
     pub fn take(&mut self, i: usize, shape: &[usize]) -> Option<Tensor> {
         match self.places[i] {
             Place::Constant => None,
             Place::Parameter(id) => {
                 let own = &mut self.parameters.tensors[id.index()];
-                debug_assert_eq!(own.shape(), shape, "an accumulator is taken once");
+                assert_eq!(own.shape(), shape, "an accumulator is taken once");
                 Some(std::mem::replace(own, Tensor::zeros(&[0])))
             }
             Place::Node(_) => Some(Tensor::zeros(shape)),

@@ -58,35 +58,41 @@ where
     }
 }
 
-/// Two ways to the same output: that and all gradients have the same bits.
+/// Two ways to the same output: that and all gradients have the same bits, on every instruction set, for 1, 2 and 3
+/// threads, and where the gradients go on from what is there.
 #[track_caller]
 pub fn compare<const N: usize>(
     inputs: [Tensor; N],
-    one: impl Fn(&mut Tape, [&Var; N]) -> Var,
-    other: impl Fn(&mut Tape, [&Var; N]) -> Var,
+    one: impl Fn(&mut Tape, [&Var; N]) -> Var + Sync,
+    other: impl Fn(&mut Tape, [&Var; N]) -> Var + Sync,
 ) {
     let entries = inputs.into_iter().enumerate();
     let params = Params::new(entries.map(|(i, t)| (format!("{i}"), t)).collect());
     let ids: Vec<_> = params.ids().collect();
-    let vars: [Var; N] =
-        std::array::from_fn(|i| Var::parameter(ids[i], params.get(ids[i]).clone()));
-    let all = |way: &dyn Fn(&mut Tape, [&Var; N]) -> Var| {
-        let (mut tape, mut gradients) = (Tape::default(), Gradients::zeros(&params));
-        let y = way(&mut tape, vars.each_ref());
-        let dy = paint(y.value().shape(), 91);
-        tape.backward(&[(&y, dy)], &mut gradients);
-        let gradients = ids.iter().map(|id| gradients.get(*id).data().to_vec());
-        let mut all = vec![y.value().data().to_vec()];
-        all.extend(gradients);
+    let all = |way: &(dyn Fn(&mut Tape, [&Var; N]) -> Var + Sync)| {
+        let vars: [Var; N] =
+            std::array::from_fn(|i| Var::parameter(ids[i], params.get(ids[i]).clone()));
+        let mut gradients = Gradients::zeros(&params);
+        let mut all = Vec::new();
+        for seed in [91, 92] {
+            let mut tape = Tape::default();
+            let y = way(&mut tape, vars.each_ref());
+            let dy = paint(y.value().shape(), seed);
+            all.extend(y.value().data().iter().map(|x| x.to_bits()));
+            tape.backward(&[(&y, dy)], &mut gradients);
+        }
+        for id in &ids {
+            all.extend(gradients.get(*id).data().iter().map(|x| x.to_bits()));
+        }
         all
     };
-    let bits = |x: Vec<Vec<f32>>| -> Vec<Vec<u32>> {
-        let bits = |x: Vec<f32>| x.into_iter().map(f32::to_bits).collect();
-        x.into_iter().map(bits).collect()
-    };
-    let (one, other) = (bits(all(&one)), bits(all(&other)));
-    for (i, (one, other)) in one.iter().zip(&other).enumerate() {
-        assert!(one == other, "output and gradients: {i} differs");
+    let expected = all(&other);
+    for isa in Isa::all() {
+        for threads in [1, 2, 3] {
+            let pool = Threads::new(threads).expect("a small pool");
+            let got = isa.scope(|| pool.scope(|| all(&one)));
+            assert!(got == expected, "{}, {threads} threads", isa.name());
+        }
     }
 }
 

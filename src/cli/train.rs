@@ -269,12 +269,14 @@ impl Train {
             profile::start();
         }
         let ending = trainer.run(options, data, tokenizer, Some(&watched), &mut on_event);
-        let entries = profile::stop();
+        let table = self
+            .profile
+            .then(|| profile::table(&profile::stop(), trainer.steps() - first));
         let ending = ending?;
         drop(answer);
         bar.finish_and_clear();
-        if self.profile {
-            message(profile::table(&entries, trainer.steps() - first).trim_end());
+        if let Some(table) = table {
+            message(table.trim_end());
         }
         output.finish()?;
         ended(ending, run)

@@ -69,6 +69,7 @@ pub fn rotate(
     from: Option<&[f32]>,
     x: &mut [f32],
 ) {
+    debug_assert_eq!(positions.len() * stride, x.len());
     let rows = par::part(positions.len(), 1, 1).max(8192 / stride + 1);
     let tasks = positions.chunks(rows).zip(x.chunks_mut(rows * stride));
     par::for_each(tasks.enumerate().collect(), |(i, (positions, x))| {

@@ -7,10 +7,10 @@
 //! ```
 //!
 //! It is [`NormedLinear`](super::NormedLinear), [`SwiGlu`](super::SwiGlu) and [`Linear`](super::Linear) with the same
-//! bits. Only g and u are kept for the backward pass. Rows are taken some at a time, so that what is between the steps
+//! bits. Beside the inputs only g and u are kept for the backward pass. Rows are taken some at a time, so that what is between the steps
 //! stays in the cache.
 
-use super::normed_linear::{Back, Columns, normed, parts};
+use super::normed_linear::{Back, Weights, normed, parts};
 use crate::autograd::{Op, Sink};
 use crate::kernels::gemm::{Packed, Right, Start, product, products};
 use crate::kernels::swiglu;
@@ -26,11 +26,10 @@ pub struct GatedMlp {
     pub eps: f32,
 }
 
-/// The inputs, gate and up [rows, 2 F], and 1 / √(mean x² + ε) of each row.
+/// The inputs, and gate and up [rows, 2 F].
 pub struct Saved {
     inputs: [Arc<Tensor>; 5],
     gu: Tensor,
-    r: Vec<f32>,
 }
 
 impl Op<5> for GatedMlp {
@@ -39,13 +38,12 @@ impl Op<5> for GatedMlp {
     fn forward(&self, inputs: [&Arc<Tensor>; 5]) -> (Tensor, Saved) {
         let [x, gain, gate, up, down] = inputs;
         let f = gate.rows();
-        let mut r = vec![0.0; x.rows()];
         let mut gu = Tensor::stale(&[x.rows(), 2 * f]);
         let mut y = Tensor::stale(x.shape());
-        let (inner, outer) = (Columns::of(&[gate, up]), Columns::of(&[down]));
+        let (inner, outer) = (Weights::of(&[gate, up]), Weights::of(&[down]));
         let mut rest = y.matrix_mut();
         for part in parts(x.rows()) {
-            let n = normed(self.eps, x, gain, &mut r, &part);
+            let (n, _) = normed(self.eps, x, gain, &part);
             let own = &mut gu.data_mut()[part.start * 2 * f..part.end * 2 * f];
             let to = MatrixMut::new(own, part.len(), 2 * f);
             products(n.matrix(), inner.iter(), to);
@@ -58,14 +56,13 @@ impl Op<5> for GatedMlp {
             products(a.matrix(), outer.iter(), y);
         }
         let inputs = inputs.map(Arc::clone);
-        (y, Saved { inputs, gu, r })
+        (y, Saved { inputs, gu })
     }
 
     fn backward(&self, saved: Saved, dy: Tensor, sink: &mut Sink<'_, 5>) {
         let Saved {
             inputs: [x, gain, gate, up, down],
             mut gu,
-            mut r,
         } = saved;
         let f = gate.rows();
         let mut ddown = sink.take(4, down.shape());
@@ -97,7 +94,7 @@ impl Op<5> for GatedMlp {
                     );
                 });
             }
-            let n = normed(self.eps, &x, &gain, &mut r, &part);
+            let (n, r) = normed(self.eps, &x, &gain, &part);
             let dgu = gu.matrix().row_range(part.start, part.end);
             back.part(&part, &r, &n, dgu);
         }

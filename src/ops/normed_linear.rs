@@ -13,6 +13,7 @@
 use crate::autograd::{Op, Sink};
 use crate::kernels::gemm::{Packed, Panels, Right, Start, View, product, products};
 use crate::kernels::norm::{self, Segments};
+use crate::kernels::reduce::ROWS_A_CHUNK;
 use crate::profile;
 use crate::tensor::Tensor;
 use std::ops::Range;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 /// Rows of a part: a multiple of those of a share of dgain.
 const PART: usize = 512;
+const _: () = assert!(PART.is_multiple_of(ROWS_A_CHUNK));
 
 /// Norm and N − 2 products; inputs are x, the gain and the weights.
 #[derive(Clone, Copy, Debug)]
@@ -28,10 +30,9 @@ pub struct NormedLinear {
     pub eps: f32,
 }
 
-/// The inputs and 1 / √(mean x² + ε) of each row.
+/// The inputs.
 pub struct Saved<const N: usize> {
     inputs: [Arc<Tensor>; N],
-    r: Vec<f32>,
 }
 
 impl<const N: usize> Op<N> for NormedLinear {
@@ -39,27 +40,26 @@ impl<const N: usize> Op<N> for NormedLinear {
 
     fn forward(&self, inputs: [&Arc<Tensor>; N]) -> (Tensor, Saved<N>) {
         let (x, weights) = (inputs[0], &inputs[2..]);
-        let mut r = vec![0.0; x.rows()];
         let width = weights.iter().map(|w| w.rows()).sum();
         let mut y = Tensor::stale(&[x.rows(), width]);
-        let columns = Columns::of(weights);
+        let columns = Weights::of(weights);
         let mut rest = y.matrix_mut();
         for part in parts(x.rows()) {
-            let n = normed(self.eps, x, inputs[1], &mut r, &part);
+            let (n, _) = normed(self.eps, x, inputs[1], &part);
             let (y, below) = rest.split_rows(part.len());
             rest = below;
             products(n.matrix(), columns.iter(), y);
         }
         let inputs = inputs.map(Arc::clone);
-        (y, Saved { inputs, r })
+        (y, Saved { inputs })
     }
 
     fn backward(&self, saved: Saved<N>, dy: Tensor, sink: &mut Sink<'_, N>) {
-        let Saved { inputs, mut r } = saved;
+        let Saved { inputs } = saved;
         let (x, gain, weights) = (&inputs[0], &inputs[1], &inputs[2..]);
         let mut back = Back::new(x, gain, weights, sink);
         for part in parts(x.rows()) {
-            let n = normed(self.eps, x, gain, &mut r, &part);
+            let (n, r) = normed(self.eps, x, gain, &part);
             let dy = dy.matrix().row_range(part.start, part.end);
             back.part(&part, &r, &n, dy);
         }
@@ -73,29 +73,28 @@ pub(super) fn parts(rows: usize) -> impl Iterator<Item = Range<usize>> {
     starts.map(move |from| from..rows.min(from + PART))
 }
 
-/// Some rows of x, normalised; their r is set.
+/// Some rows of x, normalised, and 1 / √(mean x² + ε) of each.
 pub(super) fn normed(
     eps: f32,
     x: &Tensor,
     gain: &Tensor,
-    r: &mut [f32],
     part: &Range<usize>,
-) -> Tensor {
+) -> (Tensor, Vec<f32>) {
     let c = x.cols();
-    let mut n = Tensor::stale(&[part.len(), c]);
+    let (mut n, mut r) = (Tensor::stale(&[part.len(), c]), vec![0.0; part.len()]);
     let x = &x.data()[part.start * c..part.end * c];
     let at = Segments::row(c);
-    norm::forward(at, eps, x, gain.data(), n.data_mut(), &mut r[part.clone()]);
-    n
+    norm::forward(at, eps, x, gain.data(), n.data_mut(), &mut r);
+    (n, r)
 }
 
-/// Weights, transposed and packed: those of a frozen model are, others are for a while.
-pub(super) enum Columns<'a> {
+/// Weights, transposed and packed: a frozen model keeps them so, and those of a model in training are packed for a while.
+pub(super) enum Weights<'a> {
     Kept(Vec<&'a Panels>),
     Made(Vec<Packed>),
 }
 
-impl<'a> Columns<'a> {
+impl<'a> Weights<'a> {
     pub fn of(weights: &[&'a Arc<Tensor>]) -> Self {
         let kept = weights.iter().map(|w| w.panels()).collect();
         match kept {
@@ -117,7 +116,7 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// The backward pass of norm and products, part by part. Inputs are x, the gain and the weights, first in the operation's.
+/// The backward pass of norm and products, part by part. The first inputs of the operation are x, the gain and the weights.
 pub(super) struct Back<'a> {
     x: &'a Tensor,
     gain: &'a Tensor,
@@ -150,11 +149,11 @@ impl<'a> Back<'a> {
         }
     }
 
-    /// Of some rows: r of all, their normalised rows n and dy.
+    /// Of some rows: what [`normed`] gives of them, and dy.
     pub fn part(&mut self, part: &Range<usize>, r: &[f32], n: &Tensor, dy: View<'_>) {
         let mut dn = Tensor::stale(n.shape());
         let (mut from, mut start) = (0, Start::Zero);
-        let packed = Packed::new(n.matrix());
+        let packed = profile::time("Linear", "backward dW", || Packed::new(n.matrix()));
         for (w, dw) in &mut self.weights {
             let dy = dy.columns(from, from + w.k());
             from += w.k();
@@ -177,11 +176,7 @@ impl<'a> Back<'a> {
         let at = Segments::row(c);
         let own = part.start * c..part.end * c;
         let shares = norm::partials(at, own.start)..norm::partials(at, own.end);
-        let inputs = (
-            &self.x.data()[own.clone()],
-            self.gain.data(),
-            &r[part.clone()],
-        );
+        let inputs = (&self.x.data()[own.clone()], self.gain.data(), r);
         let dx = &mut self.dx.data_mut()[own];
         norm::backward_parts(at, inputs, dn.data(), dx, &mut self.shares[shares]);
     }

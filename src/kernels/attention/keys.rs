@@ -46,7 +46,9 @@ impl KeyValues {
 
     /// Appends k, v [n, D].
     pub fn extend(&mut self, k: View<'_>, v: View<'_>) {
-        debug_assert!(k.cols() == self.size && k.rows() == v.rows());
+        assert_eq!(k.rows(), v.rows(), "a key and a value for each position");
+        debug_assert_eq!(k.cols(), self.size);
+        debug_assert_eq!(self.keys.len(), self.len.div_ceil(WIDTH) * self.size);
         let end = self.len + k.rows();
         let panels = end.div_ceil(WIDTH) * self.size;
         self.keys.resize(panels, PanelRow([0.0; WIDTH]));

@@ -7,6 +7,7 @@ use super::View;
 use super::panels::{ByFormat, Panels, WIDTH};
 use super::product::{Block, FEW_ROWS, Right, Start, WORTH_SPLITTING, product};
 use crate::kernels::par;
+use crate::profile;
 use crate::simd;
 use crate::simd::matrix::MatrixMut;
 
@@ -43,6 +44,7 @@ pub fn products<'a>(a: View<'_>, b: impl Iterator<Item = Right<'a>> + Clone, c: 
         }
         return;
     }
+    profile::product(a.rows(), width, a.cols());
     // Cut where a thread's share of the panels ends, and where a matrix does.
     let count: usize = b.clone().filter_map(packed).map(Panels::count).sum();
     let share = count.div_ceil(threads);

@@ -7,8 +7,8 @@ use crate::simd::{LANES, Simd};
 pub const WIDTH: usize = 2 * LANES;
 
 /// Bytes ahead of a tile for which it asks. Panels are read once from end to end, and the loads of a tile of many rows
-/// are not far enough ahead of its arithmetic to keep the memory busy. 8192 did better than 0, 1024, 2048, 4096, 16384 and
-/// 32768, which slows a single row down.
+/// are not far enough ahead of its arithmetic to keep the memory busy. 8192 did better than 4096 for several rows; 16384 and
+/// 32768 slowed a single row down.
 pub const AHEAD: usize = 8192;
 
 /// One or more rows of a panel, as they are stored.

@@ -181,6 +181,7 @@ fn triangle_chain<S: Simd, const M: usize, const N: usize>(
     half: usize,
     mut acc: [[[S::V; N]; 1]; M],
 ) -> [[[S::V; N]; 1]; M] {
+    const { assert!(M >= 1 && M <= 8, "the steps below are seven") };
     let common = panel.len() + 1 - M;
     if shape == Triangle::EndsLate {
         acc = chain(s, left, [&panel[..common]], half, acc);
