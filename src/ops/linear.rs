@@ -65,10 +65,15 @@ impl<const N: usize> Op<N> for Linear {
         }
         if (1..N).any(|i| sink.wants(i)) {
             profile::time("Linear", "backward dW", || {
-                let x = Packed::new(x.matrix());
+                // Packed once for several weights; for one, a part at a time.
+                let packed = (N > 2).then(|| Packed::new(x.matrix()));
+                let right = match &packed {
+                    Some(packed) => Right::Packed(packed),
+                    None => Right::Matrix(x.matrix()),
+                };
                 for (i, (w, dy)) in parts.into_iter().enumerate() {
                     sink.accumulate(i + 1, w.shape(), |dw| {
-                        product(dy.t(), Right::Packed(&x), dw.matrix_mut(), Start::Continue);
+                        product(dy.t(), right, dw.matrix_mut(), Start::Continue);
                     });
                 }
             });

@@ -25,11 +25,11 @@ use std::cell::Cell;
 const BLOCK: usize = 32;
 
 thread_local! {
-    static SPARE: Cell<Memory> = Cell::default();
+    static SPARE: Cell<Option<Memory>> = const { Cell::new(None) };
 }
 
-/// What one query head needs; the next one uses it again.
-#[derive(Default)]
+/// What a task, one key head, needs; the next one of this thread uses it again. `queries`, `douts` and `scores` are filled
+/// anew for each query head.
 struct Memory {
     keys: KeyValues,
     /// Values as keys and keys as values: products with the former give dp, the latter weighted give dq.
@@ -40,8 +40,23 @@ struct Memory {
     /// p, ds: [BLOCK, stride]
     scores: [Vec<f32>; 2],
     packed: Vec<f32>,
-    /// dk, dv: [T, D], side by side in memory as they are not in dqkv.
+    /// dk, dv: [T, D], rows one after the other; in dqkv they lie a whole row of qkv apart.
     gradients: [Vec<f32>; 2],
+}
+
+impl Memory {
+    fn new(size: usize) -> Self {
+        let nothing = || KeyValues::new(size);
+        Self {
+            keys: nothing(),
+            exchanged: nothing(),
+            queries: nothing(),
+            douts: nothing(),
+            scores: Default::default(),
+            packed: Vec::new(),
+            gradients: Default::default(),
+        }
+    }
 }
 
 /// qkv [rows, (H + 2 G) D], stats [rows, 2 H] of the forward pass, dout [rows, H D] -> dqkv [rows, (H + 2 G) D].
@@ -75,9 +90,9 @@ pub fn backward(
         let (k, v) = (heads.keys(rows, g), heads.values(rows, g));
         let first = g * heads.group();
         let last = first + heads.group();
-        let mut memory = SPARE.take();
-        memory.keys.hold(d, Some(k), None);
-        memory.exchanged.hold(d, Some(v), Some(k));
+        let mut memory = SPARE.take().unwrap_or_else(|| Memory::new(d));
+        memory.keys.hold(Some(k), None);
+        memory.exchanged.hold(Some(v), Some(k));
         simd::run(Group {
             heads,
             q: rows.columns(first * d, last * d),
@@ -88,7 +103,7 @@ pub fn backward(
             dk,
             dv,
         });
-        SPARE.set(memory);
+        SPARE.set(Some(memory));
     });
 }
 
@@ -127,8 +142,8 @@ impl Kernel for Group<'_> {
         for h in 0..self.heads.group() {
             let q = self.q.columns(h * d, (h + 1) * d);
             let dout = self.dout.columns(h * d, (h + 1) * d);
-            self.memory.queries.hold(d, None, Some(q));
-            self.memory.douts.hold(d, None, Some(dout));
+            self.memory.queries.hold(None, Some(q));
+            self.memory.douts.hold(None, Some(dout));
             for top in (0..rows).step_by(BLOCK) {
                 let m = BLOCK.min(rows - top);
                 let mut sub = 0;
@@ -201,13 +216,13 @@ impl Group<'_> {
 }
 
 /// What the scores of one query have in common.
-struct Row<V> {
+struct Softmax<V> {
     scale: V,
     max: V,
     total: V,
 }
 
-impl<V: Copy> Row<V> {
+impl<V: Copy> Softmax<V> {
     /// p of a product q · k.
     #[inline(always)]
     fn probability<S: Simd<V = V>>(&self, s: S, product: V) -> V {
@@ -222,7 +237,7 @@ impl<V: Copy> Row<V> {
     }
 }
 
-/// Products q · k become p; products do · v become ds. Both have one row's own keys.
+/// Products q · k become p; products do · v become ds. Both have one element for each of the query's own keys.
 #[inline(always)]
 fn softmax_backward<S: Simd>(
     s: S,
@@ -231,7 +246,7 @@ fn softmax_backward<S: Simd>(
     p: &mut [f32],
     ds: &mut [f32],
 ) {
-    let row = Row {
+    let softmax = Softmax {
         scale: s.splat(scale),
         max: s.splat(max),
         total: s.splat(total),
@@ -239,12 +254,12 @@ fn softmax_backward<S: Simd>(
     let mut delta = s.splat(0.0);
     let ((p, p_tail), (ds, ds_tail)) = (p.as_chunks_mut(), ds.as_chunks_mut());
     for (p, dp) in p.iter_mut().zip(&*ds) {
-        let x = row.probability(s, s.load(p));
+        let x = softmax.probability(s, s.load(p));
         delta = s.fma(x, s.load(dp), delta);
         s.store(x, p);
     }
-    // Absent keys have p = +0 and dp = +0: fma leaves their lane as it was.
-    let last = row.probability(s, s.load_partial(p_tail, f32::NEG_INFINITY));
+    // Absent keys have p = +0 and dp = +0: fma leaves their lane as it was. Without a tail this is computed for nothing.
+    let last = softmax.probability(s, s.load_partial(p_tail, f32::NEG_INFINITY));
     let last_dp = s.load_partial(ds_tail, 0.0);
     if !p_tail.is_empty() {
         delta = s.fma(last, last_dp, delta);
@@ -252,9 +267,9 @@ fn softmax_backward<S: Simd>(
     }
     let delta = s.splat(s.sum(delta));
     for (p, ds) in p.iter().zip(ds) {
-        s.store(row.gradient(s, s.load(p), s.load(ds), delta), ds);
+        s.store(softmax.gradient(s, s.load(p), s.load(ds), delta), ds);
     }
-    s.store_partial(row.gradient(s, last, last_dp, delta), ds_tail);
+    s.store_partial(softmax.gradient(s, last, last_dp, delta), ds_tail);
 }
 
 /// Rows `key..key + M` of out go on with their chains over queries t = top..top + m, t ≥ j: weights[t][j] · rows[t].

@@ -17,7 +17,7 @@ thread_local! {
     /// Scores and packed queries of the last call.
     static SPARE: Cell<(Vec<f32>, Vec<f32>)> = const { Cell::new((Vec::new(), Vec::new())) };
     /// Keys and values of the last whole sequence.
-    static WHOLE: Cell<KeyValues> = Cell::default();
+    static SPARE_KEYS: Cell<Option<KeyValues>> = const { Cell::new(None) };
 }
 
 /// Consecutive rows of one sequence whose keys and values are cached.
@@ -50,11 +50,12 @@ pub fn forward(heads: Heads, lengths: &[usize], qkv: &[f32], out: &mut [f32], st
         from += len;
     }
     par::for_each(tasks, |(g, rows, (out, stats))| {
-        let mut kv = WHOLE.take();
+        let spare = SPARE_KEYS.take();
+        let mut kv = spare.unwrap_or_else(|| KeyValues::new(heads.size));
         let (k, v) = (heads.keys(rows, g), heads.values(rows, g));
-        kv.hold(heads.size, Some(k), Some(v));
+        kv.hold(Some(k), Some(v));
         group(heads, g, rows, &kv, 0, out, Some(stats));
-        WHOLE.set(kv);
+        SPARE_KEYS.set(Some(kv));
     });
 }
 

@@ -9,7 +9,7 @@ use crate::simd::{self, Kernel, LANES, Simd};
 /// Keys are stored in panels of 32 positions, [D, 32] each, so that lanes run along positions; values in ⌈D / 32⌉
 /// panels [len, 32], so that lanes run along the head. Appending writes one column of the one and one row of the other;
 /// truncating changes a length.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct KeyValues {
     keys: Vec<PanelRow>,
     values: Vec<Vec<PanelRow>>,
@@ -28,8 +28,17 @@ impl KeyValues {
         }
     }
 
-    /// Forgets everything and holds k, v [n, D] from position 0 on, or one of them alone, in the same memory.
-    pub(super) fn hold(&mut self, size: usize, k: Option<View<'_>>, v: Option<View<'_>>) {
+    /// Forgets everything and holds k, v [n, D] from position 0 on, in the same memory; or one of them alone, and then
+    /// nothing can be appended, and only the panels of that one be read.
+    ///
+    /// # Panics
+    /// Where the shapes differ, or there is neither.
+    pub(super) fn hold(&mut self, k: Option<View<'_>>, v: Option<View<'_>>) {
+        let rows = k.or(v).expect("keys or values");
+        for other in [k, v].into_iter().flatten() {
+            assert_eq!((other.rows(), other.cols()), (rows.rows(), rows.cols()));
+        }
+        let size = rows.cols();
         self.size = size;
         self.len = 0;
         self.keys.clear();
@@ -37,7 +46,7 @@ impl KeyValues {
         self.values.iter_mut().for_each(Vec::clear);
         k.into_iter().for_each(|k| self.extend_keys(k));
         v.into_iter().for_each(|v| self.extend_values(v));
-        self.len = k.or(v).map_or(0, |rows| rows.rows());
+        self.len = rows.rows();
     }
 
     /// Number of positions.
@@ -121,7 +130,7 @@ impl KeyValues {
     }
 }
 
-/// How many rows before they are copied their memory is asked for.
+/// How many rows before they are copied their memory is asked for, as where columns are packed.
 const ROWS_AHEAD: usize = 8;
 
 /// from [n, at most 32] -> to [n, 32]; columns past the edge stay.

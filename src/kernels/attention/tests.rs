@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::kernels::gemm::View;
+use crate::kernels::par::Threads;
 use crate::simd::{self, Isa, Kernel, LANES, Simd, math};
 
 struct Exp(f32);
@@ -109,7 +110,26 @@ fn cases() -> Vec<(Heads, Vec<usize>)> {
         (heads(4, 2, 16), vec![7, 8, 9, 33]),
         (heads(6, 2, 20), vec![31, 40]),
         (heads(2, 1, 48), vec![65, 17]),
+        (heads(2, 2, 32), vec![32, 64]),
+        (heads(1, 1, 40), vec![33]),
     ]
+}
+
+/// Leaves NaN in all memory that is used again.
+fn poison() {
+    let heads = Heads {
+        query: 2,
+        key_value: 1,
+        size: 50,
+    };
+    let rows = 100;
+    let qkv = vec![f32::NAN; rows * heads.width()];
+    let dout = vec![f32::NAN; rows * heads.query * heads.size];
+    let (mut out, mut stats) = (dout.clone(), vec![0.0; rows * 2 * heads.query]);
+    let mut dqkv = qkv.clone();
+    forward(heads, &[rows], &qkv, &mut out, &mut stats);
+    backward(heads, &[rows], (&qkv, &stats), &dout, &mut dqkv);
+    assert!(dqkv.iter().all(|x| x.is_nan()));
 }
 
 #[test]
@@ -122,9 +142,14 @@ fn forward_and_backward_are_the_written_rule() {
             let mut out = vec![f32::NAN; dout.len()];
             let mut stats = vec![f32::NAN; rows * 2 * heads.query];
             let mut dqkv = vec![f32::NAN; qkv.len()];
+            let pool = Threads::new(1).expect("a small pool");
             isa.scope(|| {
-                forward(heads, &lengths, &qkv, &mut out, &mut stats);
-                backward(heads, &lengths, (&qkv, &stats), &dout, &mut dqkv);
+                pool.scope(|| {
+                    poison();
+                    forward(heads, &lengths, &qkv, &mut out, &mut stats);
+                    poison();
+                    backward(heads, &lengths, (&qkv, &stats), &dout, &mut dqkv);
+                });
             });
             let mut from = 0;
             for len in lengths {

@@ -50,10 +50,11 @@ impl Right<'_> {
 
 /// Rows of the left operand packed at a time, in tiles: a block of them stays in the second-level cache.
 const TILES_A_BLOCK: usize = 16;
-/// Longest block of k. Longer ones spare loads and stores of c, shorter ones keep a panel's block in the first-level
-/// cache; 512 did best of 192, 256, 384 and 512.
+/// Longest block of k. Longer ones spare loads and stores of c; a panel's block, 64 KiB, comes from the second-level
+/// cache as fast as a tile needs it. 512 did best of 192, 256, 384 and 512.
 const BLOCK_K: usize = 512;
-/// k packed at a time, two blocks.
+/// k packed at a time: few enough that a narrow matrix is still in the cache when it is used, and two blocks, because the
+/// threads meet after each part.
 const PART_K: usize = 2 * BLOCK_K;
 /// With so few rows threads split columns: the time goes into reading the panels, and each is read once.
 pub(super) const FEW_ROWS: usize = 48;
@@ -93,7 +94,7 @@ pub fn product(a: View<'_>, b: Right<'_>, mut c: MatrixMut<'_>, mut start: Start
     }
 }
 
-/// Parts of k: what is packed at a time stays in the cache until it is used. There is one part at least.
+/// Parts of k that are packed and used one after the other. There is one at least.
 fn parts(k: usize) -> impl Iterator<Item = Range<usize>> {
     let length = k.div_ceil(k.div_ceil(PART_K).max(1)).max(1);
     let starts = (0..k.max(1)).step_by(length);

@@ -139,7 +139,7 @@ fn narrow_weights_in_blocks_and_on_threads() {
                     check_formats(&[1, 2, 5, 16], 300, 130);
                     if isa.name() != "portable" && threads < 3 {
                         // More rows than a block of the left operand, and than threads split columns for.
-                        check_formats(&[49, 195], 410, 33);
+                        check_formats(&[49, 195], 545, 33);
                     }
                 });
             });
@@ -166,12 +166,23 @@ fn sizes_on_boundaries() {
 fn blocks_of_rows_and_of_k() {
     for isa in Isa::all() {
         let small = isa.name() == "portable";
+        // One thread, which is given all rows.
+        let pool = Threads::new(1).expect("a small pool");
         isa.scope(|| {
-            for (m, k, n) in [(97, 191, 33), (200, 513, 40), (48, 600, 97), (13, 1025, 33)] {
-                if !small || m < 100 {
-                    check(m, k, n);
+            pool.scope(|| {
+                for (m, k, n) in [
+                    (65, 513, 33),
+                    (97, 191, 33),
+                    (193, 513, 65),
+                    (13, 1024, 33),
+                    (49, 1030, 40),
+                    (5, 2049, 33),
+                ] {
+                    if !small || m < 100 {
+                        check(m, k, n);
+                    }
                 }
-            }
+            });
         });
     }
 }
@@ -180,7 +191,13 @@ fn blocks_of_rows_and_of_k() {
 fn threads_do_not_show() {
     for threads in [1, 2, 3, 8] {
         Threads::new(threads).expect("a small pool").scope(|| {
-            for (m, k, n) in [(1, 300, 700), (5, 257, 600), (49, 100, 130), (130, 70, 100)] {
+            for (m, k, n) in [
+                (1, 300, 700),
+                (5, 257, 600),
+                (49, 100, 130),
+                (130, 70, 100),
+                (49, 1030, 40),
+            ] {
                 check(m, k, n);
             }
         });

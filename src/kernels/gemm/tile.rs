@@ -32,8 +32,9 @@ pub const fn height(rest: usize, most: usize) -> usize {
 
 /// The left operand of a tile: M elements for each k.
 pub trait Left<const M: usize>: Copy {
-    /// Elements `from..to` of k. Where a loop runs over just these, no check of bounds is left in it.
-    fn part(&self, from: usize, to: usize) -> Self;
+    /// Elements `from..to` of k. A loop over just these needs no check of bounds where the operand can be cut; [`Columns`]
+    /// cannot.
+    fn cut(&self, from: usize, to: usize) -> Self;
 
     /// The elements of rows 0..M at `p`.
     fn at(&self, p: usize) -> [f32; M];
@@ -53,7 +54,7 @@ impl<'a, const M: usize> Sliver<'a, M> {
 
 impl<const M: usize> Left<M> for Sliver<'_, M> {
     #[inline(always)]
-    fn part(&self, from: usize, to: usize) -> Self {
+    fn cut(&self, from: usize, to: usize) -> Self {
         Self(&self.0[from..to])
     }
 
@@ -81,7 +82,7 @@ impl<'a, const M: usize> Rows<'a, M> {
 
 impl<const M: usize> Left<M> for Rows<'_, M> {
     #[inline(always)]
-    fn part(&self, from: usize, to: usize) -> Self {
+    fn cut(&self, from: usize, to: usize) -> Self {
         // A loop, because `map` may stay out of line, and then nobody sees that the rows are of one length.
         let mut rows = self.0;
         for row in &mut rows {
@@ -120,7 +121,7 @@ impl<'a> Columns<'a> {
 
 impl<const M: usize> Left<M> for Columns<'_> {
     #[inline(always)]
-    fn part(&self, from: usize, _: usize) -> Self {
+    fn cut(&self, from: usize, _: usize) -> Self {
         Self {
             data: &self.data[(from * self.stride).min(self.data.len())..],
             ..*self
@@ -212,7 +213,7 @@ fn triangle_chain<S: Simd, const M: usize, const N: usize>(
     const { assert!(M >= 1 && M <= 8, "the steps below are seven") };
     let common = panel.len() + 1 - M;
     if shape == Triangle::EndsLate {
-        acc = chain(s, left.part(0, common), [&panel[..common]], half, acc);
+        acc = chain(s, left.cut(0, common), [&panel[..common]], half, acc);
     }
     // Unrolled by hand, because which rows take part has to be known when compiled.
     macro_rules! steps {
@@ -233,7 +234,7 @@ fn triangle_chain<S: Simd, const M: usize, const N: usize>(
     }
     steps!(0 1 2 3 4 5 6);
     if shape == Triangle::StartsLate {
-        let left = left.part(M - 1, panel.len());
+        let left = left.cut(M - 1, panel.len());
         acc = chain(s, left, [&panel[M - 1..]], half, acc);
     }
     acc
@@ -279,7 +280,7 @@ fn chain<S: Simd, B: Part, const M: usize, const P: usize, const N: usize>(
         for q in 1..P {
             runs[q] = b[q].run(s, from, to);
         }
-        let left = left.part(from, to);
+        let left = left.cut(from, to);
         for p in 0..to - from {
             let mut row = [[s.splat(0.0); N]; P];
             for q in 0..P {
