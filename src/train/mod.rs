@@ -26,7 +26,7 @@ pub mod schedule;
 pub mod state;
 pub mod trainer;
 
-pub use evaluate::{Evaluation, evaluate, evaluate_stored, evaluate_while};
+pub use evaluate::{Evaluation, evaluate, evaluate_stored, evaluate_stored_on, evaluate_while};
 pub use event::Event;
 pub use metrics::Metrics;
 pub use optimiser::{Kind, Optimiser, Settings};
