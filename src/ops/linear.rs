@@ -68,7 +68,7 @@ impl<const N: usize> Op<N> for Linear {
                 let x = Packed::new(x.matrix());
                 for (i, (w, dy)) in parts.into_iter().enumerate() {
                     sink.accumulate(i + 1, w.shape(), |dw| {
-                        product(dy.t(), Right::Packed(&x), dw.matrix_mut(), Start::Continue);
+                        product(dy.t(), Right::Made(&x), dw.matrix_mut(), Start::Continue);
                     });
                 }
             });

@@ -2,6 +2,7 @@
 
 use super::View;
 use super::format::BLOCK;
+use super::offload;
 use super::panels::{ByFormat, Packed, Panels, Typed, WIDTH, pack_left};
 use super::stored::Stored;
 use super::tile::{self, Sliver};
@@ -25,8 +26,10 @@ pub enum Start {
 pub enum Right<'a> {
     /// A matrix, packed for this one product.
     Matrix(View<'a>),
-    /// A matrix packed before.
+    /// A matrix packed before, for good.
     Packed(&'a Panels),
+    /// A matrix packed for a few products.
+    Made(&'a Packed<'a>),
 }
 
 impl Right<'_> {
@@ -35,6 +38,7 @@ impl Right<'_> {
         match self {
             Self::Matrix(b) => b.rows(),
             Self::Packed(b) => b.k(),
+            Self::Made(b) => b.source().rows(),
         }
     }
 
@@ -43,6 +47,7 @@ impl Right<'_> {
         match self {
             Self::Matrix(b) => b.cols(),
             Self::Packed(b) => b.n(),
+            Self::Made(b) => b.source().cols(),
         }
     }
 }
@@ -66,7 +71,7 @@ thread_local! {
 /// # Panics
 /// Where the shapes do not fit.
 #[track_caller]
-pub fn product(a: View<'_>, b: Right<'_>, c: MatrixMut<'_>, start: Start) {
+pub fn product(a: View<'_>, b: Right<'_>, mut c: MatrixMut<'_>, start: Start) {
     let (k, n) = (b.k(), b.n());
     assert!(
         a.cols() == k && a.rows() == c.rows() && n == c.cols(),
@@ -77,9 +82,18 @@ pub fn product(a: View<'_>, b: Right<'_>, c: MatrixMut<'_>, start: Start) {
         c.cols()
     );
     profile::product(a.rows(), n, k);
+    let source = match b {
+        // Who packs a matrix for good decodes with it.
+        Right::Packed(panels) => return packed(a, panels, c, start),
+        Right::Made(b) => b.source(),
+        Right::Matrix(b) => b,
+    };
+    if offload::product(a, source, &mut c, start) {
+        return;
+    }
     match b {
-        Right::Packed(panels) => packed(a, panels, c, start),
-        Right::Matrix(b) => packed(a, &Packed::new(b), c, start),
+        Right::Made(b) => packed(a, b.panels(), c, start),
+        _ => packed(a, Packed::new(source).panels(), c, start),
     }
 }
 
