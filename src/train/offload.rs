@@ -13,8 +13,15 @@ pub trait Offload {
     /// Where something elsewhere failed. What `f` made is thrown away then.
     fn scope(&mut self, params: &Params, f: &mut dyn FnMut()) -> Result<()>;
 
-    /// Hears that parameters have changed.
+    /// Hears that parameters may have changed, before each step and each evaluation: in between they are anybody's.
     fn changed(&mut self);
+}
+
+/// Tells an offload, if there is one, that parameters may have changed.
+pub(super) fn changed(offload: &mut Option<Box<dyn Offload + Send>>) {
+    if let Some(offload) = offload {
+        offload.changed();
+    }
 }
 
 /// Runs `f` in the scope of an offload, if there is one.
@@ -97,7 +104,7 @@ mod tests {
         let windows = RandomWindows::new(text, 12, 2, 5).expect("long enough");
         let (mut plain, mut sent) = (trainer(), trainer());
         let idle = Idle {
-            fails_after: 6,
+            fails_after: 7,
             ..Idle::default()
         };
         sent.offload(Box::new(idle.clone()));
@@ -118,9 +125,9 @@ mod tests {
                 }
             }
         }
-        // Two parts and a change, twice; of the third step only the first part.
+        // A change and two parts, twice; of the third step only the first part.
         let calls = idle.calls.lock().unwrap();
-        assert_eq!(*calls, [true, true, false, true, true, false, true]);
+        assert_eq!(*calls, [false, true, true, false, true, true, false, true]);
         assert!(idle.offered.load(Ordering::Relaxed) > 100);
     }
 }

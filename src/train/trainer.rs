@@ -149,6 +149,7 @@ impl Trainer {
                 objective.flow
             )));
         }
+        offload::changed(&mut self.offload);
         profile::time("Gradients", "clear", || self.gradients.clear());
         let (mut sums, mut counts) = (Vec::new(), Vec::new());
         for batch in parts {
@@ -193,9 +194,6 @@ impl Trainer {
             self.optimiser
                 .step_some(params, &self.gradients, norms, rate, &takes_part);
         });
-        if let Some(offload) = &mut self.offload {
-            offload.changed();
-        }
         self.steps += 1;
         Ok(report)
     }
@@ -338,6 +336,7 @@ impl Trainer {
         report: &mut dyn FnMut(Event) -> Result<()>,
     ) -> Result<()> {
         let model = &self.model;
+        offload::changed(&mut self.offload);
         let done = offload::scope(&mut self.offload, model.params(), || {
             evaluate_while(model, valid, tokenizer, context, &|| !stop())
         })??;
