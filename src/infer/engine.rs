@@ -4,7 +4,8 @@
 //! decide tokens from logits where these lie. [`Engine`] is a model's passes with the executor's type forgotten, so that
 //! sessions and drafters are the same whatever computes them.
 
-use super::pick::{self, Sampler};
+use super::pick::Sampler;
+use super::pick_at;
 use crate::Result;
 use crate::autograd::Var;
 use crate::exec::{Decode, Exec, Rows};
@@ -94,7 +95,7 @@ impl Decoder for Decode<'_> {
         for (index, ask) in asks.iter().enumerate() {
             for i in 0..ask.rows {
                 let row = logits.value().row(ask.row + i);
-                if !told(index, pick::at(row, ask.position + i, ask.sampler))? {
+                if !told(index, pick_at(row, ask.position + i, ask.sampler))? {
                     break;
                 }
             }

@@ -36,6 +36,7 @@ pub use engine::{Ask, Decoder, Told};
 pub use generate::{
     Generated, Listener, Mode, Options, Request, generate, generate_batch, generate_batch_on,
 };
+pub(crate) use pick::pick_at;
 pub use pick::{Sampler, pick};
 pub use policy::Drafts;
 pub use rejection::Distribution;
