@@ -1,6 +1,6 @@
 //! Operations by their kernels.
 
-use super::device::{Array, Device};
+use super::device::Array;
 use super::exec::Value;
 use super::products::{Matrix, product};
 use super::rows;
