@@ -1,0 +1,1 @@
+//! Compiled kernels in the user's cache directory.

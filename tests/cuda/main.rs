@@ -1,0 +1,31 @@
+//! A device against the CPU, bit by bit.
+//!
+//! On the first GPU where there is one, else on the emulation in both orders of threads, else nowhere, and then loudly.
+
+mod models;
+
+use foretoken::gpu::{Device, Order};
+
+/// The devices to test. `FORETOKEN_REQUIRE_CUDA=1` makes it a failure that there is no GPU.
+pub fn devices() -> Vec<Device> {
+    let why = match Device::open() {
+        Ok(device) => return vec![device],
+        Err(why) => why,
+    };
+    let required = std::env::var("FORETOKEN_REQUIRE_CUDA").is_ok_and(|v| v == "1");
+    assert!(
+        !required,
+        "FORETOKEN_REQUIRE_CUDA=1, and there is no GPU: {why}"
+    );
+    let orders = [Order::Ascending, Order::Descending];
+    let emulated: Result<Vec<Device>, _> = orders.into_iter().map(Device::emulated).collect();
+    emulated.unwrap_or_else(|no_compiler| {
+        eprintln!("NOTHING WAS TESTED: no GPU ({why}) and no emulation ({no_compiler})");
+        Vec::new()
+    })
+}
+
+/// One of them.
+pub fn device() -> Option<Device> {
+    devices().into_iter().next()
+}
