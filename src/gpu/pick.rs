@@ -1,7 +1,7 @@
 //! The choice of tokens where the logits are.
 
-use super::device::{Array, Device};
-use super::rows::{THREADS, word};
+use super::device::{Arg, Array, Device};
+use super::rows::{THREADS, blocks, word};
 use crate::Result;
 use crate::infer::{Sampler, pick_at};
 
@@ -103,4 +103,29 @@ fn decide(
     ];
     device.launch("pick_token", [n, 1, 1], THREADS, &args);
     device.download_u32(&tokens)
+}
+
+/// A function that the kernels are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elementary {
+    /// e^x
+    Exp,
+    /// ln x
+    Ln,
+    /// −ln(−ln x) in `f64`, for x in (0, 1): noise of a uniform number.
+    Gumbel,
+}
+
+/// A function of each number, to compare with the CPU's: [n], for [`Elementary::Gumbel`] [n, 2] with the `f64`'s low word
+/// first.
+pub fn elementary(device: &Device, function: Elementary, x: &Array) -> Array {
+    let (which, words) = match function {
+        Elementary::Exp => (0, 1),
+        Elementary::Ln => (1, 1),
+        Elementary::Gumbel => (2, 2),
+    };
+    let y = device.stale(words * x.len());
+    let args = [x.into(), (&y).into(), Arg::U64(x.len() as u64), word(which)];
+    device.launch("elementary", [blocks(x.len()), 1, 1], THREADS, &args);
+    y
 }

@@ -7,7 +7,7 @@ use super::device::{Arg, Array, Device};
 use crate::kernels::attention::Heads;
 use crate::kernels::rope;
 
-/// Threads of a block: `THREADS` of `kernels/common.cu`.
+/// Threads of a block: `BLOCK_SIZE` of `kernels/common.cu`.
 pub(super) const THREADS: usize = 128;
 /// Elements of a partial sum's lanes: `LANES` of `kernels/common.cu`.
 const LANES: usize = 16;
@@ -22,7 +22,7 @@ pub(super) fn word(n: usize) -> Arg<'static> {
 }
 
 /// Blocks for so many threads.
-fn blocks(threads: usize) -> usize {
+pub(super) fn blocks(threads: usize) -> usize {
     threads.div_ceil(THREADS)
 }
 

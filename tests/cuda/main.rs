@@ -2,8 +2,11 @@
 //!
 //! On the first GPU where there is one, else on the emulation in both orders of threads, else nowhere, and then loudly.
 
+mod attention;
 mod models;
+mod pick;
 mod products;
+mod rows;
 
 use foretoken::gpu::{Device, Order};
 

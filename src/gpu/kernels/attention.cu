@@ -4,7 +4,7 @@
 // after position, [positions, G D] each. Scores lie in an array [rows, H, stride].
 
 /// Keys of a block of attention_scores, one for each thread.
-#define KEYS THREADS
+#define KEYS BLOCK_SIZE
 /// Queries of a block of attention_scores: rows and heads that share a key head.
 #define QUERIES 8u
 /// Elements of keys and queries that are staged at a time.
@@ -118,7 +118,7 @@ KERNEL(attention_values)(const float* scores, const float* values0, const float*
 {
     __shared__ float tile[POSITIONS][WIDTH];
     __shared__ float weights[ROWS][POSITIONS];
-    __shared__ float maxima[ROWS][THREADS / ROWS];
+    __shared__ float maxima[ROWS][BLOCK_SIZE / ROWS];
     __shared__ float lanes[ROWS][LANES];
     unsigned t = threadIdx.x;
     unsigned span = blockIdx.z;
@@ -141,16 +141,16 @@ KERNEL(attention_values)(const float* scores, const float* values0, const float*
 
     // In any order: a NaN among the scores makes everything NaN, whatever the maximum, and the sign of a zero makes no
     // difference to what is subtracted.
-    unsigned r = t / (THREADS / ROWS);
+    unsigned r = t / (BLOCK_SIZE / ROWS);
     float most = MINUS_INFINITE;
     if (r < rows)
-        for (unsigned j = t % (THREADS / ROWS); j <= first + r; j += THREADS / ROWS)
+        for (unsigned j = t % (BLOCK_SIZE / ROWS); j <= first + r; j += BLOCK_SIZE / ROWS)
             most = larger(most, scores[r * row_stride + j]);
-    maxima[r][t % (THREADS / ROWS)] = most;
+    maxima[r][t % (BLOCK_SIZE / ROWS)] = most;
     __syncthreads();
     if (t < ROWS) {
         float max = MINUS_INFINITE;
-        for (unsigned i = 0; i < THREADS / ROWS; ++i) max = larger(max, maxima[t][i]);
+        for (unsigned i = 0; i < BLOCK_SIZE / ROWS; ++i) max = larger(max, maxima[t][i]);
         maxima[t][0] = max;
     }
     __syncthreads();
@@ -163,14 +163,14 @@ KERNEL(attention_values)(const float* scores, const float* values0, const float*
     unsigned end = first + rows;
     for (unsigned base = 0; base < end; base += POSITIONS) {
 #pragma unroll 8
-        for (unsigned i = t; i < POSITIONS * WIDTH; i += THREADS) {
+        for (unsigned i = t; i < POSITIONS * WIDTH; i += BLOCK_SIZE) {
             unsigned j = base + i / WIDTH;
             unsigned e = column + i % WIDTH;
             float x = 0.0f;
             if (j < end && e < size) x = values[((word64)j * key_value + key_head) * size + e];
             tile[i / WIDTH][i % WIDTH] = x;
         }
-        for (unsigned i = t; i < ROWS * POSITIONS; i += THREADS) {
+        for (unsigned i = t; i < ROWS * POSITIONS; i += BLOCK_SIZE) {
             unsigned row = i / POSITIONS;
             unsigned j = base + i % POSITIONS;
             float e = 0.0f;

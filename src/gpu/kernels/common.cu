@@ -2,15 +2,11 @@
 //
 // Every float operation is written as an intrinsic that rounds once, so that no compiler may fuse or reorder anything.
 
-#ifndef KERNEL
-#define KERNEL(name) extern "C" __global__ void name
-#define EXPORT(name)
-#endif
 
 /// Partial sums of a row: element i belongs to lane i mod 16.
 #define LANES 16u
 /// Threads of a block, unless a kernel says otherwise.
-#define THREADS 128u
+#define BLOCK_SIZE 128u
 
 typedef unsigned long long word64;
 

@@ -99,15 +99,15 @@ static __device__ inline bool goes_before(double value, unsigned token, double o
 /// The best of all threads' tokens and the lowest of their bad ones; every thread has the results.
 static __device__ inline void best_of_block(double* value, unsigned* token, unsigned* bad)
 {
-    __shared__ double values[THREADS];
-    __shared__ unsigned tokens[THREADS];
-    __shared__ unsigned bads[THREADS];
+    __shared__ double values[BLOCK_SIZE];
+    __shared__ unsigned tokens[BLOCK_SIZE];
+    __shared__ unsigned bads[BLOCK_SIZE];
     unsigned t = threadIdx.x;
     values[t] = *value;
     tokens[t] = *token;
     bads[t] = *bad;
     __syncthreads();
-    for (unsigned w = THREADS / 2; w > 0; w /= 2) {
+    for (unsigned w = BLOCK_SIZE / 2; w > 0; w /= 2) {
         if (t < w) {
             if (goes_before(values[t + w], tokens[t + w], values[t], tokens[t])) {
                 values[t] = values[t + w];
@@ -130,7 +130,7 @@ static __device__ inline void best_of_entries(const unsigned* entries, unsigned 
     *value = 0.0;
     *token = NO_TOKEN;
     *bad = NO_TOKEN;
-    for (unsigned i = threadIdx.x; i < n; i += THREADS) {
+    for (unsigned i = threadIdx.x; i < n; i += BLOCK_SIZE) {
         const unsigned* entry = entries + i * ENTRY;
         if (goes_before(value_of(entry), entry[2], *value, *token)) {
             *value = value_of(entry);
@@ -151,7 +151,7 @@ KERNEL(pick_largest)(const float* logits, const unsigned* asks, unsigned* entrie
     double value = 0.0;
     unsigned token = NO_TOKEN;
     unsigned bad = NO_TOKEN;
-    for (unsigned i = from + threadIdx.x; i < to; i += THREADS) {
+    for (unsigned i = from + threadIdx.x; i < to; i += BLOCK_SIZE) {
         float x = z[i];
         if (x != x) {
             bad = smaller_of(bad, i);
@@ -187,7 +187,7 @@ KERNEL(pick_loudest)(const float* logits, const unsigned* asks, const unsigned* 
     if (sound) {
         // What the likeliest token has is a lower limit of what wins: its score is 0.
         double least = gumbel_of(ask, best);
-        for (unsigned i = from + threadIdx.x; i < to; i += THREADS) {
+        for (unsigned i = from + threadIdx.x; i < to; i += BLOCK_SIZE) {
             double score = (double)__fdiv_rn(less_by(z[i], max), temperature);
             if (__dadd_rn(score, NOISE_MOST) < least) continue;
             double x = __dadd_rn(score, gumbel_of(ask, i));
@@ -220,3 +220,23 @@ KERNEL(pick_token)(const unsigned* asks, const unsigned* entries, const unsigned
     if (threadIdx.x == 0) tokens[blockIdx.x] = chosen;
 }
 EXPORT(pick_token)
+
+/// For comparison with the CPU, function by function: e^x, ln x (one word each), or -ln(-ln x) in f64 (two words each).
+KERNEL(elementary)(const float* x, unsigned* y, word64 n, unsigned which)
+{
+    word64 i = element();
+    if (i >= n) return;
+    if (which == 0) y[i] = bits_of(exp_of(x[i]));
+    if (which == 1) y[i] = bits_of(ln_of(x[i]));
+    if (which == 2) {
+        word64 bits = bits_of_double(-ln_of_double(-ln_of_double((double)x[i])));
+        y[2 * i] = (unsigned)bits;
+        y[2 * i + 1] = (unsigned)(bits >> 32);
+    }
+}
+EXPORT(elementary)
+
+#undef TOKENS
+#undef ASK
+#undef ENTRY
+#undef NOISE_MOST

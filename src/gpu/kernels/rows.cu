@@ -106,7 +106,7 @@ KERNEL(rms_norm)(const float* x, const float* gain, float* y, unsigned cols, flo
 EXPORT(rms_norm)
 
 /// Heads of a block in qk_norm, each with sixteen threads.
-#define HEADS_A_BLOCK (THREADS / LANES)
+#define HEADS_A_BLOCK (BLOCK_SIZE / LANES)
 
 /// qkv [rows, (H + 2 G) D] -> y: query and key heads divided by their root mean square, values as they are.
 KERNEL(qk_norm)(const float* qkv, const float* q_gain, const float* k_gain, float* y, unsigned query, unsigned key_value,
@@ -169,7 +169,7 @@ KERNEL(cross_entropy)(const float* logits, const unsigned* targets, float* out, 
 {
     __shared__ float stage[STAGE];
     __shared__ float lanes[LANES];
-    __shared__ unsigned before[THREADS];
+    __shared__ unsigned before[BLOCK_SIZE];
     unsigned t = threadIdx.x;
     unsigned target = targets[blockIdx.x];
     const float* z = logits + (word64)blockIdx.x * vocab;
