@@ -1,4 +1,4 @@
-//! Floor 9: the command line program.
+//! Floor 10: the command line program.
 //!
 //! | file | what |
 //! |---|---|

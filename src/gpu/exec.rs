@@ -28,8 +28,9 @@ pub struct Value {
     pub(super) at: usize,
     pub(super) rows: usize,
     pub(super) cols: usize,
-    /// For a parameter, its place and what the CPU has of it.
+    /// For a parameter, its place.
     pub(super) param: Option<ParamId>,
+    /// The same in this program's memory, where it was there.
     host: Option<Arc<Tensor>>,
 }
 
@@ -43,6 +44,16 @@ impl Value {
             cols,
             param: None,
             host: None,
+        }
+    }
+
+    /// What the CPU has computed.
+    pub(super) fn of_host(device: &Device, tensor: Tensor) -> Self {
+        let array = device.upload(tensor.data());
+        let value = Self::new(array, tensor.rows(), tensor.cols());
+        Self {
+            host: Some(Arc::new(tensor)),
+            ..value
         }
     }
 
@@ -126,7 +137,7 @@ impl Exec for OnDevice<'_> {
         };
         let tensors = inputs.map(fetch);
         let (y, _) = op.forward(tensors.each_ref());
-        Value::new(device.upload(y.data()), y.rows(), y.cols())
+        Value::of_host(device, y)
     }
 
     /// # Panics

@@ -36,3 +36,16 @@ fn the_cpu_is_the_default() {
     let expected = folder.succeeds(words);
     assert_eq!(folder.succeeds(&format!("{words} --device cpu")), expected);
 }
+
+#[cfg(feature = "cuda")]
+#[test]
+fn a_machine_without_a_gpu_says_what_is_missing() {
+    let Err(why) = foretoken::gpu::Device::open() else {
+        return eprintln!("skipped: this machine has a GPU");
+    };
+    let folder = Folder::with_model();
+    for words in COMMANDS {
+        let words = format!("{words} --device cuda");
+        folder.refuses(&words, 1, &[&why.to_string()]);
+    }
+}

@@ -19,9 +19,30 @@ use crate::kernels::gemm::tile::{Columns, Triangle, tile, triangle};
 use crate::kernels::par;
 use crate::simd::matrix::MatrixMut;
 use crate::simd::{self, Kernel, LANES, Simd, math};
+use std::cell::Cell;
 
 /// Queries of a block: the chains of dk and dv are loaded and stored once a block.
 const BLOCK: usize = 32;
+
+thread_local! {
+    static SPARE: Cell<Memory> = Cell::default();
+}
+
+/// What one query head needs; the next one uses it again.
+#[derive(Default)]
+struct Memory {
+    keys: KeyValues,
+    /// Values as keys and keys as values: products with the former give dp, the latter weighted give dq.
+    exchanged: KeyValues,
+    /// As values: what dk and dv are weighted sums of.
+    queries: KeyValues,
+    douts: KeyValues,
+    /// p, ds: [BLOCK, stride]
+    scores: [Vec<f32>; 2],
+    packed: Vec<f32>,
+    /// dk, dv: [T, D], side by side in memory as they are not in dqkv.
+    gradients: [Vec<f32>; 2],
+}
 
 /// qkv [rows, (H + 2 G) D], stats [rows, 2 H] of the forward pass, dout [rows, H D] -> dqkv [rows, (H + 2 G) D].
 pub fn backward(
@@ -54,24 +75,21 @@ pub fn backward(
         let (k, v) = (heads.keys(rows, g), heads.values(rows, g));
         let first = g * heads.group();
         let last = first + heads.group();
+        let mut memory = SPARE.take();
+        memory.keys.hold(d, Some(k), None);
+        memory.exchanged.hold(d, Some(v), Some(k));
         simd::run(Group {
             heads,
             q: rows.columns(first * d, last * d),
             dout: dout.row_range(from, to).columns(first * d, last * d),
             stats: stats.row_range(from, to).columns(first * 2, last * 2),
-            key_value: pair(d, k, v),
-            value_key: pair(d, v, k),
+            memory: &mut memory,
             dq,
             dk,
             dv,
         });
+        SPARE.set(memory);
     });
-}
-
-fn pair(size: usize, k: View<'_>, v: View<'_>) -> KeyValues {
-    let mut pair = KeyValues::new(size);
-    pair.extend(k, v);
-    pair
 }
 
 /// The query heads of one key head in one sequence of T rows.
@@ -83,9 +101,7 @@ struct Group<'a> {
     dout: View<'a>,
     /// [T, group · 2]
     stats: View<'a>,
-    key_value: KeyValues,
-    /// The same with the parts exchanged: products with values as keys give dp, weighted keys give dq.
-    value_key: KeyValues,
+    memory: &'a mut Memory,
     dq: MatrixMut<'a>,
     dk: MatrixMut<'a>,
     dv: MatrixMut<'a>,
@@ -97,80 +113,116 @@ impl Kernel for Group<'_> {
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         let (rows, d) = (self.q.rows(), self.heads.size);
-        for t in 0..rows {
-            self.dk.row_mut(t).fill(0.0);
-            self.dv.row_mut(t).fill(0.0);
+        // Rows that begin an odd number of lines apart do not compete for the same places in the cache.
+        let stride = rows.next_multiple_of(WIDTH) + LANES;
+        let memory = &mut *self.memory;
+        for scores in &mut memory.scores {
+            scores.resize(BLOCK * stride, 0.0);
         }
-        let stride = rows.next_multiple_of(WIDTH);
-        let mut p = vec![0.0; BLOCK.min(rows) * stride];
-        let mut ds = p.clone();
-        let mut packed = vec![0.0; height(8, S::TILE_ROWS) * d];
+        memory.packed.resize(height(8, S::TILE_ROWS) * d, 0.0);
+        for gradient in &mut memory.gradients {
+            gradient.clear();
+            gradient.resize(rows * d, 0.0);
+        }
         for h in 0..self.heads.group() {
             let q = self.q.columns(h * d, (h + 1) * d);
             let dout = self.dout.columns(h * d, (h + 1) * d);
-            // As values: what dk and dv are weighted sums of.
-            let queries = KeyValues::of_values(q);
-            let douts = KeyValues::of_values(dout);
+            self.memory.queries.hold(d, None, Some(q));
+            self.memory.douts.hold(d, None, Some(dout));
             for top in (0..rows).step_by(BLOCK) {
                 let m = BLOCK.min(rows - top);
                 let mut sub = 0;
                 while sub < m {
                     let height = height(m - sub, S::TILE_ROWS);
-                    let part = sub * stride..(sub + height) * stride;
-                    let (p, ds) = (&mut p[part.clone()], &mut ds[part]);
                     with_rows!(S, height, M => {
-                        self.scores::<S, M>(s, h, (q, dout), top + sub, (&mut packed, p, ds));
+                        self.scores::<S, M>(s, h, (q, dout), (top, sub), stride);
                     });
                     sub += height;
                 }
+                let memory = &mut *self.memory;
+                let [p, ds] = &memory.scores;
+                let [dk, dv] = memory.gradients.each_mut();
+                let mut dk = MatrixMut::new(dk, rows, d);
+                let mut dv = MatrixMut::new(dv, rows, d);
                 let mut key = 0;
                 while key < top + m {
                     let height = height(top + m - key, S::TILE_ROWS);
                     let at = (top, m, key);
                     with_rows!(S, height, M => {
-                        down_columns::<S, M>(s, &ds, stride, &queries, at, &mut self.dk);
-                        down_columns::<S, M>(s, &p, stride, &douts, at, &mut self.dv);
+                        down_columns::<S, M>(s, ds, stride, &memory.queries, at, &mut dk);
+                        down_columns::<S, M>(s, p, stride, &memory.douts, at, &mut dv);
                     });
                     key += height;
                 }
+            }
+        }
+        let [dk, dv] = &self.memory.gradients;
+        for (to, from) in [(&mut self.dk, dk), (&mut self.dv, dv)] {
+            for (t, row) in from.chunks(d).enumerate() {
+                to.row_mut(t).copy_from_slice(row);
             }
         }
     }
 }
 
 impl Group<'_> {
-    /// p, ds [M, stride] and dq of queries `top..top + M` of head `h`.
+    /// p, ds [M, stride] and dq of queries `top + sub..top + sub + M` of head `h`, in the block that begins at `top`.
     #[inline(always)]
     fn scores<S: Simd, const M: usize>(
         &mut self,
         s: S,
         h: usize,
         (q, dout): (View<'_>, View<'_>),
-        top: usize,
-        (packed, p, ds): (&mut [f32], &mut [f32], &mut [f32]),
+        (top, sub): (usize, usize),
+        stride: usize,
     ) {
-        let (stride, d) = (p.len() / M, self.heads.size);
+        let d = self.heads.size;
+        let memory = &mut *self.memory;
+        let [p, ds] = memory
+            .scores
+            .each_mut()
+            .map(|scores| &mut scores[sub * stride..(sub + M) * stride]);
+        let top = top + sub;
         let (q, dout) = (q.row_range(top, top + M), dout.row_range(top, top + M));
-        products_with_keys::<S, M>(s, q, &self.key_value, top + M, packed, p);
-        products_with_keys::<S, M>(s, dout, &self.value_key, top + M, packed, ds);
+        let packed = &mut memory.packed;
+        products_with_keys::<S, M>(s, q, &memory.keys, top + M, packed, p);
+        products_with_keys::<S, M>(s, dout, &memory.exchanged, top + M, packed, ds);
         for i in 0..M {
             let own = i * stride..i * stride + top + i + 1;
             let stats = &self.stats.row(top + i)[2 * h..2 * h + 2];
-            softmax_backward(
-                s,
-                self.heads.scale(),
-                (stats[0], stats[1]),
-                &mut p[own.clone()],
-                &mut ds[own],
-            );
+            let stats = (stats[0], stats[1]);
+            let scale = self.heads.scale();
+            softmax_backward(s, scale, stats, &mut p[own.clone()], &mut ds[own]);
         }
         let (_, right) = self.dq.reborrow().split_cols(h * d);
         let (mut dq, _) = right.split_cols(d);
-        weighted_values::<S, M>(s, &self.value_key, ds, top, &mut dq, top);
+        weighted_values::<S, M>(s, &memory.exchanged, ds, top, &mut dq, top);
     }
 }
 
-/// Products q · k become p; products do · v become ds.
+/// What the scores of one query have in common.
+struct Row<V> {
+    scale: V,
+    max: V,
+    total: V,
+}
+
+impl<V: Copy> Row<V> {
+    /// p of a product q · k.
+    #[inline(always)]
+    fn probability<S: Simd<V = V>>(&self, s: S, product: V) -> V {
+        let score = s.mul(product, self.scale);
+        s.div(math::exp(s, s.sub(score, self.max)), self.total)
+    }
+
+    /// ds
+    #[inline(always)]
+    fn gradient<S: Simd<V = V>>(&self, s: S, p: V, dp: V, delta: V) -> V {
+        s.mul(s.mul(p, s.sub(dp, delta)), self.scale)
+    }
+}
+
+/// Products q · k become p; products do · v become ds. Both have one row's own keys.
 #[inline(always)]
 fn softmax_backward<S: Simd>(
     s: S,
@@ -179,24 +231,30 @@ fn softmax_backward<S: Simd>(
     p: &mut [f32],
     ds: &mut [f32],
 ) {
-    let n = p.len();
-    let (scale, max, total) = (s.splat(scale), s.splat(max), s.splat(total));
+    let row = Row {
+        scale: s.splat(scale),
+        max: s.splat(max),
+        total: s.splat(total),
+    };
     let mut delta = s.splat(0.0);
-    for from in (0..n).step_by(LANES) {
-        let part = from..n.min(from + LANES);
-        // Absent keys have p = +0 and dp = +0: fma leaves their lane as it was.
-        let score = s.mul(s.load_partial(&p[part.clone()], f32::NEG_INFINITY), scale);
-        let x = s.div(math::exp(s, s.sub(score, max)), total);
-        delta = s.fma(x, s.load_partial(&ds[part.clone()], 0.0), delta);
-        s.store_partial(x, &mut p[part]);
+    let ((p, p_tail), (ds, ds_tail)) = (p.as_chunks_mut(), ds.as_chunks_mut());
+    for (p, dp) in p.iter_mut().zip(&*ds) {
+        let x = row.probability(s, s.load(p));
+        delta = s.fma(x, s.load(dp), delta);
+        s.store(x, p);
+    }
+    // Absent keys have p = +0 and dp = +0: fma leaves their lane as it was.
+    let last = row.probability(s, s.load_partial(p_tail, f32::NEG_INFINITY));
+    let last_dp = s.load_partial(ds_tail, 0.0);
+    if !p_tail.is_empty() {
+        delta = s.fma(last, last_dp, delta);
+        s.store_partial(last, p_tail);
     }
     let delta = s.splat(s.sum(delta));
-    for from in (0..n).step_by(LANES) {
-        let part = from..n.min(from + LANES);
-        let dp = s.load_partial(&ds[part.clone()], 0.0);
-        let x = s.load_partial(&p[part.clone()], 0.0);
-        s.store_partial(s.mul(s.mul(x, s.sub(dp, delta)), scale), &mut ds[part]);
+    for (p, ds) in p.iter().zip(ds) {
+        s.store(row.gradient(s, s.load(p), s.load(ds), delta), ds);
     }
+    s.store_partial(row.gradient(s, last, last_dp, delta), ds_tail);
 }
 
 /// Rows `key..key + M` of out go on with their chains over queries t = top..top + m, t ≥ j: weights[t][j] · rows[t].

@@ -16,6 +16,8 @@ const WORTH_SPLITTING: usize = 1 << 16;
 thread_local! {
     /// Scores and packed queries of the last call.
     static SPARE: Cell<(Vec<f32>, Vec<f32>)> = const { Cell::new((Vec::new(), Vec::new())) };
+    /// Keys and values of the last whole sequence.
+    static WHOLE: Cell<KeyValues> = Cell::default();
 }
 
 /// Consecutive rows of one sequence whose keys and values are cached.
@@ -48,9 +50,11 @@ pub fn forward(heads: Heads, lengths: &[usize], qkv: &[f32], out: &mut [f32], st
         from += len;
     }
     par::for_each(tasks, |(g, rows, (out, stats))| {
-        let mut kv = KeyValues::new(heads.size);
-        kv.extend(heads.keys(rows, g), heads.values(rows, g));
+        let mut kv = WHOLE.take();
+        let (k, v) = (heads.keys(rows, g), heads.values(rows, g));
+        kv.hold(heads.size, Some(k), Some(v));
         group(heads, g, rows, &kv, 0, out, Some(stats));
+        WHOLE.set(kv);
     });
 }
 
@@ -204,12 +208,20 @@ pub(super) fn products_with_keys<S: Simd, const M: usize>(
 /// The products of one query with its own keys become e; returns m and Z.
 #[inline(always)]
 pub(super) fn softmax_parts<S: Simd>(s: S, row: &mut [f32], scale: f32) -> (f32, f32) {
+    let scale = s.splat(scale);
+    let mut max = s.splat(f32::NEG_INFINITY);
     let (chunks, tail) = row.as_chunks_mut::<LANES>();
     for x in chunks {
-        s.store(s.mul(s.load(x), s.splat(scale)), x);
+        let score = s.mul(s.load(x), scale);
+        max = s.max(max, score);
+        s.store(score, x);
     }
-    s.store_partial(s.mul(s.load_partial(tail, 0.0), s.splat(scale)), tail);
-    let max = reduce::maximum(s, row);
+    if !tail.is_empty() {
+        let score = s.mul(s.load_partial(tail, f32::NEG_INFINITY), scale);
+        max = s.max(max, score);
+        s.store_partial(score, tail);
+    }
+    let max = s.maximum(max);
     (max, reduce::exponentials(s, row, max))
 }
 

@@ -2,13 +2,14 @@
 
 use crate::kernels::gemm::View;
 use crate::kernels::gemm::panels::{PanelRow, WIDTH, pack_panel};
+use crate::simd::{self, Kernel, LANES, Simd};
 
 /// Keys and values at positions 0..len.
 ///
 /// Keys are stored in panels of 32 positions, [D, 32] each, so that lanes run along positions; values in ⌈D / 32⌉
 /// panels [len, 32], so that lanes run along the head. Appending writes one column of the one and one row of the other;
 /// truncating changes a length.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct KeyValues {
     keys: Vec<PanelRow>,
     values: Vec<Vec<PanelRow>>,
@@ -27,11 +28,16 @@ impl KeyValues {
         }
     }
 
-    /// Values v [n, D] without keys.
-    pub(super) fn of_values(v: View<'_>) -> Self {
-        let mut all = Self::new(v.cols());
-        all.extend_values(v);
-        all
+    /// Forgets everything and holds k, v [n, D] from position 0 on, or one of them alone, in the same memory.
+    pub(super) fn hold(&mut self, size: usize, k: Option<View<'_>>, v: Option<View<'_>>) {
+        self.size = size;
+        self.len = 0;
+        self.keys.clear();
+        self.values.resize_with(size.div_ceil(WIDTH), Vec::new);
+        self.values.iter_mut().for_each(Vec::clear);
+        k.into_iter().for_each(|k| self.extend_keys(k));
+        v.into_iter().for_each(|v| self.extend_values(v));
+        self.len = k.or(v).map_or(0, |rows| rows.rows());
     }
 
     /// Number of positions.
@@ -47,6 +53,12 @@ impl KeyValues {
     /// Appends k, v [n, D].
     pub fn extend(&mut self, k: View<'_>, v: View<'_>) {
         assert_eq!(k.rows(), v.rows(), "a key and a value for each position");
+        self.extend_keys(k);
+        self.extend_values(v);
+        self.len += k.rows();
+    }
+
+    fn extend_keys(&mut self, k: View<'_>) {
         debug_assert_eq!(k.cols(), self.size);
         debug_assert_eq!(self.keys.len(), self.len.div_ceil(WIDTH) * self.size);
         let end = self.len + k.rows();
@@ -68,7 +80,6 @@ impl KeyValues {
             }
             next += 1;
         }
-        self.extend_values(v);
     }
 
     fn extend_values(&mut self, v: View<'_>) {
@@ -77,16 +88,12 @@ impl KeyValues {
         for panel in &mut self.values {
             panel.resize(end, PanelRow([0.0; WIDTH]));
         }
-        for i in 0..v.rows() {
-            let position = self.len + i;
-            for (panel, x) in self.values.iter_mut().zip(v.row(i).chunks(WIDTH)) {
-                match x.try_into() {
-                    Ok(whole) => panel[position].0 = whole,
-                    Err(_) => panel[position].0[..x.len()].copy_from_slice(x),
-                }
-            }
+        for (panel, q) in self.values.iter_mut().zip((0..).step_by(WIDTH)) {
+            simd::run(CopyRows {
+                from: v.columns(q, v.cols().min(q + WIDTH)),
+                to: &mut panel[self.len..],
+            });
         }
-        self.len = end;
     }
 
     /// Forgets positions `len..`.
@@ -111,5 +118,33 @@ impl KeyValues {
     #[inline(always)]
     pub(super) fn value_panel(&self, q: usize, from: usize, to: usize) -> &[PanelRow] {
         &self.values[q][from..to]
+    }
+}
+
+/// How many rows before they are copied their memory is asked for.
+const ROWS_AHEAD: usize = 8;
+
+/// from [n, at most 32] -> to [n, 32]; columns past the edge stay.
+struct CopyRows<'a> {
+    from: View<'a>,
+    to: &'a mut [PanelRow],
+}
+
+impl Kernel for CopyRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (i, to) in self.to.iter_mut().enumerate() {
+            let from = self.from.row(i);
+            // Rows of one head lie far apart, where the CPU does not look ahead by itself.
+            for x in from.iter().step_by(LANES) {
+                s.prefetch(x, ROWS_AHEAD * self.from.row_stride() * size_of::<f32>());
+            }
+            match from.try_into() {
+                Ok(whole) => to.0 = whole,
+                Err(_) => to.0[..from.len()].copy_from_slice(from),
+            }
+        }
     }
 }

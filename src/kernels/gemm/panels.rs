@@ -306,6 +306,8 @@ impl Kernel for PackPanel<'_> {
                 let mut block = [s.splat(0.0); LANES];
                 for (j, v) in block.iter_mut().enumerate() {
                     let part = b.t().row_part(half * LANES + j, p, p + LANES);
+                    // Short rows far apart, as keys are, come from memory too late by themselves.
+                    s.prefetch(&part[0], WIDTH * b.col_stride * size_of::<f32>());
                     *v = s.load(part.first_chunk().expect("sixteen elements"));
                 }
                 for (i, v) in s.transpose(block).into_iter().enumerate() {

@@ -11,6 +11,7 @@ use crate::profile;
 use crate::simd::matrix::MatrixMut;
 use crate::simd::{self, Kernel, Simd};
 use std::cell::Cell;
+use std::ops::Range;
 
 /// Where the chains start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,8 @@ const TILES_A_BLOCK: usize = 16;
 /// Longest block of k. Longer ones spare loads and stores of c, shorter ones keep a panel's block in the first-level
 /// cache; 384 did best of 192, 256 and 384.
 const BLOCK_K: usize = 384;
+/// k packed at a time, two blocks.
+const PART_K: usize = 2 * BLOCK_K;
 /// With so few rows threads split columns: the time goes into reading the panels, and each is read once.
 pub(super) const FEW_ROWS: usize = 48;
 /// Products of fewer multiply-adds are done by one thread; waking another costs more.
@@ -71,7 +74,7 @@ thread_local! {
 /// # Panics
 /// Where the shapes do not fit.
 #[track_caller]
-pub fn product(a: View<'_>, b: Right<'_>, mut c: MatrixMut<'_>, start: Start) {
+pub fn product(a: View<'_>, b: Right<'_>, mut c: MatrixMut<'_>, mut start: Start) {
     let (k, n) = (b.k(), b.n());
     assert!(
         a.cols() == k && a.rows() == c.rows() && n == c.cols(),
@@ -93,8 +96,22 @@ pub fn product(a: View<'_>, b: Right<'_>, mut c: MatrixMut<'_>, start: Start) {
     }
     match b {
         Right::Made(b) => packed(a, b.panels(), c, start),
-        _ => packed(a, Packed::new(source).panels(), c, start),
+        _ => {
+            for part in parts(k) {
+                let a = a.columns(part.start, part.end);
+                let b = Packed::new(source.row_range(part.start, part.end));
+                packed(a, b.panels(), c.reborrow(), start);
+                start = Start::Continue;
+            }
+        }
     }
+}
+
+/// Parts of k: what is packed at a time stays in the cache until it is used. There is one part at least.
+fn parts(k: usize) -> impl Iterator<Item = Range<usize>> {
+    let length = k.div_ceil(k.div_ceil(PART_K).max(1)).max(1);
+    let starts = (0..k.max(1)).step_by(length);
+    starts.map(move |from| from..k.min(from + length))
 }
 
 fn packed(a: View<'_>, b: &Panels, c: MatrixMut<'_>, start: Start) {

@@ -32,6 +32,9 @@ pub const fn height(rest: usize, most: usize) -> usize {
 
 /// The left operand of a tile: M elements for each k.
 pub trait Left<const M: usize>: Copy {
+    /// Elements `from..to` of k. Where a loop runs over just these, no check of bounds is left in it.
+    fn part(&self, from: usize, to: usize) -> Self;
+
     /// The elements of rows 0..M at `p`.
     fn at(&self, p: usize) -> [f32; M];
 }
@@ -50,6 +53,11 @@ impl<'a, const M: usize> Sliver<'a, M> {
 
 impl<const M: usize> Left<M> for Sliver<'_, M> {
     #[inline(always)]
+    fn part(&self, from: usize, to: usize) -> Self {
+        Self(&self.0[from..to])
+    }
+
+    #[inline(always)]
     fn at(&self, p: usize) -> [f32; M] {
         self.0[p]
     }
@@ -63,13 +71,25 @@ impl<'a, const M: usize> Rows<'a, M> {
     /// Rows `top..top + M` of data [.., stride], of which columns `from..from + k` are the chain.
     #[inline(always)]
     pub fn new(data: &'a [f32], stride: usize, top: usize, from: usize, k: usize) -> Self {
-        Self(std::array::from_fn(|i| {
-            &data[(top + i) * stride + from..][..k]
-        }))
+        let mut rows = [&data[..0]; M];
+        for (i, row) in rows.iter_mut().enumerate() {
+            *row = &data[(top + i) * stride + from..][..k];
+        }
+        Self(rows)
     }
 }
 
 impl<const M: usize> Left<M> for Rows<'_, M> {
+    #[inline(always)]
+    fn part(&self, from: usize, to: usize) -> Self {
+        // A loop, because `map` may stay out of line, and then nobody sees that the rows are of one length.
+        let mut rows = self.0;
+        for row in &mut rows {
+            *row = &row[from..to];
+        }
+        Self(rows)
+    }
+
     #[inline(always)]
     fn at(&self, p: usize) -> [f32; M] {
         let mut x = [0.0; M];
@@ -99,6 +119,14 @@ impl<'a> Columns<'a> {
 }
 
 impl<const M: usize> Left<M> for Columns<'_> {
+    #[inline(always)]
+    fn part(&self, from: usize, _: usize) -> Self {
+        Self {
+            data: &self.data[(from * self.stride).min(self.data.len())..],
+            ..*self
+        }
+    }
+
     #[inline(always)]
     fn at(&self, p: usize) -> [f32; M] {
         *self.data[p * self.stride..]
@@ -184,7 +212,7 @@ fn triangle_chain<S: Simd, const M: usize, const N: usize>(
     const { assert!(M >= 1 && M <= 8, "the steps below are seven") };
     let common = panel.len() + 1 - M;
     if shape == Triangle::EndsLate {
-        acc = chain(s, left, [&panel[..common]], half, acc);
+        acc = chain(s, left.part(0, common), [&panel[..common]], half, acc);
     }
     // Unrolled by hand, because which rows take part has to be known when compiled.
     macro_rules! steps {
@@ -205,20 +233,10 @@ fn triangle_chain<S: Simd, const M: usize, const N: usize>(
     }
     steps!(0 1 2 3 4 5 6);
     if shape == Triangle::StartsLate {
-        acc = chain(s, After(left, M - 1), [&panel[M - 1..]], half, acc);
+        let left = left.part(M - 1, panel.len());
+        acc = chain(s, left, [&panel[M - 1..]], half, acc);
     }
     acc
-}
-
-/// A left operand without its first elements of k.
-#[derive(Clone, Copy)]
-struct After<L>(L, usize);
-
-impl<L: Left<M>, const M: usize> Left<M> for After<L> {
-    #[inline(always)]
-    fn at(&self, p: usize) -> [f32; M] {
-        self.0.at(p + self.1)
-    }
 }
 
 /// [`tile`] over two panels at once: for one or two rows, whose chains would otherwise wait for each other.
@@ -261,6 +279,7 @@ fn chain<S: Simd, B: Part, const M: usize, const P: usize, const N: usize>(
         for q in 1..P {
             runs[q] = b[q].run(s, from, to);
         }
+        let left = left.part(from, to);
         for p in 0..to - from {
             let mut row = [[s.splat(0.0); N]; P];
             for q in 0..P {
@@ -276,7 +295,7 @@ fn chain<S: Simd, B: Part, const M: usize, const P: usize, const N: usize>(
             for q in 0..P {
                 B::ahead(s, &runs[q], p, bytes);
             }
-            let a = left.at(from + p);
+            let a = left.at(p);
             for i in 0..M {
                 let x = s.splat(a[i]);
                 for q in 0..P {
