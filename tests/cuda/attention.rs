@@ -114,6 +114,23 @@ fn several_sequences() {
     }
 }
 
+/// So many scores that they are not held at once: rows are divided among launches.
+#[test]
+fn many_scores() {
+    for device in devices() {
+        let heads = Heads {
+            query: 8,
+            key_value: 2,
+            size: 2,
+        };
+        let mut both = Both::new(&device, heads, 3);
+        let qkv = both.numbers(1540, 6);
+        both.pass(&[(0, 20), (1, 1500), (2, 20)], &qkv);
+        let qkv = both.numbers(3, 7);
+        both.pass(&[(1, 3)], &qkv);
+    }
+}
+
 /// A row has the same bits whatever else is computed with it.
 #[test]
 fn rows_alone() {
