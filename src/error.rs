@@ -49,6 +49,9 @@ pub enum Error {
         /// What was expected and what was found.
         reason: String,
     },
+    /// A GPU or what it needs is missing, or a GPU failed.
+    #[error("{0}")]
+    Device(String),
     /// A number stopped being finite.
     #[error("{0}")]
     Diverged(String),

@@ -5,6 +5,8 @@ pub mod cli;
 pub mod data;
 mod error;
 pub mod exec;
+#[cfg(feature = "cuda")]
+pub mod gpu;
 pub mod infer;
 pub mod kernels;
 pub mod manual;

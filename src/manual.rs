@@ -8,6 +8,7 @@
 //! | [`tape`] | how gradients are computed, and how to add an operation |
 //! | [`decoding`] | what a step does, how many tokens are drafted, what happens at the end of the context |
 //! | [`training`] | what a step computes, what a checkpoint holds, how to read the curves |
+//! | [`gpu`] | what a GPU computes, why its bits are the CPU's, how that is tested without one |
 //! | [`performance`] | how fast training and decoding are, beside other programs, and where the time goes |
 //! | [`experiments`] | what heads, regimes, kinds and widths do on small models |
 //!
@@ -30,6 +31,9 @@ pub mod decoding {}
 
 #[doc = include_str!("../docs/05-training.md")]
 pub mod training {}
+
+#[doc = include_str!("../docs/10-gpu.md")]
+pub mod gpu {}
 
 #[doc = include_str!("../docs/performance.md")]
 pub mod performance {}

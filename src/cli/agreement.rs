@@ -1,9 +1,10 @@
 //! `foretoken eval --agreement`: what drafting would do to the model's own plain continuations.
 
 use super::decoding::cut;
+use super::device::Held;
 use crate::Result;
 use crate::data::{Tokenizer, Tokens};
-use crate::infer::{Drafts, Hindsight, NoDrafts, Options, Request, Session, generate_batch};
+use crate::infer::{Drafts, NoDrafts, Options, Request, Session};
 use crate::model::Model;
 use clap::Args;
 use serde::Serialize;
@@ -80,7 +81,7 @@ impl Flags {
     /// Flags that do not fit the text or the model.
     pub fn measure(
         &self,
-        model: &Model,
+        held: &Held<'_>,
         tokenizer: &Tokenizer,
         tokens: &Tokens,
     ) -> Result<Agreement> {
@@ -97,7 +98,7 @@ impl Flags {
             stop: tokenizer.end_of_text().into_iter().collect(),
             ..Options::default()
         };
-        let depth = model.config().mtp_depth;
+        let depth = held.model.config().mtp_depth;
         let fixed = |drafts| Fixed {
             drafts,
             steps: 0,
@@ -115,11 +116,11 @@ impl Flags {
                 options: one(),
             });
             let requests: Vec<Request> = requests.collect();
-            let plain = generate_batch(model, &requests, &mut NoDrafts, &mut ())?;
+            let plain = held.generate_batch(&requests, &mut NoDrafts, &mut ())?;
             for (prompt, plain) in prompts.iter().zip(plain) {
                 new_tokens += plain.tokens.len();
                 let text = [&**prompt, &*plain.tokens].concat();
-                let hindsight = Hindsight::new(model, &text, prompt.len(), &options)?;
+                let hindsight = held.hindsight(&text, prompt.len(), &options)?;
                 for (k, (hits, rows)) in hindsight.agreement().into_iter().enumerate() {
                     agreed[k] += hits;
                     places[k] += rows;

@@ -2,6 +2,7 @@
 
 use super::Machine;
 use super::decoding::Way;
+use super::device::Device;
 use super::generate::timed;
 use super::output::{Output, figures, progress, show};
 use crate::Result;
@@ -129,13 +130,14 @@ fn speak(
         max_tokens: CONTINUATION,
         ..Decoding::default()
     };
+    let held = Device::Cpu.hold(model)?;
     let run = |way| -> Result<(Generated, f64)> {
         let mut options = decoding.clone();
         if way == Way::Plain {
             options.drafts = Drafts::Fixed(0);
         }
         let prompt = &prompt;
-        let (mut generated, seconds) = timed(model, &[Request { prompt, options }], way, &mut ())?;
+        let (mut generated, seconds) = timed(&held, &[Request { prompt, options }], way, &mut ())?;
         Ok((generated.remove(0), seconds))
     };
     let (plain, _) = run(Way::Plain)?;

@@ -2,6 +2,7 @@
 
 use super::Machine;
 use super::agreement::{self, Agreement};
+use super::device::On;
 use super::output::{Output, figures};
 use super::train::one_of;
 use crate::Result;
@@ -9,7 +10,7 @@ use crate::checkpoint::ModelDir;
 use crate::data::{check_length, open_tokens};
 use crate::model::WeightFormat;
 use crate::simd::scalar;
-use crate::train::{Evaluation, evaluate_stored};
+use crate::train::Evaluation;
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -36,6 +37,8 @@ pub struct Eval {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    device: On,
     #[command(flatten)]
     machine: Machine,
 }
@@ -66,6 +69,7 @@ impl Eval {
     }
 
     fn eval(self) -> Result<()> {
+        let device = self.device.open()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
         let context = self.context.unwrap_or(model.config().default_context());
         let tokens = open_tokens(&self.data, &tokenizer, self.split_on.as_deref())?;
@@ -75,14 +79,15 @@ impl Eval {
             self.agreement.check(&model, &tokens)?;
         }
         model.pack(self.weights);
-        let result = evaluate_stored(&model, &tokens, &tokenizer, context)?;
+        let held = device.hold(&model)?;
+        let result = held.evaluate(&tokens, &tokenizer, context)?;
         let mut output = Output::new(self.json);
         let report = Report {
             evaluation: &result,
             perplexity: perplexity(result.loss),
             weights: self.weights.name(),
             agreement: match self.agreement.agreement {
-                true => Some(self.agreement.measure(&model, &tokenizer, &tokens)?),
+                true => Some(self.agreement.measure(&held, &tokenizer, &tokens)?),
                 false => None,
             },
         };

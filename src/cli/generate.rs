@@ -2,12 +2,12 @@
 
 use super::Machine;
 use super::decoding::{Decoding, Prompt, Way};
+use super::device::{Held, On};
 use super::output::{Output, message};
 use super::voice::{Voice, legend};
 use crate::checkpoint::ModelDir;
 use crate::data::Tokenizer;
-use crate::infer::{Drafter, Generated, HeadDrafter, Listener, NoDrafts, Request, generate_batch};
-use crate::model::Model;
+use crate::infer::{Drafter, Generated, HeadDrafter, Listener, NoDrafts, Request};
 use crate::{Error, Result};
 use clap::Args;
 use serde::Serialize;
@@ -43,6 +43,8 @@ pub struct Generate {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    device: On,
+    #[command(flatten)]
     machine: Machine,
 }
 
@@ -77,7 +79,7 @@ pub struct Report {
 /// # Errors
 /// A request that the model cannot take.
 pub fn timed<'m>(
-    model: &'m Model,
+    held: &Held<'m>,
     requests: &[Request<'m>],
     way: Way,
     listener: &mut dyn Listener,
@@ -88,7 +90,7 @@ pub fn timed<'m>(
         Way::Plain => &mut NoDrafts,
     };
     let start = Instant::now();
-    let generated = generate_batch(model, requests, drafter, listener)?;
+    let generated = held.generate_batch(requests, drafter, listener)?;
     Ok((generated, start.elapsed().as_secs_f64()))
 }
 
@@ -143,6 +145,7 @@ impl Generate {
     }
 
     fn generate(self) -> Result<()> {
+        let device = self.device.open()?;
         let text = self.prompt.read()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
         let prompt = tokenizer.encode(&text)?;
@@ -156,6 +159,7 @@ impl Generate {
             )));
         }
         model.pack(self.decoding.weights);
+        let held = device.hold(&model)?;
         let requests: Vec<Request> = (0..self.samples)
             .map(|sample| {
                 let mut options = options.clone();
@@ -176,7 +180,7 @@ impl Generate {
             texts: vec![String::new(); self.samples],
             output: streams.then_some(&mut output),
         };
-        let (generated, seconds) = timed(&model, &requests, self.decode, &mut speaker)?;
+        let (generated, seconds) = timed(&held, &requests, self.decode, &mut speaker)?;
         for sequence in 0..self.samples {
             let rest = speaker.voices[sequence].finish();
             speaker.say(sequence, &rest);

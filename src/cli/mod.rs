@@ -1,4 +1,4 @@
-//! Floor 9: the command line program.
+//! Floor 10: the command line program.
 //!
 //! | file | what |
 //! |---|---|
@@ -17,6 +17,7 @@
 //! | [`export`] | `foretoken export` |
 //! | [`decoding`] | flags of the commands that decode |
 //! | [`voice`] | a continuation as text: stop strings, colours |
+//! | [`device`] | what computes: `--device` |
 //! | [`plot`] | `foretoken plot` |
 //! | [`tokenizer`] | `foretoken tokenizer`, and the flags that choose one |
 //! | [`utf8`] | text from tokens that end inside a character |
@@ -30,6 +31,7 @@
 pub mod agreement;
 pub mod decoding;
 pub mod demo;
+pub mod device;
 pub mod eval;
 pub mod export;
 pub mod generate;

@@ -1,5 +1,6 @@
 //! `foretoken train --resume DIR`: the run's own options, and which flags may stand beside them.
 
+use super::device::Device;
 use super::output::{message, quoted};
 use super::stop;
 use super::texts::{Texts, check_kind};
@@ -110,13 +111,14 @@ impl Args for Given {
 }
 
 /// Flags that change no weight, or are looked at one by one: they may stand beside `--resume`.
-const FREE: [&str; 11] = [
+const FREE: [&str; 12] = [
     "data",
     "valid",
     "steps",
     "resume",
     "extend",
     "threads",
+    "device",
     "json",
     "log_every",
     "eval_every",
@@ -185,9 +187,10 @@ impl Given {
 ///
 /// # Errors
 /// Flags, texts or files that are not the run's, each before anything is written.
-pub fn resume(train: &Train, dir: &Path) -> Result<()> {
+pub fn resume(train: &Train, dir: &Path, device: &Device) -> Result<()> {
     let saving = train.checkpoints.saving()?;
     let (mut run, mut trainer, tokenizer) = Run::open(dir, saving)?;
+    device.train(&mut trainer);
     let record = run.record();
     train.given.check(dir, record)?;
     let mut options = record.options.clone();

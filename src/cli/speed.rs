@@ -3,10 +3,11 @@
 use super::Machine;
 use super::agreement::add;
 use super::decoding::{Decoding, Prompt, Way, cut};
+use super::device::On;
 use super::generate::timed;
 use super::output::Output;
 use crate::checkpoint::ModelDir;
-use crate::infer::measure::{Costs, costs, median};
+use crate::infer::measure::{Costs, median};
 use crate::infer::{Generated, Options, Request};
 use crate::model::Model;
 use crate::{Error, Result};
@@ -40,6 +41,8 @@ pub struct Speed {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    device: On,
     #[command(flatten)]
     machine: Machine,
 }
@@ -107,6 +110,7 @@ impl Speed {
     }
 
     fn speed(self) -> Result<()> {
+        let device = self.device.open()?;
         let text = self.prompt.read()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
         let text = tokenizer.encode(&text)?;
@@ -120,6 +124,7 @@ impl Speed {
         let options = |way| { &self.decoding }.options(way, (&model, &tokenizer), prompts[0].len());
         let (plain, drafting) = (options(Way::Plain)?, options(Way::Speculative)?);
         model.pack(self.decoding.weights);
+        let held = device.hold(&model)?;
         let mut identical = true;
         let mut times = [Vec::new(), Vec::new()];
         let mut results = [Vec::new(), Vec::new()];
@@ -128,7 +133,7 @@ impl Speed {
             let run = |options: &Options, way| -> Result<(Generated, f64)> {
                 let options = options.clone();
                 let (mut all, seconds) =
-                    timed(&model, &[Request { prompt, options }], way, &mut ())?;
+                    timed(&held, &[Request { prompt, options }], way, &mut ())?;
                 Ok((all.remove(0), seconds))
             };
             // The first run of each warms up; the tokens of all are compared.
@@ -147,7 +152,7 @@ impl Speed {
             times[0].push(median(plain_times));
             times[1].push(median(fast_times));
         }
-        let costs = costs(&model, prompts[0], ROWS, COST_REPEATS)?;
+        let costs = held.costs(prompts[0], ROWS, COST_REPEATS)?;
         let report = report(&model, &costs, &times, &results, identical);
         let mut output = Output::new(self.json);
         output.result(&report, || describe(&report));

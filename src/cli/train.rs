@@ -1,6 +1,7 @@
 //! `foretoken train`
 
 use super::Machine;
+use super::device::On;
 use super::output::{Output, describe, message, progress, show};
 use super::regime::Learning;
 use super::resume::{Checkpoints, Given, ended, resume};
@@ -104,6 +105,8 @@ pub struct Train {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    device: On,
+    #[command(flatten)]
     machine: Machine,
 }
 
@@ -160,9 +163,11 @@ impl Train {
     }
 
     fn train(self) -> Result<()> {
+        // Before anything is read or written.
+        let device = self.device.open()?;
         let preset = self.preset;
         if let Some(dir) = &self.checkpoints.resume {
-            return resume(&self, dir);
+            return resume(&self, dir, &device);
         }
         let saving = self.checkpoints.saving()?;
         check_kind("--data", &self.data)?;
@@ -216,6 +221,7 @@ impl Train {
         let out = self.out.as_deref().expect("clap asks for it");
         let settings = Settings::of(self.recipe.optimiser);
         let mut trainer = Trainer::planned(model, settings, options.plan);
+        device.train(&mut trainer);
         let plan = (&options, &tokenizer);
         let run = Run::create(out, &trainer, plan, origin, saving, self.force)?;
         self.drive(&mut trainer, &run, &options, texts, &tokenizer)

@@ -1,6 +1,7 @@
 //! The executor for decoding: keys and values are kept, everything else is freed.
 
 use super::{Exec, Rows};
+use crate::Result;
 use crate::autograd::{Op, Var};
 use crate::kernels::attention::{self, Heads, KeyValues};
 use crate::kernels::gemm::View;
@@ -9,12 +10,15 @@ use crate::tensor::{ParamId, Params, Tensor};
 use std::any::type_name;
 use std::sync::Arc;
 
-/// Caches of several sequences: for each sequence and each attention layer, one [`KeyValues`] a key head.
+/// Caches of several sequences: for each sequence and each attention layer, one [`KeyValues`] a key head. Beside them,
+/// hidden states that a caller keeps.
 #[derive(Debug)]
 pub struct Decode<'m> {
     params: &'m Params,
     /// [sequence][cache][key head]
     caches: Vec<Vec<Vec<KeyValues>>>,
+    /// [sequence][depth]: h [positions, C], row by row.
+    hidden: Vec<Vec<Vec<f32>>>,
 }
 
 impl<'m> Decode<'m> {
@@ -23,12 +27,14 @@ impl<'m> Decode<'m> {
         Self {
             params,
             caches: Vec::new(),
+            hidden: Vec::new(),
         }
     }
 
     /// A new sequence; returns its number.
     pub fn add_sequence(&mut self) -> usize {
         self.caches.push(Vec::new());
+        self.hidden.push(Vec::new());
         self.caches.len() - 1
     }
 
@@ -46,9 +52,51 @@ impl<'m> Decode<'m> {
             kv.truncate(len.min(kv.len()));
         }
     }
+
+    /// Keeps h [rows, C] of depth `depth` at the positions of its rows. What was kept of these sequences from there on is
+    /// forgotten.
+    ///
+    /// # Panics
+    /// Where a span does not start at a position kept before or the one after the last.
+    #[track_caller]
+    pub fn keep(&mut self, depth: usize, rows: &Rows, h: &Tensor) {
+        let mut rest = h.data();
+        for span in rows.spans() {
+            let (own, others) = rest.split_at(span.len * h.cols());
+            rest = others;
+            let depths = &mut self.hidden[span.sequence];
+            if depths.len() <= depth {
+                depths.resize(depth + 1, Vec::new());
+            }
+            let kept = &mut depths[depth];
+            let from = span.first * h.cols();
+            assert!(from <= kept.len(), "rows kept of depth {depth} follow");
+            kept.truncate(from);
+            kept.extend_from_slice(own);
+        }
+    }
+
+    /// What was kept of depth `depth` at the positions of some rows, [rows, `width`].
+    ///
+    /// # Panics
+    /// Where nothing was kept there.
+    #[track_caller]
+    pub fn kept(&self, depth: usize, rows: &Rows, width: usize) -> Tensor {
+        let mut h = Tensor::stale(&[rows.len(), width]);
+        let mut rest = h.data_mut();
+        for span in rows.spans() {
+            let (own, others) = rest.split_at_mut(span.len * width);
+            rest = others;
+            let kept = &self.hidden[span.sequence][depth];
+            own.copy_from_slice(&kept[span.first * width..][..own.len()]);
+        }
+        h
+    }
 }
 
 impl Exec for Decode<'_> {
+    type Value = Var;
+
     fn param(&mut self, id: ParamId) -> Var {
         Var::constant(Arc::clone(self.params.get(id)))
     }
@@ -91,6 +139,10 @@ impl Exec for Decode<'_> {
             attention::cached(heads, &spans, qkv.data(), y.data_mut());
         });
         Var::constant(y)
+    }
+
+    fn host(&mut self, value: &Var) -> Result<Arc<Tensor>> {
+        Ok(Arc::clone(value.value()))
     }
 }
 

@@ -22,17 +22,25 @@ pub use decode::Decode;
 pub use rows::{Rows, Span};
 pub use train::Train;
 
-use crate::autograd::{Op, Var};
+use crate::Result;
+use crate::autograd::Op;
 use crate::kernels::attention::Heads;
-use crate::tensor::ParamId;
+use crate::tensor::{ParamId, Tensor};
+use std::sync::Arc;
 
 /// Runs operations.
+///
+/// Values lie wherever the executor computes. An executor whose machine can fail gives no errors here: what follows from
+/// the failure is a value like any other, until [`Exec::host`] is asked for it.
 pub trait Exec {
+    /// What operations take and give: the place of a matrix.
+    type Value: Clone;
+
     /// A parameter as a value.
-    fn param(&mut self, id: ParamId) -> Var;
+    fn param(&mut self, id: ParamId) -> Self::Value;
 
     /// Does an operation.
-    fn apply<O, const N: usize>(&mut self, op: O, inputs: [&Var; N]) -> Var
+    fn apply<O, const N: usize>(&mut self, op: O, inputs: [&Self::Value; N]) -> Self::Value
     where
         O: Op<N> + 'static,
         O::Saved: 'static;
@@ -40,5 +48,17 @@ pub trait Exec {
     /// Causal attention of rows to everything that cache `cache` holds of their sequences, themselves included.
     ///
     /// qkv [rows, (H + 2 G) D] -> [rows, H D]
-    fn attend(&mut self, cache: usize, heads: Heads, rows: &Rows, qkv: &Var) -> Var;
+    fn attend(&mut self, cache: usize, heads: Heads, rows: &Rows, qkv: &Self::Value)
+    -> Self::Value;
+
+    /// The same value, whose gradient nobody wants.
+    fn detached(&mut self, value: &Self::Value) -> Self::Value {
+        value.clone()
+    }
+
+    /// The value in this program's memory.
+    ///
+    /// # Errors
+    /// Where the executor's machine failed.
+    fn host(&mut self, value: &Self::Value) -> Result<Arc<Tensor>>;
 }

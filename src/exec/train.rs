@@ -1,6 +1,7 @@
 //! The executor for training: whole sequences from position 0, every operation on a tape.
 
 use super::{Exec, Rows};
+use crate::Result;
 use crate::autograd::{Gradients, Leaf, Op, Tape, Var};
 use crate::kernels::attention::Heads;
 use crate::ops::Attention;
@@ -60,6 +61,8 @@ impl<'m> Train<'m> {
 }
 
 impl Exec for Train<'_> {
+    type Value = Var;
+
     fn param(&mut self, id: ParamId) -> Var {
         let value = Arc::clone(self.params.get(id));
         match self.frozen {
@@ -86,5 +89,13 @@ impl Exec for Train<'_> {
             lengths: lengths.collect(),
         };
         self.tape.apply(op, [qkv])
+    }
+
+    fn detached(&mut self, value: &Var) -> Var {
+        value.detached()
+    }
+
+    fn host(&mut self, value: &Var) -> Result<Arc<Tensor>> {
+        Ok(Arc::clone(value.value()))
     }
 }

@@ -7,7 +7,6 @@
 use super::generate::{Generated, Options};
 use super::pick::pick;
 use crate::Result;
-use crate::autograd::Var;
 use crate::exec::{Exec, Rows, Train};
 use crate::model::Model;
 use crate::ops::SelectRows;
@@ -32,13 +31,27 @@ impl<'a> Hindsight<'a> {
     /// Where [`pick`] fails.
     pub fn new(model: &Model, text: &'a [u32], prompt: usize, options: &Options) -> Result<Self> {
         let mut exec = Train::frozen(model.params());
+        Self::on(&mut exec, model, text, prompt, options)
+    }
+
+    /// The same on any executor, in which sequence 0 has no position yet.
+    ///
+    /// # Errors
+    /// As [`Hindsight::new`], and where the executor's machine failed.
+    pub fn on<E: Exec>(
+        exec: &mut E,
+        model: &Model,
+        text: &'a [u32],
+        prompt: usize,
+        options: &Options,
+    ) -> Result<Self> {
         let whole = Rows::batch(1, text.len());
-        let mut states = vec![(model.trunk(&mut exec, text, &whole), whole)];
+        let mut states = vec![(model.trunk(exec, text, &whole), whole)];
         // A depth that has no row in so short a text guesses nothing.
         let mut guesses = vec![Vec::new(); model.config().mtp_depth];
         for (k, guesses) in (1..text.len()).zip(&mut guesses) {
-            let state = model.next_depth(&mut exec, k, &states, &text[k..], true);
-            *guesses = said(model, &mut exec, &state.0, text, k, options)?;
+            let state = model.next_depth(exec, k, &states, &text[k..], true);
+            *guesses = said(model, exec, (&state.0, state.1.len()), text, k, options)?;
             states.push(state);
         }
         Ok(Self {
@@ -89,24 +102,24 @@ impl<'a> Hindsight<'a> {
 }
 
 /// What `pick` says on the logits of h^k [rows, C], row by row.
-fn said(
+fn said<E: Exec>(
     model: &Model,
-    exec: &mut Train<'_>,
-    h: &Var,
+    exec: &mut E,
+    (h, rows): (&E::Value, usize),
     text: &[u32],
     k: usize,
     options: &Options,
 ) -> Result<Vec<u32>> {
-    let rows = h.value().rows();
     let mut tokens = Vec::with_capacity(rows);
     for from in (0..rows).step_by(ROWS) {
         let to = rows.min(from + ROWS);
         let keep = (from as u32..to as u32).collect();
         let part = exec.apply(SelectRows { keep }, [h]);
         let logits = model.logits(exec, &part);
+        let logits = exec.host(&logits)?;
         for i in from..to {
             let history = &text[..i + k + 1];
-            let logits = logits.value().row(i - from);
+            let logits = logits.row(i - from);
             tokens.push(pick(logits, history, history.len(), options.sampler)?);
         }
     }

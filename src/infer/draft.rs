@@ -17,13 +17,12 @@
 //! draft in a step falls behind and catches up in one pass later; what rejected drafts left was forgotten when the trunk
 //! was rewound. Several sequences draft together, depth by depth, each from where it is.
 
+use super::engine::Ask;
 use super::generate::Mode;
-use super::pick::pick;
 use super::rejection::Distribution;
-use super::sequence::{Hidden, Session};
+use super::sequence::Session;
 use crate::Result;
-use crate::exec::{Exec, Rows, Span};
-use crate::ops::SelectRows;
+use crate::exec::{Rows, Span};
 
 /// A guess.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,12 +62,9 @@ impl Drafter for NoDrafts {
     }
 }
 
-/// Guesses with the model's prediction heads, for the sequences of one session.
-#[derive(Clone, Debug, Default)]
-pub struct HeadDrafter {
-    /// h^1.. by sequence, each over positions; empty for kinds that do not need it.
-    hidden: Vec<Vec<Hidden>>,
-}
+/// Guesses with the model's prediction heads. What they remember lies in the session.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HeadDrafter(());
 
 /// One sequence in the course of a step.
 struct Course {
@@ -80,15 +76,12 @@ struct Course {
 impl Drafter for HeadDrafter {
     fn draft(&mut self, session: &mut Session<'_>, wanted: &[usize]) -> Result<Vec<Vec<Draft>>> {
         let config = session.model.config();
-        self.hidden.resize_with(wanted.len(), || {
-            vec![Hidden::new(config.hidden_size); config.mtp_depth]
-        });
         let mut courses = Vec::new();
         for (sequence, wanted) in wanted.iter().enumerate() {
             let state = &session.sequences[sequence];
             // Where the trunk has not seen the tokens before the current one there is nothing to draft from.
             let p = state.current();
-            if *wanted > 0 && p > 0 && state.hidden.len() == p {
+            if *wanted > 0 && p > 0 && state.seen == p {
                 courses.push(Course {
                     sequence,
                     wanted: *wanted,
@@ -108,7 +101,7 @@ impl Drafter for HeadDrafter {
             if courses.is_empty() {
                 return Ok(drafts);
             }
-            self.depth(session, k, &mut courses);
+            depth(session, k, &mut courses)?;
         }
         for course in courses {
             drafts[course.sequence] = course.drafts;
@@ -117,77 +110,65 @@ impl Drafter for HeadDrafter {
     }
 }
 
-impl HeadDrafter {
-    /// Depth k of every course, in one pass.
-    fn depth(&mut self, session: &mut Session<'_>, k: usize, courses: &mut [Course]) {
-        let model = session.model;
-        let kind = model.config().mtp_kind;
-        let cache = model.head_cache(k);
-        let mut spans = Vec::with_capacity(courses.len());
-        let mut following = Vec::new();
-        for course in &*courses {
-            let state = &session.sequences[course.sequence];
-            let p = state.current();
-            // Row p - 1 is computed in any case: its logits are the draft.
-            let first = match kind.cached() {
-                true => {
-                    let known = session.decode.len(course.sequence, cache);
-                    kind.settled(k, p).min(p - 1).min(known)
-                }
-                false => p - 1,
-            };
-            session.decode.truncate(course.sequence, cache, first);
-            let drafts = course.drafts.iter().map(|draft| draft.token);
-            let tokens = state.in_view().iter().copied().chain(drafts);
-            following.extend(tokens.skip(first + k).take(p - first));
-            spans.push(Span {
-                sequence: course.sequence,
-                first,
-                len: p - first,
-            });
-        }
-        let source = |span: &Span| {
-            let hidden = match k {
-                _ if !kind.chained() => &session.sequences[span.sequence].hidden,
-                1 => &session.sequences[span.sequence].hidden,
-                _ => &self.hidden[span.sequence][k - 2],
-            };
-            hidden.rows(span.first, span.first + span.len)
+/// Depth k of every course, in one pass.
+fn depth(session: &mut Session<'_>, k: usize, courses: &mut [Course]) -> Result<()> {
+    let model = session.model;
+    let kind = model.config().mtp_kind;
+    let cache = model.head_cache(k);
+    let mut spans = Vec::with_capacity(courses.len());
+    let mut following = Vec::new();
+    for course in &*courses {
+        let state = &session.sequences[course.sequence];
+        let p = state.current();
+        // Row p - 1 is computed in any case: its logits are the draft.
+        let first = match kind.cached() {
+            true => {
+                let known = session.engine.len(course.sequence, cache);
+                kind.settled(k, p).min(p - 1).min(known)
+            }
+            false => p - 1,
         };
-        let h = session.gather(spans.iter().map(source));
-        let rows = Rows::new(spans);
-        let h = model.head(&mut session.decode, k, &h, &following, &rows);
-        let (mut keep, mut from) = (Vec::with_capacity(courses.len()), 0);
-        for span in rows.spans() {
-            let own = &h.value().data()[from * h.value().cols()..][..span.len * h.value().cols()];
-            from += span.len;
-            keep.push(from as u32 - 1);
-            if kind.chained() {
-                let hidden = &mut self.hidden[span.sequence][k - 1];
-                hidden.truncate(span.first);
-                hidden.extend(own);
+        session.engine.truncate(course.sequence, cache, first);
+        let drafts = course.drafts.iter().map(|draft| draft.token);
+        let tokens = state.in_view().iter().copied().chain(drafts);
+        following.extend(tokens.skip(first + k).take(p - first));
+        spans.push(Span {
+            sequence: course.sequence,
+            first,
+            len: p - first,
+        });
+    }
+    session.engine.head(k, &following, &Rows::new(spans));
+    let (mut asks, mut asking) = (
+        Vec::with_capacity(courses.len()),
+        Vec::with_capacity(courses.len()),
+    );
+    for (row, course) in courses.iter_mut().enumerate() {
+        let state = &session.sequences[course.sequence];
+        let position = state.tokens().len() + course.drafts.len();
+        let sampler = state.request.options.sampler;
+        match state.request.options.mode {
+            Mode::Exact => {
+                asks.push(Ask {
+                    row,
+                    rows: 1,
+                    position,
+                    sampler,
+                });
+                asking.push(row);
+            }
+            Mode::Rejection => {
+                let q = Distribution::of(&session.engine.row(row)?, position, sampler);
+                course.drafts.extend(q.map(|q| Draft {
+                    token: q.draft(sampler.seed, position),
+                    distribution: Some(q),
+                }));
             }
         }
-        let keep = keep.into();
-        let h = session.decode.apply(SelectRows { keep }, [&h]);
-        let logits = model.logits(&mut session.decode, &h);
-        for (row, course) in courses.iter_mut().enumerate() {
-            let options = &session.sequences[course.sequence].request.options;
-            let (mode, sampler) = (options.mode, options.sampler);
-            let logits = logits.value().row(row);
-            let draft = session.with_history(course.sequence, |_, history| {
-                history.extend(course.drafts.iter().map(|draft| draft.token));
-                let position = history.len();
-                match mode {
-                    Mode::Exact => pick(logits, history, position, sampler).map(Draft::from),
-                    Mode::Rejection => Distribution::of(logits, position, sampler).map(|q| Draft {
-                        token: q.draft(sampler.seed, position),
-                        distribution: Some(q),
-                    }),
-                }
-            });
-            // A head that computes nonsense drafts nothing; what is generated is the trunk's to decide.
-            course.drafts.extend(draft);
-        }
     }
+    session.engine.decide(&asks, &mut |ask, token| {
+        // A head that computes nonsense drafts nothing; what is generated is the trunk's to decide.
+        courses[asking[ask]].drafts.extend(token.map(Draft::from));
+        Ok(false)
+    })
 }

@@ -1,11 +1,13 @@
 //! Prefill, then draft, verify and accept until enough tokens are there.
 
 use super::draft::{Draft, Drafter};
+use super::engine::{Decoder, Wanted};
 use super::pick::Sampler;
 use super::policy::{Drafts, Judged, Policy, Sight};
 use super::sequence::Session;
 use super::verify::{Accepted, Verdict, prefill, verify};
 use crate::Result;
+use crate::exec::Decode;
 use crate::model::{Config, Model};
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -150,8 +152,28 @@ pub fn generate_batch<'m>(
     drafter: &mut dyn Drafter,
     listener: &mut dyn Listener,
 ) -> Result<Vec<Generated>> {
+    generate_batch_on(
+        Decode::new(model.params()),
+        model,
+        requests,
+        drafter,
+        listener,
+    )
+}
+
+/// [`generate_batch`] on any executor, which has no sequences yet. The tokens are the same.
+///
+/// # Errors
+/// As [`generate_batch`], and where the executor's machine failed.
+pub fn generate_batch_on<'m>(
+    exec: impl Decoder + 'm,
+    model: &'m Model,
+    requests: &[Request<'m>],
+    drafter: &mut dyn Drafter,
+    listener: &mut dyn Listener,
+) -> Result<Vec<Generated>> {
     let mut run = Run {
-        session: Session::new(model, requests)?,
+        session: Session::on(model, exec, requests)?,
         results: vec![Generated::default(); requests.len()],
         done: requests.iter().map(|r| r.options.max_tokens == 0).collect(),
         policy: Policy::new(model.config(), requests.len()),
@@ -264,7 +286,8 @@ impl Run<'_, '_> {
             let (view, options) = (state.in_view(), &state.request.options);
             let (known, chunk) = (view[..view.len() - 1].to_vec(), options.chunk.max(1));
             for part in known.chunks(chunk) {
-                self.session.advance(&[(sequence, part.len())], part);
+                let span = (sequence, part.len());
+                self.session.advance(&[span], part, Wanted::Nothing);
             }
         }
         let state = &self.session.sequences()[sequence];

@@ -1,10 +1,12 @@
 //! What decoding costs on this machine: a pass by its rows, a head step, a plain read of as many bytes.
 
 use super::draft::{Drafter, HeadDrafter};
+use super::engine::{Decoder, Wanted};
 use super::generate::{Options, Request};
 use super::sequence::Session;
 use super::verify::prefill;
 use crate::Result;
+use crate::exec::Decode;
 use crate::kernels::stream;
 use crate::model::Model;
 use std::hint::black_box;
@@ -27,6 +29,20 @@ pub struct Costs {
 /// # Errors
 /// As [`generate`](super::generate()).
 pub fn costs(model: &Model, prompt: &[u32], rows: usize, repeats: usize) -> Result<Costs> {
+    costs_on(Decode::new(model.params()), model, prompt, rows, repeats)
+}
+
+/// [`costs`] on any executor, which has no sequences yet. The plain read is the host's.
+///
+/// # Errors
+/// As [`costs`], and where the executor's machine failed.
+pub fn costs_on(
+    exec: impl Decoder,
+    model: &Model,
+    prompt: &[u32],
+    rows: usize,
+    repeats: usize,
+) -> Result<Costs> {
     let options = Options {
         max_tokens: rows,
         ..Options::default()
@@ -38,7 +54,7 @@ pub fn costs(model: &Model, prompt: &[u32], rows: usize, repeats: usize) -> Resu
         .max(1);
     let prompt = &prompt[prompt.len().saturating_sub(most)..];
     let rows = rows.min(model.config().max_position_embeddings + 1 - prompt.len());
-    let mut session = Session::new(model, &[Request { prompt, options }])?;
+    let mut session = Session::on(model, exec, &[Request { prompt, options }])?;
     // Now everything but the token after the prompt has been seen, and that one is the first row.
     let next = prefill(&mut session, &[0])?[0];
     session.push(0, next);
@@ -52,13 +68,16 @@ pub fn costs(model: &Model, prompt: &[u32], rows: usize, repeats: usize) -> Resu
     let (mut passes, mut heads, mut reads) = (vec![Vec::new(); rows], Vec::new(), Vec::new());
     for _ in 0..repeats.max(1) {
         // The read leaves other memory in the caches, which a decoder would not find there.
-        black_box(session.advance(&[(0, 1)], &inputs[..1]));
+        session.advance(&[(0, 1)], &inputs[..1], Wanted::Nothing);
+        session.engine.wait()?;
         session.rewind(0, p);
         for (rows, times) in (1..).zip(&mut passes) {
+            let mut done = Ok(());
             times.push(seconds(|| {
-                let h = session.advance(&[(0, rows)], &inputs[..rows]);
-                black_box(session.model.logits(&mut session.decode, &h));
+                session.advance(&[(0, rows)], &inputs[..rows], Wanted::All);
+                done = session.engine.wait();
             }));
+            done?;
             session.rewind(0, p);
         }
         if depth > 0 {

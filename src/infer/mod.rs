@@ -6,6 +6,7 @@
 //! | `noise` | random numbers keyed by (seed, position, token) |
 //! | [`rejection`] | the mode that keeps the distribution instead of the sample |
 //! | `sequence` | [`Session`]: known tokens, caches and hidden states of the sequences decoded together |
+//! | [`engine`] | [`Decoder`]: what decoding asks of an executor; a model's passes over one |
 //! | [`draft`] | [`Drafter`] and the drafter that runs the prediction heads |
 //! | `verify` | the trunk's pass over the drafts; the only place that makes an [`Accepted`] token |
 //! | `cost` | measured times of passes |
@@ -19,6 +20,7 @@
 pub mod agreement;
 mod cost;
 pub mod draft;
+pub mod engine;
 pub mod generate;
 pub mod measure;
 mod noise;
@@ -30,7 +32,11 @@ mod verify;
 
 pub use agreement::Hindsight;
 pub use draft::{Draft, Drafter, HeadDrafter, NoDrafts};
-pub use generate::{Generated, Listener, Mode, Options, Request, generate, generate_batch};
+pub use engine::{Ask, Decoder, Told};
+pub use generate::{
+    Generated, Listener, Mode, Options, Request, generate, generate_batch, generate_batch_on,
+};
+pub(crate) use pick::pick_at;
 pub use pick::{Sampler, pick};
 pub use policy::Drafts;
 pub use rejection::Distribution;

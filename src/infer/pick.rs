@@ -107,6 +107,11 @@ impl Default for Sampler {
 /// [`Error::Diverged`] where a logit is NaN, the largest is infinite and noise is asked for, or there is none.
 pub fn pick(logits: &[f32], history: &[u32], position: usize, sampler: Sampler) -> Result<u32> {
     debug_assert_eq!(history.len(), position);
+    pick_at(logits, position, sampler)
+}
+
+/// [`pick`] where the tokens before are not at hand. No sampler reads them yet.
+pub(crate) fn pick_at(logits: &[f32], position: usize, sampler: Sampler) -> Result<u32> {
     let (best, scores) = scores(logits, position, sampler)?;
     let Some(scores) = scores else {
         return Ok(best);

@@ -1,47 +1,11 @@
 //! Sequences being decoded together: their tokens, caches and hidden states.
 
+use super::engine::{Decoder, Engine, Passes, Wanted};
 use super::generate::Request;
 use super::verify::Accepted;
-use crate::autograd::Var;
 use crate::exec::{Decode, Rows, Span};
 use crate::model::Model;
-use crate::tensor::Tensor;
 use crate::{Error, Result};
-
-/// Hidden states h [positions, C], appended to and truncated like a cache.
-#[derive(Clone, Debug)]
-pub(super) struct Hidden {
-    data: Vec<f32>,
-    width: usize,
-}
-
-impl Hidden {
-    /// None yet, of width C.
-    pub fn new(width: usize) -> Self {
-        let data = Vec::new();
-        Self { data, width }
-    }
-
-    /// Number of positions.
-    pub fn len(&self) -> usize {
-        self.data.len() / self.width
-    }
-
-    /// Appends some rows.
-    pub fn extend(&mut self, rows: &[f32]) {
-        self.data.extend_from_slice(rows);
-    }
-
-    /// Forgets positions `len..`.
-    pub fn truncate(&mut self, len: usize) {
-        self.data.truncate(len * self.width);
-    }
-
-    /// Positions `from..to`, [to − from, C].
-    pub fn rows(&self, from: usize, to: usize) -> &[f32] {
-        &self.data[from * self.width..to * self.width]
-    }
-}
 
 /// One sequence being decoded. A drafter may look at it; only verification makes it longer.
 #[derive(Debug)]
@@ -50,8 +14,8 @@ pub struct Sequence<'a> {
     tokens: Vec<u32>,
     /// Index of the token at position 0: not 0 once the window has slid.
     base: usize,
-    /// h⁰ of the positions that the trunk has seen.
-    pub(super) hidden: Hidden,
+    /// Positions that the trunk has seen.
+    pub(super) seen: usize,
 }
 
 impl Sequence<'_> {
@@ -77,12 +41,20 @@ impl Sequence<'_> {
 }
 
 /// Sequences that one executor advances together. They never see each other, and each has the bits it has alone.
-#[derive(Debug)]
 pub struct Session<'m> {
     pub(super) model: &'m Model,
-    /// Caches of the trunk and of every head, by sequence.
-    pub(super) decode: Decode<'m>,
+    /// Has the caches and hidden states of the trunk and of every head, by sequence.
+    pub(super) engine: Box<dyn Engine + 'm>,
     pub(super) sequences: Vec<Sequence<'m>>,
+}
+
+impl std::fmt::Debug for Session<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let sequences = &self.sequences;
+        f.debug_struct("Session")
+            .field("sequences", sequences)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'m> Session<'m> {
@@ -91,22 +63,34 @@ impl<'m> Session<'m> {
     /// # Errors
     /// [`Error::Usage`] for a prompt that is empty, does not fit into the context or holds a token outside the vocabulary.
     pub fn new(model: &'m Model, requests: &[Request<'m>]) -> Result<Self> {
+        Self::on(model, Decode::new(model.params()), requests)
+    }
+
+    /// The same on any executor, which has no sequences yet.
+    ///
+    /// # Errors
+    /// As [`Session::new`].
+    pub fn on(model: &'m Model, exec: impl Decoder + 'm, requests: &[Request<'m>]) -> Result<Self> {
         let config = model.config();
-        let mut decode = Decode::new(model.params());
+        let mut engine = Box::new(Passes {
+            model,
+            exec,
+            logits: None,
+        });
         let mut sequences = Vec::with_capacity(requests.len());
         for request in requests {
             request.check(config)?;
-            decode.add_sequence();
+            engine.add_sequence();
             sequences.push(Sequence {
                 request: request.clone(),
                 tokens: request.prompt.to_vec(),
                 base: 0,
-                hidden: Hidden::new(config.hidden_size),
+                seen: 0,
             });
         }
         Ok(Self {
             model,
-            decode,
+            engine,
             sequences,
         })
     }
@@ -126,37 +110,19 @@ impl<'m> Session<'m> {
         self.sequences[sequence].tokens.push(token.id());
     }
 
-    /// Runs `f` with the known tokens of a sequence, to which it may append guesses; these are gone afterwards.
-    pub(super) fn with_history<R>(
-        &mut self,
-        sequence: usize,
-        f: impl FnOnce(&Self, &mut Vec<u32>) -> R,
-    ) -> R {
-        let mut history = std::mem::take(&mut self.sequences[sequence].tokens);
-        let known = history.len();
-        let result = f(self, &mut history);
-        history.truncate(known);
-        self.sequences[sequence].tokens = history;
-        result
-    }
-
-    /// Runs the trunk on tokens at the positions that follow those it has seen, of several sequences in one pass;
-    /// returns h⁰ [tokens, C].
-    pub(super) fn advance(&mut self, spans: &[(usize, usize)], tokens: &[u32]) -> Var {
+    /// Runs the trunk on tokens at the positions that follow those it has seen, of several sequences in one pass; the
+    /// logits that are wanted are the engine's then.
+    pub(super) fn advance(&mut self, spans: &[(usize, usize)], tokens: &[u32], wanted: Wanted) {
         let span = |&(sequence, len): &(usize, usize)| Span {
             sequence,
-            first: self.sequences[sequence].hidden.len(),
+            first: self.sequences[sequence].seen,
             len,
         };
         let rows = Rows::new(spans.iter().map(span).collect());
-        let h = self.model.trunk(&mut self.decode, tokens, &rows);
-        let (mut rest, c) = (h.value().data(), h.value().cols());
+        self.engine.trunk(tokens, &rows, wanted);
         for &(sequence, len) in spans {
-            let (own, others) = rest.split_at(len * c);
-            self.sequences[sequence].hidden.extend(own);
-            rest = others;
+            self.sequences[sequence].seen += len;
         }
-        h
     }
 
     /// Makes the trunk forget positions `len..` of a sequence, and every head what it computed from the tokens there.
@@ -164,15 +130,16 @@ impl<'m> Session<'m> {
     /// The heads forget here and not when they draft next: a depth that sits out a step would otherwise keep entries
     /// made from rejected drafts.
     pub(super) fn rewind(&mut self, sequence: usize, len: usize) {
-        self.sequences[sequence].hidden.truncate(len);
+        let seen = &mut self.sequences[sequence].seen;
+        *seen = len.min(*seen);
         let config = self.model.config();
         for layer in 0..config.num_hidden_layers {
-            self.decode.truncate(sequence, layer, len);
+            self.engine.truncate(sequence, layer, len);
         }
         for k in 1..=config.mtp_depth {
             let settled = config.mtp_kind.settled(k, len);
             let cache = self.model.head_cache(k);
-            self.decode.truncate(sequence, cache, settled);
+            self.engine.truncate(sequence, cache, settled);
         }
     }
 
@@ -182,14 +149,6 @@ impl<'m> Session<'m> {
         self.rewind(sequence, 0);
         let sequence = &mut self.sequences[sequence];
         sequence.base = sequence.tokens.len() - keep;
-    }
-
-    /// Hidden states of several sequences as one value [rows, C].
-    pub(super) fn gather<'h>(&self, parts: impl Iterator<Item = &'h [f32]>) -> Var {
-        let c = self.model.config().hidden_size;
-        let mut data = Vec::new();
-        parts.for_each(|part| data.extend_from_slice(part));
-        Var::constant(Tensor::new(&[data.len() / c, c], data))
     }
 }
 

@@ -1,13 +1,11 @@
 //! The trunk's pass over the current tokens and their drafts.
 
 use super::draft::Draft;
+use super::engine::{Ask, Wanted};
 use super::generate::Mode;
-use super::pick::pick;
 use super::rejection::{Distribution, decide};
 use super::sequence::Session;
 use crate::Result;
-use crate::exec::Exec;
-use crate::ops::SelectRows;
 
 /// A token that the trunk's own logits decided. Only this file can make one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +34,7 @@ const ROWS: usize = 256;
 /// the token after each.
 ///
 /// # Errors
-/// Where [`pick`] fails.
+/// Where [`pick`](super::pick()) fails, or the executor.
 pub(super) fn prefill(session: &mut Session<'_>, sequences: &[usize]) -> Result<Vec<Accepted>> {
     let mut firsts = Vec::with_capacity(sequences.len());
     while firsts.len() < sequences.len() {
@@ -44,7 +42,7 @@ pub(super) fn prefill(session: &mut Session<'_>, sequences: &[usize]) -> Result<
         // In order, so that the first of them are done first.
         for sequence in &sequences[firsts.len()..] {
             let state = &session.sequences[*sequence];
-            let unseen = &state.in_view()[state.hidden.len()..];
+            let unseen = &state.in_view()[state.seen..];
             let chunk = state.request.options.chunk.max(1);
             let room = match tokens.len() {
                 0 => chunk,
@@ -61,19 +59,17 @@ pub(super) fn prefill(session: &mut Session<'_>, sequences: &[usize]) -> Result<
             }
             ends.push(tokens.len() as u32 - 1);
         }
-        let h = session.advance(&spans, &tokens);
         if ends.is_empty() {
+            session.advance(&spans, &tokens, Wanted::Nothing);
             continue;
         }
-        let h = session.decode.apply(SelectRows { keep: ends.into() }, [&h]);
-        let logits = session.model.logits(&mut session.decode, &h);
-        for row in 0..logits.value().rows() {
-            let sequence = sequences[firsts.len()];
-            let logits = logits.value().row(row);
-            let history = session.sequences[sequence].tokens();
-            let (token, _) = judge(session, sequence, logits, history, None)?;
-            firsts.push(Accepted(token));
-        }
+        let ended = &sequences[firsts.len()..][..ends.len()];
+        session.advance(&spans, &tokens, Wanted::Rows(ends.into()));
+        let jobs: Vec<_> = ended
+            .iter()
+            .map(|sequence| (*sequence, Vec::new()))
+            .collect();
+        firsts.extend(judge(session, &jobs)?.into_iter().map(|tokens| tokens[0]));
     }
     Ok(firsts)
 }
@@ -85,7 +81,7 @@ pub(super) fn prefill(session: &mut Session<'_>, sequences: &[usize]) -> Result<
 /// ever been there.
 ///
 /// # Errors
-/// Where [`pick`] fails.
+/// Where [`pick`](super::pick()) fails, or the executor.
 pub(super) fn verify(
     session: &mut Session<'_>,
     jobs: &[(usize, Vec<Draft>)],
@@ -94,7 +90,7 @@ pub(super) fn verify(
     for (sequence, drafts) in jobs {
         let state = &session.sequences[*sequence];
         assert_eq!(
-            state.hidden.len(),
+            state.seen,
             state.current(),
             "the trunk has seen all but the current token"
         );
@@ -102,26 +98,9 @@ pub(super) fn verify(
         inputs.extend(drafts.iter().map(|draft| draft.token));
         spans.push((*sequence, 1 + drafts.len()));
     }
-    let h = session.advance(&spans, &inputs);
-    let logits = session.model.logits(&mut session.decode, &h);
+    session.advance(&spans, &inputs, Wanted::All);
     let mut verdicts = Vec::with_capacity(jobs.len());
-    let mut row = 0;
-    for (sequence, drafts) in jobs {
-        let tokens: Result<_> = session.with_history(*sequence, |session, history| {
-            let mut tokens = Vec::with_capacity(1 + drafts.len());
-            loop {
-                let draft = drafts.get(tokens.len());
-                let logits = logits.value().row(row + tokens.len());
-                let (token, accepted) = judge(session, *sequence, logits, history, draft)?;
-                history.push(token);
-                tokens.push(Accepted(token));
-                if !accepted {
-                    return Ok(tokens);
-                }
-            }
-        });
-        let tokens = tokens?;
-        row += 1 + drafts.len();
+    for ((sequence, drafts), tokens) in jobs.iter().zip(judge(session, jobs)?) {
         let rejected = drafts[tokens.len() - 1..].iter().map(|d| d.token);
         let rejected = rejected.collect();
         let seen = session.sequences[*sequence].current() + tokens.len();
@@ -131,36 +110,73 @@ pub(super) fn verify(
     Ok(verdicts)
 }
 
-/// Decides the token after `history`; says whether that accepts the draft for it.
-fn judge(
-    session: &Session<'_>,
-    sequence: usize,
-    logits: &[f32],
-    history: &[u32],
-    draft: Option<&Draft>,
-) -> Result<(u32, bool)> {
-    let options = &session.sequences[sequence].request.options;
-    let (position, sampler) = (history.len(), options.sampler);
-    match options.mode {
-        Mode::Exact => {
-            let token = pick(logits, history, position, sampler)?;
-            Ok((token, draft.is_some_and(|draft| draft.token == token)))
-        }
-        Mode::Rejection => {
-            let p = Distribution::of(logits, position, sampler)?;
-            let certain;
-            let draft = match draft {
-                None => None,
-                Some(Draft {
-                    token,
-                    distribution: Some(q),
-                }) => Some((*token, q)),
-                Some(Draft { token, .. }) => {
-                    certain = Distribution::certain(*token, logits.len());
-                    Some((*token, &certain))
-                }
-            };
-            Ok(decide(&p, draft, sampler.seed, position))
+/// Decides the tokens after the known ones of some sequences, from the last logits, which have a row for each sequence
+/// and each of its drafts: the accepted drafts and one token more.
+fn judge(session: &mut Session<'_>, jobs: &[(usize, Vec<Draft>)]) -> Result<Vec<Vec<Accepted>>> {
+    let mut tokens: Vec<Vec<Accepted>> = Vec::with_capacity(jobs.len());
+    let (mut asks, mut asking) = (
+        Vec::with_capacity(jobs.len()),
+        Vec::with_capacity(jobs.len()),
+    );
+    let mut row = 0;
+    for (job, (sequence, drafts)) in jobs.iter().enumerate() {
+        let state = &session.sequences[*sequence];
+        let (position, rows) = (state.tokens().len(), 1 + drafts.len());
+        let sampler = state.request.options.sampler;
+        tokens.push(match state.request.options.mode {
+            Mode::Exact => {
+                asks.push(Ask {
+                    row,
+                    rows,
+                    position,
+                    sampler,
+                });
+                asking.push(job);
+                Vec::with_capacity(rows)
+            }
+            Mode::Rejection => reject(session, (*sequence, row), drafts)?,
+        });
+        row += rows;
+    }
+    session.engine.decide(&asks, &mut |ask, token| {
+        let token = token?;
+        let job = asking[ask];
+        let draft = jobs[job].1.get(tokens[job].len());
+        tokens[job].push(Accepted(token));
+        Ok(draft.is_some_and(|draft| draft.token == token))
+    })?;
+    Ok(tokens)
+}
+
+/// The same for one sequence in the mode that rejects; `row` is the first row of its logits.
+fn reject(
+    session: &mut Session<'_>,
+    (sequence, row): (usize, usize),
+    drafts: &[Draft],
+) -> Result<Vec<Accepted>> {
+    let state = &session.sequences[sequence];
+    let (known, sampler) = (state.tokens().len(), state.request.options.sampler);
+    let mut tokens = Vec::with_capacity(1 + drafts.len());
+    loop {
+        let (i, position) = (tokens.len(), known + tokens.len());
+        let logits = session.engine.row(row + i)?;
+        let p = Distribution::of(&logits, position, sampler)?;
+        let certain;
+        let draft = match drafts.get(i) {
+            None => None,
+            Some(Draft {
+                token,
+                distribution: Some(q),
+            }) => Some((*token, q)),
+            Some(Draft { token, .. }) => {
+                certain = Distribution::certain(*token, logits.len());
+                Some((*token, &certain))
+            }
+        };
+        let (token, accepted) = decide(&p, draft, sampler.seed, position);
+        tokens.push(Accepted(token));
+        if !accepted {
+            return Ok(tokens);
         }
     }
 }

@@ -12,7 +12,7 @@
 //! cannot be seen in the result: it is what the two operations give, one after the other.
 
 use super::cross_entropy;
-use super::gemm::{Packed, Panels, Right, Start, View, product};
+use super::gemm::{Packed, Right, Start, View, product};
 use crate::profile;
 use crate::simd::matrix::MatrixMut;
 use std::cell::Cell;
@@ -77,7 +77,7 @@ fn in_chunks(
 ) {
     let columns = Packed::new(inputs.w.t());
     let rows = gradients.dh.is_some().then(|| Packed::new(inputs.w));
-    let weights = (&*columns, rows.as_deref());
+    let weights = (Right::Made(&columns), rows.as_ref().map(Right::Made));
     each_chunk(chunk, inputs, weights, (losses, hits), gradients);
 }
 
@@ -90,7 +90,7 @@ fn each_chunk(
         targets,
         factor,
     }: Inputs<'_>,
-    (columns, rows): (&Panels, Option<&Panels>),
+    (columns, rows): (Right<'_>, Option<Right<'_>>),
     (losses, hits): (&mut [f32], &mut [f32]),
     Gradients { mut dh, mut dw }: Gradients<'_>,
 ) {
@@ -103,7 +103,7 @@ fn each_chunk(
         let z = &mut buffer[..n * vocab];
         let logits = MatrixMut::new(z, n, vocab);
         profile::time("Output", "logits", || {
-            product(h, Right::Packed(columns), logits, Start::Zero);
+            product(h, columns, logits, Start::Zero);
         });
         let results = (&mut losses[from..to], &mut hits[from..to]);
         profile::time("Output", "cross entropy", || {
@@ -114,7 +114,7 @@ fn each_chunk(
             let (_, rest) = dh.reborrow().split_rows(from);
             let (dh, _) = rest.split_rows(n);
             profile::time("Output", "dh", || {
-                product(dz, Right::Packed(rows), dh, Start::Zero);
+                product(dz, rows, dh, Start::Zero);
             });
         }
         if let Some(dw) = &mut dw {

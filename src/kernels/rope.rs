@@ -44,6 +44,21 @@ impl Table {
         self.cos.len() / self.half.max(1)
     }
 
+    /// D/2, angles of a position.
+    pub fn half(&self) -> usize {
+        self.half
+    }
+
+    /// cos of each angle, [positions, D/2].
+    pub fn cosines(&self) -> &[f32] {
+        &self.cos
+    }
+
+    /// sin of each angle, [positions, D/2].
+    pub fn sines(&self) -> &[f32] {
+        &self.sin
+    }
+
     fn row(&self, position: usize) -> (&[f32], &[f32]) {
         let at = position * self.half..(position + 1) * self.half;
         (&self.cos[at.clone()], &self.sin[at])

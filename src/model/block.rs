@@ -6,7 +6,6 @@
 //! ```
 
 use super::Find;
-use crate::autograd::Var;
 use crate::exec::{Exec, Rows};
 use crate::kernels::attention::Heads;
 use crate::kernels::rope::Table;
@@ -25,14 +24,14 @@ pub(super) struct Pass<'a> {
 
 impl Pass<'_> {
     /// RMSNorm with the gain of that place.
-    pub fn norm<E: Exec>(&self, exec: &mut E, x: &Var, gain: ParamId) -> Var {
+    pub fn norm<E: Exec>(&self, exec: &mut E, x: &E::Value, gain: ParamId) -> E::Value {
         let gain = exec.param(gain);
         exec.apply(RmsNorm { eps: self.eps }, [x, &gain])
     }
 }
 
 /// y = x Wᵀ
-pub(super) fn linear<E: Exec>(exec: &mut E, x: &Var, w: ParamId) -> Var {
+pub(super) fn linear<E: Exec>(exec: &mut E, x: &E::Value, w: ParamId) -> E::Value {
     let w = exec.param(w);
     exec.apply(Linear, [x, &w])
 }
@@ -68,7 +67,13 @@ impl Block {
     }
 
     /// x [rows, C] -> [rows, C]; `cache` is the number of this layer's cache.
-    pub fn forward<E: Exec>(&self, exec: &mut E, pass: &Pass<'_>, cache: usize, x: &Var) -> Var {
+    pub fn forward<E: Exec>(
+        &self,
+        exec: &mut E,
+        pass: &Pass<'_>,
+        cache: usize,
+        x: &E::Value,
+    ) -> E::Value {
         let eps = pass.eps;
         let gain = exec.param(self.input_norm);
         let [q, k, v] = self.qkv.map(|id| exec.param(id));

@@ -15,7 +15,6 @@
 
 use super::block::{Block, linear};
 use super::{Config, Find, HeadKind, Model, layout};
-use crate::autograd::Var;
 use crate::exec::{Constants, Exec, Rows};
 use crate::ops::{Add, AddBias, Concat, SelectRows, Silu};
 use crate::tensor::ParamId;
@@ -100,10 +99,10 @@ impl Model {
         &self,
         exec: &mut E,
         k: usize,
-        h: &Var,
+        h: &E::Value,
         following: &[u32],
         rows: &Rows,
-    ) -> Var {
+    ) -> E::Value {
         let chained = self.config.mtp_kind.chained();
         let e = chained.then(|| self.embed(exec, following));
         self.head_on(exec, k, e.as_ref(), h, rows)
@@ -117,10 +116,10 @@ impl Model {
         &self,
         exec: &mut E,
         k: usize,
-        states: &[(Var, Rows)],
+        states: &[(E::Value, Rows)],
         following: &[u32],
         shared: bool,
-    ) -> (Var, Rows) {
+    ) -> (E::Value, Rows) {
         let source = self.config.mtp_kind.source(k);
         let (h, rows) = &states[source];
         let (rows, keep) = rows.without_last(k - source);
@@ -138,10 +137,10 @@ impl Model {
         &self,
         exec: &mut E,
         k: usize,
-        e: Option<&Var>,
-        h: &Var,
+        e: Option<&E::Value>,
+        h: &E::Value,
         rows: &Rows,
-    ) -> Var {
+    ) -> E::Value {
         let (input, block, up, norm) = match &self.heads[k - 1] {
             Ids::Residual { down, up, bias } => {
                 let narrow = down.map(|down| linear(exec, h, down));

@@ -1,6 +1,7 @@
 //! The joint loss: L = L_0 + λ Σ_k w_k L_k with w_k = β^{k-1}, normalised to sum 1.
 
 use super::{Model, layout};
+use crate::Result;
 use crate::autograd::Var;
 use crate::data::Batch;
 use crate::exec::{Constants, Exec, Rows};
@@ -91,11 +92,24 @@ impl Objective {
 
 /// One depth's loss on a batch.
 #[derive(Clone, Debug)]
-pub struct LossReport {
+pub struct LossReport<V = Var> {
     /// [1, 3]: weighted loss, mean loss in nats, share of targets with the largest logit.
-    pub value: Var,
+    pub value: V,
     /// Number of targets.
     pub targets: usize,
+}
+
+impl<V> LossReport<V> {
+    /// The report in this program's memory.
+    ///
+    /// # Errors
+    /// As [`Exec::host`].
+    pub fn on_host<E: Exec<Value = V>>(&self, exec: &mut E) -> Result<LossReport> {
+        Ok(LossReport {
+            value: Var::constant(exec.host(&self.value)?),
+            targets: self.targets,
+        })
+    }
 }
 
 impl LossReport {
@@ -119,7 +133,7 @@ impl Model {
         exec: &mut E,
         batch: &Batch,
         objective: impl Into<Objective>,
-    ) -> Vec<LossReport> {
+    ) -> Vec<LossReport<E::Value>> {
         let objective = objective.into();
         let weights = objective.weights(self.config.mtp_depth);
         let whole = Rows::batch(batch.sequences(), batch.context());
@@ -139,7 +153,7 @@ impl Model {
         };
         let mut reports = vec![main];
         let shared = objective.flow == Flow::Joint;
-        let mut states = vec![(if shared { h } else { h.detached() }, whole)];
+        let mut states = vec![(if shared { h } else { exec.detached(&h) }, whole)];
         for k in (1..weights.len()).take_while(|k| batch.rows(*k) > 0) {
             let state = self.next_depth(exec, k, &states, &batch.following(k), shared);
             let logits = match shared {
@@ -155,11 +169,11 @@ impl Model {
     fn loss<E: Exec>(
         &self,
         exec: &mut E,
-        logits: &Var,
+        logits: &E::Value,
         batch: &Batch,
         k: usize,
         weight: f64,
-    ) -> LossReport {
+    ) -> LossReport<E::Value> {
         let targets = batch.targets(k);
         let count = targets.len();
         let op = CrossEntropy {

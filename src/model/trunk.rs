@@ -2,7 +2,6 @@
 
 use super::block::{Block, linear};
 use super::{Config, Find, Model};
-use crate::autograd::Var;
 use crate::exec::{Exec, Rows};
 use crate::ops::Embedding;
 use crate::tensor::ParamId;
@@ -40,7 +39,7 @@ impl Ids {
 
 impl Model {
     /// tokens `[rows]` -> h⁰ [rows, C], the hidden state after the final norm. Uses caches 0..L.
-    pub fn trunk<E: Exec>(&self, exec: &mut E, tokens: &[u32], rows: &Rows) -> Var {
+    pub fn trunk<E: Exec>(&self, exec: &mut E, tokens: &[u32], rows: &Rows) -> E::Value {
         let pass = self.pass(rows);
         let mut x = self.embed(exec, tokens);
         for (l, layer) in self.trunk.layers.iter().enumerate() {
@@ -50,7 +49,7 @@ impl Model {
     }
 
     /// h [rows, C], of the trunk or of a head -> logits [rows, V].
-    pub fn logits<E: Exec>(&self, exec: &mut E, h: &Var) -> Var {
+    pub fn logits<E: Exec>(&self, exec: &mut E, h: &E::Value) -> E::Value {
         linear(exec, h, self.trunk.output)
     }
 
@@ -60,7 +59,7 @@ impl Model {
     }
 
     /// tokens [rows] -> embeddings [rows, C].
-    pub(super) fn embed<E: Exec>(&self, exec: &mut E, tokens: &[u32]) -> Var {
+    pub(super) fn embed<E: Exec>(&self, exec: &mut E, tokens: &[u32]) -> E::Value {
         let table = exec.param(self.trunk.embedding);
         exec.apply(Embedding { ids: tokens.into() }, [&table])
     }

@@ -33,25 +33,32 @@ pub struct Saved {
     dz: Tensor,
 }
 
+impl CrossEntropy {
+    /// The output, from the loss of each row and whether its target has the largest logit.
+    pub fn report(&self, losses: &[f32], hits: &[f32]) -> Tensor {
+        let (own, n) = (losses.len().max(1) as f64, self.whole_rows.max(1) as f64);
+        let sum = reduce::total(losses);
+        let report = [
+            self.weight * (sum / n),
+            sum / own,
+            reduce::total(hits) / own,
+        ];
+        Tensor::new(&[1, 3], report.map(|x| x as f32).to_vec())
+    }
+}
+
 impl Op<1> for CrossEntropy {
     type Saved = Saved;
 
     fn forward(&self, [z]: [&Arc<Tensor>; 1]) -> (Tensor, Saved) {
         let rows = self.targets.len();
-        let (own, n) = (rows.max(1) as f64, self.whole_rows.max(1) as f64);
+        let n = self.whole_rows.max(1) as f64;
         let (mut losses, mut hits) = (vec![0.0; rows], vec![0.0; rows]);
         let mut dz = Tensor::clone(z);
         let factor = (self.weight / n) as f32;
         let data = dz.data_mut();
         cross_entropy::forward_backward(data, &self.targets, factor, &mut losses, &mut hits);
-        let sum = reduce::total(&losses);
-        let report = [
-            self.weight * (sum / n),
-            sum / own,
-            reduce::total(&hits) / own,
-        ];
-        let y = Tensor::new(&[1, 3], report.map(|x| x as f32).to_vec());
-        (y, Saved { dz })
+        (self.report(&losses, &hits), Saved { dz })
     }
 
     fn backward(&self, Saved { mut dz }: Saved, dy: Tensor, sink: &mut Sink<'_, 1>) {

@@ -67,17 +67,13 @@ impl Op<5> for GatedMlp {
         let f = gate.rows();
         let mut ddown = sink.take(4, down.shape());
         let rows_of_down = Packed::new(down.matrix());
-        let mut back = Back::new(&x, &gain, &[gate, up], sink);
+        let inner = [gate, up];
+        let mut back = Back::new(&x, &gain, &inner, sink);
         for part in parts(x.rows()) {
             let dy = dy.matrix().row_range(part.start, part.end);
             let mut a = Tensor::stale(&[part.len(), f]);
             profile::time("Linear", "backward dx", || {
-                product(
-                    dy,
-                    Right::Packed(&rows_of_down),
-                    a.matrix_mut(),
-                    Start::Zero,
-                );
+                product(dy, Right::Made(&rows_of_down), a.matrix_mut(), Start::Zero);
             });
             let own = &mut gu.data_mut()[part.start * 2 * f..part.end * 2 * f];
             // g and u become their gradients, and da becomes a.

@@ -68,7 +68,7 @@ impl<const N: usize> Op<N> for Linear {
                 // Packed once for several weights; for one, a part at a time.
                 let packed = (N > 2).then(|| Packed::new(x.matrix()));
                 let right = match &packed {
-                    Some(packed) => Right::Packed(packed),
+                    Some(packed) => Right::Made(packed),
                     None => Right::Matrix(x.matrix()),
                 };
                 for (i, (w, dy)) in parts.into_iter().enumerate() {

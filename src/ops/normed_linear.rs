@@ -91,7 +91,7 @@ pub(super) fn normed(
 /// Weights, transposed and packed: a frozen model keeps them so, and those of a model in training are packed for a while.
 pub(super) enum Weights<'a> {
     Kept(Vec<&'a Panels>),
-    Made(Vec<Packed>),
+    Made(Vec<Packed<'a>>),
 }
 
 impl<'a> Weights<'a> {
@@ -111,7 +111,7 @@ impl<'a> Weights<'a> {
             Self::Kept(kept) => (&kept[..], &[][..]),
             Self::Made(made) => (&[][..], &made[..]),
         };
-        let made = made.iter().map(|w| Right::Packed(w));
+        let made = made.iter().map(Right::Made);
         kept.iter().map(|w| Right::Packed(w)).chain(made)
     }
 }
@@ -121,7 +121,7 @@ pub(super) struct Back<'a> {
     x: &'a Tensor,
     gain: &'a Tensor,
     /// Each weight as it is, packed, and its accumulator.
-    weights: Vec<(Packed, Option<Tensor>)>,
+    weights: Vec<(Packed<'a>, Option<Tensor>)>,
     dx: Tensor,
     /// Shares of dgain.
     shares: Vec<f32>,
@@ -131,11 +131,12 @@ impl<'a> Back<'a> {
     pub fn new<const N: usize>(
         x: &'a Tensor,
         gain: &'a Tensor,
-        weights: &[Arc<Tensor>],
+        weights: &'a [Arc<Tensor>],
         sink: &mut Sink<'_, N>,
     ) -> Self {
-        let take =
-            |(i, w): (usize, &Arc<Tensor>)| (Packed::new(w.matrix()), sink.take(i + 2, w.shape()));
+        let take = |(i, w): (usize, &'a Arc<Tensor>)| {
+            (Packed::new(w.matrix()), sink.take(i + 2, w.shape()))
+        };
         let weights = weights.iter().enumerate().map(take).collect();
         let at = Segments::row(x.cols());
         let shares = vec![0.0; norm::partials(at, x.data().len())];
@@ -155,17 +156,18 @@ impl<'a> Back<'a> {
         let (mut from, mut start) = (0, Start::Zero);
         let packed = profile::time("Linear", "backward dW", || Packed::new(n.matrix()));
         for (w, dw) in &mut self.weights {
-            let dy = dy.columns(from, from + w.k());
-            from += w.k();
+            let width = w.source().rows();
+            let dy = dy.columns(from, from + width);
+            from += width;
             profile::time("Linear", "backward dx", || {
-                product(dy, Right::Packed(w), dn.matrix_mut(), start);
+                product(dy, Right::Made(w), dn.matrix_mut(), start);
             });
             start = Start::Continue;
             if let Some(dw) = dw {
                 profile::time("Linear", "backward dW", || {
                     product(
                         dy.t(),
-                        Right::Packed(&packed),
+                        Right::Made(&packed),
                         dw.matrix_mut(),
                         Start::Continue,
                     );

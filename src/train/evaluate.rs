@@ -1,7 +1,7 @@
 //! Evaluation: every token but the first predicted once, in windows that follow each other.
 
 use crate::data::{Tokenizer, Tokens, consecutive};
-use crate::exec::Train;
+use crate::exec::{Exec, Train};
 use crate::model::{JointLoss, Model};
 use crate::{Error, Result};
 use std::borrow::Cow;
@@ -55,6 +55,7 @@ pub fn evaluate_while(
 ) -> Result<Option<Evaluation>> {
     let read = |range: Range<usize>| Ok(Cow::Borrowed(&tokens[range]));
     in_parts(
+        &|| Train::frozen(model.params()),
         model,
         (tokens.len(), &read),
         tokenizer,
@@ -74,12 +75,29 @@ pub fn evaluate_stored(
     tokenizer: &Tokenizer,
     context: usize,
 ) -> Result<Evaluation> {
+    let exec = || Train::frozen(model.params());
+    evaluate_stored_on(&exec, model, tokens, tokenizer, context)
+}
+
+/// [`evaluate_stored`] on any executor: `exec` makes one for each window, in which sequence 0 has no position yet. The
+/// figures are the same.
+///
+/// # Errors
+/// As [`evaluate_stored`], and where the executor's machine failed.
+pub fn evaluate_stored_on<E: Exec>(
+    exec: &dyn Fn() -> E,
+    model: &Model,
+    tokens: &Tokens,
+    tokenizer: &Tokenizer,
+    context: usize,
+) -> Result<Evaluation> {
     let read = |range: Range<usize>| {
         let mut some = Vec::with_capacity(range.len());
         tokens.read(range.start, range.len(), &mut some)?;
         Ok(Cow::Owned(some))
     };
     let whole = in_parts(
+        exec,
         model,
         (tokens.len(), &read),
         tokenizer,
@@ -94,7 +112,8 @@ pub fn evaluate_stored(
 type Read<'a> = dyn Fn(Range<usize>) -> Result<Cow<'a, [u32]>> + 'a;
 
 /// Evaluates `length` tokens, about `part` of them at a time, while `go_on` says so.
-fn in_parts(
+fn in_parts<E: Exec>(
+    exec: &dyn Fn() -> E,
     model: &Model,
     (length, read): (usize, &Read),
     tokenizer: &Tokenizer,
@@ -124,9 +143,10 @@ fn in_parts(
             if !go_on() {
                 return Ok(None);
             }
-            let mut exec = Train::frozen(model.params());
+            let mut exec = exec();
             let reports = model.losses(&mut exec, &batch, JointLoss::default());
             for (k, report) in reports.iter().enumerate() {
+                let report = report.on_host(&mut exec)?;
                 losses[k] += f64::from(report.mean()) * report.targets as f64;
                 hits[k] += f64::from(report.accuracy()) * report.targets as f64;
                 counts[k] += report.targets;
@@ -170,7 +190,16 @@ mod tests {
             let read = |range: Range<usize>| Ok(Cow::Borrowed(&tokens[range]));
             let whole = evaluate(&model, &tokens, &tokenizer, 7).unwrap();
             for part in [1, 7, 8, 14, 30] {
-                let found = in_parts(&model, (tokens.len(), &read), &tokenizer, 7, part, &|| true);
+                let exec = || Train::frozen(model.params());
+                let found = in_parts(
+                    &exec,
+                    &model,
+                    (tokens.len(), &read),
+                    &tokenizer,
+                    7,
+                    part,
+                    &|| true,
+                );
                 assert_eq!(
                     found.unwrap(),
                     Some(whole.clone()),

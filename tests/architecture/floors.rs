@@ -19,7 +19,7 @@ const fn floor(number: u8, folder: &'static str) -> Floor {
 }
 
 /// From the ground up. Floors of one number are neighbours.
-const FLOORS: [Floor; 12] = [
+const FLOORS: [Floor; 13] = [
     floor(0, "simd"),
     floor(1, "kernels"),
     floor(2, "tensor"),
@@ -32,7 +32,9 @@ const FLOORS: [Floor; 12] = [
     floor(7, "checkpoint"),
     floor(8, "train"),
     floor(8, "infer"),
-    floor(9, "cli"),
+    // In builds with the feature `cuda` only.
+    floor(9, "gpu"),
+    floor(10, "cli"),
 ];
 
 /// What the crate's root offers to every floor.

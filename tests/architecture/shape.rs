@@ -5,7 +5,7 @@ use crate::source::{Finding, Source, Tree, item_end, words};
 const MAX_LINES: usize = 400;
 
 /// The packages that the design agrees on (its section 7).
-const DEPENDENCIES: [&str; 19] = [
+const DEPENDENCIES: [&str; 20] = [
     "ndarray",
     "matrixmultiply",
     "rayon",
@@ -23,6 +23,7 @@ const DEPENDENCIES: [&str; 19] = [
     "sha2",
     "plotters",
     "cudarc",
+    "libloading",
     "ctrlc",
     "signal-hook",
 ];

@@ -4,6 +4,7 @@
 //! * `flags`: command lines that no run can have.
 //! * `files`: data, prompts and model directories that cannot be read.
 //! * `decoding`: what `generate` and `speed` print.
+//! * `device`: what computes, and what is said where it is missing.
 //! * `refit`: heads taken off a model, new ones trained on it, and the regimes.
 //! * `vocabularies`: vocabularies, token files and pictures.
 //! * `documents`: separators between documents, and vocabularies that threads cannot change.
@@ -14,6 +15,7 @@
 //! and 1 for every other error. Nothing new lies on the disk afterwards.
 
 mod decoding;
+mod device;
 mod diverged;
 mod documents;
 mod files;

@@ -20,9 +20,10 @@
 //!
 //! Files: [`format`](mod@format) (how weights are rounded), `stored` (rows of a panel in each format), [`panels`]
 //! (packing), [`tile`] (the register tile), [`product`](mod@product) (the loops around it), [`several`] (several
-//! products of one left operand).
+//! products of one left operand), [`offload`] (products computed elsewhere).
 
 pub mod format;
+pub mod offload;
 pub mod panels;
 pub mod product;
 pub mod several;
@@ -112,6 +113,11 @@ impl<'a> View<'a> {
     /// Number of columns.
     pub fn cols(&self) -> usize {
         self.cols
+    }
+
+    /// The elements from the first on, and how far apart rows and columns lie among them.
+    pub fn elements(&self) -> (&'a [f32], [usize; 2]) {
+        (self.data, [self.row_stride, self.col_stride])
     }
 
     /// How many elements rows are apart.

@@ -2,6 +2,7 @@
 
 use super::View;
 use super::format::BLOCK;
+use super::offload;
 use super::panels::{ByFormat, Packed, Panels, Typed, WIDTH, pack_left};
 use super::stored::Stored;
 use super::tile::{self, Sliver};
@@ -26,8 +27,10 @@ pub enum Start {
 pub enum Right<'a> {
     /// A matrix, packed for this one product.
     Matrix(View<'a>),
-    /// A matrix packed before.
+    /// A matrix packed before, for good.
     Packed(&'a Panels),
+    /// A matrix packed for a few products.
+    Made(&'a Packed<'a>),
 }
 
 impl Right<'_> {
@@ -36,6 +39,7 @@ impl Right<'_> {
         match self {
             Self::Matrix(b) => b.rows(),
             Self::Packed(b) => b.k(),
+            Self::Made(b) => b.source().rows(),
         }
     }
 
@@ -44,6 +48,7 @@ impl Right<'_> {
         match self {
             Self::Matrix(b) => b.cols(),
             Self::Packed(b) => b.n(),
+            Self::Made(b) => b.source().cols(),
         }
     }
 }
@@ -81,13 +86,22 @@ pub fn product(a: View<'_>, b: Right<'_>, mut c: MatrixMut<'_>, mut start: Start
         c.cols()
     );
     profile::product(a.rows(), n, k);
+    let source = match b {
+        // Who packs a matrix for good decodes with it.
+        Right::Packed(panels) => return packed(a, panels, c, start),
+        Right::Made(b) => b.source(),
+        Right::Matrix(b) => b,
+    };
+    if offload::product(a, source, &mut c, start) {
+        return;
+    }
     match b {
-        Right::Packed(panels) => packed(a, panels, c, start),
-        Right::Matrix(b) => {
+        Right::Made(b) => packed(a, b.panels(), c, start),
+        _ => {
             for part in parts(k) {
                 let a = a.columns(part.start, part.end);
-                let b = Packed::new(b.row_range(part.start, part.end));
-                packed(a, &b, c.reborrow(), start);
+                let b = Packed::new(source.row_range(part.start, part.end));
+                packed(a, b.panels(), c.reborrow(), start);
                 start = Start::Continue;
             }
         }

@@ -4,6 +4,7 @@
 //! meeting instead of three.
 
 use super::View;
+use super::offload;
 use super::panels::{ByFormat, Panels, WIDTH};
 use super::product::{Block, FEW_ROWS, Right, Start, WORTH_SPLITTING, product};
 use crate::kernels::par;
@@ -19,6 +20,7 @@ use crate::simd::matrix::MatrixMut;
 pub fn products<'a>(a: View<'_>, b: impl Iterator<Item = Right<'a>> + Clone, c: MatrixMut<'_>) {
     let packed = |b| match b {
         Right::Packed(panels) => Some(panels),
+        Right::Made(made) => Some(made.panels()),
         Right::Matrix(_) => None,
     };
     let width: usize = b.clone().map(|b| b.n()).sum();
@@ -32,6 +34,7 @@ pub fn products<'a>(a: View<'_>, b: impl Iterator<Item = Right<'a>> + Clone, c: 
     );
     let threads = par::count();
     let apart = threads > 1
+        && !offload::active()
         && a.rows() <= FEW_ROWS
         && a.rows() * a.cols() * c.cols() >= WORTH_SPLITTING
         && b.clone().all(|b| packed(b).is_some());

@@ -1,0 +1,163 @@
+//! `--device`: what computes a model.
+
+use crate::Result;
+use crate::data::{Tokenizer, Tokens};
+use crate::infer::measure::{Costs, costs};
+use crate::infer::{Drafter, Generated, Hindsight, Listener, Options, Request, generate_batch};
+use crate::model::Model;
+use crate::train::{Evaluation, Trainer, evaluate_stored};
+use clap::{Args, ValueEnum};
+
+#[cfg(feature = "cuda")]
+use crate::{gpu, infer, train};
+
+/// Flag of the commands that can compute elsewhere than on the CPU.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct On {
+    /// What computes; never changes a result
+    #[arg(long, default_value = "cpu")]
+    device: Name,
+}
+
+/// What can compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Name {
+    /// This machine's CPU
+    Cpu,
+    /// An NVIDIA GPU, in builds with the feature cuda
+    Cuda,
+}
+
+/// What computes, ready for work.
+#[derive(Clone)]
+pub enum Device {
+    /// The CPU.
+    Cpu,
+    /// A GPU.
+    #[cfg(feature = "cuda")]
+    Cuda(gpu::Device),
+}
+
+impl On {
+    /// The device.
+    ///
+    /// # Errors
+    /// One sentence about what is missing: the feature, a driver, a GPU.
+    pub fn open(self) -> Result<Device> {
+        match self.device {
+            Name::Cpu => Ok(Device::Cpu),
+            #[cfg(feature = "cuda")]
+            Name::Cuda => Ok(Device::Cuda(gpu::Device::open()?)),
+            #[cfg(not(feature = "cuda"))]
+            Name::Cuda => Err(crate::Error::Usage(
+                "--device cuda: this program was built without CUDA; build it with `cargo build --release --features cuda`"
+                    .to_owned(),
+            )),
+        }
+    }
+}
+
+impl Device {
+    /// A model that this device is to run; its weights are sent there.
+    ///
+    /// # Errors
+    /// Where there is no room for them.
+    pub fn hold<'m>(&self, model: &'m Model) -> Result<Held<'m>> {
+        Ok(Held {
+            model,
+            #[cfg(feature = "cuda")]
+            weights: match self {
+                Self::Cpu => None,
+                Self::Cuda(device) => Some(gpu::Weights::new(device, model.params())?),
+            },
+        })
+    }
+
+    /// Lets this device compute the products of training.
+    pub fn train(&self, trainer: &mut Trainer) {
+        match self {
+            Self::Cpu => _ = trainer,
+            #[cfg(feature = "cuda")]
+            Self::Cuda(device) => {
+                trainer.offload(Box::new(gpu::Offload::new(device)));
+            }
+        }
+    }
+}
+
+/// A model on a device.
+pub struct Held<'m> {
+    /// The model.
+    pub model: &'m Model,
+    #[cfg(feature = "cuda")]
+    weights: Option<gpu::Weights<'m>>,
+}
+
+impl<'m> Held<'m> {
+    /// As [`generate_batch`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn generate_batch(
+        &self,
+        requests: &[Request<'m>],
+        drafter: &mut dyn Drafter,
+        listener: &mut dyn Listener,
+    ) -> Result<Vec<Generated>> {
+        #[cfg(feature = "cuda")]
+        if let Some(weights) = &self.weights {
+            let exec = gpu::OnDevice::new(weights);
+            return infer::generate_batch_on(exec, self.model, requests, drafter, listener);
+        }
+        generate_batch(self.model, requests, drafter, listener)
+    }
+
+    /// As [`costs`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn costs(&self, prompt: &[u32], rows: usize, repeats: usize) -> Result<Costs> {
+        #[cfg(feature = "cuda")]
+        if let Some(weights) = &self.weights {
+            let exec = gpu::OnDevice::new(weights);
+            return infer::measure::costs_on(exec, self.model, prompt, rows, repeats);
+        }
+        costs(self.model, prompt, rows, repeats)
+    }
+
+    /// As [`Hindsight::new`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn hindsight<'a>(
+        &self,
+        text: &'a [u32],
+        prompt: usize,
+        options: &Options,
+    ) -> Result<Hindsight<'a>> {
+        #[cfg(feature = "cuda")]
+        if let Some(weights) = &self.weights {
+            let mut exec = gpu::OnDevice::with_sequence(weights);
+            return Hindsight::on(&mut exec, self.model, text, prompt, options);
+        }
+        Hindsight::new(self.model, text, prompt, options)
+    }
+
+    /// As [`evaluate_stored`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn evaluate(
+        &self,
+        tokens: &Tokens,
+        tokenizer: &Tokenizer,
+        context: usize,
+    ) -> Result<Evaluation> {
+        #[cfg(feature = "cuda")]
+        if let Some(weights) = &self.weights {
+            let exec = || gpu::OnDevice::with_sequence(weights);
+            return train::evaluate_stored_on(&exec, self.model, tokens, tokenizer, context);
+        }
+        evaluate_stored(self.model, tokens, tokenizer, context)
+    }
+}

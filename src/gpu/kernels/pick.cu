@@ -1,0 +1,242 @@
+// The choice of tokens, as infer::pick does it: the largest logit, or the largest score plus noise.
+//
+// A row of logits is shared out among blocks of 2048 tokens. What a block finds is an entry of four words: a value in two
+// words, a token, and the first token whose logit is NaN. `asks` has six words a row: the row of logits, the position in
+// two words, the temperature, the seed in two words.
+
+/// Tokens of a block.
+#define TOKENS 2048u
+#define ASK 6u
+#define ENTRY 4u
+#define NO_TOKEN 0xffffffffu
+
+/// ln x in f64 with the bits of simd::scalar::ln, for normal positive x.
+static __device__ inline double ln_of_double(double x)
+{
+    word64 bits = bits_of_double(x);
+    long long k = (long long)(bits >> 52) - 1023;
+    double m = double_of((bits & 0x000fffffffffffffULL) | 0x3ff0000000000000ULL);
+    if (m > double_of(0x3ff6a09e667f3bcdULL)) {
+        m = __dmul_rn(m, 0.5);
+        k += 1;
+    }
+    double f = __dadd_rn(m, -1.0);
+    double s = __ddiv_rn(f, __dadd_rn(2.0, f));
+    double z = __dmul_rn(s, s);
+    // Reciprocals of the odd numbers from 21 down to 3. The first step, from 0, gives the first of them.
+    double series = 1.0 / 21.0;
+    series = __dadd_rn(__dmul_rn(series, z), 1.0 / 19.0);
+    series = __dadd_rn(__dmul_rn(series, z), 1.0 / 17.0);
+    series = __dadd_rn(__dmul_rn(series, z), 1.0 / 15.0);
+    series = __dadd_rn(__dmul_rn(series, z), 1.0 / 13.0);
+    series = __dadd_rn(__dmul_rn(series, z), 1.0 / 11.0);
+    series = __dadd_rn(__dmul_rn(series, z), 1.0 / 9.0);
+    series = __dadd_rn(__dmul_rn(series, z), 1.0 / 7.0);
+    series = __dadd_rn(__dmul_rn(series, z), 1.0 / 5.0);
+    series = __dadd_rn(__dmul_rn(series, z), 1.0 / 3.0);
+    series = __dmul_rn(__dmul_rn(2.0, z), series);
+    double half_square = __dmul_rn(__dmul_rn(0.5, f), f);
+    double e = (double)k;
+    double high = double_of(0x3fe62e42fefa3800ULL);
+    double low = double_of(0x3d2ef35793c76730ULL);
+    double tail = __dadd_rn(__dmul_rn(s, __dadd_rn(half_square, series)), __dmul_rn(e, low));
+    return __dadd_rn(__dmul_rn(e, high), -__dadd_rn(__dadd_rn(half_square, -tail), -f));
+}
+
+/// The first word of Philox4x32-10 (Salmon et al. 2011) with counter (token, position, 0).
+static __device__ inline unsigned random_word(unsigned seed_low, unsigned seed_high, unsigned position_low,
+                                              unsigned position_high, unsigned token)
+{
+    unsigned a = token, b = position_low, c = position_high, d = 0;
+    for (int round = 0; round < 10; ++round) {
+        word64 first = (word64)0xd2511f53u * a;
+        word64 second = (word64)0xcd9e8d57u * c;
+        unsigned next_a = (unsigned)(second >> 32) ^ b ^ seed_low;
+        unsigned next_c = (unsigned)(first >> 32) ^ d ^ seed_high;
+        b = (unsigned)second;
+        d = (unsigned)first;
+        a = next_a;
+        c = next_c;
+        seed_low += 0x9e3779b9u;
+        seed_high += 0xbb67ae85u;
+    }
+    return a;
+}
+
+/// Standard Gumbel noise of a token: -ln(-ln u) with u in (0, 1).
+static __device__ inline double gumbel_of(const unsigned* ask, unsigned token)
+{
+    unsigned bits = random_word(ask[4], ask[5], ask[1], ask[2], token) >> 9;
+    // 2^-24, so that the product is exact.
+    double u = __dmul_rn((double)(2 * bits + 1), 5.9604644775390625e-8);
+    return -ln_of_double(-ln_of_double(u));
+}
+
+/// No noise is larger.
+#define NOISE_MOST 16.7
+
+static __device__ inline void put(unsigned* entry, double value, unsigned token, unsigned bad)
+{
+    word64 bits = bits_of_double(value);
+    entry[0] = (unsigned)bits;
+    entry[1] = (unsigned)(bits >> 32);
+    entry[2] = token;
+    entry[3] = bad;
+}
+
+static __device__ inline double value_of(const unsigned* entry)
+{
+    return double_of((word64)entry[1] << 32 | entry[0]);
+}
+
+/// Whether a token with this value goes before another: the larger value, then the lower number. No token goes last.
+static __device__ inline bool goes_before(double value, unsigned token, double other, unsigned other_token)
+{
+    if (token == NO_TOKEN || other_token == NO_TOKEN) return token < other_token;
+    return value > other || (value == other && token < other_token);
+}
+
+/// The best of all threads' tokens and the lowest of their bad ones; every thread has the results.
+static __device__ inline void best_of_block(double* value, unsigned* token, unsigned* bad)
+{
+    __shared__ double values[BLOCK_SIZE];
+    __shared__ unsigned tokens[BLOCK_SIZE];
+    __shared__ unsigned bads[BLOCK_SIZE];
+    unsigned t = threadIdx.x;
+    values[t] = *value;
+    tokens[t] = *token;
+    bads[t] = *bad;
+    __syncthreads();
+    for (unsigned w = BLOCK_SIZE / 2; w > 0; w /= 2) {
+        if (t < w) {
+            if (goes_before(values[t + w], tokens[t + w], values[t], tokens[t])) {
+                values[t] = values[t + w];
+                tokens[t] = tokens[t + w];
+            }
+            bads[t] = smaller_of(bads[t], bads[t + w]);
+        }
+        __syncthreads();
+    }
+    *value = values[0];
+    *token = tokens[0];
+    *bad = bads[0];
+    __syncthreads();
+}
+
+/// The best of a row's entries.
+static __device__ inline void best_of_entries(const unsigned* entries, unsigned n, double* value, unsigned* token,
+                                              unsigned* bad)
+{
+    *value = 0.0;
+    *token = NO_TOKEN;
+    *bad = NO_TOKEN;
+    for (unsigned i = threadIdx.x; i < n; i += BLOCK_SIZE) {
+        const unsigned* entry = entries + i * ENTRY;
+        if (goes_before(value_of(entry), entry[2], *value, *token)) {
+            *value = value_of(entry);
+            *token = entry[2];
+        }
+        *bad = smaller_of(*bad, entry[3]);
+    }
+    best_of_block(value, token, bad);
+}
+
+/// Each block's largest logit: entries [asks, blocks, 4].
+KERNEL(pick_largest)(const float* logits, const unsigned* asks, unsigned* entries, unsigned vocab)
+{
+    unsigned row = asks[blockIdx.y * ASK];
+    const float* z = logits + (word64)row * vocab;
+    unsigned from = blockIdx.x * TOKENS;
+    unsigned to = smaller_of(vocab, from + TOKENS);
+    double value = 0.0;
+    unsigned token = NO_TOKEN;
+    unsigned bad = NO_TOKEN;
+    for (unsigned i = from + threadIdx.x; i < to; i += BLOCK_SIZE) {
+        float x = z[i];
+        if (x != x) {
+            bad = smaller_of(bad, i);
+        } else if (token == NO_TOKEN || (double)x > value) {
+            value = (double)x;
+            token = i;
+        }
+    }
+    best_of_block(&value, &token, &bad);
+    if (threadIdx.x == 0) put(entries + (blockIdx.y * gridDim.x + blockIdx.x) * ENTRY, value, token, bad);
+}
+EXPORT(pick_largest)
+
+/// Each block's largest score plus noise, score = (logit - max) / temperature, where the temperature is not 0.
+KERNEL(pick_loudest)(const float* logits, const unsigned* asks, const unsigned* entries, unsigned* loudest,
+                     unsigned vocab)
+{
+    const unsigned* ask = asks + blockIdx.y * ASK;
+    float temperature = float_of(ask[3]);
+    if (temperature == 0.0f) return;
+    double most;
+    unsigned best;
+    unsigned bad;
+    best_of_entries(entries + blockIdx.y * gridDim.x * ENTRY, gridDim.x, &most, &best, &bad);
+    const float* z = logits + (word64)ask[0] * vocab;
+    unsigned from = blockIdx.x * TOKENS;
+    unsigned to = smaller_of(vocab, from + TOKENS);
+    double value = 0.0;
+    unsigned token = NO_TOKEN;
+    // Nothing follows from a row with a NaN or an infinite maximum: pick_token says so.
+    float max = (float)most;
+    bool sound = bad == NO_TOKEN && best != NO_TOKEN && max < INFINITE && max > MINUS_INFINITE;
+    if (sound) {
+        // What the likeliest token has is a lower limit of what wins: its score is 0.
+        double least = gumbel_of(ask, best);
+        for (unsigned i = from + threadIdx.x; i < to; i += BLOCK_SIZE) {
+            double score = (double)__fdiv_rn(less_by(z[i], max), temperature);
+            if (__dadd_rn(score, NOISE_MOST) < least) continue;
+            double x = __dadd_rn(score, gumbel_of(ask, i));
+            if (token == NO_TOKEN || x > value) {
+                value = x;
+                token = i;
+                least = x > least ? x : least;
+            }
+        }
+    }
+    best_of_block(&value, &token, &bad);
+    if (threadIdx.x == 0) put(loudest + (blockIdx.y * gridDim.x + blockIdx.x) * ENTRY, value, token, bad);
+}
+EXPORT(pick_loudest)
+
+/// What is chosen in each row, or no token where that is for the CPU to explain.
+KERNEL(pick_token)(const unsigned* asks, const unsigned* entries, const unsigned* loudest, unsigned* tokens,
+                   unsigned blocks)
+{
+    double most;
+    unsigned best;
+    unsigned bad;
+    best_of_entries(entries + blockIdx.x * blocks * ENTRY, blocks, &most, &best, &bad);
+    unsigned chosen = bad == NO_TOKEN ? best : NO_TOKEN;
+    // The same in all threads of a block.
+    if (float_of(asks[blockIdx.x * ASK + 3]) != 0.0f) {
+        best_of_entries(loudest + blockIdx.x * blocks * ENTRY, blocks, &most, &best, &bad);
+        chosen = bad == NO_TOKEN ? best : NO_TOKEN;
+    }
+    if (threadIdx.x == 0) tokens[blockIdx.x] = chosen;
+}
+EXPORT(pick_token)
+
+/// For comparison with the CPU, function by function: e^x, ln x (one word each), or -ln(-ln x) in f64 (two words each).
+KERNEL(elementary)(const float* x, unsigned* y, word64 n, unsigned which)
+{
+    word64 i = element();
+    if (i >= n) return;
+    if (which == 0) y[i] = bits_of(exp_of(x[i]));
+    if (which == 1) y[i] = bits_of(ln_of(x[i]));
+    if (which == 2) {
+        word64 bits = bits_of_double(-ln_of_double(-ln_of_double((double)x[i])));
+        y[2 * i] = (unsigned)bits;
+        y[2 * i + 1] = (unsigned)(bits >> 32);
+    }
+}
+EXPORT(elementary)
+
+#undef TOKENS
+#undef ASK
+#undef ENTRY
+#undef NOISE_MOST

@@ -1,0 +1,278 @@
+//! Whole models on a device: logits, tokens, evaluations and training steps have the bits of the CPU.
+
+use crate::device;
+use foretoken::data::{RandomWindows, Tokenizer, Tokens};
+use foretoken::exec::{Decode, Rows, Span};
+use foretoken::gpu::{Device, Offload, OnDevice, Weights};
+use foretoken::infer::{
+    Decoder, Drafter, Drafts, Generated, HeadDrafter, Hindsight, Mode, NoDrafts, Options, Request,
+    Sampler, generate_batch, generate_batch_on,
+};
+use foretoken::model::{HeadKind, JointLoss, Model, Preset, WeightFormat};
+use foretoken::train::{Kind, Settings, Trainer, evaluate_stored, evaluate_stored_on};
+use std::sync::atomic::Ordering;
+
+const VOCAB: usize = 257;
+const DEPTH: usize = 2;
+
+/// Two layers with half as many key heads as query heads; `variant` turns the other switches of the configuration.
+fn model(kind: HeadKind, variant: usize) -> Model {
+    let mut config = Preset::Tiny.config(VOCAB, kind, DEPTH);
+    (config.hidden_size, config.intermediate_size) = (32, 48);
+    (config.num_hidden_layers, config.head_dim) = (2, 8);
+    (config.num_attention_heads, config.num_key_value_heads) = (4, 2);
+    config.max_position_embeddings = 64;
+    // The first kind of head is of full width.
+    config.set_head_width(if variant == 0 { 32 } else { 8 });
+    config.use_qk_norm = variant != 1;
+    config.tie_word_embeddings = variant != 2;
+    Model::new(config, 11 + variant as u64).expect("sound sizes")
+}
+
+/// One model of each kind of head.
+fn models() -> impl Iterator<Item = (HeadKind, Model)> {
+    let all = HeadKind::ALL.into_iter().enumerate();
+    all.map(|(variant, kind)| (kind, model(kind, variant)))
+}
+
+fn text(n: usize, salt: usize) -> Vec<u32> {
+    let token = |i: usize| (i * i * 7 + i * 13 + salt * 31) % 200;
+    (0..n).map(|i| token(i) as u32).collect()
+}
+
+/// All logits of two sequences that advance in chunks and together, trunk and heads, with some positions taken back and
+/// computed again.
+fn logits<E: Decoder>(mut exec: E, model: &Model) -> Vec<Vec<u32>> {
+    let mut all = Vec::new();
+    let (a, b) = (exec.add_sequence(), exec.add_sequence());
+    let texts = [text(40, 1), text(40, 2)];
+    let config = model.config();
+    // (first position, rows) of each sequence; none for a sequence that sits out.
+    let passes = [
+        [(0, 7), (0, 0)],
+        [(7, 1), (0, 17)],
+        [(8, 3), (17, 1)],
+        [(9, 1), (18, 4)],
+    ];
+    let mut say = |exec: &mut E, h: &E::Value| {
+        let logits = model.logits(exec, h);
+        let logits = exec.host(&logits).expect("a device that works");
+        all.push(logits.data().iter().map(|x| x.to_bits()).collect());
+    };
+    for pass in passes {
+        let span = |(sequence, (first, len)): (usize, (usize, usize))| Span {
+            sequence,
+            first,
+            len,
+        };
+        let spans = [a, b].into_iter().zip(pass).map(span);
+        let rows = Rows::new(spans.filter(|s| s.len > 0).collect());
+        let tokens = |k: usize| -> Vec<u32> {
+            let of = |s: &Span| texts[s.sequence][s.first + k..][..s.len].to_vec();
+            rows.spans().iter().flat_map(of).collect()
+        };
+        for span in rows.spans() {
+            for layer in 0..config.num_hidden_layers {
+                exec.truncate(span.sequence, layer, span.first);
+            }
+        }
+        let h = model.trunk(&mut exec, &tokens(0), &rows);
+        exec.keep(0, &rows, &h);
+        say(&mut exec, &h);
+        for k in 1..=DEPTH {
+            let cache = model.head_cache(k);
+            for span in rows.spans() {
+                exec.truncate(span.sequence, cache, span.first);
+            }
+            let h = exec.kept(config.mtp_kind.source(k), &rows, config.hidden_size);
+            let h = model.head(&mut exec, k, &h, &tokens(k), &rows);
+            exec.keep(k, &rows, &h);
+            say(&mut exec, &h);
+        }
+    }
+    all
+}
+
+#[test]
+fn logits_have_the_bits_of_the_cpu() {
+    let Some(device) = device() else { return };
+    for (kind, mut model) in models() {
+        for format in [None, Some(WeightFormat::Q8)] {
+            if let Some(format) = format {
+                model.pack(format);
+            }
+            let expected = logits(Decode::new(model.params()), &model);
+            let weights = Weights::new(&device, model.params()).expect("room");
+            let found = logits(OnDevice::new(&weights), &model);
+            assert_eq!(found.len(), expected.len());
+            for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                assert!(found == expected, "{kind:?}, {format:?}, logits {i}");
+            }
+        }
+    }
+}
+
+fn sampler(temperature: f32, seed: u64) -> Sampler {
+    Sampler {
+        temperature,
+        seed,
+        ..Sampler::GREEDY
+    }
+}
+
+/// Several requests together: at temperature 0 and above, filtered, with a window that slides, and rejecting.
+fn requests<'a>(prompts: &'a [Vec<u32>], drafts: usize) -> Vec<Request<'a>> {
+    let base = Options {
+        max_tokens: 12,
+        drafts: Drafts::Fixed(drafts),
+        chunk: 9,
+        ..Options::default()
+    };
+    let with = |sampler| Options {
+        sampler,
+        ..base.clone()
+    };
+    let options = [
+        base.clone(),
+        with(sampler(0.9, 3)),
+        with(Sampler {
+            top_k: 20,
+            top_p: 0.9,
+            ..sampler(1.1, 4)
+        }),
+        Options {
+            context: Some(20),
+            window: Some(8),
+            ..with(sampler(0.0, 0))
+        },
+        Options {
+            mode: Mode::Rejection,
+            ..with(sampler(0.8, 5))
+        },
+    ];
+    let both = prompts.iter().zip(options);
+    both.map(|(prompt, options)| Request { prompt, options })
+        .collect()
+}
+
+fn on_device(
+    device: &Device,
+    model: &Model,
+    requests: &[Request<'_>],
+    drafter: &mut dyn Drafter,
+) -> Vec<Generated> {
+    let weights = Weights::new(device, model.params()).expect("room");
+    let exec = OnDevice::new(&weights);
+    generate_batch_on(exec, model, requests, drafter, &mut ()).expect("finite logits")
+}
+
+#[test]
+fn tokens_are_those_of_the_cpu() {
+    let Some(device) = device() else { return };
+    let prompts: Vec<Vec<u32>> = (0..5).map(|i| text(3 + 4 * i, i)).collect();
+    for (kind, model) in models() {
+        for drafts in [0, DEPTH] {
+            let requests = requests(&prompts, drafts);
+            let drafter = || -> Box<dyn Drafter> {
+                match drafts {
+                    0 => Box::new(NoDrafts),
+                    _ => Box::new(HeadDrafter::default()),
+                }
+            };
+            let expected =
+                generate_batch(&model, &requests, &mut *drafter(), &mut ()).expect("finite logits");
+            let found = on_device(&device, &model, &requests, &mut *drafter());
+            // Tokens, steps, and how many drafts of each depth were made and accepted.
+            assert_eq!(found, expected, "{kind:?}, {drafts} drafts");
+            assert!(expected.iter().all(|g| g.tokens.len() == 12));
+        }
+    }
+}
+
+#[test]
+fn logits_that_are_no_numbers_are_the_same_error() {
+    let Some(device) = device() else { return };
+    let mut broken = model(HeadKind::Recursive, 0);
+    let params = broken.params_mut();
+    let norm = params.find("model.norm.weight").expect("a trunk has one");
+    params.get_mut(norm).data_mut()[3] = f32::NAN;
+    let prompt = text(5, 1);
+    for temperature in [0.0, 1.0] {
+        let request = Request {
+            prompt: &prompt,
+            options: Options {
+                sampler: sampler(temperature, 1),
+                ..Options::default()
+            },
+        };
+        let requests = [request];
+        let expected = generate_batch(&broken, &requests, &mut NoDrafts, &mut ());
+        let weights = Weights::new(&device, broken.params()).expect("room");
+        let exec = OnDevice::new(&weights);
+        let found = generate_batch_on(exec, &broken, &requests, &mut NoDrafts, &mut ());
+        assert_eq!(
+            found.expect_err("no numbers").to_string(),
+            expected.expect_err("no numbers").to_string()
+        );
+    }
+}
+
+#[test]
+fn evaluations_are_those_of_the_cpu() {
+    let Some(device) = device() else { return };
+    let tokenizer = Tokenizer::bytes();
+    let tokens = Tokens::from(text(50, 3));
+    for (kind, model) in models() {
+        let expected = evaluate_stored(&model, &tokens, &tokenizer, 18).expect("enough tokens");
+        let weights = Weights::new(&device, model.params()).expect("room");
+        let exec = || OnDevice::with_sequence(&weights);
+        let found = evaluate_stored_on(&exec, &model, &tokens, &tokenizer, 18);
+        assert_eq!(found.expect("enough tokens"), expected, "{kind:?}");
+
+        let text = text(30, 4);
+        let options = Options::default();
+        let expected = Hindsight::new(&model, &text, 10, &options).expect("finite");
+        let mut exec = OnDevice::with_sequence(&weights);
+        let found = Hindsight::on(&mut exec, &model, &text, 10, &options).expect("finite");
+        assert_eq!(found.agreement(), expected.agreement(), "{kind:?}");
+        assert_eq!(
+            found.replay(DEPTH, 20),
+            expected.replay(DEPTH, 20),
+            "{kind:?}"
+        );
+    }
+}
+
+#[test]
+fn training_ends_with_the_weights_of_the_cpu() {
+    let Some(device) = device() else { return };
+    let windows = RandomWindows::new(text(400, 5), 19, 2, 5).expect("long enough");
+    let bits = |trainer: &Trainer| -> Vec<u32> {
+        let all = trainer.model.params().iter();
+        all.flat_map(|(_, t)| t.data().iter().map(|x| x.to_bits()))
+            .collect()
+    };
+    for (kind, optimiser) in HeadKind::ALL.into_iter().zip(Kind::ALL.into_iter().cycle()) {
+        let variant = kind as usize;
+        let mut cpu = Trainer::with(model(kind, variant), Settings::of(optimiser));
+        let mut sent = Trainer::with(model(kind, variant), Settings::of(optimiser));
+        // Products of any size, so that none of these stays here.
+        let offload = Offload::from_size(&device, 0);
+        let computed = offload.computed();
+        sent.offload(Box::new(offload));
+        for step in 0..2 {
+            let parts = windows
+                .batch(step)
+                .expect("in memory")
+                .parts(1 + step as usize);
+            let step = |trainer: &mut Trainer| {
+                let report = trainer.step_in_parts(&parts, JointLoss::default(), 1e-2);
+                report.expect("a finite loss")
+            };
+            assert_eq!(step(&mut sent), step(&mut cpu), "{kind:?}");
+            assert!(bits(&sent) == bits(&cpu), "{kind:?}");
+        }
+        // Three passes over two layers and two heads, each of several products, forward and backward.
+        assert!(computed.load(Ordering::Relaxed) > 100, "{kind:?}");
+    }
+}

@@ -1,0 +1,140 @@
+//! The choice of tokens: the CPU's choice, and its errors.
+
+use crate::devices;
+use crate::rows::numbers;
+use foretoken::gpu::Device;
+use foretoken::gpu::pick::pick;
+use foretoken::infer::{self, Sampler};
+
+/// Every row's choice, or the sentence of its error, against the CPU's.
+#[track_caller]
+fn check(device: &Device, logits: &[f32], v: usize, rows: &[(usize, usize, Sampler)]) {
+    let there = device.upload(logits);
+    let got = pick(device, &there, v, rows).expect("a device that works");
+    assert_eq!(got.len(), rows.len());
+    for (got, &(row, position, sampler)) in got.into_iter().zip(rows) {
+        let history = vec![0; position];
+        let expected = infer::pick(&logits[row * v..][..v], &history, position, sampler);
+        let sentence = |e: foretoken::Error| e.to_string();
+        assert_eq!(
+            got.map_err(sentence),
+            expected.map_err(sentence),
+            "{}: V = {v}, row {row}, position {position}, {sampler:?}",
+            device.name()
+        );
+    }
+}
+
+fn noisy(temperature: f32, seed: u64) -> Sampler {
+    Sampler {
+        temperature,
+        seed,
+        ..Sampler::GREEDY
+    }
+}
+
+/// Vocabularies on, below and above the widths of blocks.
+const VOCABS: [usize; 12] = [1, 2, 16, 127, 128, 129, 257, 2047, 2048, 2049, 4100, 9000];
+
+#[test]
+fn largest_logits() {
+    for device in devices() {
+        for v in VOCABS {
+            let mut logits = numbers(6 * v, v as u32);
+            // Ties: of all, of the first and the last, of zeros of both signs; −∞ beside a number, and nothing but −∞.
+            logits[v..2 * v].fill(-1.5);
+            (logits[2 * v], logits[3 * v - 1]) = (70.0, 70.0);
+            logits[3 * v..4 * v].fill(-0.0);
+            logits[3 * v + v / 2] = 0.0;
+            logits[4 * v..].fill(f32::NEG_INFINITY);
+            logits[4 * v + v / 2] = -3e38;
+            let rows: Vec<_> = (0..6).map(|row| (row, 3, Sampler::GREEDY)).collect();
+            check(&device, &logits, v, &rows);
+            let noisy: Vec<_> = (0..6).map(|row| (row, 3, noisy(0.7, 5))).collect();
+            check(&device, &logits, v, &noisy);
+        }
+    }
+}
+
+#[test]
+fn noise() {
+    for device in devices() {
+        for v in VOCABS {
+            // Flat and peaked rows: with noise, of the first any token may win.
+            let mut logits = numbers(2 * v, 1 + v as u32);
+            logits[v..].iter_mut().for_each(|x| *x *= 40.0);
+            let seeds = [0, 1, 77, u64::MAX, 1 << 32, 0x1234_5678_9abc_def0];
+            let mut rows = Vec::new();
+            for (i, seed) in seeds.into_iter().enumerate() {
+                for position in [0, 1, 1000 + i, 70_000] {
+                    for temperature in [0.0, 0.01, 0.8, 1.0, 50.0] {
+                        rows.push((position % 2, position, noisy(temperature, seed)));
+                    }
+                }
+            }
+            check(&device, &logits, v, &rows);
+        }
+    }
+}
+
+/// Tokens are decided by what the noise says, not by the logits alone.
+#[test]
+fn noise_changes_tokens() {
+    for device in devices() {
+        let rows: Vec<_> = (0..40).map(|i| (0, i, noisy(1.0, 9))).collect();
+        let logits = device.upload(&[0.0; 50]);
+        let tokens = pick(&device, &logits, 50, &rows).expect("a device that works");
+        let mut tokens: Vec<u32> = tokens.into_iter().flatten().collect();
+        assert_eq!(tokens.len(), 40);
+        tokens.sort_unstable();
+        tokens.dedup();
+        assert!(tokens.len() > 10, "{tokens:?}");
+    }
+}
+
+#[test]
+fn filters() {
+    for device in devices() {
+        let v = 300;
+        let logits = numbers(3 * v, 2);
+        let filtered = |top_k, top_p, min_p| Sampler {
+            top_k,
+            top_p,
+            min_p,
+            ..noisy(0.9, 3)
+        };
+        let samplers = [
+            filtered(5, 1.0, 0.0),
+            filtered(0, 0.8, 0.0),
+            filtered(0, 1.0, 0.1),
+            filtered(40, 0.9, 0.05),
+            noisy(0.9, 3),
+            Sampler {
+                temperature: 0.0,
+                ..filtered(5, 0.5, 0.5)
+            },
+        ];
+        // Rows that are filtered between rows that are not, and a row twice.
+        let rows: Vec<_> = (0..24).map(|i| (i % 3, i, samplers[i % 6])).collect();
+        check(&device, &logits, v, &rows);
+        check(&device, &logits, v, &[]);
+    }
+}
+
+#[test]
+fn nothing_follows() {
+    for device in devices() {
+        for v in VOCABS {
+            let mut logits = numbers(5 * v, 8);
+            logits[v - 1] = f32::NAN;
+            // The first of two is named.
+            (logits[v + v / 3], logits[v + v / 2]) = (f32::NAN, f32::NAN);
+            logits[2 * v] = f32::INFINITY;
+            logits[3 * v..4 * v].fill(f32::NEG_INFINITY);
+            for sampler in [Sampler::GREEDY, noisy(1.0, 4), noisy(f32::INFINITY, 4)] {
+                let rows: Vec<_> = (0..5).map(|row| (row, 2 * row, sampler)).collect();
+                check(&device, &logits, v, &rows);
+            }
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Operations on rows: every result has the bits of the CPU's operation.
+
+use crate::devices;
+use foretoken::autograd::Op;
+use foretoken::gpu::pick::{Elementary, elementary};
+use foretoken::gpu::{Array, Device, rows};
+use foretoken::kernels::attention::Heads;
+use foretoken::kernels::{cross_entropy, rope};
+use foretoken::ops;
+use foretoken::simd::{self, Kernel, LANES, Simd, math, scalar};
+use foretoken::tensor::Tensor;
+use std::sync::Arc;
+
+/// Sizes on, below and above the widths of lanes and blocks.
+const SIZES: [usize; 14] = [1, 2, 15, 16, 17, 31, 32, 33, 64, 127, 128, 129, 300, 2100];
+
+/// Numbers of both signs and several magnitudes; the same for the same seed.
+pub fn numbers(n: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12_345);
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state >> 8
+    };
+    let number = |_| {
+        let unit = next() as f32 / (1 << 23) as f32 - 1.0;
+        unit * [0.01, 1.0, 1.0, 3.0][next() as usize % 4]
+    };
+    (0..n).map(number).collect()
+}
+
+/// All bits agree; only which NaN a NaN is may differ.
+#[track_caller]
+pub fn assert_same(what: &str, got: &[f32], expected: &[f32]) {
+    assert_eq!(got.len(), expected.len(), "{what}: number of elements");
+    for (i, (x, y)) in got.iter().zip(expected).enumerate() {
+        let same = x.to_bits() == y.to_bits() || (x.is_nan() && y.is_nan());
+        assert!(same, "{what}: element {i} is {x:e}, not {y:e}");
+    }
+}
+
+/// What a device has, against what an operation makes of some matrices.
+#[track_caller]
+fn check<const N: usize>(
+    device: &Device,
+    what: &str,
+    got: &Array,
+    op: impl Op<N>,
+    inputs: [(&[f32], usize); N],
+) {
+    let tensor = |(x, cols): (&[f32], usize)| {
+        let x = x.to_vec();
+        Arc::new(Tensor::new(&[x.len() / cols, cols], x))
+    };
+    let tensors = inputs.map(tensor);
+    let (expected, _) = op.forward(tensors.each_ref());
+    let got = device.download(got).expect("a device that works");
+    assert_same(&format!("{}: {what}", device.name()), &got, expected.data());
+}
+
+#[test]
+fn rows_are_gathered() {
+    for device in devices() {
+        for c in SIZES {
+            let table = numbers(7 * c, 1);
+            let there = device.upload(&table);
+            let ids: Arc<[u32]> = [3u32, 0, 6, 6, 1].into();
+            let ids_there = device.upload_u32(&ids);
+            let y = rows::embedding(&device, &there, &ids_there, 5, c);
+            let op = ops::Embedding { ids };
+            check(&device, "embedding", &y, op, [(&table, c)]);
+            let keep: Arc<[u32]> = [0u32, 2, 5].into();
+            let keep_there = device.upload_u32(&keep);
+            let y = rows::select_rows(&device, &there, &keep_there, 3, c);
+            let op = ops::SelectRows { keep };
+            check(&device, "select_rows", &y, op, [(&table, c)]);
+        }
+    }
+}
+
+#[test]
+fn rows_that_are_not_there_are_nan() {
+    for device in devices() {
+        let table = device.upload(&[1.0; 12]);
+        let ids = device.upload_u32(&[3, 2, u32::MAX]);
+        let y = device.download(&rows::embedding(&device, &table, &ids, 3, 4));
+        let y = y.expect("a device that works");
+        let expected: Vec<f32> = (0..12).map(|i| [f32::NAN, 1.0, f32::NAN][i / 4]).collect();
+        assert_same("embedding", &y, &expected);
+    }
+}
+
+#[test]
+fn norms() {
+    for device in devices() {
+        for c in SIZES.into_iter().chain([4096, 5000]) {
+            let (mut x, gain) = (numbers(3 * c, 2), numbers(c, 3));
+            let eps = 1e-5;
+            // A row of zeros, a NaN in the last lane there is, and squares that overflow.
+            x[c..2 * c].fill(if c % 3 == 0 { 0.0 } else { 1e25 });
+            x[3 * c - 1] = if c % 2 == 0 { f32::NAN } else { 1e-30 };
+            let (there, gain_there) = (device.upload(&x), device.upload(&gain));
+            let y = rows::rms_norm(&device, &there, &gain_there, 3, c, eps);
+            let op = ops::RmsNorm { eps };
+            check(&device, "rms_norm", &y, op, [(&x, c), (&gain, c)]);
+        }
+    }
+}
+
+/// (H, G, D) with few and many heads, and heads on, below and above a block's lanes.
+pub const HEADS: [Heads; 7] = [
+    heads(1, 1, 2),
+    heads(4, 2, 8),
+    heads(3, 1, 16),
+    heads(2, 2, 34),
+    heads(6, 3, 64),
+    heads(8, 1, 66),
+    heads(2, 1, 128),
+];
+
+const fn heads(query: usize, key_value: usize, size: usize) -> Heads {
+    Heads {
+        query,
+        key_value,
+        size,
+    }
+}
+
+#[test]
+fn norms_of_heads() {
+    for device in devices() {
+        for heads in HEADS {
+            let x = numbers(5 * heads.width(), 4);
+            let (q, k) = (numbers(heads.size, 5), numbers(heads.size, 6));
+            let (there, q_there, k_there) =
+                (device.upload(&x), device.upload(&q), device.upload(&k));
+            let eps = 1e-6;
+            let y = rows::qk_norm(&device, &there, &q_there, &k_there, heads, 5, eps);
+            let op = ops::QkNorm { heads, eps };
+            let inputs = [(&*x, heads.width()), (&*q, heads.size), (&*k, heads.size)];
+            check(&device, "qk_norm", &y, op, inputs);
+        }
+    }
+}
+
+#[test]
+fn rotation() {
+    for device in devices() {
+        for heads in HEADS {
+            let table = Arc::new(rope::Table::new(300, heads.size, 10_000.0));
+            let angles = rows::angles(&device, &table);
+            // Positions of several sequences, not from 0.
+            let positions: Arc<[u32]> = [0u32, 1, 299, 17, 18, 19].into();
+            let x = numbers(6 * heads.width(), 7);
+            let (there, at) = (device.upload(&x), device.upload_u32(&positions));
+            let y = rows::rope(&device, &there, &angles, heads, &at, 6);
+            let op = ops::Rope {
+                table,
+                heads,
+                positions,
+            };
+            check(&device, "rope", &y, op, [(&x, heads.width())]);
+        }
+    }
+}
+
+#[test]
+fn elements() {
+    for device in devices() {
+        for c in SIZES {
+            let (mut x, z, bias) = (numbers(3 * c, 8), numbers(3 * c, 9), numbers(c, 10));
+            x[c] = f32::NEG_INFINITY;
+            x[c / 2] = -0.0;
+            let [there, z_there, bias_there] = [&x, &z, &bias].map(|x| device.upload(x));
+            let y = rows::add(&device, &there, &z_there);
+            check(&device, "add", &y, ops::Add, [(&x, c), (&z, c)]);
+            let y = rows::add_bias(&device, &there, &bias_there, 3, c);
+            check(&device, "add_bias", &y, ops::AddBias, [(&x, c), (&bias, c)]);
+            let y = rows::silu(&device, &there);
+            check(&device, "silu", &y, ops::Silu, [(&x, c)]);
+            let gu: Vec<f32> = x.iter().chain(&z).copied().collect();
+            let y = rows::swiglu(&device, &device.upload(&gu), 3, c);
+            check(&device, "swiglu", &y, ops::SwiGlu, [(&gu, 2 * c)]);
+            for other in [1, 16, 33] {
+                let z = numbers(3 * other, 11);
+                let y = rows::concat(&device, &there, &device.upload(&z), 3, c, other);
+                check(&device, "concat", &y, ops::Concat, [(&x, c), (&z, other)]);
+            }
+        }
+    }
+}
+
+/// Logits with ties, and rows from which nothing follows.
+#[test]
+fn losses() {
+    for device in devices() {
+        for v in SIZES.into_iter().chain([2048, 4097]) {
+            let targets: Vec<u32> = (0..10).map(|i| (i * 5 % v) as u32).collect();
+            let mut z = numbers(10 * v, 12);
+            // The same maximum twice: at the target and before or after it.
+            let (one, two) = (targets[2] as usize, v - 1);
+            (z[2 * v + one], z[2 * v + two]) = (50.0, 50.0);
+            (z[3 * v], z[3 * v + targets[3] as usize]) = (50.0, 50.0);
+            z[4 * v + targets[4] as usize] = 9.0;
+            z[5 * v + v / 2] = f32::NAN;
+            z[6 * v + v - 1] = f32::NAN;
+            z[7 * v..8 * v].fill(f32::NEG_INFINITY);
+            z[8 * v + v / 3] = f32::INFINITY;
+            z[9 * v..].fill(-0.0);
+            let y = rows::cross_entropy(
+                &device,
+                &device.upload(&z),
+                &device.upload_u32(&targets),
+                10,
+                v,
+            );
+            let got = device.download(&y).expect("a device that works");
+            let (mut losses, mut hits) = (vec![0.0; 10], vec![0.0; 10]);
+            cross_entropy::forward_backward(&mut z, &targets, 1.0, &mut losses, &mut hits);
+            assert_same(&format!("losses, V = {v}"), &got[..10], &losses);
+            assert_same(&format!("hits, V = {v}"), &got[10..], &hits);
+        }
+    }
+}
+
+struct Apply<'a>(Elementary, &'a mut [f32; LANES]);
+
+impl Kernel for Apply<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let x = s.load(self.1);
+        let y = match self.0 {
+            Elementary::Exp => math::exp(s, x),
+            Elementary::Ln => math::ln(s, x),
+            Elementary::Gumbel => unreachable!("not on lanes"),
+        };
+        s.store(y, self.1);
+    }
+}
+
+#[test]
+fn exponentials_and_logarithms() {
+    // A prime step meets every exponent and both signs; then the neighbours of every limit.
+    let mut x: Vec<f32> = (0..u32::MAX).step_by(30_011).map(f32::from_bits).collect();
+    let limits = [
+        0.0,
+        -0.0,
+        1.0,
+        -87.3,
+        88.722_83,
+        f32::MIN_POSITIVE,
+        f32::MAX,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        std::f32::consts::FRAC_1_SQRT_2,
+        std::f32::consts::SQRT_2,
+    ];
+    x.extend(limits.iter().flat_map(|x| [x.next_down(), *x, x.next_up()]));
+    x.push(f32::NAN);
+    // Between the limits of exp, where most bit patterns are not.
+    x.extend((0..100_000).map(|i| -90.0 + i as f32 * 0.001_8));
+    x.resize(x.len().next_multiple_of(LANES), 0.5);
+    for device in devices() {
+        let there = device.upload(&x);
+        for function in [Elementary::Exp, Elementary::Ln] {
+            let got = device.download(&elementary(&device, function, &there));
+            let got = got.expect("a device that works");
+            let mut expected = x.clone();
+            let (lanes, _) = expected.as_chunks_mut();
+            lanes.iter_mut().for_each(|x| simd::run(Apply(function, x)));
+            assert_same(&format!("{function:?}"), &got, &expected);
+        }
+    }
+}
+
+#[test]
+fn noise_of_uniform_numbers() {
+    // All that the generator can make are (2 b + 1) 2^-24; these are some, and both ends.
+    let bits = (0..1u32 << 23).step_by(257).chain([(1 << 23) - 1]);
+    let x: Vec<f32> = bits
+        .map(|b| (2 * b + 1) as f32 / (1 << 24) as f32)
+        .collect();
+    for device in devices() {
+        let y = elementary(&device, Elementary::Gumbel, &device.upload(&x));
+        let words = device.download_u32(&y).expect("a device that works");
+        for (x, words) in x.iter().zip(words.as_chunks::<2>().0) {
+            let got = u64::from(words[1]) << 32 | u64::from(words[0]);
+            let expected = -scalar::ln(-scalar::ln(f64::from(*x)));
+            assert_eq!(got, expected.to_bits(), "{x:e}: {expected:e}");
+        }
+    }
+}
