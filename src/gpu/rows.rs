@@ -126,8 +126,8 @@ pub struct Angles {
 /// The table on a device.
 pub fn angles(device: &Device, table: &rope::Table) -> Angles {
     Angles {
-        cos: device.upload(table.cos()),
-        sin: device.upload(table.sin()),
+        cos: device.upload(table.cosines()),
+        sin: device.upload(table.sines()),
         half: table.half(),
         positions: table.positions(),
     }

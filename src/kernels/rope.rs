@@ -50,12 +50,12 @@ impl Table {
     }
 
     /// cos of each angle, [positions, D/2].
-    pub fn cos(&self) -> &[f32] {
+    pub fn cosines(&self) -> &[f32] {
         &self.cos
     }
 
     /// sin of each angle, [positions, D/2].
-    pub fn sin(&self) -> &[f32] {
+    pub fn sines(&self) -> &[f32] {
         &self.sin
     }
 
