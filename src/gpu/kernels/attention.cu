@@ -40,11 +40,11 @@ EXPORT(cache_append)
 ///
 /// Block (x, y, z): the x-th eight queries of a key head, the y-th tile of keys, the z-th span. Row 0 of `scores` is row
 /// `top` of qkv.
-KERNEL(attention_scores)(const float* qkv, const float* keys0, const float* keys1, const float* keys2,
-                         const float* keys3, float* scores, unsigned from0, unsigned from1, unsigned from2,
-                         unsigned from3, unsigned len0, unsigned len1, unsigned len2, unsigned len3, unsigned first0,
-                         unsigned first1, unsigned first2, unsigned first3, unsigned top, unsigned stride,
-                         unsigned query, unsigned key_value, unsigned size, float scale)
+KERNEL_OF(BLOCK_SIZE, 1, attention_scores)
+(const float* qkv, const float* keys0, const float* keys1, const float* keys2, const float* keys3, float* scores,
+ unsigned from0, unsigned from1, unsigned from2, unsigned from3, unsigned len0, unsigned len1, unsigned len2,
+ unsigned len3, unsigned first0, unsigned first1, unsigned first2, unsigned first3, unsigned top, unsigned stride,
+ unsigned query, unsigned key_value, unsigned size, float scale)
 {
     __shared__ float queries[QUERIES][PART];
     __shared__ float tile[KEYS][PART + 1];
@@ -67,7 +67,7 @@ KERNEL(attention_scores)(const float* qkv, const float* keys0, const float* keys
     float chains[QUERIES];
     for (unsigned i = 0; i < QUERIES; ++i) chains[i] = 0.0f;
     for (unsigned d = 0; d < size; d += PART) {
-        for (unsigned i = t; i < QUERIES * PART; i += blockDim.x) {
+        for (unsigned i = t; i < QUERIES * PART; i += BLOCK_SIZE) {
             unsigned q = start + i / PART;
             unsigned e = d + i % PART;
             float x = 0.0f;
@@ -75,7 +75,7 @@ KERNEL(attention_scores)(const float* qkv, const float* keys0, const float* keys
                 x = qkv[((word64)from + q / group) * width + (key_head * group + q % group) * size + e];
             queries[i / PART][i % PART] = x;
         }
-        for (unsigned i = t; i < KEYS * PART; i += blockDim.x) {
+        for (unsigned i = t; i < KEYS * PART; i += BLOCK_SIZE) {
             unsigned j = base + i / PART;
             unsigned e = d + i % PART;
             float x = 0.0f;
@@ -106,15 +106,44 @@ KERNEL(attention_scores)(const float* qkv, const float* keys0, const float* keys
 }
 EXPORT(attention_scores)
 
+/// What a thread of attention_values fetches of the values and scores of 64 positions, while those before are added up.
+struct Fetched {
+    float values[POSITIONS * WIDTH / BLOCK_SIZE];
+    float scores[ROWS * POSITIONS / BLOCK_SIZE];
+};
+
+/// Positions base.. below `end`, and of row r those up to first + r. `values` are those of the head, `left` elements from
+/// the block's first on.
+static __device__ inline void fetch(Fetched* to, const float* values, unsigned value_stride, unsigned left,
+                                    const float* scores, word64 score_stride, unsigned rows, unsigned first,
+                                    unsigned base, unsigned end)
+{
+#pragma unroll
+    for (unsigned i = 0; i < POSITIONS * WIDTH / BLOCK_SIZE; ++i) {
+        unsigned at = i * BLOCK_SIZE + threadIdx.x;
+        unsigned j = base + at / WIDTH;
+        bool there = j < end && at % WIDTH < left;
+        to->values[i] = there ? values[(word64)j * value_stride + at % WIDTH] : 0.0f;
+    }
+#pragma unroll
+    for (unsigned i = 0; i < ROWS * POSITIONS / BLOCK_SIZE; ++i) {
+        unsigned at = i * BLOCK_SIZE + threadIdx.x;
+        unsigned row = at / POSITIONS;
+        unsigned j = base + at % POSITIONS;
+        bool there = row < rows && j <= first + row;
+        to->scores[i] = there ? scores[row * score_stride + j] : 0.0f;
+    }
+}
+
 /// m = max s;  e[j] = exp(s[j] - m);  Z = Σ e by rule R2;  out = (chain over j ascending of e[j] v[j]) / Z.
 ///
 /// Block (x, y, z): the x-th four rows of the z-th span, the y-th of the heads' parts. A thread has one element of two of
 /// the rows.
-KERNEL(attention_values)(const float* scores, const float* values0, const float* values1, const float* values2,
-                         const float* values3, float* out, unsigned from0, unsigned from1, unsigned from2,
-                         unsigned from3, unsigned len0, unsigned len1, unsigned len2, unsigned len3, unsigned first0,
-                         unsigned first1, unsigned first2, unsigned first3, unsigned top, unsigned stride,
-                         unsigned query, unsigned key_value, unsigned size)
+KERNEL_OF(BLOCK_SIZE, 1, attention_values)
+(const float* scores, const float* values0, const float* values1, const float* values2, const float* values3,
+ float* out, unsigned from0, unsigned from1, unsigned from2, unsigned from3, unsigned len0, unsigned len1, unsigned len2,
+ unsigned len3, unsigned first0, unsigned first1, unsigned first2, unsigned first3, unsigned top, unsigned stride,
+ unsigned query, unsigned key_value, unsigned size)
 {
     __shared__ float tile[POSITIONS][WIDTH];
     __shared__ float weights[ROWS][POSITIONS];
@@ -161,24 +190,26 @@ KERNEL(attention_values)(const float* scores, const float* values0, const float*
     float a = 0.0f;
     float b = 0.0f;
     unsigned end = first + rows;
+    values += key_head * size + column;
+    unsigned value_stride = key_value * size;
+    Fetched next;
+    fetch(&next, values, value_stride, size - column, scores, row_stride, rows, first, 0, end);
     for (unsigned base = 0; base < end; base += POSITIONS) {
-#pragma unroll 8
-        for (unsigned i = t; i < POSITIONS * WIDTH; i += BLOCK_SIZE) {
-            unsigned j = base + i / WIDTH;
-            unsigned e = column + i % WIDTH;
-            float x = 0.0f;
-            if (j < end && e < size) x = values[((word64)j * key_value + key_head) * size + e];
-            tile[i / WIDTH][i % WIDTH] = x;
+#pragma unroll
+        for (unsigned i = 0; i < POSITIONS * WIDTH / BLOCK_SIZE; ++i) {
+            unsigned at = i * BLOCK_SIZE + t;
+            tile[at / WIDTH][at % WIDTH] = next.values[i];
         }
-        for (unsigned i = t; i < ROWS * POSITIONS; i += BLOCK_SIZE) {
-            unsigned row = i / POSITIONS;
-            unsigned j = base + i % POSITIONS;
-            float e = 0.0f;
-            if (row < rows && j <= first + row)
-                e = exp_of(less_by(scores[row * row_stride + j], maxima[row][0]));
-            weights[row][i % POSITIONS] = e;
+#pragma unroll
+        for (unsigned i = 0; i < ROWS * POSITIONS / BLOCK_SIZE; ++i) {
+            unsigned at = i * BLOCK_SIZE + t;
+            unsigned row = at / POSITIONS;
+            bool there = row < rows && base + at % POSITIONS <= first + row;
+            weights[row][at % POSITIONS] = there ? exp_of(less_by(next.scores[i], maxima[row][0])) : 0.0f;
         }
         __syncthreads();
+        if (end - base > POSITIONS)
+            fetch(&next, values, value_stride, size - column, scores, row_stride, rows, first, base + POSITIONS, end);
         if (t < ROWS * LANES) {
             // Absent keys have e = +0, which changes no sum of such.
             const float* own = weights[t / LANES];
@@ -186,9 +217,8 @@ KERNEL(attention_values)(const float* scores, const float* values0, const float*
         }
         // Absent keys are no part of a chain. The second row of a pair has one key more than the first.
         unsigned left = end - base;
-        unsigned most_keys = smaller_of(POSITIONS, left);
         unsigned keys_a = pair < rows ? smaller_of(POSITIONS, left - smaller_of(left, rows - 1 - pair)) : 0;
-        unsigned keys_b = pair + 1 < rows ? smaller_of(most_keys, left - smaller_of(left, rows - 2 - pair)) : 0;
+        unsigned keys_b = pair + 1 < rows ? smaller_of(POSITIONS, left - smaller_of(left, rows - 2 - pair)) : 0;
 #pragma unroll 8
         for (unsigned j = 0; j < keys_a; ++j) {
             float v = tile[j][d];

@@ -2,7 +2,6 @@
 //
 // Every float operation is written as an intrinsic that rounds once, so that no compiler may fuse or reorder anything.
 
-
 /// Partial sums of a row: element i belongs to lane i mod 16.
 #define LANES 16u
 /// Threads of a block, unless a kernel says otherwise.

@@ -142,7 +142,8 @@ static __device__ inline void best_of_entries(const unsigned* entries, unsigned 
 }
 
 /// Each block's largest logit: entries [asks, blocks, 4].
-KERNEL(pick_largest)(const float* logits, const unsigned* asks, unsigned* entries, unsigned vocab)
+KERNEL_OF(BLOCK_SIZE, 1, pick_largest)
+(const float* logits, const unsigned* asks, unsigned* entries, unsigned vocab)
 {
     unsigned row = asks[blockIdx.y * ASK];
     const float* z = logits + (word64)row * vocab;
@@ -166,8 +167,8 @@ KERNEL(pick_largest)(const float* logits, const unsigned* asks, unsigned* entrie
 EXPORT(pick_largest)
 
 /// Each block's largest score plus noise, score = (logit - max) / temperature, where the temperature is not 0.
-KERNEL(pick_loudest)(const float* logits, const unsigned* asks, const unsigned* entries, unsigned* loudest,
-                     unsigned vocab)
+KERNEL_OF(BLOCK_SIZE, 1, pick_loudest)
+(const float* logits, const unsigned* asks, const unsigned* entries, unsigned* loudest, unsigned vocab)
 {
     const unsigned* ask = asks + blockIdx.y * ASK;
     float temperature = float_of(ask[3]);
@@ -204,8 +205,8 @@ KERNEL(pick_loudest)(const float* logits, const unsigned* asks, const unsigned* 
 EXPORT(pick_loudest)
 
 /// What is chosen in each row, or no token where that is for the CPU to explain.
-KERNEL(pick_token)(const unsigned* asks, const unsigned* entries, const unsigned* loudest, unsigned* tokens,
-                   unsigned blocks)
+KERNEL_OF(BLOCK_SIZE, 1, pick_token)
+(const unsigned* asks, const unsigned* entries, const unsigned* loudest, unsigned* tokens, unsigned blocks)
 {
     double most;
     unsigned best;

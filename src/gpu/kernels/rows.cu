@@ -76,7 +76,7 @@ static __device__ inline float inverse_root(float sum, unsigned n, float eps)
 /// x [rows, C], gain [C] -> y [rows, C] = x / sqrt(mean x² + eps) * gain; a block for each row.
 ///
 /// All threads fetch the row, and sixteen of them add.
-KERNEL(rms_norm)(const float* x, const float* gain, float* y, unsigned cols, float eps)
+KERNEL_OF(BLOCK_SIZE, 1, rms_norm)(const float* x, const float* gain, float* y, unsigned cols, float eps)
 {
     __shared__ float stage[STAGE];
     __shared__ float lanes[LANES];
@@ -86,10 +86,12 @@ KERNEL(rms_norm)(const float* x, const float* gain, float* y, unsigned cols, flo
     float sum = 0.0f;
     for (unsigned from = 0; from < cols; from += STAGE) {
         unsigned n = smaller_of(STAGE, cols - from);
-        for (unsigned i = t; i < n; i += blockDim.x) stage[i] = x[from + i];
+#pragma unroll 8
+        for (unsigned i = t; i < n; i += BLOCK_SIZE) stage[i] = x[from + i];
         __syncthreads();
         // A lane past the end of the row adds nothing: no sum of squares is -0.
         if (t < LANES)
+#pragma unroll 8
             for (unsigned i = t; i < n; i += LANES) sum = __fmaf_rn(stage[i], stage[i], sum);
         __syncthreads();
     }
@@ -98,7 +100,7 @@ KERNEL(rms_norm)(const float* x, const float* gain, float* y, unsigned cols, flo
     float r = inverse_root(folded_sum(lanes), cols, eps);
     // What was staged last is at hand.
     unsigned last = cols == 0 ? 0 : (cols - 1) / STAGE * STAGE;
-    for (unsigned i = t; i < cols; i += blockDim.x) {
+    for (unsigned i = t; i < cols; i += BLOCK_SIZE) {
         float value = i >= last ? stage[i - last] : x[i];
         y[i] = __fmul_rn(__fmul_rn(value, r), gain[i]);
     }
@@ -109,8 +111,9 @@ EXPORT(rms_norm)
 #define HEADS_A_BLOCK (BLOCK_SIZE / LANES)
 
 /// qkv [rows, (H + 2 G) D] -> y: query and key heads divided by their root mean square, values as they are.
-KERNEL(qk_norm)(const float* qkv, const float* q_gain, const float* k_gain, float* y, unsigned query, unsigned key_value,
-                unsigned size, float eps)
+KERNEL_OF(BLOCK_SIZE, 1, qk_norm)
+(const float* qkv, const float* q_gain, const float* k_gain, float* y, unsigned query, unsigned key_value, unsigned size,
+ float eps)
 {
     __shared__ float lanes[HEADS_A_BLOCK][LANES];
     unsigned own = threadIdx.x / LANES;
@@ -165,7 +168,7 @@ EXPORT(rope)
 
 /// logits [rows, V], targets [rows] -> out [2, rows]: losses ln Σ exp(z) - z[target], then 1 where the target has the
 /// largest logit, else 0. NaN and 0 where there is no such target. A block for each row.
-KERNEL(cross_entropy)(const float* logits, const unsigned* targets, float* out, unsigned rows, unsigned vocab)
+KERNEL_OF(BLOCK_SIZE, 1, cross_entropy)(const float* logits, const unsigned* targets, float* out, unsigned rows, unsigned vocab)
 {
     __shared__ float stage[STAGE];
     __shared__ float lanes[LANES];
@@ -176,9 +179,11 @@ KERNEL(cross_entropy)(const float* logits, const unsigned* targets, float* out, 
     float most = MINUS_INFINITE;
     for (unsigned from = 0; from < vocab; from += STAGE) {
         unsigned n = smaller_of(STAGE, vocab - from);
-        for (unsigned i = t; i < n; i += blockDim.x) stage[i] = z[from + i];
+#pragma unroll 8
+        for (unsigned i = t; i < n; i += BLOCK_SIZE) stage[i] = z[from + i];
         __syncthreads();
         if (t < LANES)
+#pragma unroll 8
             for (unsigned i = t; i < n; i += LANES) most = larger(most, stage[i]);
         __syncthreads();
     }
@@ -186,18 +191,18 @@ KERNEL(cross_entropy)(const float* logits, const unsigned* targets, float* out, 
     if (t < LANES) lanes[t] = vocab % LANES > 0 && t >= vocab % LANES ? larger(most, MINUS_INFINITE) : most;
     __syncthreads();
     float max = folded_maximum(lanes);
-    __syncthreads();
     float sum = 0.0f;
     unsigned tied = 0;
     for (unsigned from = 0; from < vocab; from += STAGE) {
         unsigned n = smaller_of(STAGE, vocab - from);
-        for (unsigned i = t; i < n; i += blockDim.x) {
+        for (unsigned i = t; i < n; i += BLOCK_SIZE) {
             float x = z[from + i];
             tied |= from + i < target && x == max;
             stage[i] = exp_of(less_by(x, max));
         }
         __syncthreads();
         if (t < LANES)
+#pragma unroll 8
             for (unsigned i = t; i < n; i += LANES) sum = __fadd_rn(sum, stage[i]);
         __syncthreads();
     }
@@ -205,7 +210,7 @@ KERNEL(cross_entropy)(const float* logits, const unsigned* targets, float* out, 
     before[t] = tied;
     __syncthreads();
     if (t > 0) return;
-    for (unsigned i = 1; i < blockDim.x; ++i) tied |= before[i];
+    for (unsigned i = 1; i < BLOCK_SIZE; ++i) tied |= before[i];
     float at_target = target < vocab ? z[target] : NOT_A_NUMBER;
     float total = folded_sum(lanes);
     // Where the largest logit is -inf, so are the absent elements, and what they add is NaN.
