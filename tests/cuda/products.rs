@@ -207,7 +207,7 @@ fn lie(turned: impl Strategy<Value = bool>) -> impl Strategy<Value = Lie> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
     #[test]
     fn any_sizes_and_strides(
         size in prop_oneof![
