@@ -56,8 +56,8 @@ impl Right<'_> {
 /// Rows of the left operand packed at a time, in tiles: a block of them stays in the second-level cache.
 const TILES_A_BLOCK: usize = 16;
 /// Longest block of k. Longer ones spare loads and stores of c, shorter ones keep a panel's block in the first-level
-/// cache; 384 did best of 192, 256 and 384.
-const BLOCK_K: usize = 384;
+/// cache; 512 did best of 192, 256, 384 and 512.
+const BLOCK_K: usize = 512;
 /// k packed at a time, two blocks.
 const PART_K: usize = 2 * BLOCK_K;
 /// With so few rows threads split columns: the time goes into reading the panels, and each is read once.

@@ -167,7 +167,7 @@ fn blocks_of_rows_and_of_k() {
     for isa in Isa::all() {
         let small = isa.name() == "portable";
         isa.scope(|| {
-            for (m, k, n) in [(97, 191, 33), (193, 193, 65), (200, 385, 40), (48, 600, 97)] {
+            for (m, k, n) in [(97, 191, 33), (200, 513, 40), (48, 600, 97), (13, 1025, 33)] {
                 if !small || m < 100 {
                     check(m, k, n);
                 }
