@@ -12,7 +12,7 @@ const NO_TOKEN: u32 = u32::MAX;
 /// Rows of one launch: what the second dimension of a grid holds.
 const ROWS: usize = 65_535;
 
-/// The tokens that [`infer::pick`](crate::infer::pick) chooses from rows of logits [.., V]; each with its row, the
+/// The tokens that [`infer::pick`](crate::infer::pick()) chooses from rows of logits [.., V]; each with its row, the
 /// token's position and how to choose.
 ///
 /// Rows whose sampler filters tokens are read back, and decided by the CPU. So are rows from which nothing follows, for
@@ -116,7 +116,7 @@ pub enum Elementary {
     Gumbel,
 }
 
-/// A function of each number, to compare with the CPU's: [n], for [`Elementary::Gumbel`] [n, 2] with the `f64`'s low word
+/// A function of each number, to compare with the CPU's: `[n]`, for [`Elementary::Gumbel`] [n, 2] with the `f64`'s low word
 /// first.
 pub fn elementary(device: &Device, function: Elementary, x: &Array) -> Array {
     let (which, words) = match function {

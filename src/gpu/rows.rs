@@ -40,7 +40,7 @@ fn check(name: &str, array: &Array, least: usize) {
     );
 }
 
-/// table [entries, C], ids [rows] (u32) -> [rows, C]. A row is NaN where its id is no entry.
+/// table [entries, C], ids `[rows]` (u32) -> [rows, C]. A row is NaN where its id is no entry.
 #[track_caller]
 pub fn embedding(device: &Device, table: &Array, ids: &Array, rows: usize, c: usize) -> Array {
     check("ids", ids, rows);
@@ -57,7 +57,7 @@ pub fn embedding(device: &Device, table: &Array, ids: &Array, rows: usize, c: us
     y
 }
 
-/// x [.., C], keep [rows] (u32) -> the rows that are kept, [rows, C].
+/// x [.., C], keep `[rows]` (u32) -> the rows that are kept, [rows, C].
 #[track_caller]
 pub fn select_rows(device: &Device, x: &Array, keep: &Array, rows: usize, c: usize) -> Array {
     embedding(device, x, keep, rows, c)
@@ -133,7 +133,7 @@ pub fn angles(device: &Device, table: &rope::Table) -> Angles {
     }
 }
 
-/// qkv [rows, (H + 2 G) D], positions [rows] (u32) -> the first H + G heads turned by the angle of the row's position,
+/// qkv [rows, (H + 2 G) D], positions `[rows]` (u32) -> the first H + G heads turned by the angle of the row's position,
 /// values copied. Where the table has no such position, the heads are NaN.
 #[track_caller]
 pub fn rope(
@@ -216,7 +216,7 @@ pub fn concat(device: &Device, x: &Array, z: &Array, rows: usize, a: usize, b: u
     y
 }
 
-/// logits [rows, V], targets [rows] (u32) -> [2, rows]: the losses, then 1 where the target has the largest logit (the
+/// logits [rows, V], targets `[rows]` (u32) -> [2, rows]: the losses, then 1 where the target has the largest logit (the
 /// lowest id wins a tie), else 0, as [`crate::kernels::cross_entropy`] does it. Nothing is kept for a gradient.
 #[track_caller]
 pub fn cross_entropy(

@@ -1,7 +1,7 @@
 //! What decoding asks of an executor, and a model's passes over one.
 //!
 //! [`Decoder`] is what an executor must do beyond running operations: hold caches and hidden states by sequence, and
-//! decide tokens from logits where these lie. [`Engine`] is a model's passes with the executor's type forgotten, so that
+//! decide tokens from logits where these lie. `Engine` is a model's passes with the executor's type forgotten, so that
 //! sessions and drafters are the same whatever computes them.
 
 use super::pick::Sampler;
