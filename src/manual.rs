@@ -32,7 +32,7 @@ pub mod decoding {}
 #[doc = include_str!("../docs/05-training.md")]
 pub mod training {}
 
-#[doc = include_str!("../docs/10-gpu.md")]
+#[doc = include_str!("../docs/06-gpu.md")]
 pub mod gpu {}
 
 #[doc = include_str!("../docs/performance.md")]
