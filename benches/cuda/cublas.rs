@@ -28,8 +28,8 @@ type Sgemm = unsafe extern "C" fn(
     c_int,
 ) -> c_int;
 
-/// CUBLAS_PEDANTIC_MATH.
-const PEDANTIC: c_uint = 2;
+/// CUBLAS_DEFAULT_MATH: products of `f32` in `f32`, unless the environment says otherwise.
+const DEFAULT: c_uint = 0;
 
 const NAMES: [&str; 6] = [
     "libcublas.so",
@@ -51,6 +51,9 @@ pub struct Cublas {
 impl Cublas {
     /// To be called when the GPU was opened before: work goes to the stream that the crate uses.
     pub fn open() -> Result<Self, String> {
+        if std::env::var_os("NVIDIA_TF32_OVERRIDE").is_some() {
+            return Err("NVIDIA_TF32_OVERRIDE is set: products might be in TF32".to_owned());
+        }
         // SAFETY: cuBLAS has no conditions on being loaded.
         let load = |name: &&str| unsafe { Library::new(*name) }.ok();
         let library = NAMES.iter().find_map(load);
@@ -64,7 +67,7 @@ impl Cublas {
             let destroy: Destroy = *library.get("cublasDestroy_v2").map_err(text)?;
             let mut handle = ptr::null_mut();
             check(create(&mut handle))?;
-            check(mode(handle, PEDANTIC))?;
+            check(mode(handle, DEFAULT))?;
             Ok(Self {
                 handle,
                 sgemm,

@@ -1,7 +1,7 @@
 //! Matrix products on a GPU against cuBLAS in f32: `cargo bench --features cuda --bench cuda`.
 //!
-//! Each scenario alternates the two and compares medians. cuBLAS runs in its pedantic mode, without TF32 and with no other
-//! shortcut; it is loaded at run time, and where it is missing its columns stay empty. TFLOP/s count 2 · M · N · K
+//! Each scenario alternates the two and compares medians. cuBLAS runs in its default mode, which is without TF32
+//! for products of f32; it is loaded at run time, and where it is missing its columns stay empty. TFLOP/s count 2 · M · N · K
 //! operations a product, GB/s the bytes of the weights, and those that a copy reads and writes. Times include launches,
 //! and products are launched without waiting for the one before.
 

@@ -169,6 +169,7 @@ fn pieces<'a>(heads: Heads, spans: &[Span<'a>]) -> Vec<Placed<'a>> {
     let (mut from, mut launch, mut taken, mut rows, mut stride) = (0, 0, 0, 0, 0);
     for span in spans {
         let cache = span.cache;
+        assert_eq!(cache.width, heads.key_value * heads.size, "a cache's heads");
         assert!(
             span.first + span.len <= cache.len,
             "a span of positions up to {} over a cache of {}",

@@ -59,7 +59,11 @@ impl Cuda {
         let major = attribute(MAJOR).map_err(opened)?;
         let capability = 10 * major + attribute(MINOR).map_err(opened)?;
 
-        let nvrtc = Nvrtc::open()?;
+        let mut version = 0;
+        // SAFETY: the number is there to be written.
+        let code = unsafe { sys::cuDriverGetVersion(&mut version) };
+        code.result().map_err(opened)?;
+        let nvrtc = Nvrtc::open(Some(version / 1000))?;
         let target = nvrtc.target(u32::try_from(capability).unwrap_or_default())?;
         let source = source();
         let inputs = [source.as_str(), &nvrtc.signature(target), &name];
@@ -79,7 +83,8 @@ impl Cuda {
             kernels: Mutex::default(),
         };
         cuda.enter().map_err(opened)?;
-        // SAFETY: it is what the compiler made, whole and unchanged.
+        // SAFETY: it is what the compiler made, or what lay in the user's own cache with a checksum of its own: whole, and
+        // changed by nobody who may not change the user's files.
         cuda.module = unsafe { result::module::load_data(image.as_ptr().cast()) }
             .map_err(|why| says("the driver does not take the compiled kernels", why))?;
         Ok(cuda)
@@ -127,9 +132,8 @@ impl Machine for Cuda {
     fn write(&self, data: &[u32], to: &Block, at: usize) -> Result<(), String> {
         let to = to.part(at, data.len());
         self.enter().map_err(failed)?;
-        // SAFETY: the part is inside the block. Memory that is not locked is copied to the driver's own before the call
-        // returns.
-        unsafe { result::memcpy_htod_async(to, data, result::stream::null()) }.map_err(failed)
+        // SAFETY: the part is inside the block. The call returns when the data have been read.
+        unsafe { result::memcpy_htod_sync(to, data) }.map_err(failed)
     }
 
     fn copy(&self, from: (&Block, usize), to: (&Block, usize), words: usize) -> Result<(), String> {

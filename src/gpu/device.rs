@@ -88,6 +88,17 @@ impl Device {
         self.0.machine.name()
     }
 
+    /// Whether nothing has failed so far.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub fn working(&self) -> Result<()> {
+        match &*lock(&self.0.failure) {
+            None => Ok(()),
+            Some(why) => Err(Error::Device(why.clone())),
+        }
+    }
+
     /// An array with these numbers.
     pub fn upload(&self, data: &[f32]) -> Array {
         self.upload_u32(bits(data))
@@ -192,10 +203,8 @@ impl Device {
                 machine.read(array.block(), range.start, &mut data)
             });
         }
-        match &*lock(&self.0.failure) {
-            None => Ok(data),
-            Some(failure) => Err(Error::Device(failure.clone())),
-        }
+        self.working()?;
+        Ok(data)
     }
 
     /// Runs a kernel on `grid` blocks of `block` threads.
@@ -217,33 +226,30 @@ impl Device {
             "{kernel}: a grid of {grid:?} blocks of {block} threads"
         );
         self.attempt(|| {
-            let mut values: Vec<[u8; 8]> = args.iter().map(|arg| self.bytes(arg)).collect();
-            let address = |value: &mut [u8; 8]| value.as_mut_ptr().cast::<c_void>();
+            let mut values: Vec<u64> = args.iter().map(|arg| self.word(arg)).collect();
+            let address = |value: &mut u64| std::ptr::from_mut(value).cast::<c_void>();
             let mut values: Vec<_> = values.iter_mut().map(address).collect();
             let grid = grid.map(|n| n as u32);
+            let machine = &self.0.machine;
             // SAFETY: the launch functions of this folder give each kernel the arguments that it declares, and check
             // that the arrays are as long as it takes them to be.
-            unsafe {
-                let machine = &self.0.machine;
-                machine.launch(kernel, grid, block as u32, &mut values)
-            }
+            unsafe { machine.launch(kernel, grid, block as u32, &mut values) }
         });
     }
 
-    /// An argument's value as it lies in memory.
-    fn bytes(&self, arg: &Arg<'_>) -> [u8; 8] {
-        let mut bytes = [0; 8];
+    /// An argument's value as it lies in memory, from the first byte on.
+    fn word(&self, arg: &Arg<'_>) -> u64 {
+        let first = |[a, b, c, d]: [u8; 4]| u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]);
         match arg {
             Arg::Array(array) => {
                 self.check(array, 0..0);
-                bytes = array.block().address.to_ne_bytes();
+                array.block().address
             }
-            Arg::U32(x) => bytes[..4].copy_from_slice(&x.to_ne_bytes()),
-            Arg::F32(x) => bytes[..4].copy_from_slice(&x.to_ne_bytes()),
-            Arg::U64(x) => bytes = x.to_ne_bytes(),
-            Arg::F64(x) => bytes = x.to_ne_bytes(),
+            Arg::U32(x) => first(x.to_ne_bytes()),
+            Arg::F32(x) => first(x.to_ne_bytes()),
+            Arg::U64(x) => *x,
+            Arg::F64(x) => x.to_bits(),
         }
-        bytes
     }
 
     #[track_caller]
@@ -257,6 +263,11 @@ impl Device {
             "elements {range:?} of an array of {} on a device",
             array.len()
         );
+    }
+
+    /// Gives memory back that no array uses.
+    pub(super) fn free_spare(&self) {
+        self.0.free_spare();
     }
 
     /// Does something, where the device has not failed before; keeps its failure.
@@ -292,28 +303,26 @@ impl Shared {
         if let Some(block) = spare {
             return Ok(block);
         }
-        self.machine.allocate(size).or_else(|why| {
-            // What other sizes keep may be enough.
-            let spare = std::mem::take(&mut *lock(&self.spare));
-            if spare.is_empty() {
-                return Err(why);
-            }
-            spare
-                .into_values()
-                .flatten()
-                .for_each(|block| self.machine.free(block));
-            self.machine.allocate(size)
-        })
+        // What other sizes keep may be enough.
+        self.machine
+            .allocate(size)
+            .or_else(|why| match self.free_spare() {
+                0 => Err(why),
+                _ => self.machine.allocate(size),
+            })
+    }
+
+    /// Gives memory back that nobody uses; returns how many blocks it was.
+    fn free_spare(&self) -> usize {
+        let spare = std::mem::take(&mut *lock(&self.spare));
+        let blocks = spare.into_values().flatten();
+        blocks.map(|block| self.machine.free(block)).count()
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let spare = std::mem::take(&mut *lock(&self.spare));
-        spare
-            .into_values()
-            .flatten()
-            .for_each(|block| self.machine.free(block));
+        self.free_spare();
     }
 }
 

@@ -10,6 +10,7 @@ use libloading::Library;
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
 use std::ffi::{OsString, c_int, c_void};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,6 +57,11 @@ impl Emulated {
 
 fn compile(source: &str) -> Result<Arc<Mutex<Compiled>>, String> {
     let named = std::env::var_os("FORETOKEN_CXX");
+    // One that was named has to be there.
+    let missing = match named {
+        Some(_) => "FORETOKEN_CXX",
+        None => "no C++ compiler",
+    };
     let compiler = named.unwrap_or_else(|| OsString::from("c++"));
     let folder = Folder::new()?;
     let (input, output) = (folder.0.join("kernels.cpp"), folder.0.join("kernels.so"));
@@ -81,7 +87,7 @@ fn compile(source: &str) -> Result<Arc<Mutex<Compiled>>, String> {
         .args([&output, &input])
         .output()
         .map_err(|why| {
-            format!("no C++ compiler: `{name}` does not start ({why}); FORETOKEN_CXX can name one")
+            format!("{missing}: `{name}` does not start ({why}); FORETOKEN_CXX can name a compiler")
         })?;
     if !done.status.success() {
         let says = String::from_utf8_lossy(&done.stderr);
@@ -125,12 +131,17 @@ struct Folder(PathBuf);
 impl Folder {
     fn new() -> Result<Self, String> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("foretoken-emulated-{}-{count}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        // One that is there already would be someone else's.
-        fs::create_dir(&path).map_err(|why| format!("create {}: {why}", path.display()))?;
-        Ok(Self(path))
+        loop {
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("foretoken-emulated-{}-{count}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(Self(path)),
+                // Someone else's, perhaps of a process that had this number and was killed.
+                Err(why) if why.kind() == ErrorKind::AlreadyExists => {}
+                Err(why) => return Err(format!("create {}: {why}", path.display())),
+            }
+        }
     }
 }
 

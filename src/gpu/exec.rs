@@ -168,6 +168,8 @@ impl Exec for OnDevice<'_> {
     }
 
     fn host(&mut self, value: &Value) -> Result<Arc<Tensor>> {
+        // Before what the CPU has already: it may have been made after a failure.
+        self.weights.device.working()?;
         value.fetch(&self.weights.device)
     }
 }

@@ -63,7 +63,7 @@ impl<'m> Weights<'m> {
     }
 
     /// Where matrices of one width lie, one below the other, so that a product with all of them is one. The first time
-    /// they are moved together; they take no more memory then than before.
+    /// they are moved together, and where they lay before is given back.
     pub(super) fn together(&self, ids: &[ParamId]) -> Place {
         let mut places = self.places.borrow_mut();
         let len = |id: &ParamId| self.params.get(*id).data().len();
@@ -88,6 +88,7 @@ impl<'m> Weights<'m> {
                     owner: ids[0],
                 };
             }
+            self.device.free_spare();
         }
         places[ids[0].index()].clone()
     }

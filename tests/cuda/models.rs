@@ -276,3 +276,29 @@ fn training_ends_with_the_weights_of_the_cpu() {
         assert!(computed.load(Ordering::Relaxed) > 100, "{kind:?}");
     }
 }
+
+/// Nobody takes what was computed after a failure for a result.
+#[test]
+fn a_device_that_failed_gives_errors() {
+    let Some(device) = device() else { return };
+    let model = model(HeadKind::Recursive, 0);
+    let weights = Weights::new(&device, model.params()).expect("room");
+    // More than any device has.
+    device.stale(1 << 61);
+    device.working().expect_err("no room");
+    let tokens = Tokens::from(text(40, 3));
+    let exec = || OnDevice::with_sequence(&weights);
+    let tokenizer = Tokenizer::bytes();
+    evaluate_stored_on(&exec, &model, &tokens, &tokenizer, 16).expect_err("no loss");
+    let prompt = text(5, 1);
+    let request = Request {
+        prompt: &prompt,
+        options: Options {
+            max_tokens: 3,
+            ..Options::default()
+        },
+    };
+    let exec = OnDevice::new(&weights);
+    generate_batch_on(exec, &model, &[request], &mut NoDrafts, &mut ()).expect_err("no tokens");
+    assert!(Weights::new(&device, model.params()).is_err());
+}
