@@ -183,7 +183,9 @@ fn divide<S: Simd>(s: S, x: &mut [f32], total: f32) {
     for x in chunks {
         s.store(s.div(s.load(x), total), x);
     }
-    s.store_partial(s.div(s.load_partial(tail, 0.0), total), tail);
+    if !tail.is_empty() {
+        s.store_partial(s.div(s.load_partial(tail, 0.0), total), tail);
+    }
 }
 
 /// q [M, D] -> scores [M, stride]: the chain over D with every key below `keys`, and some that no one reads.

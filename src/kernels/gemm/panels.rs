@@ -301,17 +301,29 @@ impl Kernel for PackPanel<'_> {
         } else {
             0
         };
-        for p in (0..whole).step_by(LANES) {
-            for half in 0..2 {
-                let mut block = [s.splat(0.0); LANES];
-                for (j, v) in block.iter_mut().enumerate() {
-                    let part = b.t().row_part(half * LANES + j, p, p + LANES);
-                    // Short rows far apart, as keys are, come from memory too late by themselves.
-                    s.prefetch(&part[0], WIDTH * b.col_stride * size_of::<f32>());
-                    *v = s.load(part.first_chunk().expect("sixteen elements"));
+        for half in 0..2 {
+            // Cut to one length first, so that no check of bounds is left in the loop.
+            let mut rows: [&[[f32; LANES]]; LANES] = [&[]; LANES];
+            for (j, row) in rows.iter_mut().enumerate() {
+                if whole > 0 {
+                    let row_of_b = b.t().row_part(half * LANES + j, 0, whole);
+                    *row = &row_of_b.as_chunks().0[..whole / LANES];
                 }
-                for (i, v) in s.transpose(block).into_iter().enumerate() {
-                    s.store(v, &mut panel[p + i].0.as_chunks_mut().0[half]);
+            }
+            for (q, panel) in panel[..whole]
+                .as_chunks_mut::<LANES>()
+                .0
+                .iter_mut()
+                .enumerate()
+            {
+                let mut block = [s.splat(0.0); LANES];
+                for (v, row) in block.iter_mut().zip(rows) {
+                    // Short rows far apart, as keys are, come from memory too late by themselves.
+                    s.prefetch(&row[q], WIDTH * b.col_stride * size_of::<f32>());
+                    *v = s.load(&row[q]);
+                }
+                for (v, row) in s.transpose(block).into_iter().zip(panel) {
+                    s.store(v, &mut row.0.as_chunks_mut().0[half]);
                 }
             }
         }
