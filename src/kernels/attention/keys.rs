@@ -2,7 +2,6 @@
 
 use crate::kernels::gemm::View;
 use crate::kernels::gemm::panels::{PanelRow, WIDTH, pack_panel};
-use crate::simd::{self, Kernel, LANES, Simd};
 
 /// Keys and values at positions 0..len.
 ///
@@ -98,10 +97,8 @@ impl KeyValues {
             panel.resize(end, PanelRow([0.0; WIDTH]));
         }
         for (panel, q) in self.values.iter_mut().zip((0..).step_by(WIDTH)) {
-            simd::run(CopyRows {
-                from: v.columns(q, v.cols().min(q + WIDTH)),
-                to: &mut panel[self.len..],
-            });
+            let columns = v.columns(q, v.cols().min(q + WIDTH));
+            pack_panel(columns, &mut panel[self.len..]);
         }
     }
 
@@ -127,33 +124,5 @@ impl KeyValues {
     #[inline(always)]
     pub(super) fn value_panel(&self, q: usize, from: usize, to: usize) -> &[PanelRow] {
         &self.values[q][from..to]
-    }
-}
-
-/// How many rows before they are copied their memory is asked for, as where columns are packed.
-const ROWS_AHEAD: usize = 8;
-
-/// from [n, at most 32] -> to [n, 32]; columns past the edge stay.
-struct CopyRows<'a> {
-    from: View<'a>,
-    to: &'a mut [PanelRow],
-}
-
-impl Kernel for CopyRows<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        for (i, to) in self.to.iter_mut().enumerate() {
-            let from = self.from.row(i);
-            // Rows of one head lie far apart, where the CPU does not look ahead by itself.
-            for x in from.iter().step_by(LANES) {
-                s.prefetch(x, ROWS_AHEAD * self.from.row_stride() * size_of::<f32>());
-            }
-            match from.try_into() {
-                Ok(whole) => to.0 = whole,
-                Err(_) => to.0[..from.len()].copy_from_slice(from),
-            }
-        }
     }
 }

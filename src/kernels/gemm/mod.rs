@@ -120,11 +120,6 @@ impl<'a> View<'a> {
         (self.data, [self.row_stride, self.col_stride])
     }
 
-    /// How many elements rows are apart.
-    pub fn row_stride(&self) -> usize {
-        self.row_stride
-    }
-
     /// The element at row `i`, column `j`.
     #[inline(always)]
     fn at(&self, i: usize, j: usize) -> f32 {

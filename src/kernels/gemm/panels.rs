@@ -285,10 +285,15 @@ impl Kernel for PackPanel<'_> {
         let (k, width) = (b.rows(), b.cols());
         if b.col_stride == 1 {
             for (p, row) in panel.iter_mut().enumerate() {
-                match b.row_part(p, 0, width).try_into() {
+                let from = b.row_part(p, 0, width);
+                // Rows of a head, or of a wide matrix, lie far apart, where the CPU does not look ahead by itself.
+                for x in from.iter().step_by(LANES) {
+                    s.prefetch(x, ROWS_AHEAD * b.row_stride * size_of::<f32>());
+                }
+                match from.try_into() {
                     Ok(whole) => row.0 = whole,
                     Err(_) => {
-                        row.0[..width].copy_from_slice(b.row_part(p, 0, width));
+                        row.0[..width].copy_from_slice(from);
                         row.0[width..].fill(0.0);
                     }
                 }
@@ -296,11 +301,8 @@ impl Kernel for PackPanel<'_> {
             return;
         }
         // Neighbours in memory run along k: turn blocks of 16 x 16.
-        let whole = if width == WIDTH && b.row_stride == 1 {
-            k / LANES * LANES
-        } else {
-            0
-        };
+        let turned = width == WIDTH && b.row_stride == 1;
+        let whole = if turned { k / LANES * LANES } else { 0 };
         for half in 0..2 {
             // Cut to one length first, so that no check of bounds is left in the loop.
             let mut rows: [&[[f32; LANES]]; LANES] = [&[]; LANES];
@@ -348,11 +350,8 @@ pub fn pack_left<S: Simd>(s: S, a: View<'_>, most: usize, to: &mut [f32]) {
         let (first, m) = (next, tile::height(height - next, most));
         next += m;
         let sliver = &mut to[first * k..(first + m) * k];
-        let whole = if a.col_stride == 1 {
-            k / LANES * LANES
-        } else {
-            0
-        };
+        let turned = a.col_stride == 1;
+        let whole = if turned { k / LANES * LANES } else { 0 };
         for p in (0..whole).step_by(LANES) {
             let mut block = [s.splat(0.0); LANES];
             for (i, v) in block.iter_mut().enumerate().take(m) {
