@@ -11,6 +11,16 @@ pub enum Error {
     /// A flag or an argument cannot be used. The sentence names it and says what was expected.
     #[error("{0}")]
     Usage(String),
+    /// A setting of a request, of a training run or of the machine has a value that cannot be used.
+    #[error("{field}: expected {expected}, found {found}")]
+    Setting {
+        /// Name of the setting's field or argument, such as `max_tokens`. The command line shows its flag instead.
+        field: &'static str,
+        /// What would have been accepted.
+        expected: String,
+        /// What was there.
+        found: String,
+    },
     /// A field of a model's configuration has a value that no model can have.
     #[error("config field `{field}`: expected {expected}, found {found}")]
     Config {
@@ -74,6 +84,15 @@ impl Error {
         }
     }
 
+    /// An [`Error::Setting`].
+    pub fn setting(field: &'static str, expected: impl Into<String>, found: impl ToString) -> Self {
+        Self::Setting {
+            field,
+            expected: expected.into(),
+            found: found.to_string(),
+        }
+    }
+
     /// An [`Error::File`].
     pub fn file(path: &Path, reason: impl Into<String>) -> Self {
         Self::File {
@@ -95,7 +114,7 @@ impl Error {
     /// everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::Setting { .. } => 2,
             Self::Stopped(signal) => signal.saturating_add(128),
             _ => 1,
         }

@@ -67,7 +67,7 @@ pub fn time<R>(name: &'static str, phase: &'static str, f: impl FnOnce() -> R) -
 
 /// Counts a product of m · n · k multiply-adds for the place that is open.
 #[inline]
-pub fn product(m: usize, n: usize, k: usize) {
+pub fn matmul(m: usize, n: usize, k: usize) {
     if ON.load(Ordering::Relaxed) {
         WORK.set(WORK.get() + 2 * (m * n * k) as u64);
     }
@@ -118,12 +118,12 @@ mod tests {
         start();
         let pause = Duration::from_millis(5);
         time("test::Outer", "forward", || {
-            product(1, 2, 3);
+            matmul(1, 2, 3);
             time("test::Inner", "forward", || {
-                product(10, 10, 10);
+                matmul(10, 10, 10);
                 std::thread::sleep(pause);
             });
-            product(1, 1, 1);
+            matmul(1, 1, 1);
         });
         let entries = stop();
         let find = |name: &str| entries.iter().find(|(n, _)| n == name).expect("an entry").1;

@@ -79,7 +79,7 @@ proptest! {
     ) {
         let model = fixture.model(seed);
         let logits = |sequences: &[Vec<u32>]| {
-            train_logits(&mut Train::frozen(model.params()), &model, sequences)
+            train_logits(&mut Train::no_grad(model.params()), &model, sequences)
         };
         let mut sequences: Vec<_> = { lens.iter().enumerate() }
             .map(|(s, n)| tokens(*n, fixture.vocab, seed as usize + s))

@@ -95,9 +95,9 @@ fn sound() -> [&'static [u8]; 3] {
 
 /// A place in a file: anywhere, or among its first bytes, where a safetensors file has its header.
 #[derive(Clone, Debug)]
-struct Place(bool, Index);
+struct GradSlot(bool, Index);
 
-impl Place {
+impl GradSlot {
     fn at(&self, bytes: &[u8]) -> usize {
         let all = bytes.len().max(1);
         self.1.index(if self.0 { all.min(2500) } else { all })
@@ -107,12 +107,12 @@ impl Place {
 /// A change of a file's bytes.
 #[derive(Clone, Debug)]
 enum Change {
-    Overwrite(Place, Vec<u8>),
-    Insert(Place, Vec<u8>),
-    Remove(Place, usize),
-    Truncate(Place),
+    Overwrite(GradSlot, Vec<u8>),
+    Insert(GradSlot, Vec<u8>),
+    Remove(GradSlot, usize),
+    Truncate(GradSlot),
     /// A number as text, in the place of the number that starts there or later.
-    Number(Place, String),
+    Number(GradSlot, String),
 }
 
 impl Change {
@@ -148,7 +148,8 @@ impl Change {
 }
 
 fn change() -> impl Strategy<Value = Change> {
-    let place = || (any::<bool>(), any::<Index>()).prop_map(|(early, index)| Place(early, index));
+    let place =
+        || (any::<bool>(), any::<Index>()).prop_map(|(early, index)| GradSlot(early, index));
     let some = || prop::collection::vec(any::<u8>(), 1..9);
     let number = prop_oneof![
         any::<u64>().prop_map(|n| n.to_string()),

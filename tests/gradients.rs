@@ -12,7 +12,7 @@ use common::{Fixture, same_bits, tokens, train_logits};
 use foretoken::autograd::Gradients;
 use foretoken::data::Batch;
 use foretoken::exec::Train;
-use foretoken::model::{Flow, HeadKind, JointLoss, Model, Objective, layout};
+use foretoken::model::{GradFlow, HeadKind, JointLoss, Model, Objective, layout};
 use foretoken::tensor::ParamId;
 
 const JOINT: JointLoss = JointLoss {
@@ -52,7 +52,7 @@ fn joint_loss(model: &Model, batch: &Batch) -> f64 {
     );
     let (inputs, next) = (batch.inputs(), batch.targets(0));
     let sequences: Vec<_> = inputs.chunks(t).map(<[u32]>::to_vec).collect();
-    let logits = train_logits(&mut Train::frozen(model.params()), model, &sequences);
+    let logits = train_logits(&mut Train::no_grad(model.params()), model, &sequences);
     let depth = model.config().mtp_depth;
     let powers: Vec<f64> = (0..depth).map(|k| JOINT.beta.powi(k as i32)).collect();
     let mut total = 0.0;
@@ -186,7 +186,7 @@ fn little_memory_changes_no_bit() {
     for fixture in Fixture::all() {
         let model = fixture.model(12);
         let batches = [(3, 17), (2, 2), (1, 1)].map(|(b, t)| batch(&fixture, b, t, 5));
-        for flow in [Flow::Joint, Flow::Detached, Flow::Frozen] {
+        for flow in [GradFlow::Joint, GradFlow::Detached, GradFlow::Frozen] {
             for (batch, depths) in batches
                 .iter()
                 .flat_map(|b| [0, 1, 2, usize::MAX].map(|d| (b, d)))
@@ -226,7 +226,7 @@ fn little_memory_changes_no_bit() {
 fn the_reported_losses_add_up() {
     for fixture in Fixture::all() {
         let (model, batch) = (fixture.model(12), batch(&fixture, 3, 17, 5));
-        let reports = model.losses(&mut Train::frozen(model.params()), &batch, JOINT);
+        let reports = model.losses(&mut Train::no_grad(model.params()), &batch, JOINT);
         let weighted = |r: &foretoken::model::LossReport| f64::from(r.value.value().data()[0]);
         let sum: f64 = reports.iter().map(weighted).sum();
         let expected = joint_loss(&model, &batch);
@@ -239,7 +239,7 @@ fn the_reported_losses_add_up() {
 
 /// The gradient of a mean over two sequences is half of the one's, gone on with the other's, to the last bit, where one
 /// product or one table lookup makes the whole gradient: its chain runs over the rows ascending (R1, R7), and the halves
-/// are exact because losses are means and two is a power of two. A gain's gradient is a tree over all rows and a tensor
+/// are exact because losses are means and two is a power of two. A weight's gradient is a tree over all rows and a tensor
 /// used several times has its uses in another order, so for them it need not hold.
 #[test]
 fn a_batch_goes_on_with_the_chains_of_its_sequences() {
@@ -318,9 +318,9 @@ fn gradients_of_heads_are_the_same_wherever_they_flow() {
             model.backward(&batch, objective, &mut gradients);
             gradients
         };
-        let flows = [Flow::Joint, Flow::Detached, Flow::Frozen];
+        let flows = [GradFlow::Joint, GradFlow::Detached, GradFlow::Frozen];
         let [joint, detached, frozen] = flows.map(|flow| lean(9, flow));
-        let bare = lean(0, Flow::Joint);
+        let bare = lean(0, GradFlow::Joint);
         for id in model.params().ids() {
             let (name, cols) = (model.params().name(id), joint.get(id).cols());
             let what = format!("{fixture:?}, {name}");

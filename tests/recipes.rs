@@ -3,7 +3,7 @@
 
 use foretoken::data::{Batch, RandomWindows, Tokenizer, corpus};
 use foretoken::kernels::par::Threads;
-use foretoken::model::{Flow, HeadKind, JointLoss, Model, Objective, Preset, layout};
+use foretoken::model::{GradFlow, HeadKind, JointLoss, Model, Objective, Preset, layout};
 use foretoken::simd::Isa;
 use foretoken::train::{Event, Kind, Options, Plan, Schedule, Settings, Shape, Trainer};
 use std::collections::BTreeMap;
@@ -51,7 +51,7 @@ fn gradients(
 fn used_once(name: &str, kind: HeadKind, tied: bool, objective: Objective) -> bool {
     let depth = objective.depths;
     // What the trunk and the main head do with their own, and heads as well where gradients flow there.
-    let shared = objective.flow == Flow::Joint && depth > 0;
+    let shared = objective.flow == GradFlow::Joint && depth > 0;
     match name {
         "lm_head.weight" => !shared,
         // Looked up by the trunk, and once more for each depth of a kind that is fed tokens.
@@ -64,9 +64,9 @@ fn used_once(name: &str, kind: HeadKind, tied: bool, objective: Objective) -> bo
 #[test]
 fn accumulation_keeps_the_bits_of_what_is_used_once_and_only_of_that() {
     let joint =
-        (HeadKind::ALL.into_iter()).flat_map(|kind| [0, 1, 2].map(|k| (kind, k, Flow::Joint)));
+        (HeadKind::ALL.into_iter()).flat_map(|kind| [0, 1, 2].map(|k| (kind, k, GradFlow::Joint)));
     let apart = (HeadKind::ALL.into_iter())
-        .flat_map(|kind| [Flow::Detached, Flow::Frozen].map(|flow| (kind, 2, flow)));
+        .flat_map(|kind| [GradFlow::Detached, GradFlow::Frozen].map(|flow| (kind, 2, flow)));
     for ((kind, depths, flow), tied) in joint.chain(apart).flat_map(|x| [(x, true), (x, false)]) {
         let joint = JointLoss::default();
         let objective = Objective {
@@ -86,7 +86,7 @@ fn accumulation_keeps_the_bits_of_what_is_used_once_and_only_of_that() {
                 // Depths that do not count, and a frozen trunk, have no gradient at all.
                 let idle = match layout::first_depth(name) {
                     Some(k) => k > depths,
-                    None => flow == Flow::Frozen,
+                    None => flow == GradFlow::Frozen,
                 };
                 // The first matrix of a slim Medusa head waits for the second, which starts at zero.
                 let waits = kind == HeadKind::Medusa && name.ends_with("down.weight");
@@ -218,17 +218,17 @@ fn muon_leaves_alone_what_takes_no_part() {
         let start = small(kind, 2, true);
         let trained = |depths, flow| after(small(kind, 2, true), objective(depths, flow));
         // No step of heads that do not count, and none of a frozen trunk: no decay and no momentum either.
-        let without = trained(0, Flow::Joint);
+        let without = trained(0, GradFlow::Joint);
         assert_eq!(bits(&without, true), bits(&start, true), "{kind:?}");
-        let frozen = trained(2, Flow::Frozen);
+        let frozen = trained(2, GradFlow::Frozen);
         assert_eq!(bits(&frozen, false), bits(&start, false), "{kind:?}");
         for (name, bits) in bits(&frozen, true) {
             assert_ne!(bits, self::bits(&start, true)[&name], "{kind:?}: {name}");
         }
         // Detached heads leave the trunk as it is without them; joint ones do not.
-        let detached = trained(2, Flow::Detached);
+        let detached = trained(2, GradFlow::Detached);
         assert_eq!(bits(&detached, false), bits(&without, false), "{kind:?}");
-        let joint = trained(2, Flow::Joint);
+        let joint = trained(2, GradFlow::Joint);
         assert_ne!(bits(&joint, false), bits(&without, false), "{kind:?}");
     }
 }

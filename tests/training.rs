@@ -177,7 +177,7 @@ fn evaluation_predicts_every_token_but_the_first_once() {
         let text = &tokens(1000)[..n];
         let (mut total, mut hits) = (0.0, 0.0);
         for (w, window) in text[..n - 1].chunks(20).enumerate() {
-            let mut exec = Train::frozen(model.params());
+            let mut exec = Train::no_grad(model.params());
             let h = model.trunk(&mut exec, window, &Rows::batch(1, window.len()));
             let logits = model.logits(&mut exec, &h);
             for i in 0..window.len() {

@@ -113,7 +113,7 @@ fn the_bytes_that_a_step_reads() {
         let mut config = Preset::Tiny.config(256, HeadKind::Recursive, 2);
         config.tie_word_embeddings = tied;
         let mut model = Model::new(config, 1).expect("sound sizes");
-        let (mut matrices, mut gains) = (0, 0);
+        let (mut matrices, mut weights) = (0, 0);
         for (name, t) in model
             .params()
             .iter()
@@ -121,7 +121,7 @@ fn the_bytes_that_a_step_reads() {
         {
             match t.shape() {
                 _ if !tied && name.contains("embed_tokens") => {}
-                [n] => gains += n,
+                [n] => weights += n,
                 [n, k] => {
                     assert!(n % 32 == 0 && k % 32 == 0, "{name}");
                     matrices += n * k;
@@ -129,14 +129,14 @@ fn the_bytes_that_a_step_reads() {
                 shape => panic!("{name}: {shape:?}"),
             }
         }
-        assert_eq!(model.weight_bytes(), 4 * (matrices + gains), "unpacked");
+        assert_eq!(model.weight_bytes(), 4 * (matrices + weights), "unpacked");
         for (format, bits) in [
             (WeightFormat::F32, 32),
             (WeightFormat::Bf16, 16),
             (WeightFormat::Q8, 9),
         ] {
             model.pack(format);
-            assert_eq!(model.weight_bytes(), matrices * bits / 8 + 4 * gains);
+            assert_eq!(model.weight_bytes(), matrices * bits / 8 + 4 * weights);
         }
     }
 }

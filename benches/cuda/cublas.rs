@@ -87,7 +87,7 @@ impl Cublas {
         };
         let lens = [m * k, m * n].into_iter().chain((0..rights).map(|_| k * n));
         for len in lens {
-            let data = crate::paint(len);
+            let data = crate::pattern(len);
             // SAFETY: nothing is assumed about the contents; then there is room for as many numbers as are written.
             unsafe {
                 let address = result::malloc_sync(4 * len).map_err(text)?;
@@ -116,7 +116,7 @@ pub struct Buffers<'c> {
 
 impl Buffers<'_> {
     /// Launches c = a · b with one of the right operands.
-    pub fn product(&self, right: usize) {
+    pub fn matmul(&self, right: usize) {
         let Sizes {
             m,
             k,

@@ -8,7 +8,7 @@
 mod cublas;
 
 use cublas::Cublas;
-use foretoken::gpu::products::{Matrix, product};
+use foretoken::gpu::products::{Matrix, matmul};
 use foretoken::gpu::{Array, Device};
 use foretoken::kernels::gemm::Start;
 use std::time::{Duration, Instant};
@@ -98,7 +98,7 @@ fn many_rows(device: &Device, cublas: Option<&Cublas>) {
 
 fn few_rows(device: &Device, cublas: Option<&Cublas>) {
     let words = 1 << 26;
-    let (from, to) = (device.stale(words), device.stale(words));
+    let (from, to) = (device.empty(words), device.empty(words));
     let mut copy = |_| device.copy(&from, 0..words, &to, 0);
     let times = (0..REPEATS).map(|_| seconds(device, 20, &mut copy));
     let copy = 8.0 * words as f64 * 1e-9 / median(times.collect());
@@ -155,8 +155,10 @@ fn compare(
         n,
         transposed,
     } = sizes;
-    let (a, c) = (device.upload(&paint(m * k)), device.stale(m * n));
-    let bs: Vec<Array> = (0..rights).map(|_| device.upload(&paint(k * n))).collect();
+    let (a, c) = (device.upload(&pattern(m * k)), device.empty(m * n));
+    let bs: Vec<Array> = (0..rights)
+        .map(|_| device.upload(&pattern(k * n)))
+        .collect();
     let view = |array, rows, cols, transposed| match transposed {
         false => Matrix::new(array, rows, cols),
         true => Matrix::new(array, cols, rows).t(),
@@ -164,12 +166,12 @@ fn compare(
     let mut ours = |turn: usize| {
         let b = view(&bs[turn % rights], k, n, transposed[1]);
         let c = Matrix::new(&c, m, n);
-        product(device, view(&a, m, k, transposed[0]), b, c, Start::Zero);
+        matmul(device, view(&a, m, k, transposed[0]), b, c, Start::Zero);
     };
     let buffers = cublas.and_then(|cublas| cublas.buffers(sizes, rights).ok());
     let mut theirs = |turn: usize| {
         if let Some(buffers) = &buffers {
-            buffers.product(turn % rights);
+            buffers.matmul(turn % rights);
         }
     };
     let mut all: [&mut dyn FnMut(usize); 2] = [&mut ours, &mut theirs];
@@ -185,7 +187,7 @@ fn compare(
 }
 
 /// The same numbers for both: what is multiplied shows in the power that a GPU takes, and so in its clock.
-fn paint(len: usize) -> Vec<f32> {
+fn pattern(len: usize) -> Vec<f32> {
     (0..len).map(|i| (i % 251) as f32 * 0.01 - 1.0).collect()
 }
 

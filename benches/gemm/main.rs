@@ -7,7 +7,7 @@
 
 mod peers;
 
-use foretoken::kernels::gemm::{Panels, Right, Start, View, product};
+use foretoken::kernels::gemm::{Panels, Right, Start, View, matmul};
 use foretoken::kernels::par::Threads;
 use foretoken::simd::{Isa, Kernel, LANES, Simd, matrix::MatrixMut, run};
 use peers::Sizes;
@@ -134,11 +134,11 @@ fn compare(name: &str, sizes: Sizes, packed: bool, threads: usize, peak: f64) {
     );
     let panels = Panels::pack(right);
     let right = match packed {
-        true => Right::Packed(&panels),
-        false => Right::Matrix(right),
+        true => Right::Panels(&panels),
+        false => Right::View(right),
     };
     let mut ours = || {
-        product(
+        matmul(
             left,
             right,
             MatrixMut::new(black_box(&mut y), m, n),

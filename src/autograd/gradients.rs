@@ -55,7 +55,7 @@ impl Gradients {
 
 /// Where an input came from, and so where its gradient goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum GradSlot {
     /// Nobody wants the gradient.
     Constant,
     /// The output of an operation on the tape.
@@ -65,56 +65,56 @@ pub(super) enum Place {
 }
 
 /// Takes the gradients of one operation's N inputs.
-pub struct Sink<'a, const N: usize> {
-    pub(super) places: [Place; N],
+pub struct GradSink<'a, const N: usize> {
+    pub(super) places: [GradSlot; N],
     pub(super) activations: &'a mut [Option<Tensor>],
     pub(super) parameters: &'a mut Gradients,
 }
 
-impl<const N: usize> Sink<'_, N> {
+impl<const N: usize> GradSink<'_, N> {
     /// Whether input `i` wants a gradient.
-    pub fn wants(&self, i: usize) -> bool {
-        self.places[i] != Place::Constant
+    pub fn needs_grad(&self, i: usize) -> bool {
+        self.places[i] != GradSlot::Constant
     }
 
     /// Gives input `i` a finished gradient: assigned if it is an activation's first, else added.
-    pub fn give(&mut self, i: usize, d: Tensor) {
+    pub fn add(&mut self, i: usize, d: Tensor) {
         match self.places[i] {
-            Place::Constant => {}
-            Place::Parameter(id) => {
+            GradSlot::Constant => {}
+            GradSlot::Parameter(id) => {
                 let sum = &mut self.parameters.tensors[id.index()];
                 assert_eq!(sum.shape(), d.shape(), "the gradient of a parameter");
                 elementwise::accumulate(sum.data_mut(), d.data());
             }
-            Place::Node(node) => match &mut self.activations[node] {
+            GradSlot::Node(node) => match &mut self.activations[node] {
                 Some(sum) => elementwise::accumulate(sum.data_mut(), d.data()),
                 slot => *slot = Some(d),
             },
         }
     }
 
-    /// The accumulator of input `i`'s gradient, of this shape, to be gone on with and then [put back](Self::put): a
+    /// The accumulator of input `i`'s gradient, of this shape, to be gone on with and then [put back](Self::put_accumulator): a
     /// parameter's own, +0 for an activation. `None` where nobody wants it.
     ///
     /// # Panics
     /// Where it is taken already: one parameter cannot be two inputs of an operation that takes.
-    pub fn take(&mut self, i: usize, shape: &[usize]) -> Option<Tensor> {
+    pub fn take_accumulator(&mut self, i: usize, shape: &[usize]) -> Option<Tensor> {
         match self.places[i] {
-            Place::Constant => None,
-            Place::Parameter(id) => {
+            GradSlot::Constant => None,
+            GradSlot::Parameter(id) => {
                 let own = &mut self.parameters.tensors[id.index()];
                 assert_eq!(own.shape(), shape, "an accumulator is taken once");
                 Some(std::mem::replace(own, Tensor::zeros(&[0])))
             }
-            Place::Node(_) => Some(Tensor::zeros(shape)),
+            GradSlot::Node(_) => Some(Tensor::zeros(shape)),
         }
     }
 
     /// Puts back what was taken.
-    pub fn put(&mut self, i: usize, accumulator: Option<Tensor>) {
+    pub fn put_accumulator(&mut self, i: usize, accumulator: Option<Tensor>) {
         match (self.places[i], accumulator) {
-            (Place::Parameter(id), Some(d)) => self.parameters.tensors[id.index()] = d,
-            (_, Some(d)) => self.give(i, d),
+            (GradSlot::Parameter(id), Some(d)) => self.parameters.tensors[id.index()] = d,
+            (_, Some(d)) => self.add(i, d),
             (_, None) => {}
         }
     }
@@ -123,16 +123,16 @@ impl<const N: usize> Sink<'_, N> {
     /// an activation.
     pub fn accumulate(&mut self, i: usize, shape: &[usize], f: impl FnOnce(&mut Tensor)) {
         match self.places[i] {
-            Place::Constant => {}
-            Place::Parameter(id) => {
+            GradSlot::Constant => {}
+            GradSlot::Parameter(id) => {
                 let sum = &mut self.parameters.tensors[id.index()];
                 assert_eq!(sum.shape(), shape, "the gradient of a parameter");
                 f(sum);
             }
-            Place::Node(_) => {
+            GradSlot::Node(_) => {
                 let mut d = Tensor::zeros(shape);
                 f(&mut d);
-                self.give(i, d);
+                self.add(i, d);
             }
         }
     }

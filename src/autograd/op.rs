@@ -1,6 +1,6 @@
 //! The interface of a differentiable operation.
 
-use super::Sink;
+use super::GradSink;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -17,5 +17,5 @@ pub trait Op<const N: usize> {
     fn forward(&self, inputs: [&Arc<Tensor>; N]) -> (Tensor, Self::Saved);
 
     /// The output's gradient -> the gradients of those inputs that want one, given to `sink`.
-    fn backward(&self, saved: Self::Saved, dy: Tensor, sink: &mut Sink<'_, N>);
+    fn backward(&self, saved: Self::Saved, dy: Tensor, sink: &mut GradSink<'_, N>);
 }

@@ -1,7 +1,7 @@
 //! The tape: a list of operations done, each with what its backward pass needs.
 
-use super::gradients::Place;
-use super::{Gradients, Op, Sink};
+use super::gradients::GradSlot;
+use super::{GradSink, Gradients, Op};
 use crate::profile;
 use crate::tensor::{ParamId, Tensor};
 use std::any::type_name;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Var {
     value: Arc<Tensor>,
-    place: Place,
+    place: GradSlot,
 }
 
 impl Var {
@@ -19,7 +19,7 @@ impl Var {
     pub fn constant(value: impl Into<Arc<Tensor>>) -> Self {
         Self {
             value: value.into(),
-            place: Place::Constant,
+            place: GradSlot::Constant,
         }
     }
 
@@ -27,7 +27,7 @@ impl Var {
     pub fn parameter(id: ParamId, value: Arc<Tensor>) -> Self {
         Self {
             value,
-            place: Place::Parameter(id),
+            place: GradSlot::Parameter(id),
         }
     }
 
@@ -73,10 +73,10 @@ impl Tape {
         let values = inputs.map(Var::value);
         let (y, saved) = profile::time(type_name::<O>(), "forward", || op.forward(values));
         let places = inputs.map(|v| v.place);
-        if places.iter().all(|p| *p == Place::Constant) {
+        if places.iter().all(|p| *p == GradSlot::Constant) {
             return Var::constant(y);
         }
-        let place = Place::Node(self.nodes.len());
+        let place = GradSlot::Node(self.nodes.len());
         self.nodes
             .push(Some(Box::new(Recorded { op, saved, places })));
         Var {
@@ -91,7 +91,7 @@ impl Tape {
         self.nodes.push(None);
         let var = Var {
             value: value.into(),
-            place: Place::Node(leaf.0),
+            place: GradSlot::Node(leaf.0),
         };
         (var, leaf)
     }
@@ -137,12 +137,12 @@ impl Tape {
         activations.resize_with(self.nodes.len(), || None);
         for (root, d) in roots {
             assert_eq!(root.value.shape(), d.shape(), "backward: a root's gradient");
-            let mut sink = Sink {
+            let mut sink = GradSink {
                 places: [root.place],
                 activations: &mut activations,
                 parameters: gradients,
             };
-            sink.give(0, d);
+            sink.add(0, d);
         }
         for (i, node) in self.nodes.into_iter().enumerate().rev() {
             // A leaf keeps its gradient.
@@ -169,7 +169,7 @@ trait Node {
 struct Recorded<O: Op<N>, const N: usize> {
     op: O,
     saved: O::Saved,
-    places: [Place; N],
+    places: [GradSlot; N],
 }
 
 impl<O: Op<N>, const N: usize> Node for Recorded<O, N> {
@@ -179,7 +179,7 @@ impl<O: Op<N>, const N: usize> Node for Recorded<O, N> {
         activations: &mut [Option<Tensor>],
         parameters: &mut Gradients,
     ) {
-        let mut sink = Sink {
+        let mut sink = GradSink {
             places: self.places,
             activations,
             parameters,

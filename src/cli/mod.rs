@@ -102,6 +102,24 @@ impl Machine {
     }
 }
 
+/// An error as a sentence in which a setting is named by its flag.
+fn by_flag(error: &crate::Error) -> String {
+    match error {
+        crate::Error::Setting {
+            field,
+            expected,
+            found,
+        } => {
+            let flag = match *field {
+                "peak_lr" => "lr".to_owned(),
+                other => other.replace('_', "-"),
+            };
+            format!("--{flag}: expected {expected}, found {found}")
+        }
+        other => other.to_string(),
+    }
+}
+
 /// The program: reads the arguments, runs the command, reports an error in one sentence.
 pub fn main() -> ExitCode {
     // A panic that becomes an error is told as an error, and only so.
@@ -129,7 +147,7 @@ pub fn main() -> ExitCode {
         // What there is to say was said.
         Err(error @ crate::Error::Stopped(_)) => ExitCode::from(error.exit_code()),
         Err(error) => {
-            output::message(&format!("error: {error}"));
+            output::message(&format!("error: {}", by_flag(&error)));
             ExitCode::from(error.exit_code())
         }
     }

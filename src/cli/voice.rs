@@ -127,7 +127,7 @@ impl Voice {
                     piece.text.split_off(here)
                 }
             };
-            self.paint(&mut out);
+            self.pattern(&mut out);
             match self.held.front_mut() {
                 Some(piece) if !rest.is_empty() => piece.text = rest,
                 _ => drop(self.held.pop_front()),
@@ -137,7 +137,7 @@ impl Voice {
     }
 
     /// Appends the first piece.
-    fn paint(&self, out: &mut String) {
+    fn pattern(&self, out: &mut String) {
         let piece = &self.held[0];
         match colour(piece.origin).filter(|_| self.colours) {
             None => *out += &piece.text,
@@ -169,15 +169,15 @@ fn colour(origin: Origin) -> Option<&'static str> {
 
 /// One line that explains the colours of a model with so many depths.
 pub fn legend(depths: usize) -> String {
-    let paint = |origin, text: &str| match colour(origin) {
+    let pattern = |origin, text: &str| match colour(origin) {
         None => text.to_owned(),
         Some(colour) => format!("\x1b[{colour}m{text}\x1b[0m"),
     };
     let mut words = vec!["trunk".to_owned()];
     for k in 1..=depths {
-        words.push(paint(Origin::Depth(k), &format!("depth {k}")));
+        words.push(pattern(Origin::Depth(k), &format!("depth {k}")));
     }
-    words.push(paint(Origin::Rejected, "rejected"));
+    words.push(pattern(Origin::Rejected, "rejected"));
     words.join("  ")
 }
 

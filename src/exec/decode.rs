@@ -3,7 +3,7 @@
 use super::{Exec, Rows};
 use crate::Result;
 use crate::autograd::{Op, Var};
-use crate::kernels::attention::{self, Heads, KeyValues};
+use crate::kernels::attention::{self, AttentionHeads, KeyValues};
 use crate::kernels::gemm::View;
 use crate::profile;
 use crate::tensor::{ParamId, Params, Tensor};
@@ -82,7 +82,7 @@ impl<'m> Decode<'m> {
     /// Where nothing was kept there.
     #[track_caller]
     pub fn kept(&self, depth: usize, rows: &Rows, width: usize) -> Tensor {
-        let mut h = Tensor::stale(&[rows.len(), width]);
+        let mut h = Tensor::empty(&[rows.len(), width]);
         let mut rest = h.data_mut();
         for span in rows.spans() {
             let (own, others) = rest.split_at_mut(span.len * width);
@@ -112,7 +112,7 @@ impl Exec for Decode<'_> {
 
     /// # Panics
     /// Where a span does not start at the end of its cache.
-    fn attend(&mut self, cache: usize, heads: Heads, rows: &Rows, qkv: &Var) -> Var {
+    fn attend(&mut self, cache: usize, heads: AttentionHeads, rows: &Rows, qkv: &Var) -> Var {
         let qkv = qkv.value();
         let mut from = 0;
         for span in rows.spans() {
@@ -134,7 +134,7 @@ impl Exec for Decode<'_> {
             cache: &self.caches[s.sequence][cache],
         };
         let spans: Vec<_> = rows.spans().iter().map(span).collect();
-        let mut y = Tensor::stale(&[qkv.rows(), heads.query * heads.size]);
+        let mut y = Tensor::empty(&[qkv.rows(), heads.query * heads.size]);
         profile::time("Attention", "cached", || {
             attention::cached(heads, &spans, qkv.data(), y.data_mut());
         });
@@ -147,7 +147,7 @@ impl Exec for Decode<'_> {
 }
 
 /// Appends the keys and values of qkv [rows, (H + 2 G) D].
-fn remember(heads: Heads, qkv: View<'_>, cache: &mut [KeyValues]) {
+fn remember(heads: AttentionHeads, qkv: View<'_>, cache: &mut [KeyValues]) {
     for (g, kv) in cache.iter_mut().enumerate() {
         kv.extend(heads.keys(qkv, g), heads.values(qkv, g));
     }

@@ -8,23 +8,23 @@
 //! | [`rows`] | [`Rows`]: which sequence and position each row of a computation belongs to |
 //! | [`train`] | [`Train`]: whole sequences on a tape |
 //! | [`decode`] | [`Decode`]: rows appended to caches |
-//! | [`constants`] | [`Constants`]: another executor without gradients of parameters |
+//! | [`no_grad`] | [`NoGrad`]: another executor without gradients of parameters |
 //!
 //! This folder never knows what a model looks like: it sees operations, parameters and cache numbers.
 
-pub mod constants;
 pub mod decode;
+pub mod no_grad;
 pub mod rows;
 pub mod train;
 
-pub use constants::Constants;
 pub use decode::Decode;
+pub use no_grad::NoGrad;
 pub use rows::{Rows, Span};
 pub use train::Train;
 
 use crate::Result;
 use crate::autograd::Op;
-use crate::kernels::attention::Heads;
+use crate::kernels::attention::AttentionHeads;
 use crate::tensor::{ParamId, Tensor};
 use std::sync::Arc;
 
@@ -48,8 +48,13 @@ pub trait Exec {
     /// Causal attention of rows to everything that cache `cache` holds of their sequences, themselves included.
     ///
     /// qkv [rows, (H + 2 G) D] -> [rows, H D]
-    fn attend(&mut self, cache: usize, heads: Heads, rows: &Rows, qkv: &Self::Value)
-    -> Self::Value;
+    fn attend(
+        &mut self,
+        cache: usize,
+        heads: AttentionHeads,
+        rows: &Rows,
+        qkv: &Self::Value,
+    ) -> Self::Value;
 
     /// The same value, whose gradient nobody wants.
     fn detached(&mut self, value: &Self::Value) -> Self::Value {

@@ -3,7 +3,7 @@
 use super::{Exec, Rows};
 use crate::Result;
 use crate::autograd::{Gradients, Leaf, Op, Tape, Var};
-use crate::kernels::attention::Heads;
+use crate::kernels::attention::AttentionHeads;
 use crate::ops::Attention;
 use crate::tensor::{ParamId, Params, Tensor};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ impl<'m> Train<'m> {
     }
 
     /// For evaluation: no parameter wants a gradient, so nothing is recorded and values are freed on the way.
-    pub fn frozen(params: &'m Params) -> Self {
+    pub fn no_grad(params: &'m Params) -> Self {
         Self {
             frozen: true,
             ..Self::new(params)
@@ -79,7 +79,7 @@ impl Exec for Train<'_> {
         self.tape.apply(op, inputs)
     }
 
-    fn attend(&mut self, _cache: usize, heads: Heads, rows: &Rows, qkv: &Var) -> Var {
+    fn attend(&mut self, _cache: usize, heads: AttentionHeads, rows: &Rows, qkv: &Var) -> Var {
         let lengths = rows.spans().iter().map(|span| {
             assert_eq!(span.first, 0, "training starts sequences at position 0");
             span.len

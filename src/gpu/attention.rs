@@ -2,7 +2,7 @@
 
 use super::device::{Arg, Array, Device};
 use super::rows::{THREADS, word};
-use crate::kernels::attention::Heads;
+use crate::kernels::attention::AttentionHeads;
 
 /// Spans that one launch takes.
 const SPANS: usize = 4;
@@ -27,7 +27,7 @@ pub struct Cache {
 
 impl Cache {
     /// Without positions.
-    pub fn new(heads: Heads) -> Self {
+    pub fn new(heads: AttentionHeads) -> Self {
         Self {
             width: heads.key_value * heads.size,
             len: 0,
@@ -60,7 +60,14 @@ impl Cache {
     /// # Panics
     /// Where qkv has fewer rows, or the cache is for other heads.
     #[track_caller]
-    pub fn append(&mut self, device: &Device, heads: Heads, qkv: &Array, from: usize, rows: usize) {
+    pub fn append(
+        &mut self,
+        device: &Device,
+        heads: AttentionHeads,
+        qkv: &Array,
+        from: usize,
+        rows: usize,
+    ) {
         assert!(
             (from + rows) * heads.width() <= qkv.len(),
             "rows {from}.. of qkv"
@@ -91,7 +98,7 @@ impl Cache {
         }
         let room = positions.next_power_of_two().max(ROOM) * self.width;
         let longer = |old: Option<&Array>| {
-            let array = device.stale(room);
+            let array = device.empty(room);
             if let Some(old) = old {
                 device.copy(old, 0..self.len * self.width, &array, 0);
             }
@@ -139,7 +146,7 @@ impl Piece<'_> {
 #[track_caller]
 pub fn attend(
     device: &Device,
-    heads: Heads,
+    heads: AttentionHeads,
     spans: &[Span<'_>],
     qkv: &Array,
     rows: usize,
@@ -147,7 +154,7 @@ pub fn attend(
     let all: usize = spans.iter().map(|span| span.len).sum();
     assert_eq!(all, rows, "spans cover the rows");
     assert!(rows * heads.width() <= qkv.len(), "{rows} rows of qkv");
-    let out = device.stale(rows * heads.query * heads.size);
+    let out = device.empty(rows * heads.query * heads.size);
     let pieces = pieces(heads, spans);
     for pieces in pieces.chunk_by(|a, b| a.launch == b.launch) {
         let pieces: Vec<_> = pieces.iter().map(|x| x.piece).collect();
@@ -164,7 +171,7 @@ struct Placed<'a> {
 
 /// The spans' rows, so divided that no launch has more than so many scores, and each has up to four pieces.
 #[track_caller]
-fn pieces<'a>(heads: Heads, spans: &[Span<'a>]) -> Vec<Placed<'a>> {
+fn pieces<'a>(heads: AttentionHeads, spans: &[Span<'a>]) -> Vec<Placed<'a>> {
     let mut all: Vec<Placed<'a>> = Vec::new();
     let (mut from, mut launch, mut taken, mut rows, mut stride) = (0, 0, 0, 0, 0);
     for span in spans {
@@ -204,12 +211,12 @@ fn pieces<'a>(heads: Heads, spans: &[Span<'a>]) -> Vec<Placed<'a>> {
 }
 
 /// Attention of up to four pieces: scores, then the rest.
-fn launch(device: &Device, heads: Heads, pieces: &[Piece<'_>], qkv: &Array, out: &Array) {
+fn launch(device: &Device, heads: AttentionHeads, pieces: &[Piece<'_>], qkv: &Array, out: &Array) {
     let most = |f: fn(&Piece<'_>) -> usize| pieces.iter().map(f).max().unwrap_or(0);
     let (len, stride) = (most(|x| x.len), most(|x| x.stride()));
     let keys = most(|x| x.first + x.len);
     let rows: usize = pieces.iter().map(|x| x.len).sum();
-    let scores = device.stale(rows * heads.query * stride);
+    let scores = device.empty(rows * heads.query * stride);
     // A launch has four of everything; the first stands in where there are fewer pieces, and no block asks for it.
     let four = || (0..SPANS).map(|i| &pieces[if i < pieces.len() { i } else { 0 }]);
     let numbers: Vec<Arg<'_>> = four()

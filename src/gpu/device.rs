@@ -106,13 +106,13 @@ impl Device {
 
     /// An array with these numbers.
     pub fn upload_u32(&self, data: &[u32]) -> Array {
-        let array = self.stale(data.len());
+        let array = self.empty(data.len());
         self.write_words(data, &array, 0);
         array
     }
 
     /// An array whose contents are whatever was there.
-    pub fn stale(&self, words: usize) -> Array {
+    pub fn empty(&self, words: usize) -> Array {
         let block = self.attempt(|| self.0.block(words));
         if let Some(block) = &block {
             self.0.machine.lend(block, words);

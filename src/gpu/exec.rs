@@ -15,7 +15,7 @@ use crate::Result;
 use crate::autograd::Op;
 use crate::exec::{Exec, Rows};
 use crate::infer::{Ask, Decoder, Told, pick_at};
-use crate::kernels::attention::Heads;
+use crate::kernels::attention::AttentionHeads;
 use crate::tensor::{ParamId, Tensor};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -142,7 +142,7 @@ impl Exec for OnDevice<'_> {
 
     /// # Panics
     /// Where a span does not start at the end of its cache.
-    fn attend(&mut self, cache: usize, heads: Heads, rows: &Rows, qkv: &Value) -> Value {
+    fn attend(&mut self, cache: usize, heads: AttentionHeads, rows: &Rows, qkv: &Value) -> Value {
         let device = &self.weights.device;
         let mut from = 0;
         for span in rows.spans() {
@@ -208,7 +208,7 @@ impl Decoder for OnDevice<'_> {
             let (at, n) = (span.first * h.cols, span.len * h.cols);
             if slot.as_ref().is_none_or(|hidden| hidden.room < end) {
                 let room = end.next_power_of_two().max(64);
-                let array = device.stale(room * h.cols);
+                let array = device.empty(room * h.cols);
                 if let Some(old) = slot {
                     device.copy(&old.array, 0..at, &array, 0);
                 }
@@ -226,7 +226,7 @@ impl Decoder for OnDevice<'_> {
     /// Where nothing was kept there.
     fn kept(&mut self, depth: usize, rows: &Rows, width: usize) -> Value {
         let device = &self.weights.device;
-        let y = device.stale(rows.len() * width);
+        let y = device.empty(rows.len() * width);
         let mut at = 0;
         for span in rows.spans() {
             let hidden = self.sequences[span.sequence].hidden[depth].as_ref();

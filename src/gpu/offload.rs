@@ -5,7 +5,7 @@
 //! gives the error.
 
 use super::device::{Array, Device};
-use super::products::{Matrix, product};
+use super::products::{Matrix, matmul};
 use crate::kernels::gemm::{Start, View, offload};
 use crate::simd::matrix::MatrixMut;
 use crate::tensor::{Params, Tensor};
@@ -68,7 +68,7 @@ impl Offload {
             let make = |t: &&Tensor| Resident {
                 address: 0,
                 len: t.data().len(),
-                array: self.device.stale(t.data().len()),
+                array: self.device.empty(t.data().len()),
             };
             self.resident = matrices.iter().map(make).collect();
         }
@@ -133,7 +133,7 @@ impl Operand {
 }
 
 impl offload::Products for Open {
-    fn product(&self, a: View<'_>, b: View<'_>, c: &mut MatrixMut<'_>, start: Start) -> bool {
+    fn matmul(&self, a: View<'_>, b: View<'_>, c: &mut MatrixMut<'_>, start: Start) -> bool {
         let work = a.rows() * a.cols() * b.cols();
         if work == 0 || work < self.fewest || self.error.borrow().is_some() {
             return false;
@@ -156,14 +156,14 @@ impl Open {
         let (m, n) = (c.rows(), c.cols());
         let (a_there, b_there) = (self.operand(a), self.operand(b));
         let to = match start {
-            Start::Zero => self.device.stale(m * n),
+            Start::Zero => self.device.empty(m * n),
             Start::Continue => {
                 let rows: Vec<f32> = (0..m).flat_map(|i| c.row(i)).copied().collect();
                 self.device.upload(&rows)
             }
         };
         let to_matrix = Matrix::new(&to, m, n);
-        product(
+        matmul(
             &self.device,
             a_there.matrix(a),
             b_there.matrix(b),

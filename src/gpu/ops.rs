@@ -2,7 +2,7 @@
 
 use super::device::Array;
 use super::exec::Value;
-use super::products::{Matrix, product};
+use super::products::{Matrix, matmul};
 use super::rows;
 use super::weights::Weights;
 use crate::kernels::gemm::Start;
@@ -50,8 +50,8 @@ pub(super) fn run(weights: &Weights<'_>, op: &dyn Any, inputs: &[&Value]) -> Opt
         return Some(linear(weights, &a, n, f, &inputs[4..]));
     }
     if let Some(RmsNorm { eps }) = op.downcast_ref() {
-        let gain = &inputs[1].array;
-        return same(rows::rms_norm(device, &x.array, gain, n, c, *eps));
+        let weight = &inputs[1].array;
+        return same(rows::rms_norm(device, &x.array, weight, n, c, *eps));
     }
     if let Some(QkNorm { heads, eps }) = op.downcast_ref() {
         let (q, k) = (&inputs[1].array, &inputs[2].array);
@@ -98,7 +98,7 @@ pub(super) fn run(weights: &Weights<'_>, op: &dyn Any, inputs: &[&Value]) -> Opt
 fn linear(weights: &Weights<'_>, x: &Array, rows: usize, cols: usize, ws: &[&Value]) -> Value {
     let device = &weights.device;
     let width = ws.iter().map(|w| w.rows).sum();
-    let y = device.stale(rows * width);
+    let y = device.empty(rows * width);
     let a = Matrix::new(x, rows, cols);
     let all = Matrix::new(&y, rows, width);
     let b = |array, at, rows| Matrix {
@@ -109,7 +109,7 @@ fn linear(weights: &Weights<'_>, x: &Array, rows: usize, cols: usize, ws: &[&Val
     match ids {
         Some(ids) if ids.len() > 1 => {
             let place = weights.together(&ids);
-            product(
+            matmul(
                 device,
                 a,
                 b(&place.array, place.at, width),
@@ -121,7 +121,7 @@ fn linear(weights: &Weights<'_>, x: &Array, rows: usize, cols: usize, ws: &[&Val
             let mut from = 0;
             for w in ws {
                 let c = all.columns(from, from + w.rows);
-                product(device, a, b(&w.array, w.at, w.rows), c, Start::Zero);
+                matmul(device, a, b(&w.array, w.at, w.rows), c, Start::Zero);
                 from += w.rows;
             }
         }

@@ -78,12 +78,12 @@ fn decide(
     let asks: Vec<u32> = rows.iter().flat_map(ask).collect();
     let asks = device.upload_u32(&asks);
     let (n, blocks) = (rows.len(), v.div_ceil(TOKENS));
-    let entries = device.stale(n * blocks * ENTRY);
+    let entries = device.empty(n * blocks * ENTRY);
     let args = [logits.into(), (&asks).into(), (&entries).into(), word(v)];
     device.launch("pick_largest", [blocks, n, 1], THREADS, &args);
     let mut loudest = entries.clone();
     if rows.iter().any(|x| x.2.temperature != 0.0) {
-        loudest = device.stale(n * blocks * ENTRY);
+        loudest = device.empty(n * blocks * ENTRY);
         let args = [
             logits.into(),
             (&asks).into(),
@@ -93,7 +93,7 @@ fn decide(
         ];
         device.launch("pick_loudest", [blocks, n, 1], THREADS, &args);
     }
-    let tokens = device.stale(n);
+    let tokens = device.empty(n);
     let args = [
         (&asks).into(),
         (&entries).into(),
@@ -124,7 +124,7 @@ pub fn elementary(device: &Device, function: Elementary, x: &Array) -> Array {
         Elementary::Ln => (1, 1),
         Elementary::Gumbel => (2, 2),
     };
-    let y = device.stale(words * x.len());
+    let y = device.empty(words * x.len());
     let args = [x.into(), (&y).into(), Arg::U64(x.len() as u64), word(which)];
     device.launch("elementary", [blocks(x.len()), 1, 1], THREADS, &args);
     y

@@ -86,7 +86,7 @@ const THREADS: usize = 256;
 /// # Panics
 /// Where the shapes do not fit, or the columns of c are no neighbours in memory.
 #[track_caller]
-pub fn product(device: &Device, a: Matrix<'_>, b: Matrix<'_>, c: Matrix<'_>, start: Start) {
+pub fn matmul(device: &Device, a: Matrix<'_>, b: Matrix<'_>, c: Matrix<'_>, start: Start) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     assert!(
         b.rows == k && c.rows == m && c.cols == n,

@@ -4,7 +4,7 @@
 //! their bits.
 
 use super::device::{Arg, Array, Device};
-use crate::kernels::attention::Heads;
+use crate::kernels::attention::AttentionHeads;
 use crate::kernels::rope;
 
 /// Threads of a block: `BLOCK_SIZE` of `kernels/common.cu`.
@@ -44,7 +44,7 @@ fn check(name: &str, array: &Array, least: usize) {
 #[track_caller]
 pub fn embedding(device: &Device, table: &Array, ids: &Array, rows: usize, c: usize) -> Array {
     check("ids", ids, rows);
-    let y = device.stale(rows * c);
+    let y = device.empty(rows * c);
     let entries = table.len() / c.max(1);
     let args = [
         table.into(),
@@ -63,41 +63,41 @@ pub fn select_rows(device: &Device, x: &Array, keep: &Array, rows: usize, c: usi
     embedding(device, x, keep, rows, c)
 }
 
-/// x [rows, C], gain `[C]` -> x / √(mean x² + ε) · gain, [rows, C], as [`crate::kernels::norm`] does it.
+/// x [rows, C], weight `[C]` -> x / √(mean x² + ε) · weight, [rows, C], as [`crate::kernels::norm`] does it.
 #[track_caller]
 pub fn rms_norm(
     device: &Device,
     x: &Array,
-    gain: &Array,
+    weight: &Array,
     rows: usize,
     c: usize,
     eps: f32,
 ) -> Array {
     check("x", x, rows * c);
-    check("gain", gain, c);
-    let y = device.stale(rows * c);
-    let args = [x.into(), gain.into(), (&y).into(), word(c), eps.into()];
+    check("weight", weight, c);
+    let y = device.empty(rows * c);
+    let args = [x.into(), weight.into(), (&y).into(), word(c), eps.into()];
     device.launch("rms_norm", [rows, 1, 1], THREADS, &args);
     y
 }
 
-/// qkv [rows, (H + 2 G) D], gains `[D]` -> [rows, (H + 2 G) D]: each query and key head divided by its root mean square
-/// and times its gain; values are copied.
+/// qkv [rows, (H + 2 G) D], weights `[D]` -> [rows, (H + 2 G) D]: each query and key head divided by its root mean square
+/// and times its weight; values are copied.
 #[track_caller]
 pub fn qk_norm(
     device: &Device,
     qkv: &Array,
     q_gain: &Array,
     k_gain: &Array,
-    heads: Heads,
+    heads: AttentionHeads,
     rows: usize,
     eps: f32,
 ) -> Array {
     let n = rows * heads.width();
     check("qkv", qkv, n);
-    check("gain of queries", q_gain, heads.size);
-    check("gain of keys", k_gain, heads.size);
-    let y = device.stale(n);
+    check("weight of queries", q_gain, heads.size);
+    check("weight of keys", k_gain, heads.size);
+    let y = device.empty(n);
     let all = heads.query + 2 * heads.key_value;
     let args = [
         qkv.into(),
@@ -124,7 +124,7 @@ pub struct Angles {
 }
 
 /// The table on a device.
-pub fn angles(device: &Device, table: &rope::Table) -> Angles {
+pub fn angles(device: &Device, table: &rope::RopeTable) -> Angles {
     Angles {
         cos: device.upload(table.cosines()),
         sin: device.upload(table.sines()),
@@ -140,7 +140,7 @@ pub fn rope(
     device: &Device,
     qkv: &Array,
     angles: &Angles,
-    heads: Heads,
+    heads: AttentionHeads,
     positions: &Array,
     rows: usize,
 ) -> Array {
@@ -148,7 +148,7 @@ pub fn rope(
     check("qkv", qkv, n);
     check("positions", positions, rows);
     assert_eq!(heads.size, 2 * angles.half, "a table for these heads");
-    let y = device.stale(n);
+    let y = device.empty(n);
     let all = heads.query + 2 * heads.key_value;
     let args = [
         qkv.into(),
@@ -169,7 +169,7 @@ pub fn rope(
 #[track_caller]
 pub fn swiglu(device: &Device, gu: &Array, rows: usize, f: usize) -> Array {
     check("gate and up", gu, rows * 2 * f);
-    let y = device.stale(rows * f);
+    let y = device.empty(rows * f);
     let args = [gu.into(), (&y).into(), word(f)];
     device.launch("swiglu", by_row(rows, f), THREADS, &args);
     y
@@ -177,7 +177,7 @@ pub fn swiglu(device: &Device, gu: &Array, rows: usize, f: usize) -> Array {
 
 /// x · sigmoid(x), element by element.
 pub fn silu(device: &Device, x: &Array) -> Array {
-    let y = device.stale(x.len());
+    let y = device.empty(x.len());
     let args = [x.into(), (&y).into(), Arg::U64(x.len() as u64)];
     device.launch("silu", [blocks(x.len()), 1, 1], THREADS, &args);
     y
@@ -187,7 +187,7 @@ pub fn silu(device: &Device, x: &Array) -> Array {
 #[track_caller]
 pub fn add(device: &Device, x: &Array, z: &Array) -> Array {
     assert_eq!(x.len(), z.len(), "arrays of one length");
-    let y = device.stale(x.len());
+    let y = device.empty(x.len());
     let n = Arg::U64(x.len() as u64);
     let args = [x.into(), z.into(), (&y).into(), n];
     device.launch("add", [blocks(x.len()), 1, 1], THREADS, &args);
@@ -199,7 +199,7 @@ pub fn add(device: &Device, x: &Array, z: &Array) -> Array {
 pub fn add_bias(device: &Device, x: &Array, bias: &Array, rows: usize, c: usize) -> Array {
     check("x", x, rows * c);
     check("bias", bias, c);
-    let y = device.stale(rows * c);
+    let y = device.empty(rows * c);
     let args = [x.into(), bias.into(), (&y).into(), word(c)];
     device.launch("add_bias", by_row(rows, c), THREADS, &args);
     y
@@ -210,7 +210,7 @@ pub fn add_bias(device: &Device, x: &Array, bias: &Array, rows: usize, c: usize)
 pub fn concat(device: &Device, x: &Array, z: &Array, rows: usize, a: usize, b: usize) -> Array {
     check("x", x, rows * a);
     check("z", z, rows * b);
-    let y = device.stale(rows * (a + b));
+    let y = device.empty(rows * (a + b));
     let args = [x.into(), z.into(), (&y).into(), word(a), word(b)];
     device.launch("concat", by_row(rows, a + b), THREADS, &args);
     y
@@ -228,7 +228,7 @@ pub fn cross_entropy(
 ) -> Array {
     check("logits", logits, rows * v);
     check("targets", targets, rows);
-    let y = device.stale(2 * rows);
+    let y = device.empty(2 * rows);
     let args = [
         logits.into(),
         targets.into(),

@@ -3,7 +3,7 @@
 use super::device::{Array, Device};
 use super::rows::{self, Angles};
 use crate::Result;
-use crate::kernels::rope::Table;
+use crate::kernels::rope::RopeTable;
 use crate::tensor::{ParamId, Params};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,16 +15,16 @@ pub struct Weights<'m> {
     pub(super) device: Device,
     pub(super) params: &'m Params,
     /// By parameter.
-    places: RefCell<Vec<Place>>,
+    places: RefCell<Vec<GradSlot>>,
     /// The last rotation table that was met, and its angles on the device.
-    angles: RefCell<Option<(Arc<Table>, Rc<Angles>)>>,
+    angles: RefCell<Option<(Arc<RopeTable>, Rc<Angles>)>>,
     /// The positions of the last pass, which all layers read.
     positions: RefCell<Option<(Arc<[u32]>, Array)>>,
 }
 
 /// Where a parameter lies.
 #[derive(Clone)]
-pub(super) struct Place {
+pub(super) struct GradSlot {
     pub array: Array,
     /// Index of the first element.
     pub at: usize,
@@ -38,14 +38,14 @@ impl<'m> Weights<'m> {
     /// # Errors
     /// Where the device has failed, or has no room for them.
     pub fn new(device: &Device, params: &'m Params) -> Result<Self> {
-        let send = |id| Place {
+        let send = |id| GradSlot {
             array: device.upload(params.get(id).data()),
             at: 0,
             owner: id,
         };
-        let places: Vec<Place> = params.ids().map(send).collect();
+        let places: Vec<GradSlot> = params.ids().map(send).collect();
         // Sending says nothing by itself; fetching does.
-        if let Some(Place { array, .. }) = places.last() {
+        if let Some(GradSlot { array, .. }) = places.last() {
             device.read(array, 0..array.len().min(1))?;
         }
         Ok(Self {
@@ -58,13 +58,13 @@ impl<'m> Weights<'m> {
     }
 
     /// Where the parameter lies.
-    pub(super) fn place(&self, id: ParamId) -> Place {
+    pub(super) fn place(&self, id: ParamId) -> GradSlot {
         self.places.borrow()[id.index()].clone()
     }
 
     /// Where matrices of one width lie, one below the other, so that a product with all of them is one. The first time
     /// they are moved together, and where they lay before is given back.
-    pub(super) fn together(&self, ids: &[ParamId]) -> Place {
+    pub(super) fn together(&self, ids: &[ParamId]) -> GradSlot {
         let mut places = self.places.borrow_mut();
         let len = |id: &ParamId| self.params.get(*id).data().len();
         let starts = ids.iter().scan(0, |end, id| {
@@ -77,12 +77,12 @@ impl<'m> Weights<'m> {
             place.owner == ids[0] && place.at == *at
         };
         if !ids.iter().zip(&starts).all(is_there) {
-            let array = self.device.stale(ids.iter().map(len).sum());
+            let array = self.device.empty(ids.iter().map(len).sum());
             for (id, at) in ids.iter().zip(starts) {
                 let old = places[id.index()].clone();
                 let range = old.at..old.at + len(id);
                 self.device.copy(&old.array, range, &array, at);
-                places[id.index()] = Place {
+                places[id.index()] = GradSlot {
                     array: array.clone(),
                     at,
                     owner: ids[0],
@@ -94,7 +94,7 @@ impl<'m> Weights<'m> {
     }
 
     /// The angles of a table. A model makes a new table only when it meets later positions.
-    pub(super) fn angles(&self, table: &Arc<Table>) -> Rc<Angles> {
+    pub(super) fn angles(&self, table: &Arc<RopeTable>) -> Rc<Angles> {
         let mut last = self.angles.borrow_mut();
         if let Some((known, angles)) = &*last
             && Arc::ptr_eq(known, table)

@@ -30,7 +30,7 @@ impl<'a> Hindsight<'a> {
     /// # Errors
     /// Where [`pick`] fails.
     pub fn new(model: &Model, text: &'a [u32], prompt: usize, options: &Options) -> Result<Self> {
-        let mut exec = Train::frozen(model.params());
+        let mut exec = Train::no_grad(model.params());
         Self::on(&mut exec, model, text, prompt, options)
     }
 

@@ -32,7 +32,7 @@ pub struct Step {
 ///
 /// `clip` is min(1, limit / norm) in `f64`, rounded once, with one norm over the trunk's tensors and one over the heads'.
 /// `decay` is set for every matrix (shape outputs, inputs): `embed_tokens`, `lm_head`, all `*_proj`, and the heads' `fc`,
-/// `down`, `up` and `linear`; gains and biases do not decay.
+/// `down`, `up` and `linear`; weights and biases do not decay.
 ///
 /// ```text
 /// g' = g · clip

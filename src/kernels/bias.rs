@@ -19,9 +19,9 @@ pub fn forward(x: &[f32], b: &[f32], y: &mut [f32]) {
     });
 }
 
-/// dy [rows, C] -> db `[C]`: chunks of [`reduce::ROWS_A_CHUNK`] rows ascending from +0, then the tree.
+/// dy [rows, C] -> db `[C]`: chunks of [`reduce::CHUNK_ROWS`] rows ascending from +0, then the tree.
 pub fn backward(dy: &[f32], cols: usize) -> Vec<f32> {
-    let chunk = reduce::ROWS_A_CHUNK * cols;
+    let chunk = reduce::CHUNK_ROWS * cols;
     let mut partials = vec![0.0; dy.len().div_ceil(chunk) * cols];
     let tasks = dy.chunks(chunk).zip(partials.chunks_mut(cols)).collect();
     par::for_each(tasks, |(dy, partial): (&[f32], &mut [f32])| {

@@ -6,7 +6,7 @@
 //! | [`attention`] | causal grouped-query attention, forward and backward, and its cache | R5 |
 //! | [`norm`] | RMS normalisation | R2, R3 |
 //! | [`cross_entropy`] | softmax cross entropy with its gradient | R2, R8 |
-//! | [`output_loss`] | output matrix and cross entropy in chunks of rows | R1, R7, R8 |
+//! | [`linear_cross_entropy`] | output matrix and cross entropy in chunks of rows | R1, R7, R8 |
 //! | [`swiglu`] | SwiGLU | - |
 //! | [`silu`] | SiLU | - |
 //! | [`bias`] | a vector added to every row | R3 |
@@ -27,9 +27,9 @@ pub mod bias;
 pub mod cross_entropy;
 pub mod elementwise;
 pub mod gemm;
+pub mod linear_cross_entropy;
 pub mod muon;
 pub mod norm;
-pub mod output_loss;
 pub mod par;
 pub mod reduce;
 pub mod rope;

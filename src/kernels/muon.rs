@@ -20,7 +20,7 @@
 //! is scalable for LLM training", section 2.2): the update has the size that AdamW's has, so that AdamW's rate and decay
 //! carry over.
 
-use super::gemm::{Right, Start, View, product};
+use super::gemm::{Right, Start, View, matmul};
 use super::{par, reduce};
 use crate::simd::matrix::MatrixMut;
 use crate::simd::{self, Kernel, LANES, Simd};
@@ -79,10 +79,10 @@ fn iterate(mut x: Vec<f32>, rows: usize, cols: usize) -> Vec<f32> {
         let whole = View::new(&x, rows, cols);
         let short = if rows <= cols { whole } else { whole.t() };
         let mut c = MatrixMut::new(&mut gram, n, n);
-        product(short, Right::Matrix(short.t()), c.reborrow(), Start::Zero);
+        matmul(short, Right::View(short.t()), c.reborrow(), Start::Zero);
         let a = View::new(&gram, n, n);
         let c = MatrixMut::new(&mut square, n, n);
-        product(a, Right::Matrix(a), c, Start::Zero);
+        matmul(a, Right::View(a), c, Start::Zero);
         let part = part(n * n);
         let tasks = square.chunks_mut(part).zip(gram.chunks(part)).collect();
         par::for_each(tasks, |(square, gram)| simd::run(Combine { square, gram }));
@@ -90,8 +90,8 @@ fn iterate(mut x: Vec<f32>, rows: usize, cols: usize) -> Vec<f32> {
         scale(A, &mut y);
         let (b, c) = (View::new(&square, n, n), MatrixMut::new(&mut y, rows, cols));
         match rows <= cols {
-            true => product(b, Right::Matrix(whole), c, Start::Continue),
-            false => product(whole, Right::Matrix(b), c, Start::Continue),
+            true => matmul(b, Right::View(whole), c, Start::Continue),
+            false => matmul(whole, Right::View(b), c, Start::Continue),
         }
         std::mem::swap(&mut x, &mut y);
     }
@@ -185,7 +185,7 @@ mod tests {
     use crate::kernels::par::Threads;
     use crate::simd::Isa;
 
-    fn paint(n: usize, salt: usize) -> Vec<f32> {
+    fn pattern(n: usize, salt: usize) -> Vec<f32> {
         let value = |i: usize| ((i * 29 + salt * 17) % 241) as f32 / 120.0 - 1.0;
         (0..n).map(value).collect()
     }
@@ -236,11 +236,11 @@ mod tests {
                 clip: 0.5,
                 decay: 0.1,
             };
-            let (mut w, mut m) = (paint(n, 3), vec![0.0; n]);
+            let (mut w, mut m) = (pattern(n, 3), vec![0.0; n]);
             let mut exact: Vec<f64> = w.iter().map(|x| f64::from(*x)).collect();
             let mut mean = vec![0.0; n];
             for t in 0..3 {
-                let g = paint(n, t + 5);
+                let g = pattern(n, t + 5);
                 update(step, shape, &mut w, &mut m, &g);
                 let mut ahead = vec![0.0; n];
                 for i in 0..n {
@@ -278,7 +278,7 @@ mod tests {
         for [rows, cols] in [[24, 60], [60, 24], [32, 32], [1, 9]] {
             let n = rows.min(cols);
             let [u, v] = [(rows, 1), (cols, 2)].map(|(n, salt)| {
-                let v = paint(n, salt).into_iter();
+                let v = pattern(n, salt).into_iter();
                 v.map(f64::from).collect::<Vec<_>>()
             });
             // Both reflections are their own inverse.
@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn a_transposed_matrix_has_the_transposed_answer() {
         for [rows, cols] in SHAPES.into_iter().filter(|[rows, cols]| rows != cols) {
-            let mut u = paint(rows * cols, 2);
+            let mut u = pattern(rows * cols, 2);
             scale(1.0 / (rows * cols) as f32, &mut u);
             let x = iterate(u.clone(), rows, cols);
             let y = iterate(transposed(&u, rows, cols), cols, rows);
@@ -328,9 +328,9 @@ mod tests {
             clip: 1.0,
             decay: 0.0,
         };
-        let (mut w, mut m) = (paint(12, 1), vec![0.0; 12]);
+        let (mut w, mut m) = (pattern(12, 1), vec![0.0; 12]);
         update(step, [3, 4], &mut w, &mut m, &[0.0; 12]);
-        assert_eq!((w, m), (paint(12, 1), vec![0.0; 12]));
+        assert_eq!((w, m), (pattern(12, 1), vec![0.0; 12]));
     }
 
     #[test]
@@ -344,8 +344,8 @@ mod tests {
         for shape @ [rows, cols] in [[33, 130], [150, 120]] {
             let n = rows * cols;
             let run = || {
-                let (mut w, mut m) = (paint(n, 1), paint(n, 2));
-                update(step, shape, &mut w, &mut m, &paint(n, 3));
+                let (mut w, mut m) = (pattern(n, 1), pattern(n, 2));
+                update(step, shape, &mut w, &mut m, &pattern(n, 3));
                 let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
                 (bits(&w), bits(&m))
             };

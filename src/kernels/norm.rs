@@ -43,8 +43,8 @@ impl Segments {
     }
 }
 
-/// x [rows, stride], gain `[width]` -> the segments of y [rows, stride], and r [rows · count].
-pub fn forward(at: Segments, eps: f32, x: &[f32], gain: &[f32], y: &mut [f32], r: &mut [f32]) {
+/// x [rows, stride], weight `[width]` -> the segments of y [rows, stride], and r [rows · count].
+pub fn forward(at: Segments, eps: f32, x: &[f32], weight: &[f32], y: &mut [f32], r: &mut [f32]) {
     let rows = par::part(x.len() / at.stride, 1, 1).max(8192 / at.stride + 1);
     let tasks = x
         .chunks(rows * at.stride)
@@ -56,7 +56,7 @@ pub fn forward(at: Segments, eps: f32, x: &[f32], gain: &[f32], y: &mut [f32], r
             at,
             eps,
             x,
-            gain,
+            weight,
             y,
             r,
         });
@@ -67,7 +67,7 @@ struct Forward<'a> {
     at: Segments,
     eps: f32,
     x: &'a [f32],
-    gain: &'a [f32],
+    weight: &'a [f32],
     y: &'a mut [f32],
     r: &'a mut [f32],
 }
@@ -84,7 +84,7 @@ impl Kernel for Forward<'_> {
                 let x = &x[at.range(h)];
                 let mean = reduce::dot(s, x, x) / at.width as f32;
                 *r = 1.0 / (mean + self.eps).sqrt();
-                scale(s, x, *r, self.gain, &mut y[at.range(h)]);
+                scale(s, x, *r, self.weight, &mut y[at.range(h)]);
             }
         }
     }
@@ -92,11 +92,11 @@ impl Kernel for Forward<'_> {
 
 /// y = (x · r) · g
 #[inline(always)]
-fn scale<S: Simd>(s: S, x: &[f32], r: f32, gain: &[f32], y: &mut [f32]) {
+fn scale<S: Simd>(s: S, x: &[f32], r: f32, weight: &[f32], y: &mut [f32]) {
     let r = s.splat(r);
-    let ((x, x_tail), (gain, gain_tail)) = (x.as_chunks(), gain.as_chunks());
+    let ((x, x_tail), (weight, gain_tail)) = (x.as_chunks(), weight.as_chunks());
     let (y, y_tail) = y.as_chunks_mut();
-    for ((x, g), y) in x.iter().zip(gain).zip(y) {
+    for ((x, g), y) in x.iter().zip(weight).zip(y) {
         s.store(s.mul(s.mul(s.load(x), r), s.load(g)), y);
     }
     if !x_tail.is_empty() {
@@ -105,40 +105,40 @@ fn scale<S: Simd>(s: S, x: &[f32], r: f32, gain: &[f32], y: &mut [f32]) {
     }
 }
 
-/// x, dy [rows, stride], gain `[width]`, r [rows · count] -> the segments of dx [rows, stride]; returns dgain `[width]`.
+/// x, dy [rows, stride], weight `[width]`, r [rows · count] -> the segments of dx [rows, stride]; returns dweight `[width]`.
 pub fn backward(
     at: Segments,
-    (x, gain, r): (&[f32], &[f32], &[f32]),
+    (x, weight, r): (&[f32], &[f32], &[f32]),
     dy: &[f32],
     dx: &mut [f32],
 ) -> Vec<f32> {
     let mut partials = vec![0.0; partials(at, x.len())];
-    backward_parts(at, (x, gain, r), dy, dx, &mut partials);
+    backward_parts(at, (x, weight, r), dy, dx, &mut partials);
     total(at, partials)
 }
 
-/// Elements of the shares of dgain of so many elements of x.
+/// Elements of the shares of dweight of so many elements of x.
 pub fn partials(at: Segments, elements: usize) -> usize {
-    elements.div_ceil(reduce::ROWS_A_CHUNK * at.stride) * at.width
+    elements.div_ceil(reduce::CHUNK_ROWS * at.stride) * at.width
 }
 
-/// dgain of the shares of all rows.
+/// dweight of the shares of all rows.
 pub fn total(at: Segments, mut partials: Vec<f32>) -> Vec<f32> {
     reduce::fold_tree(&mut partials, at.width);
     partials.resize(at.width, 0.0);
     partials
 }
 
-/// [`backward`] of some of the rows, from a multiple of [`reduce::ROWS_A_CHUNK`] on; `partials` are +0 and become these
-/// rows' shares of dgain.
+/// [`backward`] of some of the rows, from a multiple of [`reduce::CHUNK_ROWS`] on; `partials` are +0 and become these
+/// rows' shares of dweight.
 pub fn backward_parts(
     at: Segments,
-    (x, gain, r): (&[f32], &[f32], &[f32]),
+    (x, weight, r): (&[f32], &[f32], &[f32]),
     dy: &[f32],
     dx: &mut [f32],
     partials: &mut [f32],
 ) {
-    let rows = reduce::ROWS_A_CHUNK;
+    let rows = reduce::CHUNK_ROWS;
     let tasks = x
         .chunks(rows * at.stride)
         .zip(r.chunks(rows * at.count))
@@ -150,7 +150,7 @@ pub fn backward_parts(
         simd::run(Backward {
             at,
             x,
-            gain,
+            weight,
             r,
             dy,
             dx,
@@ -162,11 +162,11 @@ pub fn backward_parts(
 struct Backward<'a> {
     at: Segments,
     x: &'a [f32],
-    gain: &'a [f32],
+    weight: &'a [f32],
     r: &'a [f32],
     dy: &'a [f32],
     dx: &'a mut [f32],
-    /// [width], the chunk's share of the gain's gradient.
+    /// [width], the chunk's share of the weight's gradient.
     partial: &'a mut [f32],
 }
 
@@ -181,7 +181,7 @@ impl Kernel for Backward<'_> {
         for (((x, dy), dx), r) in rows.zip(self.r.chunks(at.count)) {
             for (h, r) in r.iter().enumerate() {
                 let (x, dy, dx) = (&x[at.range(h)], &dy[at.range(h)], &mut dx[at.range(h)]);
-                segment_backward(s, (x, self.gain, *r), dy, dx, self.partial);
+                segment_backward(s, (x, self.weight, *r), dy, dx, self.partial);
             }
         }
     }
@@ -190,7 +190,7 @@ impl Kernel for Backward<'_> {
 #[inline(always)]
 fn segment_backward<S: Simd>(
     s: S,
-    (x, gain, r): (&[f32], &[f32], f32),
+    (x, weight, r): (&[f32], &[f32], f32),
     dy: &[f32],
     dx: &mut [f32],
     partial: &mut [f32],
@@ -202,7 +202,7 @@ fn segment_backward<S: Simd>(
         let part = from..n.min(from + simd::LANES);
         let x_hat = s.mul(s.load_partial(&x[part.clone()], 0.0), r);
         let dy = s.load_partial(&dy[part.clone()], 0.0);
-        let dx_hat = s.mul(dy, s.load_partial(&gain[part.clone()], 0.0));
+        let dx_hat = s.mul(dy, s.load_partial(&weight[part.clone()], 0.0));
         acc = s.fma(dx_hat, x_hat, acc);
         let partial = &mut partial[part];
         s.store_partial(s.fma(dy, x_hat, s.load_partial(partial, 0.0)), partial);
@@ -212,7 +212,7 @@ fn segment_backward<S: Simd>(
         let part = from..n.min(from + simd::LANES);
         let x_hat = s.mul(s.load_partial(&x[part.clone()], 0.0), r);
         let dy = s.load_partial(&dy[part.clone()], 0.0);
-        let dx_hat = s.mul(dy, s.load_partial(&gain[part.clone()], 0.0));
+        let dx_hat = s.mul(dy, s.load_partial(&weight[part.clone()], 0.0));
         let d = s.mul(r, s.sub(dx_hat, s.mul(x_hat, mean)));
         s.store_partial(d, &mut dx[part]);
     }

@@ -4,7 +4,7 @@ use super::par;
 use crate::simd::{self, Kernel, Simd, math};
 
 /// Rows of a chunk whose partial sum is one leaf of the tree of rule R3.
-pub const ROWS_A_CHUNK: usize = 32;
+pub const CHUNK_ROWS: usize = 32;
 /// Elements of a chunk in a squared norm (rule R9).
 pub const NORM_CHUNK: usize = 4096;
 
@@ -74,10 +74,10 @@ pub fn fold_tree(partials: &mut [f32], width: usize) {
     }
 }
 
-/// Σ `x[i]` in `f64` by rule R3: chunks of [`ROWS_A_CHUNK`] ascending, then the tree.
+/// Σ `x[i]` in `f64` by rule R3: chunks of [`CHUNK_ROWS`] ascending, then the tree.
 pub fn total(x: &[f32]) -> f64 {
     let chunk = |x: &[f32]| x.iter().fold(0.0, |sum, x| sum + f64::from(*x));
-    let mut partials: Vec<f64> = x.chunks(ROWS_A_CHUNK).map(chunk).collect();
+    let mut partials: Vec<f64> = x.chunks(CHUNK_ROWS).map(chunk).collect();
     let mut step = 1;
     while step < partials.len() {
         for i in (0..partials.len() - step).step_by(2 * step) {

@@ -14,13 +14,13 @@ use crate::simd::{self, Kernel, LANES, Simd, scalar};
 
 /// cos and sin for every position, each [positions, D/2].
 #[derive(Clone, Debug)]
-pub struct Table {
+pub struct RopeTable {
     cos: Vec<f32>,
     sin: Vec<f32>,
     half: usize,
 }
 
-impl Table {
+impl RopeTable {
     /// Angles for positions 0..`positions` (at most 2^20) and heads of `head_size` (even) elements.
     pub fn new(positions: usize, head_size: usize, theta: f64) -> Self {
         assert!(positions <= 1 << 20 && head_size.is_multiple_of(2));
@@ -77,7 +77,7 @@ pub enum Direction {
 /// Turns the first `heads` heads of each row of x [rows, stride] in place, by the angle of the row's position. With
 /// `from` [rows, stride], that is first copied to x.
 pub fn rotate(
-    table: &Table,
+    table: &RopeTable,
     (heads, stride): (usize, usize),
     positions: &[u32],
     direction: Direction,
@@ -102,7 +102,7 @@ pub fn rotate(
 }
 
 struct Rotate<'a> {
-    table: &'a Table,
+    table: &'a RopeTable,
     heads: usize,
     stride: usize,
     positions: &'a [u32],

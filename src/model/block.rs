@@ -7,8 +7,8 @@
 
 use super::Find;
 use crate::exec::{Exec, Rows};
-use crate::kernels::attention::Heads;
-use crate::kernels::rope::Table;
+use crate::kernels::attention::AttentionHeads;
+use crate::kernels::rope::RopeTable;
 use crate::ops::{Add, GatedMlp, Linear, NormedLinear, QkNorm, RmsNorm, Rope};
 use crate::tensor::ParamId;
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use std::sync::Arc;
 pub(super) struct Pass<'a> {
     pub rows: &'a Rows,
     pub positions: Arc<[u32]>,
-    pub table: Arc<Table>,
+    pub table: Arc<RopeTable>,
     pub eps: f32,
 }
 
 impl Pass<'_> {
-    /// RMSNorm with the gain of that place.
-    pub fn norm<E: Exec>(&self, exec: &mut E, x: &E::Value, gain: ParamId) -> E::Value {
-        let gain = exec.param(gain);
-        exec.apply(RmsNorm { eps: self.eps }, [x, &gain])
+    /// RMSNorm with the weight of that place.
+    pub fn norm<E: Exec>(&self, exec: &mut E, x: &E::Value, weight: ParamId) -> E::Value {
+        let weight = exec.param(weight);
+        exec.apply(RmsNorm { eps: self.eps }, [x, &weight])
     }
 }
 
@@ -39,7 +39,7 @@ pub(super) fn linear<E: Exec>(exec: &mut E, x: &E::Value, w: ParamId) -> E::Valu
 /// Places of a layer's parameters.
 #[derive(Debug)]
 pub(super) struct Block {
-    heads: Heads,
+    heads: AttentionHeads,
     input_norm: ParamId,
     qkv: [ParamId; 3],
     qk_norm: Option<[ParamId; 2]>,
@@ -51,7 +51,7 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub fn find(prefix: &str, heads: Heads, qk_norm: bool, find: Find<'_>) -> Self {
+    pub fn find(prefix: &str, heads: AttentionHeads, qk_norm: bool, find: Find<'_>) -> Self {
         let find = |part: &str| find(&format!("{prefix}{part}.weight"));
         Self {
             heads,
@@ -75,11 +75,11 @@ impl Block {
         x: &E::Value,
     ) -> E::Value {
         let eps = pass.eps;
-        let gain = exec.param(self.input_norm);
+        let weight = exec.param(self.input_norm);
         let [q, k, v] = self.qkv.map(|id| exec.param(id));
-        let mut qkv = exec.apply(NormedLinear { eps }, [x, &gain, &q, &k, &v]);
-        if let Some(gains) = self.qk_norm {
-            let [q, k] = gains.map(|id| exec.param(id));
+        let mut qkv = exec.apply(NormedLinear { eps }, [x, &weight, &q, &k, &v]);
+        if let Some(weights) = self.qk_norm {
+            let [q, k] = weights.map(|id| exec.param(id));
             let op = QkNorm {
                 heads: self.heads,
                 eps,
@@ -96,9 +96,9 @@ impl Block {
         let attended = linear(exec, &attended, self.o);
         let x = exec.apply(Add, [x, &attended]);
 
-        let gain = exec.param(self.post_norm);
+        let weight = exec.param(self.post_norm);
         let [gate, up, down] = [self.gate, self.up, self.down].map(|id| exec.param(id));
-        let gated = exec.apply(GatedMlp { eps }, [&x, &gain, &gate, &up, &down]);
+        let gated = exec.apply(GatedMlp { eps }, [&x, &weight, &gate, &up, &down]);
         exec.apply(Add, [&x, &gated])
     }
 }

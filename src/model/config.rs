@@ -1,7 +1,7 @@
 //! Sizes of a model, with the key names of the public Qwen3 and Llama checkpoints.
 
 use super::HeadKind;
-use crate::kernels::attention::Heads;
+use crate::kernels::attention::AttentionHeads;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -157,8 +157,8 @@ impl Config {
     }
 
     /// Attention heads of a trunk layer.
-    pub fn heads(&self) -> Heads {
-        Heads {
+    pub fn heads(&self) -> AttentionHeads {
+        AttentionHeads {
             query: self.num_attention_heads,
             key_value: self.num_key_value_heads,
             size: self.head_dim,
@@ -166,14 +166,14 @@ impl Config {
     }
 
     /// Attention heads of a prediction head's block: of the same size, fewer in proportion to its width.
-    pub fn mtp_heads(&self) -> Heads {
+    pub fn head_attention(&self) -> AttentionHeads {
         if self.mtp_hidden_size == self.hidden_size {
             return self.heads();
         }
         let query = (self.mtp_hidden_size / self.head_dim).max(1);
         let most = (self.num_key_value_heads * query / self.num_attention_heads).max(1);
         let key_value = (1..=most).rev().find(|g| query.is_multiple_of(*g));
-        Heads {
+        AttentionHeads {
             query,
             key_value: key_value.unwrap_or(1),
             size: self.head_dim,

@@ -1,7 +1,7 @@
 //! How large a model is, and how much it computes for a token.
 
 use super::{Config, HeadKind, Model, layout};
-use crate::kernels::attention::Heads;
+use crate::kernels::attention::AttentionHeads;
 use serde::Serialize;
 
 /// Numbers of parameters.
@@ -70,7 +70,7 @@ impl Config {
                 .sum()
         };
         // q·k and e·v at every key; a window's positions see 1, 2, .., n keys.
-        let attention = |heads: Heads, n: usize| {
+        let attention = |heads: AttentionHeads, n: usize| {
             4.0 * (heads.query * heads.size) as f64 * (n as f64 + 1.0) / 2.0
         };
         let output = 2.0 * (self.vocab_size * self.hidden_size) as f64;
@@ -82,7 +82,7 @@ impl Config {
         };
         let module = output + products("mtp.") / modules as f64;
         let head = |n: usize| match self.mtp_kind.cached() {
-            true => module + attention(self.mtp_heads(), n),
+            true => module + attention(self.head_attention(), n),
             false => module,
         };
         // Head k is trained on the T − k positions that have a target in the window.

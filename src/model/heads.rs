@@ -15,7 +15,7 @@
 
 use super::block::{Block, linear};
 use super::{Config, Find, HeadKind, Model, layout};
-use crate::exec::{Constants, Exec, Rows};
+use crate::exec::{Exec, NoGrad, Rows};
 use crate::ops::{Add, AddBias, Concat, SelectRows, Silu};
 use crate::tensor::ParamId;
 
@@ -75,7 +75,7 @@ impl Ids {
             }
         };
         let block = format!("{prefix}layers.0.");
-        let block = Block::find(&block, config.mtp_heads(), config.use_qk_norm, find);
+        let block = Block::find(&block, config.head_attention(), config.use_qk_norm, find);
         Self::Layer {
             input,
             block: Box::new(block),
@@ -126,7 +126,7 @@ impl Model {
         let h = exec.apply(SelectRows { keep }, [h]);
         let e = self.config.mtp_kind.chained().then(|| match shared {
             true => self.embed(exec, following),
-            false => self.embed(&mut Constants(exec), following),
+            false => self.embed(&mut NoGrad(exec), following),
         });
         let h = self.head_on(exec, k, e.as_ref(), &h, &rows);
         (h, rows)

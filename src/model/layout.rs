@@ -1,7 +1,7 @@
 //! Names, shapes and first values of a model's parameters. Names are those of the public checkpoints.
 
 use super::{Config, HeadKind};
-use crate::kernels::attention::Heads;
+use crate::kernels::attention::AttentionHeads;
 use crate::tensor::{Tensor, init};
 
 /// A parameter to be.
@@ -9,7 +9,7 @@ use crate::tensor::{Tensor, init};
 pub struct Spec {
     /// Its name in a checkpoint.
     pub name: String,
-    /// [outputs, inputs] of a matrix, `[width]` of a gain or a bias.
+    /// [outputs, inputs] of a matrix, `[width]` of a weight or a bias.
     pub shape: Vec<usize>,
     first: First,
 }
@@ -19,7 +19,7 @@ pub struct Spec {
 enum First {
     /// Normal, with this standard deviation.
     Normal(f64),
-    /// Of a gain.
+    /// Of a weight.
     One,
     /// Of what shall have no effect before it has learnt something.
     Zero,
@@ -60,7 +60,7 @@ pub fn layout(config: &Config) -> Vec<Spec> {
     if !config.tie_word_embeddings {
         list.matrix("lm_head.weight", table, EMBEDDING_DEVIATION);
     }
-    list.gain("model.norm.weight", c);
+    list.weight("model.norm.weight", c);
     // Each layer adds two terms to the residual stream; their variance is shared out.
     let depth = 2.0 * config.num_hidden_layers as f64;
     for l in 0..config.num_hidden_layers {
@@ -97,7 +97,7 @@ impl List {
         });
     }
 
-    fn gain(&mut self, name: &str, width: usize) {
+    fn weight(&mut self, name: &str, width: usize) {
         self.push(name, &[width], First::One);
     }
 
@@ -117,8 +117,8 @@ impl List {
         let name = |part: &str| format!("{prefix}{part}");
         match config.mtp_kind {
             HeadKind::Recursive | HeadKind::Sequential => {
-                self.gain(&name("pre_fc_norm_embedding.weight"), c);
-                self.gain(&name("pre_fc_norm_hidden.weight"), c);
+                self.weight(&name("pre_fc_norm_embedding.weight"), c);
+                self.weight(&name("pre_fc_norm_hidden.weight"), c);
                 self.linear(&name("fc.weight"), narrow, 2 * c);
                 self.module(config, prefix);
             }
@@ -145,7 +145,7 @@ impl List {
     fn module(&mut self, config: &Config, prefix: &str) {
         let shape = (
             config.mtp_hidden_size,
-            config.mtp_heads(),
+            config.head_attention(),
             config.mtp_intermediate_size,
         );
         self.block(
@@ -158,23 +158,23 @@ impl List {
             let name = format!("{prefix}up.weight");
             self.linear(&name, config.hidden_size, config.mtp_hidden_size);
         }
-        self.gain(&format!("{prefix}norm.weight"), config.hidden_size);
+        self.weight(&format!("{prefix}norm.weight"), config.hidden_size);
     }
 
     fn block(
         &mut self,
         prefix: &str,
-        (c, heads, f): (usize, Heads, usize),
+        (c, heads, f): (usize, AttentionHeads, usize),
         qk_norm: bool,
         depth: f64,
     ) {
         let name = |part: &str| format!("{prefix}{part}.weight");
         let (q, kv) = (heads.query * heads.size, heads.key_value * heads.size);
-        self.gain(&name("input_layernorm"), c);
-        self.gain(&name("post_attention_layernorm"), c);
+        self.weight(&name("input_layernorm"), c);
+        self.weight(&name("post_attention_layernorm"), c);
         if qk_norm {
-            self.gain(&name("self_attn.q_norm"), heads.size);
-            self.gain(&name("self_attn.k_norm"), heads.size);
+            self.weight(&name("self_attn.q_norm"), heads.size);
+            self.weight(&name("self_attn.k_norm"), heads.size);
         }
         self.linear(&name("self_attn.q_proj"), q, c);
         self.linear(&name("self_attn.k_proj"), kv, c);

@@ -4,7 +4,7 @@ use super::{Model, layout};
 use crate::Result;
 use crate::autograd::Var;
 use crate::data::Batch;
-use crate::exec::{Constants, Exec, Rows};
+use crate::exec::{Exec, NoGrad, Rows};
 use crate::ops::CrossEntropy;
 
 /// How much the heads count.
@@ -42,7 +42,7 @@ impl JointLoss {
 
 /// Where gradients go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Flow {
+pub enum GradFlow {
     /// Everywhere.
     #[default]
     Joint,
@@ -61,7 +61,7 @@ pub struct Objective {
     /// Heads that count: depths 1..=`depths`, K at most. λ is shared out among them.
     pub depths: usize,
     /// Where their gradients go.
-    pub flow: Flow,
+    pub flow: GradFlow,
 }
 
 impl From<JointLoss> for Objective {
@@ -70,7 +70,7 @@ impl From<JointLoss> for Objective {
         Self {
             joint,
             depths: usize::MAX,
-            flow: Flow::Joint,
+            flow: GradFlow::Joint,
         }
     }
 }
@@ -84,7 +84,7 @@ impl Objective {
     /// Whether a step changes the parameter of that name.
     pub fn trains(&self, name: &str) -> bool {
         match layout::first_depth(name) {
-            None => self.flow != Flow::Frozen,
+            None => self.flow != GradFlow::Frozen,
             Some(k) => k <= self.depths,
         }
     }
@@ -139,26 +139,26 @@ impl Model {
         let whole = Rows::batch(batch.sequences(), batch.context());
         let inputs = batch.inputs();
         let (h, main) = match objective.flow {
-            Flow::Frozen => {
-                let mut exec = Constants(exec);
+            GradFlow::Frozen => {
+                let mut exec = NoGrad(exec);
                 let h = self.trunk(&mut exec, &inputs, &whole);
                 let logits = self.logits(&mut exec, &h);
                 (h, self.loss(&mut exec, &logits, batch, 0, weights[0]))
             }
-            Flow::Joint | Flow::Detached => {
+            GradFlow::Joint | GradFlow::Detached => {
                 let h = self.trunk(exec, &inputs, &whole);
                 let logits = self.logits(exec, &h);
                 (h, self.loss(exec, &logits, batch, 0, weights[0]))
             }
         };
         let mut reports = vec![main];
-        let shared = objective.flow == Flow::Joint;
+        let shared = objective.flow == GradFlow::Joint;
         let mut states = vec![(if shared { h } else { exec.detached(&h) }, whole)];
         for k in (1..weights.len()).take_while(|k| batch.rows(*k) > 0) {
             let state = self.next_depth(exec, k, &states, &batch.following(k), shared);
             let logits = match shared {
                 true => self.logits(exec, &state.0),
-                false => self.logits(&mut Constants(exec), &state.0),
+                false => self.logits(&mut NoGrad(exec), &state.0),
             };
             reports.push(self.loss(exec, &logits, batch, k, weights[k]));
             states.push(state);

@@ -9,19 +9,19 @@
 //! | [`trunk`] | embedding, layers, final norm, output matrix |
 //! | [`heads`] | the K prediction heads, by kind |
 //! | [`loss`] | the joint loss |
-//! | [`lean`] | the joint loss with its gradient, in the memory of one head |
+//! | [`backward`](mod@backward) | the joint loss with its gradient, in the memory of one head |
 //! | [`count`] | parameters, bytes and floating-point operations |
 //! | [`refit`] | heads taken off a trunk and put on it |
 //!
 //! This folder never knows files, optimisers, or how tokens are chosen.
 
+pub mod backward;
 pub mod block;
 pub mod config;
 pub mod count;
 pub mod heads;
 pub mod kind;
 pub mod layout;
-pub mod lean;
 pub mod loss;
 pub mod refit;
 pub mod trunk;
@@ -30,11 +30,11 @@ pub use crate::kernels::gemm::WeightFormat;
 pub use config::{Config, Preset};
 pub use count::{Counts, Flops};
 pub use kind::HeadKind;
-pub use loss::{Flow, JointLoss, LossReport, Objective};
+pub use loss::{GradFlow, JointLoss, LossReport, Objective};
 
 use crate::Result;
 use crate::exec::Rows;
-use crate::kernels::rope::Table;
+use crate::kernels::rope::RopeTable;
 use crate::tensor::{ParamId, Params};
 use std::sync::{Arc, Mutex};
 
@@ -46,7 +46,7 @@ pub struct Model {
     trunk: trunk::Ids,
     heads: Vec<heads::Ids>,
     /// cos and sin for the positions met so far.
-    table: Mutex<Arc<Table>>,
+    table: Mutex<Arc<RopeTable>>,
 }
 
 impl Model {
@@ -91,7 +91,11 @@ impl Model {
             .map(|k| heads::Ids::find(&config, k, &find))
             .collect();
         Self {
-            table: Mutex::new(Arc::new(Table::new(0, config.head_dim, config.rope_theta))),
+            table: Mutex::new(Arc::new(RopeTable::new(
+                0,
+                config.head_dim,
+                config.rope_theta,
+            ))),
             config,
             params,
             trunk,
@@ -161,7 +165,7 @@ impl Model {
         if table.positions() < end {
             let positions = end.next_power_of_two().max(256).min(most);
             let theta = self.config.rope_theta;
-            *table = Arc::new(Table::new(positions, self.config.head_dim, theta));
+            *table = Arc::new(RopeTable::new(positions, self.config.head_dim, theta));
         }
         block::Pass {
             rows,

@@ -4,7 +4,7 @@
 //! a [rows, C], b [rows, C] -> y = a + b;   da = dy, db = dy
 //! ```
 
-use crate::autograd::{Op, Sink};
+use crate::autograd::{GradSink, Op};
 use crate::kernels::elementwise;
 use crate::tensor::Tensor;
 use std::sync::Arc;
@@ -20,30 +20,30 @@ impl Op<2> for Add {
     type Saved = Saved;
 
     fn forward(&self, [a, b]: [&Arc<Tensor>; 2]) -> (Tensor, Saved) {
-        let mut y = Tensor::stale(a.shape());
+        let mut y = Tensor::empty(a.shape());
         elementwise::add(a.data(), b.data(), y.data_mut());
         (y, Saved)
     }
 
-    fn backward(&self, Saved: Saved, dy: Tensor, sink: &mut Sink<'_, 2>) {
-        if sink.wants(0) {
-            sink.give(0, dy.clone());
+    fn backward(&self, Saved: Saved, dy: Tensor, sink: &mut GradSink<'_, 2>) {
+        if sink.needs_grad(0) {
+            sink.add(0, dy.clone());
         }
-        sink.give(1, dy);
+        sink.add(1, dy);
     }
 }
 
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::laws::{check, paint, rows_alone, slice_rows};
+    use crate::autograd::testing::{check, pattern, rows_alone, slice_rows};
 
     #[test]
     fn laws() {
-        let inputs = [paint(&[3, 17], 1), paint(&[3, 17], 2)];
+        let inputs = [pattern(&[3, 17], 1), pattern(&[3, 17], 2)];
         let reference = |x: &[Vec<f64>]| x[0].iter().zip(&x[1]).map(|(a, b)| a + b).collect();
         check(&Add, inputs, [true; 2], &reference);
-        let (a, b) = (paint(&[3, 17], 1), paint(&[3, 17], 2));
+        let (a, b) = (pattern(&[3, 17], 1), pattern(&[3, 17], 2));
         rows_alone(3, |r| {
             Add.forward([&slice_rows(&a, r.clone()), &slice_rows(&b, r)])
                 .0

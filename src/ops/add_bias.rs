@@ -5,7 +5,7 @@
 //! backward: dx = dy;   db = Σ over rows of dy           chunks of rows, then a tree (rule R3), added by rule R7
 //! ```
 
-use crate::autograd::{Op, Sink};
+use crate::autograd::{GradSink, Op};
 use crate::kernels::bias;
 use crate::tensor::Tensor;
 use std::sync::Arc;
@@ -24,24 +24,24 @@ impl Op<2> for AddBias {
 
     fn forward(&self, [x, b]: [&Arc<Tensor>; 2]) -> (Tensor, Saved) {
         let cols = x.cols();
-        let mut y = Tensor::stale(x.shape());
+        let mut y = Tensor::empty(x.shape());
         bias::forward(x.data(), b.data(), y.data_mut());
         (y, Saved { cols })
     }
 
-    fn backward(&self, Saved { cols }: Saved, dy: Tensor, sink: &mut Sink<'_, 2>) {
-        if sink.wants(1) {
+    fn backward(&self, Saved { cols }: Saved, dy: Tensor, sink: &mut GradSink<'_, 2>) {
+        if sink.needs_grad(1) {
             let db = bias::backward(dy.data(), cols);
-            sink.give(1, Tensor::new(&[cols], db));
+            sink.add(1, Tensor::new(&[cols], db));
         }
-        sink.give(0, dy);
+        sink.add(0, dy);
     }
 }
 
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::laws::{check, paint, rows_alone, slice_rows};
+    use crate::autograd::testing::{check, pattern, rows_alone, slice_rows};
 
     #[test]
     fn laws() {
@@ -52,9 +52,9 @@ mod laws {
                     .flat_map(|x| -> Vec<f64> { row(x) })
                     .collect()
             };
-            let inputs = [paint(&[rows, c], 1), paint(&[c], 2)];
+            let inputs = [pattern(&[rows, c], 1), pattern(&[c], 2)];
             check(&AddBias, inputs, [true; 2], &reference);
-            let (x, b) = (paint(&[rows, c], 1), Arc::new(paint(&[c], 2)));
+            let (x, b) = (pattern(&[rows, c], 1), Arc::new(pattern(&[c], 2)));
             rows_alone(rows, |r| AddBias.forward([&slice_rows(&x, r), &b]).0);
         }
     }

@@ -9,8 +9,8 @@
 //! The order of every sum and the gradient stand in [`crate::kernels::attention`] (rule R5). With a cache the same
 //! kernels run in the executor that owns the cache.
 
-use crate::autograd::{Op, Sink};
-use crate::kernels::attention::{self, Heads};
+use crate::autograd::{GradSink, Op};
+use crate::kernels::attention::{self, AttentionHeads};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Attention {
     /// The layout of qkv.
-    pub heads: Heads,
+    pub heads: AttentionHeads,
     /// Rows of each sequence; they start at position 0.
     pub lengths: Arc<[usize]>,
 }
@@ -34,16 +34,16 @@ impl Op<1> for Attention {
 
     fn forward(&self, [qkv]: [&Arc<Tensor>; 1]) -> (Tensor, Saved) {
         let heads = self.heads;
-        let mut y = Tensor::stale(&[qkv.rows(), heads.query * heads.size]);
-        let mut stats = Tensor::stale(&[qkv.rows(), 2 * heads.query]);
+        let mut y = Tensor::empty(&[qkv.rows(), heads.query * heads.size]);
+        let mut stats = Tensor::empty(&[qkv.rows(), 2 * heads.query]);
         let (out, parts) = (y.data_mut(), stats.data_mut());
         attention::forward(heads, &self.lengths, qkv.data(), out, parts);
         let qkv = Arc::clone(qkv);
         (y, Saved { qkv, stats })
     }
 
-    fn backward(&self, saved: Saved, dy: Tensor, sink: &mut Sink<'_, 1>) {
-        let mut dqkv = Tensor::stale(saved.qkv.shape());
+    fn backward(&self, saved: Saved, dy: Tensor, sink: &mut GradSink<'_, 1>) {
+        let mut dqkv = Tensor::empty(saved.qkv.shape());
         let inputs = (saved.qkv.data(), saved.stats.data());
         attention::backward(
             self.heads,
@@ -52,16 +52,16 @@ impl Op<1> for Attention {
             dy.data(),
             dqkv.data_mut(),
         );
-        sink.give(0, dqkv);
+        sink.add(0, dqkv);
     }
 }
 
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::laws::{check, paint, rows_alone};
+    use crate::autograd::testing::{check, pattern, rows_alone};
 
-    fn reference(heads: Heads, lengths: &[usize], qkv: &[f64]) -> Vec<f64> {
+    fn reference(heads: AttentionHeads, lengths: &[usize], qkv: &[f64]) -> Vec<f64> {
         let (d, width) = (heads.size, heads.width());
         let mut y = Vec::new();
         let mut from = 0;
@@ -95,7 +95,7 @@ mod laws {
 
     #[test]
     fn laws() {
-        let heads = Heads {
+        let heads = AttentionHeads {
             query: 4,
             key_value: 2,
             size: 6,
@@ -105,13 +105,13 @@ mod laws {
             heads,
             lengths: lengths.clone(),
         };
-        let qkv = paint(&[13, heads.width()], 1);
+        let qkv = pattern(&[13, heads.width()], 1);
         check(&op, [qkv], [true], &|x| reference(heads, &lengths, &x[0]));
     }
 
     #[test]
     fn a_sequence_alone_and_a_row_without_its_future() {
-        let heads = Heads {
+        let heads = AttentionHeads {
             query: 2,
             key_value: 1,
             size: 16,
@@ -123,7 +123,7 @@ mod laws {
             };
             op.forward([&Arc::new(rows.clone())]).0
         };
-        let qkv = paint(&[40, heads.width()], 3);
+        let qkv = pattern(&[40, heads.width()], 3);
         let part = |from: usize, to: usize| {
             let width = heads.width();
             Tensor::new(

@@ -4,7 +4,7 @@
 //! a [rows, A], b [rows, B] -> y [rows, A + B];   da, db are the parts of dy
 //! ```
 
-use crate::autograd::{Op, Sink};
+use crate::autograd::{GradSink, Op};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ impl Op<2> for Concat {
 
     fn forward(&self, [a, b]: [&Arc<Tensor>; 2]) -> (Tensor, Saved) {
         let widths = [a.cols(), b.cols()];
-        let mut y = Tensor::stale(&[a.rows(), widths[0] + widths[1]]);
+        let mut y = Tensor::empty(&[a.rows(), widths[0] + widths[1]]);
         for (r, y) in y.data_mut().chunks_mut(widths[0] + widths[1]).enumerate() {
             let (left, right) = y.split_at_mut(widths[0]);
             left.copy_from_slice(a.row(r));
@@ -31,14 +31,14 @@ impl Op<2> for Concat {
         (y, Saved { widths })
     }
 
-    fn backward(&self, Saved { widths }: Saved, dy: Tensor, sink: &mut Sink<'_, 2>) {
+    fn backward(&self, Saved { widths }: Saved, dy: Tensor, sink: &mut GradSink<'_, 2>) {
         let mut from = 0;
         for (i, width) in widths.into_iter().enumerate() {
-            let mut d = Tensor::stale(&[dy.rows(), width]);
+            let mut d = Tensor::empty(&[dy.rows(), width]);
             for (r, d) in d.data_mut().chunks_mut(width).enumerate() {
                 d.copy_from_slice(&dy.row(r)[from..from + width]);
             }
-            sink.give(i, d);
+            sink.add(i, d);
             from += width;
         }
     }
@@ -47,17 +47,17 @@ impl Op<2> for Concat {
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::laws::{check, paint, rows_alone, slice_rows};
+    use crate::autograd::testing::{check, pattern, rows_alone, slice_rows};
 
     #[test]
     fn laws() {
-        let inputs = [paint(&[3, 17], 1), paint(&[3, 5], 2)];
+        let inputs = [pattern(&[3, 17], 1), pattern(&[3, 5], 2)];
         let reference = |x: &[Vec<f64>]| {
             let rows = x[0].chunks(17).zip(x[1].chunks(5));
             rows.flat_map(|(a, b)| [a, b].concat()).collect()
         };
         check(&Concat, inputs, [true; 2], &reference);
-        let (a, b) = (paint(&[3, 17], 1), paint(&[3, 5], 2));
+        let (a, b) = (pattern(&[3, 17], 1), pattern(&[3, 5], 2));
         rows_alone(3, |r| {
             Concat
                 .forward([&slice_rows(&a, r.clone()), &slice_rows(&b, r)])

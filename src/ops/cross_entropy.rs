@@ -12,7 +12,7 @@
 //! Only the first element of the output is differentiable; the other two are reports. The gradient is made in the
 //! forward pass, where the exponentials are at hand. Row sums follow rule R2, the mean rule R3 in `f64`.
 
-use crate::autograd::{Op, Sink};
+use crate::autograd::{GradSink, Op};
 use crate::kernels::{cross_entropy, reduce};
 use crate::tensor::Tensor;
 use std::sync::Arc;
@@ -61,20 +61,20 @@ impl Op<1> for CrossEntropy {
         (self.report(&losses, &hits), Saved { dz })
     }
 
-    fn backward(&self, Saved { mut dz }: Saved, dy: Tensor, sink: &mut Sink<'_, 1>) {
+    fn backward(&self, Saved { mut dz }: Saved, dy: Tensor, sink: &mut GradSink<'_, 1>) {
         let d = dy.data()[0];
         // The usual 1 would change nothing.
         if d != 1.0 {
             dz.data_mut().iter_mut().for_each(|x| *x *= d);
         }
-        sink.give(0, dz);
+        sink.add(0, dz);
     }
 }
 
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::laws::{check, paint, rows_alone, slice_rows};
+    use crate::autograd::testing::{check, pattern, rows_alone, slice_rows};
 
     #[test]
     fn laws() {
@@ -99,10 +99,10 @@ mod laws {
                 weight: 0.7,
                 whole_rows: targets.len(),
             };
-            let z = paint(&[targets.len(), v], 5);
+            let z = pattern(&[targets.len(), v], 5);
             // Reports have no gradient: the projection in the law must not ask for one.
             check(&First(op), [z], [true], &|x| reference(x)[..1].to_vec());
-            let z = Arc::new(paint(&[targets.len(), v], 5));
+            let z = Arc::new(pattern(&[targets.len(), v], 5));
             let op = CrossEntropy {
                 targets: targets.clone().into(),
                 weight: 0.7,
@@ -134,7 +134,7 @@ mod laws {
             let (y, saved) = self.0.forward(x);
             (Tensor::new(&[1, 1], y.data()[..1].to_vec()), saved)
         }
-        fn backward(&self, saved: Saved, dy: Tensor, sink: &mut Sink<'_, 1>) {
+        fn backward(&self, saved: Saved, dy: Tensor, sink: &mut GradSink<'_, 1>) {
             self.0.backward(saved, dy, sink);
         }
     }

@@ -5,7 +5,7 @@
 //! backward: dtable[ids[r]] += dy[r], r ascending          (rule R7)
 //! ```
 
-use crate::autograd::{Op, Sink};
+use crate::autograd::{GradSink, Op};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -26,14 +26,14 @@ impl Op<1> for Embedding {
 
     fn forward(&self, [table]: [&Arc<Tensor>; 1]) -> (Tensor, Saved) {
         let shape = [table.rows(), table.cols()];
-        let mut y = Tensor::stale(&[self.ids.len(), shape[1]]);
+        let mut y = Tensor::empty(&[self.ids.len(), shape[1]]);
         for (y, id) in y.data_mut().chunks_mut(shape[1]).zip(&*self.ids) {
             y.copy_from_slice(table.row(*id as usize));
         }
         (y, Saved { shape })
     }
 
-    fn backward(&self, saved: Saved, dy: Tensor, sink: &mut Sink<'_, 1>) {
+    fn backward(&self, saved: Saved, dy: Tensor, sink: &mut GradSink<'_, 1>) {
         let cols = saved.shape[1];
         sink.accumulate(0, &saved.shape, |dtable| {
             let dtable = dtable.data_mut();
@@ -50,7 +50,7 @@ impl Op<1> for Embedding {
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::laws::{check, paint, rows_alone};
+    use crate::autograd::testing::{check, pattern, rows_alone};
 
     fn ids(ids: &[u32]) -> Embedding {
         Embedding { ids: ids.into() }
@@ -63,8 +63,8 @@ mod laws {
             let row = |id: &u32| x[0][*id as usize * 17..][..17].to_vec();
             rows.iter().flat_map(row).collect()
         };
-        check(&ids(&rows), [paint(&[5, 17], 1)], [true], &reference);
-        let table = Arc::new(paint(&[5, 17], 1));
+        check(&ids(&rows), [pattern(&[5, 17], 1)], [true], &reference);
+        let table = Arc::new(pattern(&[5, 17], 1));
         rows_alone(rows.len(), |r| ids(&rows[r]).forward([&table]).0);
     }
 }

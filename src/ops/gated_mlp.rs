@@ -1,8 +1,8 @@
 //! The gated layer of a block on normalised rows, as one operation (Shazeer 2020, section 2).
 //!
 //! ```text
-//! x [rows, C], gain [C], W_g, W_u [F, C], W_d [C, F] -> y [rows, C]
-//! n = RMSNorm(x) · gain;   g, u = n W_gᵀ, n W_uᵀ;   a = silu(g) · u;   y = a W_dᵀ
+//! x [rows, C], weight [C], W_g, W_u [F, C], W_d [C, F] -> y [rows, C]
+//! n = RMSNorm(x) · weight;   g, u = n W_gᵀ, n W_uᵀ;   a = silu(g) · u;   y = a W_dᵀ
 //! backward: da = dy W_d;  a once more;  dW_d += dyᵀ a;  dg, du from da;  then as the norm and its products
 //! ```
 //!
@@ -11,15 +11,15 @@
 //! stays in the cache.
 
 use super::normed_linear::{Back, Weights, normed, parts};
-use crate::autograd::{Op, Sink};
-use crate::kernels::gemm::{Packed, Right, Start, product, products};
+use crate::autograd::{GradSink, Op};
+use crate::kernels::gemm::{Right, ScratchPanels, Start, matmul, matmul_many};
 use crate::kernels::swiglu;
 use crate::profile;
 use crate::simd::matrix::MatrixMut;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// Norm, gate, up and down; inputs are x, the gain and the three weights in this order.
+/// Norm, gate, up and down; inputs are x, the weight and the three weights in this order.
 #[derive(Clone, Copy, Debug)]
 pub struct GatedMlp {
     /// ε, added to the mean square.
@@ -36,44 +36,49 @@ impl Op<5> for GatedMlp {
     type Saved = Saved;
 
     fn forward(&self, inputs: [&Arc<Tensor>; 5]) -> (Tensor, Saved) {
-        let [x, gain, gate, up, down] = inputs;
+        let [x, weight, gate, up, down] = inputs;
         let f = gate.rows();
-        let mut gu = Tensor::stale(&[x.rows(), 2 * f]);
-        let mut y = Tensor::stale(x.shape());
+        let mut gu = Tensor::empty(&[x.rows(), 2 * f]);
+        let mut y = Tensor::empty(x.shape());
         let (inner, outer) = (Weights::of(&[gate, up]), Weights::of(&[down]));
         let mut rest = y.matrix_mut();
         for part in parts(x.rows()) {
-            let (n, _) = normed(self.eps, x, gain, &part);
+            let (n, _) = normed(self.eps, x, weight, &part);
             let own = &mut gu.data_mut()[part.start * 2 * f..part.end * 2 * f];
             let to = MatrixMut::new(own, part.len(), 2 * f);
-            products(n.matrix(), inner.iter(), to);
-            let mut a = Tensor::stale(&[part.len(), f]);
+            matmul_many(n.matrix(), inner.iter(), to);
+            let mut a = Tensor::empty(&[part.len(), f]);
             profile::time("SwiGlu", "forward", || {
                 swiglu::forward(own, f, a.data_mut())
             });
             let (y, below) = rest.split_rows(part.len());
             rest = below;
-            products(a.matrix(), outer.iter(), y);
+            matmul_many(a.matrix(), outer.iter(), y);
         }
         let inputs = inputs.map(Arc::clone);
         (y, Saved { inputs, gu })
     }
 
-    fn backward(&self, saved: Saved, dy: Tensor, sink: &mut Sink<'_, 5>) {
+    fn backward(&self, saved: Saved, dy: Tensor, sink: &mut GradSink<'_, 5>) {
         let Saved {
-            inputs: [x, gain, gate, up, down],
+            inputs: [x, weight, gate, up, down],
             mut gu,
         } = saved;
         let f = gate.rows();
-        let mut ddown = sink.take(4, down.shape());
-        let rows_of_down = Packed::new(down.matrix());
+        let mut ddown = sink.take_accumulator(4, down.shape());
+        let rows_of_down = ScratchPanels::new(down.matrix());
         let inner = [gate, up];
-        let mut back = Back::new(&x, &gain, &inner, sink);
+        let mut back = Back::new(&x, &weight, &inner, sink);
         for part in parts(x.rows()) {
             let dy = dy.matrix().row_range(part.start, part.end);
-            let mut a = Tensor::stale(&[part.len(), f]);
+            let mut a = Tensor::empty(&[part.len(), f]);
             profile::time("Linear", "backward dx", || {
-                product(dy, Right::Made(&rows_of_down), a.matrix_mut(), Start::Zero);
+                matmul(
+                    dy,
+                    Right::Scratch(&rows_of_down),
+                    a.matrix_mut(),
+                    Start::Zero,
+                );
             });
             let own = &mut gu.data_mut()[part.start * 2 * f..part.end * 2 * f];
             // g and u become their gradients, and da becomes a.
@@ -82,19 +87,19 @@ impl Op<5> for GatedMlp {
             });
             if let Some(ddown) = &mut ddown {
                 profile::time("Linear", "backward dW", || {
-                    product(
+                    matmul(
                         dy.t(),
-                        Right::Matrix(a.matrix()),
+                        Right::View(a.matrix()),
                         ddown.matrix_mut(),
                         Start::Continue,
                     );
                 });
             }
-            let (n, r) = normed(self.eps, &x, &gain, &part);
+            let (n, r) = normed(self.eps, &x, &weight, &part);
             let dgu = gu.matrix().row_range(part.start, part.end);
             back.part(&part, &r, &n, dgu);
         }
-        sink.put(4, ddown);
+        sink.put_accumulator(4, ddown);
         back.give(sink);
     }
 }
@@ -102,7 +107,7 @@ impl Op<5> for GatedMlp {
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::laws::{check, compare, paint, rows_alone, slice_rows};
+    use crate::autograd::testing::{check, compare, pattern, rows_alone, slice_rows};
     use crate::ops::{Linear, NormedLinear, SwiGlu};
 
     const C: usize = 6;
@@ -110,11 +115,11 @@ mod laws {
 
     fn inputs(rows: usize) -> [Tensor; 5] {
         [
-            paint(&[rows, C], 1),
-            paint(&[C], 2),
-            paint(&[F, C], 3),
-            paint(&[F, C], 4),
-            paint(&[C, F], 5),
+            pattern(&[rows, C], 1),
+            pattern(&[C], 2),
+            pattern(&[F, C], 3),
+            pattern(&[F, C], 4),
+            pattern(&[C, F], 5),
         ]
     }
 
@@ -139,11 +144,11 @@ mod laws {
     fn laws() {
         let op = GatedMlp { eps: 1e-3 };
         check(&op, inputs(4), [true; 5], &reference);
-        let [x, gain, gate, up, down] = inputs(30);
-        let rest = [gain, gate, up, down].map(Arc::new);
-        let [gain, gate, up, down] = rest.each_ref();
+        let [x, weight, gate, up, down] = inputs(30);
+        let rest = [weight, gate, up, down].map(Arc::new);
+        let [weight, gate, up, down] = rest.each_ref();
         rows_alone(30, |r| {
-            op.forward([&slice_rows(&x, r), gain, gate, up, down]).0
+            op.forward([&slice_rows(&x, r), weight, gate, up, down]).0
         });
     }
 
@@ -154,8 +159,8 @@ mod laws {
             compare(
                 inputs(rows),
                 |tape, x| tape.apply(GatedMlp { eps }, x),
-                |tape, [x, gain, gate, up, down]| {
-                    let gu = tape.apply(NormedLinear { eps }, [x, gain, gate, up]);
+                |tape, [x, weight, gate, up, down]| {
+                    let gu = tape.apply(NormedLinear { eps }, [x, weight, gate, up]);
                     let a = tape.apply(SwiGlu, [&gu]);
                     tape.apply(Linear, [&a, down])
                 },

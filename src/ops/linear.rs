@@ -8,8 +8,8 @@
 //!
 //! Queries, keys and values are one such product, and so are gate and up: that fixes the chain of dx.
 
-use crate::autograd::{Op, Sink};
-use crate::kernels::gemm::{Packed, Right, Start, product, products};
+use crate::autograd::{GradSink, Op};
+use crate::kernels::gemm::{Right, ScratchPanels, Start, matmul, matmul_many};
 use crate::profile;
 use crate::tensor::Tensor;
 use std::sync::Arc;
@@ -26,8 +26,8 @@ pub struct Saved<const N: usize> {
 /// Wᵀ, packed if it is.
 fn right(w: &Tensor) -> Right<'_> {
     match w.panels() {
-        Some(panels) => Right::Packed(panels),
-        None => Right::Matrix(w.matrix().t()),
+        Some(panels) => Right::Panels(panels),
+        None => Right::View(w.matrix().t()),
     }
 }
 
@@ -37,14 +37,14 @@ impl<const N: usize> Op<N> for Linear {
     fn forward(&self, inputs: [&Arc<Tensor>; N]) -> (Tensor, Saved<N>) {
         let (x, weights) = (inputs[0], &inputs[1..]);
         let width = weights.iter().map(|w| w.rows()).sum();
-        let mut y = Tensor::stale(&[x.rows(), width]);
+        let mut y = Tensor::empty(&[x.rows(), width]);
         let weights = weights.iter().map(|w| right(w));
-        products(x.matrix(), weights, y.matrix_mut());
+        matmul_many(x.matrix(), weights, y.matrix_mut());
         let inputs = inputs.map(Arc::clone);
         (y, Saved { inputs })
     }
 
-    fn backward(&self, saved: Saved<N>, dy: Tensor, sink: &mut Sink<'_, N>) {
+    fn backward(&self, saved: Saved<N>, dy: Tensor, sink: &mut GradSink<'_, N>) {
         let (x, weights) = (&saved.inputs[0], &saved.inputs[1..]);
         let mut parts = Vec::with_capacity(N);
         let mut from = 0;
@@ -52,28 +52,28 @@ impl<const N: usize> Op<N> for Linear {
             parts.push((w, dy.matrix().columns(from, from + w.rows())));
             from += w.rows();
         }
-        if sink.wants(0) {
-            let mut dx = Tensor::stale(x.shape());
+        if sink.needs_grad(0) {
+            let mut dx = Tensor::empty(x.shape());
             let mut start = Start::Zero;
             for (w, dy) in &parts {
                 profile::time("Linear", "backward dx", || {
-                    product(*dy, Right::Matrix(w.matrix()), dx.matrix_mut(), start);
+                    matmul(*dy, Right::View(w.matrix()), dx.matrix_mut(), start);
                 });
                 start = Start::Continue;
             }
-            sink.give(0, dx);
+            sink.add(0, dx);
         }
-        if (1..N).any(|i| sink.wants(i)) {
+        if (1..N).any(|i| sink.needs_grad(i)) {
             profile::time("Linear", "backward dW", || {
                 // Packed once for several weights; for one, a part at a time.
-                let packed = (N > 2).then(|| Packed::new(x.matrix()));
+                let packed = (N > 2).then(|| ScratchPanels::new(x.matrix()));
                 let right = match &packed {
-                    Some(packed) => Right::Made(packed),
-                    None => Right::Matrix(x.matrix()),
+                    Some(packed) => Right::Scratch(packed),
+                    None => Right::View(x.matrix()),
                 };
                 for (i, (w, dy)) in parts.into_iter().enumerate() {
                     sink.accumulate(i + 1, w.shape(), |dw| {
-                        product(dy.t(), right, dw.matrix_mut(), Start::Continue);
+                        matmul(dy.t(), right, dw.matrix_mut(), Start::Continue);
                     });
                 }
             });
@@ -84,7 +84,7 @@ impl<const N: usize> Op<N> for Linear {
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::laws::{check, paint, rows_alone, slice_rows};
+    use crate::autograd::testing::{check, pattern, rows_alone, slice_rows};
     use crate::kernels::gemm::WeightFormat;
 
     fn reference(x: &[Vec<f64>], c: usize) -> Vec<f64> {
@@ -101,14 +101,14 @@ mod laws {
     #[test]
     fn laws() {
         for (rows, c, n) in [(1, 1, 1), (3, 16, 5), (14, 17, 33)] {
-            let (x, w) = (paint(&[rows, c], 1), paint(&[n, c], 2));
+            let (x, w) = (pattern(&[rows, c], 1), pattern(&[n, c], 2));
             check(&Linear, [x, w], [true; 2], &|x| reference(x, c));
         }
         let inputs = [
-            paint(&[5, 6], 1),
-            paint(&[3, 6], 2),
-            paint(&[1, 6], 3),
-            paint(&[4, 6], 4),
+            pattern(&[5, 6], 1),
+            pattern(&[3, 6], 2),
+            pattern(&[1, 6], 3),
+            pattern(&[4, 6], 4),
         ];
         check(&Linear, inputs, [true; 4], &|x| reference(x, 6));
     }
@@ -116,7 +116,7 @@ mod laws {
     #[test]
     fn a_row_alone_and_packed_weights() {
         for format in WeightFormat::ALL {
-            let (x, mut w) = (paint(&[30, 40], 1), paint(&[50, 40], 2));
+            let (x, mut w) = (pattern(&[30, 40], 1), pattern(&[50, 40], 2));
             w.pack(format);
             // A copy is not packed and has the widened weights.
             let (plain, packed) = (Arc::new(w.clone()), Arc::new(w));

@@ -2,28 +2,28 @@
 //! [`Linear`](super::Linear) as one operation, so that the normalised rows need not be kept.
 //!
 //! ```text
-//! x [rows, C], gain [C], W_i [N_i, C] -> y [rows, Σ N_i]:   n = RMSNorm(x) · gain;  y = n · [W_0; W_1; ..]ᵀ
-//! backward: n once more;  dW_i += dy_iᵀ · n;  dn = dy · [W_0; W_1; ..];  dx and dgain from dn
+//! x [rows, C], weight [C], W_i [N_i, C] -> y [rows, Σ N_i]:   n = RMSNorm(x) · weight;  y = n · [W_0; W_1; ..]ᵀ
+//! backward: n once more;  dW_i += dy_iᵀ · n;  dn = dy · [W_0; W_1; ..];  dx and dweight from dn
 //! ```
 //!
 //! Rows are taken some at a time, so that what is between the steps stays in the cache. Chains over rows go on from part
-//! to part (rule R7), and shares of dgain are of the same rows as without parts (rule R3). So the result is, to the last
+//! to part (rule R7), and shares of dweight are of the same rows as without parts (rule R3). So the result is, to the last
 //! bit, that of the two operations one after the other.
 
-use crate::autograd::{Op, Sink};
-use crate::kernels::gemm::{Packed, Panels, Right, Start, View, product, products};
+use crate::autograd::{GradSink, Op};
+use crate::kernels::gemm::{Panels, Right, ScratchPanels, Start, View, matmul, matmul_many};
 use crate::kernels::norm::{self, Segments};
-use crate::kernels::reduce::ROWS_A_CHUNK;
+use crate::kernels::reduce::CHUNK_ROWS;
 use crate::profile;
 use crate::tensor::Tensor;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Rows of a part: a multiple of those of a share of dgain.
+/// Rows of a part: a multiple of those of a share of dweight.
 const PART: usize = 512;
-const _: () = assert!(PART.is_multiple_of(ROWS_A_CHUNK));
+const _: () = assert!(PART.is_multiple_of(CHUNK_ROWS));
 
-/// Norm and N − 2 products; inputs are x, the gain and the weights.
+/// Norm and N − 2 products; inputs are x, the weight and the weights.
 #[derive(Clone, Copy, Debug)]
 pub struct NormedLinear {
     /// ε, added to the mean square.
@@ -41,25 +41,25 @@ impl<const N: usize> Op<N> for NormedLinear {
     fn forward(&self, inputs: [&Arc<Tensor>; N]) -> (Tensor, Saved<N>) {
         let (x, weights) = (inputs[0], &inputs[2..]);
         let width = weights.iter().map(|w| w.rows()).sum();
-        let mut y = Tensor::stale(&[x.rows(), width]);
+        let mut y = Tensor::empty(&[x.rows(), width]);
         let columns = Weights::of(weights);
         let mut rest = y.matrix_mut();
         for part in parts(x.rows()) {
             let (n, _) = normed(self.eps, x, inputs[1], &part);
             let (y, below) = rest.split_rows(part.len());
             rest = below;
-            products(n.matrix(), columns.iter(), y);
+            matmul_many(n.matrix(), columns.iter(), y);
         }
         let inputs = inputs.map(Arc::clone);
         (y, Saved { inputs })
     }
 
-    fn backward(&self, saved: Saved<N>, dy: Tensor, sink: &mut Sink<'_, N>) {
+    fn backward(&self, saved: Saved<N>, dy: Tensor, sink: &mut GradSink<'_, N>) {
         let Saved { inputs } = saved;
-        let (x, gain, weights) = (&inputs[0], &inputs[1], &inputs[2..]);
-        let mut back = Back::new(x, gain, weights, sink);
+        let (x, weight, weights) = (&inputs[0], &inputs[1], &inputs[2..]);
+        let mut back = Back::new(x, weight, weights, sink);
         for part in parts(x.rows()) {
-            let (n, r) = normed(self.eps, x, gain, &part);
+            let (n, r) = normed(self.eps, x, weight, &part);
             let dy = dy.matrix().row_range(part.start, part.end);
             back.part(&part, &r, &n, dy);
         }
@@ -77,21 +77,21 @@ pub(super) fn parts(rows: usize) -> impl Iterator<Item = Range<usize>> {
 pub(super) fn normed(
     eps: f32,
     x: &Tensor,
-    gain: &Tensor,
+    weight: &Tensor,
     part: &Range<usize>,
 ) -> (Tensor, Vec<f32>) {
     let c = x.cols();
-    let (mut n, mut r) = (Tensor::stale(&[part.len(), c]), vec![0.0; part.len()]);
+    let (mut n, mut r) = (Tensor::empty(&[part.len(), c]), vec![0.0; part.len()]);
     let x = &x.data()[part.start * c..part.end * c];
     let at = Segments::row(c);
-    norm::forward(at, eps, x, gain.data(), n.data_mut(), &mut r);
+    norm::forward(at, eps, x, weight.data(), n.data_mut(), &mut r);
     (n, r)
 }
 
 /// Weights, transposed and packed: a frozen model keeps them so, and those of a model in training are packed for a while.
 pub(super) enum Weights<'a> {
     Kept(Vec<&'a Panels>),
-    Made(Vec<Packed<'a>>),
+    Made(Vec<ScratchPanels<'a>>),
 }
 
 impl<'a> Weights<'a> {
@@ -100,7 +100,7 @@ impl<'a> Weights<'a> {
         match kept {
             Some(kept) => Self::Kept(kept),
             None => {
-                let made = weights.iter().map(|w| Packed::new(w.matrix().t()));
+                let made = weights.iter().map(|w| ScratchPanels::new(w.matrix().t()));
                 Self::Made(made.collect())
             }
         }
@@ -111,39 +111,42 @@ impl<'a> Weights<'a> {
             Self::Kept(kept) => (&kept[..], &[][..]),
             Self::Made(made) => (&[][..], &made[..]),
         };
-        let made = made.iter().map(Right::Made);
-        kept.iter().map(|w| Right::Packed(w)).chain(made)
+        let made = made.iter().map(Right::Scratch);
+        kept.iter().map(|w| Right::Panels(w)).chain(made)
     }
 }
 
-/// The backward pass of norm and products, part by part. The first inputs of the operation are x, the gain and the weights.
+/// The backward pass of norm and products, part by part. The first inputs of the operation are x, the weight and the weights.
 pub(super) struct Back<'a> {
     x: &'a Tensor,
-    gain: &'a Tensor,
+    weight: &'a Tensor,
     /// Each weight as it is, packed, and its accumulator.
-    weights: Vec<(Packed<'a>, Option<Tensor>)>,
+    weights: Vec<(ScratchPanels<'a>, Option<Tensor>)>,
     dx: Tensor,
-    /// Shares of dgain.
+    /// Shares of dweight.
     shares: Vec<f32>,
 }
 
 impl<'a> Back<'a> {
     pub fn new<const N: usize>(
         x: &'a Tensor,
-        gain: &'a Tensor,
+        weight: &'a Tensor,
         weights: &'a [Arc<Tensor>],
-        sink: &mut Sink<'_, N>,
+        sink: &mut GradSink<'_, N>,
     ) -> Self {
         let take = |(i, w): (usize, &'a Arc<Tensor>)| {
-            (Packed::new(w.matrix()), sink.take(i + 2, w.shape()))
+            (
+                ScratchPanels::new(w.matrix()),
+                sink.take_accumulator(i + 2, w.shape()),
+            )
         };
         let weights = weights.iter().enumerate().map(take).collect();
         let at = Segments::row(x.cols());
         let shares = vec![0.0; norm::partials(at, x.data().len())];
-        let dx = Tensor::stale(x.shape());
+        let dx = Tensor::empty(x.shape());
         Self {
             x,
-            gain,
+            weight,
             weights,
             dx,
             shares,
@@ -152,22 +155,22 @@ impl<'a> Back<'a> {
 
     /// Of some rows: what [`normed`] gives of them, and dy.
     pub fn part(&mut self, part: &Range<usize>, r: &[f32], n: &Tensor, dy: View<'_>) {
-        let mut dn = Tensor::stale(n.shape());
+        let mut dn = Tensor::empty(n.shape());
         let (mut from, mut start) = (0, Start::Zero);
-        let packed = profile::time("Linear", "backward dW", || Packed::new(n.matrix()));
+        let packed = profile::time("Linear", "backward dW", || ScratchPanels::new(n.matrix()));
         for (w, dw) in &mut self.weights {
             let width = w.source().rows();
             let dy = dy.columns(from, from + width);
             from += width;
             profile::time("Linear", "backward dx", || {
-                product(dy, Right::Made(w), dn.matrix_mut(), start);
+                matmul(dy, Right::Scratch(w), dn.matrix_mut(), start);
             });
             start = Start::Continue;
             if let Some(dw) = dw {
                 profile::time("Linear", "backward dW", || {
-                    product(
+                    matmul(
                         dy.t(),
-                        Right::Made(&packed),
+                        Right::Scratch(&packed),
                         dw.matrix_mut(),
                         Start::Continue,
                     );
@@ -178,27 +181,27 @@ impl<'a> Back<'a> {
         let at = Segments::row(c);
         let own = part.start * c..part.end * c;
         let shares = norm::partials(at, own.start)..norm::partials(at, own.end);
-        let inputs = (&self.x.data()[own.clone()], self.gain.data(), r);
+        let inputs = (&self.x.data()[own.clone()], self.weight.data(), r);
         let dx = &mut self.dx.data_mut()[own];
         norm::backward_parts(at, inputs, dn.data(), dx, &mut self.shares[shares]);
     }
 
     /// Gives all gradients.
-    pub fn give<const N: usize>(self, sink: &mut Sink<'_, N>) {
+    pub fn give<const N: usize>(self, sink: &mut GradSink<'_, N>) {
         let at = Segments::row(self.x.cols());
         for (i, (_, dw)) in self.weights.into_iter().enumerate() {
-            sink.put(i + 2, dw);
+            sink.put_accumulator(i + 2, dw);
         }
-        let dgain = norm::total(at, self.shares);
-        sink.give(1, Tensor::new(self.gain.shape(), dgain));
-        sink.give(0, self.dx);
+        let dweight = norm::total(at, self.shares);
+        sink.add(1, Tensor::new(self.weight.shape(), dweight));
+        sink.add(0, self.dx);
     }
 }
 
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::laws::{check, compare, paint, rows_alone, slice_rows};
+    use crate::autograd::testing::{check, compare, pattern, rows_alone, slice_rows};
     use crate::ops::{Linear, RmsNorm};
 
     fn reference(x: &[Vec<f64>], c: usize) -> Vec<f64> {
@@ -219,15 +222,19 @@ mod laws {
     fn laws() {
         let op = NormedLinear { eps: 1e-3 };
         let inputs = [
-            paint(&[5, 6], 1),
-            paint(&[6], 5),
-            paint(&[3, 6], 2),
-            paint(&[4, 6], 4),
+            pattern(&[5, 6], 1),
+            pattern(&[6], 5),
+            pattern(&[3, 6], 2),
+            pattern(&[4, 6], 4),
         ];
         check(&op, inputs, [true; 4], &|x| reference(x, 6));
-        let (x, gain, w) = (paint(&[30, 40], 1), paint(&[40], 3), paint(&[50, 40], 2));
-        let (gain, w) = (Arc::new(gain), Arc::new(w));
-        rows_alone(30, |r| op.forward([&slice_rows(&x, r), &gain, &w]).0);
+        let (x, weight, w) = (
+            pattern(&[30, 40], 1),
+            pattern(&[40], 3),
+            pattern(&[50, 40], 2),
+        );
+        let (weight, w) = (Arc::new(weight), Arc::new(w));
+        rows_alone(30, |r| op.forward([&slice_rows(&x, r), &weight, &w]).0);
     }
 
     #[test]
@@ -236,16 +243,16 @@ mod laws {
         // Fewer rows than a part, whole parts, and parts with some rows more.
         for rows in [1, 33, PART, 2 * PART + 40] {
             let inputs = [
-                paint(&[rows, 20], 1),
-                paint(&[20], 2),
-                paint(&[17, 20], 3),
-                paint(&[33, 20], 4),
+                pattern(&[rows, 20], 1),
+                pattern(&[20], 2),
+                pattern(&[17, 20], 3),
+                pattern(&[33, 20], 4),
             ];
             compare(
                 inputs,
                 |tape, x| tape.apply(NormedLinear { eps }, x),
-                |tape, [x, gain, a, b]| {
-                    let n = tape.apply(RmsNorm { eps }, [x, gain]);
+                |tape, [x, weight, a, b]| {
+                    let n = tape.apply(RmsNorm { eps }, [x, weight]);
                     tape.apply(Linear, [&n, a, b])
                 },
             );

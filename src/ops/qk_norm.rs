@@ -5,8 +5,8 @@
 //! each query head: RMSNorm with gain_q; each key head: RMSNorm with gain_k; values pass through
 //! ```
 
-use crate::autograd::{Op, Sink};
-use crate::kernels::attention::Heads;
+use crate::autograd::{GradSink, Op};
+use crate::kernels::attention::AttentionHeads;
 use crate::kernels::norm::{self, Segments};
 use crate::tensor::Tensor;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug)]
 pub struct QkNorm {
     /// The layout of qkv.
-    pub heads: Heads,
+    pub heads: AttentionHeads,
     /// ε, added to the mean square.
     pub eps: f32,
 }
@@ -29,7 +29,7 @@ pub struct Saved {
 impl QkNorm {
     /// Query heads, then key heads.
     fn segments(&self) -> [Segments; 2] {
-        let Heads {
+        let AttentionHeads {
             query,
             key_value,
             size,
@@ -52,34 +52,34 @@ impl Op<3> for QkNorm {
         let segments = self.segments();
         let mut r = segments.map(|at| vec![0.0; x.rows() * at.count]);
         for (i, at) in segments.into_iter().enumerate() {
-            let gain = inputs[i + 1].data();
-            norm::forward(at, self.eps, x.data(), gain, y.data_mut(), &mut r[i]);
+            let weight = inputs[i + 1].data();
+            norm::forward(at, self.eps, x.data(), weight, y.data_mut(), &mut r[i]);
         }
         let inputs = inputs.map(Arc::clone);
         (y, Saved { inputs, r })
     }
 
-    fn backward(&self, saved: Saved, dy: Tensor, sink: &mut Sink<'_, 3>) {
+    fn backward(&self, saved: Saved, dy: Tensor, sink: &mut GradSink<'_, 3>) {
         let x = &saved.inputs[0];
         let mut dx = dy.clone();
         for (i, at) in self.segments().into_iter().enumerate() {
-            let gain = &saved.inputs[i + 1];
-            let inputs = (x.data(), gain.data(), &*saved.r[i]);
-            let dgain = norm::backward(at, inputs, dy.data(), dx.data_mut());
-            sink.give(i + 1, Tensor::new(gain.shape(), dgain));
+            let weight = &saved.inputs[i + 1];
+            let inputs = (x.data(), weight.data(), &*saved.r[i]);
+            let dweight = norm::backward(at, inputs, dy.data(), dx.data_mut());
+            sink.add(i + 1, Tensor::new(weight.shape(), dweight));
         }
-        sink.give(0, dx);
+        sink.add(0, dx);
     }
 }
 
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::laws::{check, paint, rows_alone, slice_rows};
+    use crate::autograd::testing::{check, pattern, rows_alone, slice_rows};
 
     #[test]
     fn laws() {
-        let heads = Heads {
+        let heads = AttentionHeads {
             query: 4,
             key_value: 2,
             size: 6,
@@ -87,23 +87,23 @@ mod laws {
         let op = QkNorm { heads, eps: 1e-3 };
         let reference = |x: &[Vec<f64>]| {
             let head = |(h, head): (usize, &[f64])| {
-                let gain = match h % 8 {
+                let weight = match h % 8 {
                     0..4 => &x[1],
                     4..6 => &x[2],
                     _ => return head.to_vec(),
                 };
                 let mean = head.iter().map(|x| x * x).sum::<f64>() / 6.0;
                 let r = 1.0 / (mean + 1e-3).sqrt();
-                head.iter().zip(gain).map(|(x, g)| x * r * g).collect()
+                head.iter().zip(weight).map(|(x, g)| x * r * g).collect()
             };
             x[0].chunks(6).enumerate().flat_map(head).collect()
         };
-        let inputs = [paint(&[35, 48], 1), paint(&[6], 2), paint(&[6], 3)];
+        let inputs = [pattern(&[35, 48], 1), pattern(&[6], 2), pattern(&[6], 3)];
         check(&op, inputs, [true; 3], &reference);
         let (x, q, k) = (
-            paint(&[9, 48], 1),
-            Arc::new(paint(&[6], 2)),
-            Arc::new(paint(&[6], 3)),
+            pattern(&[9, 48], 1),
+            Arc::new(pattern(&[6], 2)),
+            Arc::new(pattern(&[6], 3)),
         );
         rows_alone(9, |r| op.forward([&slice_rows(&x, r), &q, &k]).0);
     }

@@ -1,17 +1,17 @@
 //! RMS normalisation of rows (Zhang and Sennrich 2019, equation 4).
 //!
 //! ```text
-//! x [rows, C], gain [C] -> y [rows, C]:   y = x / √(mean x² + ε) · gain
+//! x [rows, C], weight [C] -> y [rows, C]:   y = x / √(mean x² + ε) · weight
 //! ```
 //!
 //! The sequence of operations and the gradient stand in [`crate::kernels::norm`].
 
-use crate::autograd::{Op, Sink};
+use crate::autograd::{GradSink, Op};
 use crate::kernels::norm::{self, Segments};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// Normalises each row; inputs are x and gain.
+/// Normalises each row; inputs are x and weight.
 #[derive(Clone, Copy, Debug)]
 pub struct RmsNorm {
     /// ε, added to the mean square.
@@ -21,37 +21,37 @@ pub struct RmsNorm {
 /// The inputs and 1 / √(mean x² + ε) of each row.
 pub struct Saved {
     x: Arc<Tensor>,
-    gain: Arc<Tensor>,
+    weight: Arc<Tensor>,
     r: Vec<f32>,
 }
 
 impl Op<2> for RmsNorm {
     type Saved = Saved;
 
-    fn forward(&self, [x, gain]: [&Arc<Tensor>; 2]) -> (Tensor, Saved) {
-        let mut y = Tensor::stale(x.shape());
+    fn forward(&self, [x, weight]: [&Arc<Tensor>; 2]) -> (Tensor, Saved) {
+        let mut y = Tensor::empty(x.shape());
         let mut r = vec![0.0; x.rows()];
         let at = Segments::row(x.cols());
-        norm::forward(at, self.eps, x.data(), gain.data(), y.data_mut(), &mut r);
-        let (x, gain) = (Arc::clone(x), Arc::clone(gain));
-        (y, Saved { x, gain, r })
+        norm::forward(at, self.eps, x.data(), weight.data(), y.data_mut(), &mut r);
+        let (x, weight) = (Arc::clone(x), Arc::clone(weight));
+        (y, Saved { x, weight, r })
     }
 
-    fn backward(&self, saved: Saved, dy: Tensor, sink: &mut Sink<'_, 2>) {
-        let Saved { x, gain, r } = saved;
-        let mut dx = Tensor::stale(x.shape());
+    fn backward(&self, saved: Saved, dy: Tensor, sink: &mut GradSink<'_, 2>) {
+        let Saved { x, weight, r } = saved;
+        let mut dx = Tensor::empty(x.shape());
         let at = Segments::row(x.cols());
-        let inputs = (x.data(), gain.data(), &*r);
-        let dgain = norm::backward(at, inputs, dy.data(), dx.data_mut());
-        sink.give(1, Tensor::new(gain.shape(), dgain));
-        sink.give(0, dx);
+        let inputs = (x.data(), weight.data(), &*r);
+        let dweight = norm::backward(at, inputs, dy.data(), dx.data_mut());
+        sink.add(1, Tensor::new(weight.shape(), dweight));
+        sink.add(0, dx);
     }
 }
 
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::laws::{check, paint, rows_alone, slice_rows};
+    use crate::autograd::testing::{check, pattern, rows_alone, slice_rows};
 
     #[test]
     fn laws() {
@@ -68,10 +68,10 @@ mod laws {
                 };
                 x[0].chunks(c).flat_map(row).collect()
             };
-            let inputs = [paint(&[rows, c], 1), paint(&[c], 2)];
+            let inputs = [pattern(&[rows, c], 1), pattern(&[c], 2)];
             check(&op, inputs, [true; 2], &reference);
-            let (x, gain) = (paint(&[rows, c], 1), Arc::new(paint(&[c], 2)));
-            rows_alone(rows, |r| op.forward([&slice_rows(&x, r), &gain]).0);
+            let (x, weight) = (pattern(&[rows, c], 1), Arc::new(pattern(&[c], 2)));
+            rows_alone(rows, |r| op.forward([&slice_rows(&x, r), &weight]).0);
         }
     }
 }

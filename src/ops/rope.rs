@@ -7,9 +7,9 @@
 //!
 //! The rotation and its table stand in [`crate::kernels::rope`].
 
-use crate::autograd::{Op, Sink};
-use crate::kernels::attention::Heads;
-use crate::kernels::rope::{Direction, Table, rotate};
+use crate::autograd::{GradSink, Op};
+use crate::kernels::attention::AttentionHeads;
+use crate::kernels::rope::{Direction, RopeTable, rotate};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -17,9 +17,9 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Rope {
     /// cos and sin.
-    pub table: Arc<Table>,
+    pub table: Arc<RopeTable>,
     /// The layout of qkv.
-    pub heads: Heads,
+    pub heads: AttentionHeads,
     /// Position of each row.
     pub positions: Arc<[u32]>,
 }
@@ -40,32 +40,32 @@ impl Op<1> for Rope {
     type Saved = Saved;
 
     fn forward(&self, [x]: [&Arc<Tensor>; 1]) -> (Tensor, Saved) {
-        let mut y = Tensor::stale(x.shape());
+        let mut y = Tensor::empty(x.shape());
         self.turn(Direction::Forward, Some(x.data()), &mut y);
         (y, Saved)
     }
 
-    fn backward(&self, Saved: Saved, mut dy: Tensor, sink: &mut Sink<'_, 1>) {
+    fn backward(&self, Saved: Saved, mut dy: Tensor, sink: &mut GradSink<'_, 1>) {
         self.turn(Direction::Backward, None, &mut dy);
-        sink.give(0, dy);
+        sink.add(0, dy);
     }
 }
 
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::laws::{check, paint, rows_alone, slice_rows};
+    use crate::autograd::testing::{check, pattern, rows_alone, slice_rows};
 
     #[test]
     fn laws() {
-        let heads = Heads {
+        let heads = AttentionHeads {
             query: 2,
             key_value: 1,
             size: 6,
         };
         let positions = [0u32, 1, 2, 7, 300, 4095];
         let op = |range: std::ops::Range<usize>| Rope {
-            table: Arc::new(Table::new(4096, 6, 10_000.0)),
+            table: Arc::new(RopeTable::new(4096, 6, 10_000.0)),
             heads,
             positions: positions[range].into(),
         };
@@ -84,8 +84,8 @@ mod laws {
             }
             y
         };
-        check(&op(0..6), [paint(&[6, 24], 1)], [true], &reference);
-        let x = paint(&[6, 24], 2);
+        check(&op(0..6), [pattern(&[6, 24], 1)], [true], &reference);
+        let x = pattern(&[6, 24], 2);
         rows_alone(6, |r| op(r.clone()).forward([&slice_rows(&x, r)]).0);
     }
 }

@@ -5,7 +5,7 @@
 //! backward: dx[keep[i]] = dy[i], other rows +0
 //! ```
 
-use crate::autograd::{Op, Sink};
+use crate::autograd::{GradSink, Op};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -26,27 +26,27 @@ impl Op<1> for SelectRows {
 
     fn forward(&self, [x]: [&Arc<Tensor>; 1]) -> (Tensor, Saved) {
         let shape = [x.rows(), x.cols()];
-        let mut y = Tensor::stale(&[self.keep.len(), shape[1]]);
+        let mut y = Tensor::empty(&[self.keep.len(), shape[1]]);
         for (y, r) in y.data_mut().chunks_mut(shape[1]).zip(&*self.keep) {
             y.copy_from_slice(x.row(*r as usize));
         }
         (y, Saved { shape })
     }
 
-    fn backward(&self, Saved { shape }: Saved, dy: Tensor, sink: &mut Sink<'_, 1>) {
+    fn backward(&self, Saved { shape }: Saved, dy: Tensor, sink: &mut GradSink<'_, 1>) {
         let mut dx = Tensor::zeros(&shape);
         let rows = dx.data_mut();
         for (i, r) in self.keep.iter().enumerate() {
             rows[*r as usize * shape[1]..][..shape[1]].copy_from_slice(dy.row(i));
         }
-        sink.give(0, dx);
+        sink.add(0, dx);
     }
 }
 
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::laws::{check, paint, rows_alone};
+    use crate::autograd::testing::{check, pattern, rows_alone};
 
     #[test]
     fn laws() {
@@ -56,8 +56,8 @@ mod laws {
             let row = |r: &u32| x[0][*r as usize * 5..][..5].to_vec();
             keep.iter().flat_map(row).collect()
         };
-        check(&op(&keep), [paint(&[7, 5], 1)], [true], &reference);
-        let x = Arc::new(paint(&[7, 5], 1));
+        check(&op(&keep), [pattern(&[7, 5], 1)], [true], &reference);
+        let x = Arc::new(pattern(&[7, 5], 1));
         rows_alone(4, |r| op(&keep[r]).forward([&x]).0);
     }
 }

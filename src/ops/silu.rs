@@ -7,7 +7,7 @@
 //!
 //! The sequence of operations stands in [`crate::kernels::silu`].
 
-use crate::autograd::{Op, Sink};
+use crate::autograd::{GradSink, Op};
 use crate::kernels::silu;
 use crate::tensor::Tensor;
 use std::sync::Arc;
@@ -25,30 +25,30 @@ impl Op<1> for Silu {
     type Saved = Saved;
 
     fn forward(&self, [x]: [&Arc<Tensor>; 1]) -> (Tensor, Saved) {
-        let mut y = Tensor::stale(x.shape());
+        let mut y = Tensor::empty(x.shape());
         silu::forward(x.data(), y.data_mut());
         let x = Arc::clone(x);
         (y, Saved { x })
     }
 
-    fn backward(&self, Saved { x }: Saved, dy: Tensor, sink: &mut Sink<'_, 1>) {
-        let mut dx = Tensor::stale(x.shape());
+    fn backward(&self, Saved { x }: Saved, dy: Tensor, sink: &mut GradSink<'_, 1>) {
+        let mut dx = Tensor::empty(x.shape());
         silu::backward(x.data(), dy.data(), dx.data_mut());
-        sink.give(0, dx);
+        sink.add(0, dx);
     }
 }
 
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::laws::{check, paint, rows_alone, slice_rows};
+    use crate::autograd::testing::{check, pattern, rows_alone, slice_rows};
 
     #[test]
     fn laws() {
         for (rows, c) in [(1, 1), (3, 15), (5, 16), (4, 33)] {
             let reference = |x: &[Vec<f64>]| x[0].iter().map(|x| x / (1.0 + (-x).exp())).collect();
             // Values to ±4, where the slope is no longer near a half.
-            let mut x = paint(&[rows, c], 1);
+            let mut x = pattern(&[rows, c], 1);
             x.data_mut().iter_mut().for_each(|x| *x *= 4.0);
             rows_alone(rows, |r| Silu.forward([&slice_rows(&x, r)]).0);
             check(&Silu, [x], [true], &reference);

@@ -6,7 +6,7 @@
 //!
 //! The sequence of operations and the gradient stand in [`crate::kernels::swiglu`].
 
-use crate::autograd::{Op, Sink};
+use crate::autograd::{GradSink, Op};
 use crate::kernels::swiglu;
 use crate::tensor::Tensor;
 use std::sync::Arc;
@@ -25,25 +25,25 @@ impl Op<1> for SwiGlu {
 
     fn forward(&self, [gu]: [&Arc<Tensor>; 1]) -> (Tensor, Saved) {
         let f = gu.cols() / 2;
-        let mut y = Tensor::stale(&[gu.rows(), f]);
+        let mut y = Tensor::empty(&[gu.rows(), f]);
         swiglu::forward(gu.data(), f, y.data_mut());
         let gu = Arc::clone(gu);
         (y, Saved { gu })
     }
 
-    fn backward(&self, Saved { gu }: Saved, mut dy: Tensor, sink: &mut Sink<'_, 1>) {
+    fn backward(&self, Saved { gu }: Saved, mut dy: Tensor, sink: &mut GradSink<'_, 1>) {
         // Nobody else holds it, unless a caller kept the value.
         let mut dgu = Arc::unwrap_or_clone(gu);
         let f = dgu.cols() / 2;
         swiglu::backward(dgu.data_mut(), f, dy.data_mut());
-        sink.give(0, dgu);
+        sink.add(0, dgu);
     }
 }
 
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::laws::{check, paint, rows_alone, slice_rows};
+    use crate::autograd::testing::{check, pattern, rows_alone, slice_rows};
 
     #[test]
     fn laws() {
@@ -56,8 +56,8 @@ mod laws {
                 };
                 x[0].chunks(2 * f).flat_map(row).collect()
             };
-            check(&SwiGlu, [paint(&[rows, 2 * f], 1)], [true], &reference);
-            let x = paint(&[rows, 2 * f], 2);
+            check(&SwiGlu, [pattern(&[rows, 2 * f], 1)], [true], &reference);
+            let x = pattern(&[rows, 2 * f], 2);
             rows_alone(rows, |r| SwiGlu.forward([&slice_rows(&x, r)]).0);
         }
     }

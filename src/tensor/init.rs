@@ -15,7 +15,7 @@ pub fn normal(seed: u64, name: &str, shape: &[usize], deviation: f64) -> Tensor 
     hash.update(seed.to_le_bytes());
     hash.update(name.as_bytes());
     let mut generator = ChaCha8Rng::from_seed(hash.finalize().into());
-    let mut tensor = Tensor::stale(shape);
+    let mut tensor = Tensor::empty(shape);
     for x in tensor.data_mut() {
         let words = [generator.next_u64(), generator.next_u64()];
         *x = (scalar::standard_normal(words) * deviation) as f32;
@@ -25,7 +25,7 @@ pub fn normal(seed: u64, name: &str, shape: &[usize], deviation: f64) -> Tensor 
 
 /// One everywhere: the first gain of a norm.
 pub fn ones(shape: &[usize]) -> Tensor {
-    let mut tensor = Tensor::stale(shape);
+    let mut tensor = Tensor::empty(shape);
     tensor.data_mut().fill(1.0);
     tensor
 }

@@ -46,7 +46,7 @@ impl Params {
         self.entries.is_empty()
     }
 
-    /// Place of the tensor of that name.
+    /// GradSlot of the tensor of that name.
     pub fn find(&self, name: &str) -> Option<ParamId> {
         let at = self.entries.binary_search_by(|(n, _)| n.as_str().cmp(name));
         at.ok().map(ParamId)

@@ -81,13 +81,13 @@ impl Tensor {
 
     /// All zero.
     pub fn zeros(shape: &[usize]) -> Self {
-        let mut tensor = Self::stale(shape);
+        let mut tensor = Self::empty(shape);
         tensor.data_mut().fill(0.0);
         tensor
     }
 
     /// Some values or other, to be overwritten by the caller; NaN in builds with debug assertions.
-    pub fn stale(shape: &[usize]) -> Self {
+    pub fn empty(shape: &[usize]) -> Self {
         let n = shape.iter().product();
         let spare = SPARE.with_borrow_mut(|spare| spare.take(n));
         let mut data = spare.unwrap_or_else(|| Vec::with_capacity(roomy(n)));
@@ -167,7 +167,7 @@ impl Tensor {
 
 impl Clone for Tensor {
     fn clone(&self) -> Self {
-        let mut copy = Self::stale(self.shape());
+        let mut copy = Self::empty(self.shape());
         elementwise::copy(self.data(), copy.data_mut());
         copy
     }
@@ -212,26 +212,26 @@ mod tests {
     fn memory_serves_tensors_of_nearly_its_length() {
         let n = 100 * WORTH_KEEPING;
         let address = |t: &Tensor| t.data().as_ptr();
-        let first = Tensor::stale(&[n]);
+        let first = Tensor::empty(&[n]);
         let place = address(&first);
         drop(first);
-        let shorter = Tensor::stale(&[n - n / 10]);
+        let shorter = Tensor::empty(&[n - n / 10]);
         assert_eq!(
             (address(&shorter), shorter.data().len()),
             (place, n - n / 10)
         );
         drop(shorter);
         // In whatever order they come, lengths that differ a little share a place.
-        let short = Tensor::stale(&[51 * WORTH_KEEPING]);
+        let short = Tensor::empty(&[51 * WORTH_KEEPING]);
         let place_of_short = address(&short);
         drop(short);
-        let longer = Tensor::stale(&[51 * WORTH_KEEPING + 700]);
+        let longer = Tensor::empty(&[51 * WORTH_KEEPING + 700]);
         assert_eq!(address(&longer), place_of_short);
         drop(longer);
-        let much_shorter = Tensor::stale(&[n / 2]);
+        let much_shorter = Tensor::empty(&[n / 2]);
         assert_ne!(address(&much_shorter), place);
         // Its whole capacity is still there.
-        assert_eq!(address(&Tensor::stale(&[n])), place);
+        assert_eq!(address(&Tensor::empty(&[n])), place);
     }
 
     #[test]

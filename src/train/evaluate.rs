@@ -55,7 +55,7 @@ pub fn evaluate_while(
 ) -> Result<Option<Evaluation>> {
     let read = |range: Range<usize>| Ok(Cow::Borrowed(&tokens[range]));
     in_parts(
-        &|| Train::frozen(model.params()),
+        &|| Train::no_grad(model.params()),
         model,
         (tokens.len(), &read),
         tokenizer,
@@ -75,7 +75,7 @@ pub fn evaluate_stored(
     tokenizer: &Tokenizer,
     context: usize,
 ) -> Result<Evaluation> {
-    let exec = || Train::frozen(model.params());
+    let exec = || Train::no_grad(model.params());
     evaluate_stored_on(&exec, model, tokens, tokenizer, context)
 }
 
@@ -190,7 +190,7 @@ mod tests {
             let read = |range: Range<usize>| Ok(Cow::Borrowed(&tokens[range]));
             let whole = evaluate(&model, &tokens, &tokenizer, 7).unwrap();
             for part in [1, 7, 8, 14, 30] {
-                let exec = || Train::frozen(model.params());
+                let exec = || Train::no_grad(model.params());
                 let found = in_parts(
                     &exec,
                     &model,

@@ -61,7 +61,7 @@ mod tests {
     }
 
     impl offload::Products for Idle {
-        fn product(&self, _: View<'_>, _: View<'_>, _: &mut MatrixMut<'_>, _: Start) -> bool {
+        fn matmul(&self, _: View<'_>, _: View<'_>, _: &mut MatrixMut<'_>, _: Start) -> bool {
             self.offered.fetch_add(1, Ordering::Relaxed);
             false
         }

@@ -3,7 +3,7 @@
 //! Everything here is a pure function of the options and the step's number.
 
 use super::schedule::positive;
-use crate::model::{Flow, JointLoss, Objective, layout};
+use crate::model::{GradFlow, JointLoss, Objective, layout};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -110,9 +110,9 @@ impl Plan {
             },
             depths: self.regime.depths(depth, step, steps),
             flow: match (self.freeze_trunk, self.regime) {
-                (true, _) => Flow::Frozen,
-                (false, Regime::Detached) => Flow::Detached,
-                (false, _) => Flow::Joint,
+                (true, _) => GradFlow::Frozen,
+                (false, Regime::Detached) => GradFlow::Detached,
+                (false, _) => GradFlow::Joint,
             },
         }
     }

@@ -9,7 +9,7 @@ use super::{Plan, evaluate_while};
 use crate::autograd::Gradients;
 use crate::checkpoint::ModelDir;
 use crate::data::{Batch, RandomWindows, Tokenizer, Tokens, check_length};
-use crate::model::{Flow, Model, Objective};
+use crate::model::{GradFlow, Model, Objective};
 use crate::{Error, Result, profile};
 use std::path::Path;
 use std::time::Instant;
@@ -143,9 +143,9 @@ impl Trainer {
         rate: f64,
     ) -> Result<StepReport> {
         let objective = objective.into();
-        if self.frozen && objective.flow != Flow::Frozen {
+        if self.frozen && objective.flow != GradFlow::Frozen {
             return Err(Error::Usage(format!(
-                "a trainer of heads on a frozen trunk: expected Flow::Frozen, found Flow::{:?}",
+                "a trainer of heads on a frozen trunk: expected GradFlow::Frozen, found GradFlow::{:?}",
                 objective.flow
             )));
         }

@@ -116,7 +116,7 @@ mod tests {
             assert_eq!(lines(check_libm, "src/train/a.rs", text), [0; 0], "{text}");
         }
         for path in [
-            "src/ops/laws.rs",
+            "src/ops/testing.rs",
             "src/simd/scalar/tests.rs",
             "tests/a.rs",
             "benches/a.rs",

@@ -5,13 +5,13 @@
 //! module ends with tests that feed its scanner what it must catch and what it must leave alone.
 //!
 //! - `source`: the files, and their code without comments, strings and tests
-//! - `floors`: who may name whom
+//! - `layers`: who may name whom
 //! - `safety`: where `unsafe` may stand and what it must say
 //! - `arithmetic`: no libm, no stray fused multiply-add, one user of rayon
 //! - `shape`: file length, the sections of an operation, module docs, dependencies, chapters
 
 mod arithmetic;
-mod floors;
+mod layers;
 mod safety;
 mod shape;
 mod source;
@@ -35,7 +35,7 @@ fn a_floor_names_only_lower_floors() {
     enforce(
         "a file names (`crate::x`) its own floor folder and strictly lower floors only",
         "then each floor can be read, tested and replaced knowing only what is below it",
-        floors::check,
+        layers::check,
     );
 }
 
@@ -44,7 +44,7 @@ fn every_floor_exists() {
     enforce(
         "every folder of the floor list exists unless the list says optional",
         "a misspelt folder in the list would switch its rules off",
-        floors::check_presence,
+        layers::check_presence,
     );
 }
 

@@ -69,7 +69,7 @@ impl Source {
 
     /// The code that ships: without items marked `#[cfg(test)]`, and nothing of a test file.
     pub fn shipped(&self) -> String {
-        let is_test_file = ["/tests.rs", "/laws.rs"]
+        let is_test_file = ["/tests.rs", "/testing.rs"]
             .iter()
             .any(|name| self.path.ends_with(name));
         if is_test_file || self.code.contains("#![cfg(test)]") {
@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(seen, ["a", "c", "f"]);
         assert_eq!(shipped.matches('\n').count(), text.matches('\n').count());
         assert_eq!(Source::new("src/x/tests.rs", text).shipped(), "");
-        assert_eq!(Source::new("src/x/laws.rs", text).shipped(), "");
+        assert_eq!(Source::new("src/x/testing.rs", text).shipped(), "");
     }
 
     #[test]

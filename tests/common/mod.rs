@@ -107,7 +107,7 @@ impl Fixture {
     }
 }
 
-/// First values hide mistakes: gains of one, heads of zero, logits near zero. Everything that is the same everywhere is
+/// First values hide mistakes: weights of one, heads of zero, logits near zero. Everything that is the same everywhere is
 /// painted, and the tables are enlarged. A new value depends on the tensor's name only, as the first one does.
 fn excite(model: &mut Model) {
     for id in model.params().ids() {
@@ -198,7 +198,7 @@ fn split(y: &Var, rows: &Rows, results: &mut [Logits]) {
 pub fn answer(model: &Model, x: &[u32]) -> Logits {
     let config = model.config();
     let more = tokens(config.mtp_depth, config.vocab_size, 7);
-    let mut exec = Train::frozen(model.params());
+    let mut exec = Train::no_grad(model.params());
     train_logits(&mut exec, model, &[[x, &more].concat()]).remove(0)
 }
 

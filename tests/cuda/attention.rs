@@ -4,19 +4,19 @@ use crate::devices;
 use crate::rows::{HEADS, assert_same, numbers};
 use foretoken::gpu::Device;
 use foretoken::gpu::attention::{Cache, Span, attend};
-use foretoken::kernels::attention::{self, Heads, KeyValues};
+use foretoken::kernels::attention::{self, AttentionHeads, KeyValues};
 use foretoken::kernels::gemm::View;
 
 /// Sequences on a device and on the CPU.
 struct Both<'d> {
     device: &'d Device,
-    heads: Heads,
+    heads: AttentionHeads,
     there: Vec<Cache>,
     here: Vec<Vec<KeyValues>>,
 }
 
 impl<'d> Both<'d> {
-    fn new(device: &'d Device, heads: Heads, sequences: usize) -> Self {
+    fn new(device: &'d Device, heads: AttentionHeads, sequences: usize) -> Self {
         Self {
             device,
             heads,
@@ -118,7 +118,7 @@ fn several_sequences() {
 #[test]
 fn many_scores() {
     for device in devices() {
-        let heads = Heads {
+        let heads = AttentionHeads {
             query: 8,
             key_value: 2,
             size: 2,

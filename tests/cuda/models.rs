@@ -284,7 +284,7 @@ fn a_device_that_failed_gives_errors() {
     let model = model(HeadKind::Recursive, 0);
     let weights = Weights::new(&device, model.params()).expect("room");
     // More than any device has.
-    device.stale(1 << 61);
+    device.empty(1 << 61);
     device.working().expect_err("no room");
     let tokens = Tokens::from(text(40, 3));
     let exec = || OnDevice::with_sequence(&weights);

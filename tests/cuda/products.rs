@@ -2,13 +2,13 @@
 
 use crate::devices;
 use foretoken::gpu::Device;
-use foretoken::gpu::products::{Matrix, product};
+use foretoken::gpu::products::{Matrix, matmul};
 use foretoken::kernels::gemm::{self, Right, Start, View};
 use foretoken::simd::matrix::MatrixMut;
 use proptest::prelude::*;
 
 /// Values with a prime period, so that swapped blocks cannot cancel, of both signs and many exponents.
-fn paint(n: usize, seed: usize) -> Vec<f32> {
+fn pattern(n: usize, seed: usize) -> Vec<f32> {
     let value = |i: usize| {
         let x = ((i * 7 + seed * 13) % 251) as f32 - 125.0;
         x * [0.01, 1.3, 7e-4][(i + seed) % 3]
@@ -79,11 +79,11 @@ impl Lie {
 #[track_caller]
 fn check(device: &Device, [m, k, n]: [usize; 3], [a, b, c]: [Lie; 3], salt: usize) {
     assert!(!c.turned);
-    let (a_data, b_data) = (paint(a.len(m, k), salt), paint(b.len(k, n), salt + 1));
+    let (a_data, b_data) = (pattern(a.len(m, k), salt), pattern(b.len(k, n), salt + 1));
     let (a_there, b_there) = (device.upload(&a_data), device.upload(&b_data));
     let (a_here, a_there) = a.of(&a_data, &a_there, m, k);
     let (b_here, b_there) = b.of(&b_data, &b_there, k, n);
-    let before = paint(c.len(m, n), salt + 2);
+    let before = pattern(c.len(m, n), salt + 2);
     for start in [Start::Zero, Start::Continue] {
         let mut expected = before.clone();
         let mut packed = vec![0.0; m * n];
@@ -91,9 +91,9 @@ fn check(device: &Device, [m, k, n]: [usize; 3], [a, b, c]: [Lie; 3], salt: usiz
         for i in 0..m {
             packed[i * n..][..n].copy_from_slice(&expected[i * width + c.at..][..n]);
         }
-        gemm::product(
+        gemm::matmul(
             a_here,
-            Right::Matrix(b_here),
+            Right::View(b_here),
             MatrixMut::new(&mut packed, m, n),
             start,
         );
@@ -102,7 +102,7 @@ fn check(device: &Device, [m, k, n]: [usize; 3], [a, b, c]: [Lie; 3], salt: usiz
         }
         let array = device.upload(&before);
         let c_there = Matrix::new(&array, m, width).columns(c.at, c.at + n);
-        product(device, a_there, b_there, c_there, start);
+        matmul(device, a_there, b_there, c_there, start);
         let found = device.download(&array).expect("a device that works");
         // What lies between the rows of c as well.
         let same = bits(&found) == bits(&expected);
@@ -186,10 +186,10 @@ fn special_values() {
             let (a_here, w_here) = (View::new(&a, m, k), View::new(&w, n, k).t());
             let mut expected = vec![0.0; m * n];
             let c = MatrixMut::new(&mut expected, m, n);
-            gemm::product(a_here, Right::Matrix(w_here), c, Start::Zero);
-            let (a, w, c) = (device.upload(&a), device.upload(&w), device.stale(m * n));
+            gemm::matmul(a_here, Right::View(w_here), c, Start::Zero);
+            let (a, w, c) = (device.upload(&a), device.upload(&w), device.empty(m * n));
             let (a, w) = (Matrix::new(&a, m, k), Matrix::new(&w, n, k).t());
-            product(&device, a, w, Matrix::new(&c, m, n), Start::Zero);
+            matmul(&device, a, w, Matrix::new(&c, m, n), Start::Zero);
             let found = device.download(&c).expect("a device that works");
             // All NaNs are one value.
             let same =

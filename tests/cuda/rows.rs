@@ -4,7 +4,7 @@ use crate::devices;
 use foretoken::autograd::Op;
 use foretoken::gpu::pick::{Elementary, elementary};
 use foretoken::gpu::{Array, Device, rows};
-use foretoken::kernels::attention::Heads;
+use foretoken::kernels::attention::AttentionHeads;
 use foretoken::kernels::{cross_entropy, rope};
 use foretoken::ops;
 use foretoken::simd::{self, Kernel, LANES, Simd, math, scalar};
@@ -93,21 +93,21 @@ fn rows_that_are_not_there_are_nan() {
 fn norms() {
     for device in devices() {
         for c in SIZES.into_iter().chain([4096, 5000]) {
-            let (mut x, gain) = (numbers(3 * c, 2), numbers(c, 3));
+            let (mut x, weight) = (numbers(3 * c, 2), numbers(c, 3));
             let eps = 1e-5;
             // A row of zeros, a NaN in the last lane there is, and squares that overflow.
             x[c..2 * c].fill(if c % 3 == 0 { 0.0 } else { 1e25 });
             x[3 * c - 1] = if c % 2 == 0 { f32::NAN } else { 1e-30 };
-            let (there, gain_there) = (device.upload(&x), device.upload(&gain));
+            let (there, gain_there) = (device.upload(&x), device.upload(&weight));
             let y = rows::rms_norm(&device, &there, &gain_there, 3, c, eps);
             let op = ops::RmsNorm { eps };
-            check(&device, "rms_norm", &y, op, [(&x, c), (&gain, c)]);
+            check(&device, "rms_norm", &y, op, [(&x, c), (&weight, c)]);
         }
     }
 }
 
 /// (H, G, D) with few and many heads, and heads on, below and above a block's lanes.
-pub const HEADS: [Heads; 7] = [
+pub const HEADS: [AttentionHeads; 7] = [
     heads(1, 1, 2),
     heads(4, 2, 8),
     heads(3, 1, 16),
@@ -117,8 +117,8 @@ pub const HEADS: [Heads; 7] = [
     heads(2, 1, 128),
 ];
 
-const fn heads(query: usize, key_value: usize, size: usize) -> Heads {
-    Heads {
+const fn heads(query: usize, key_value: usize, size: usize) -> AttentionHeads {
+    AttentionHeads {
         query,
         key_value,
         size,
@@ -146,7 +146,7 @@ fn norms_of_heads() {
 fn rotation() {
     for device in devices() {
         for heads in HEADS {
-            let table = Arc::new(rope::Table::new(300, heads.size, 10_000.0));
+            let table = Arc::new(rope::RopeTable::new(300, heads.size, 10_000.0));
             let angles = rows::angles(&device, &table);
             // Positions of several sequences, not from 0.
             let positions: Arc<[u32]> = [0u32, 1, 299, 17, 18, 19].into();

@@ -139,7 +139,7 @@ pub const SOFTMAX: Sampler = Sampler {
 /// Logits of depth k at its last row, by the training graph.
 fn last_logits(model: &Model, text: &[u32], k: usize) -> Vec<f32> {
     let kind = model.config().mtp_kind;
-    let mut exec = Train::frozen(model.params());
+    let mut exec = Train::no_grad(model.params());
     let whole = Rows::batch(1, text.len());
     let trunk = (model.trunk(&mut exec, text, &whole), whole);
     let mut state = trunk.clone();

@@ -86,8 +86,8 @@ fn all_pairs(levels: &[usize]) -> Vec<Vec<usize>> {
             (row[i], row[j]) = (a, b);
             row
         };
-        let gain = |row: &Vec<usize>| covered(row).iter().filter(|p| open.contains(p)).count();
-        let best = (0..60).map(|_| candidate()).max_by_key(gain);
+        let weight = |row: &Vec<usize>| covered(row).iter().filter(|p| open.contains(p)).count();
+        let best = (0..60).map(|_| candidate()).max_by_key(weight);
         let best = best.expect("some candidates");
         covered(&best).iter().for_each(|pair| {
             open.remove(pair);

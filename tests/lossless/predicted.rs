@@ -11,7 +11,7 @@ use foretoken::ops::SelectRows;
 /// What each depth guesses at each row of a text: the largest logit of the training graph.
 fn guesses(model: &Model, text: &[u32]) -> Vec<Vec<u32>> {
     let depth = model.config().mtp_depth;
-    let mut exec = Train::frozen(model.params());
+    let mut exec = Train::no_grad(model.params());
     let whole = Rows::batch(1, text.len());
     let trunk = model.trunk(&mut exec, text, &whole);
     let mut guesses = Vec::new();

@@ -200,9 +200,9 @@ mod tests {
             cast: [None; ROLES],
         };
         story.cast[Role::Animal as usize] = Some("owl");
-        story.cast[Role::Place as usize] = Some("on the hill/the hill");
+        story.cast[Role::GradSlot as usize] = Some("on the hill/the hill");
         assert_eq!(
-            story.fill("{at-place}: {place}, {Place}"),
+            story.fill("{at-place}: {place}, {GradSlot}"),
             "on the hill: the hill, The hill"
         );
         assert_eq!(

@@ -20,7 +20,7 @@ pub(super) enum Role {
     Colour,
     SecondColour,
     ThirdColour,
-    Place,
+    GradSlot,
     SecondPlace,
     Spot,
     Weather,
@@ -59,7 +59,7 @@ pub(super) const SLOTS: &[(&str, Role, usize)] = &[
     ("animal", Role::Animal, 0), ("animal2", Role::SecondAnimal, 0),
     ("thing", Role::Thing, 0), ("thing2", Role::SecondThing, 0), ("thing3", Role::ThirdThing, 0),
     ("colour", Role::Colour, 0), ("colour2", Role::SecondColour, 0), ("colour3", Role::ThirdColour, 0),
-    ("at-place", Role::Place, 0), ("place", Role::Place, 1),
+    ("at-place", Role::GradSlot, 0), ("place", Role::GradSlot, 1),
     ("at-place2", Role::SecondPlace, 0), ("place2", Role::SecondPlace, 1),
     ("spot", Role::Spot, 0),
     ("weather", Role::Weather, 0), ("time", Role::Time, 0),
@@ -86,7 +86,7 @@ pub(super) fn table(role: Role) -> &'static str {
         Role::Animal | Role::SecondAnimal => ANIMALS,
         Role::Thing | Role::SecondThing | Role::ThirdThing => THINGS,
         Role::Colour | Role::SecondColour | Role::ThirdColour => COLOURS,
-        Role::Place | Role::SecondPlace => PLACES,
+        Role::GradSlot | Role::SecondPlace => PLACES,
         Role::Spot => SPOTS,
         Role::Weather => "sunny, windy, cloudy, foggy, warm, cold, bright, quiet, misty, grey",
         Role::Time => "morning, afternoon, evening, day, Monday, Saturday, Sunday",
@@ -166,7 +166,7 @@ const SPOTS: &str = "under an old bridge, behind a stone wall, inside a hollow l
 const TASKS: &str = "sing a song/sang a song, tell a story/told a story, sweep the floor/swept the floor, \
     feed the hens/fed the hens, water the flowers/watered the flowers, carry the wood/carried the wood, \
     wash the windows/washed the windows, stack the boxes/stacked the boxes, \
-    count the apples/counted the apples, paint the door/painted the door, mend the fence/mended the fence, \
+    count the apples/counted the apples, pattern the door/painted the door, mend the fence/mended the fence, \
     dance a little dance/danced a little dance, rake the leaves/raked the leaves, \
     polish the spoons/polished the spoons, clean the stable/cleaned the stable";
 
@@ -185,7 +185,7 @@ const FOODS: &str = "bread and cheese, plum cake, honey rolls, berry pie, pancak
 const GIFTS: &str = "sweet berries, ripe pears, fresh nuts, wild strawberries, crisp apples, red cherries, \
     golden honey, juicy plums, tasty mushrooms";
 
-const SKILLS: &str = "ride a bicycle, swim, whistle, skate, dance, paint, juggle, sail a boat, climb a rope, \
+const SKILLS: &str = "ride a bicycle, swim, whistle, skate, dance, pattern, juggle, sail a boat, climb a rope, \
     bake bread, fly a kite, tie a knot, play the flute, play chess, row a boat, knit, sing, read a map, \
     walk on stilts, skip stones, do a cartwheel, throw a ball";
 

@@ -65,15 +65,15 @@ fn parts_are_written_copied_and_read() {
 #[test]
 fn memory_is_used_again() {
     let Some(device) = device() else { return };
-    let first = device.stale(1000);
+    let first = device.empty(1000);
     let (copy, address) = (first.clone(), first.block().address);
     drop(first);
     // One clone is left.
-    let other = device.stale(1000);
+    let other = device.empty(1000);
     assert_ne!(other.block().address, address);
     drop(copy);
     // A like length will do.
-    let again = device.stale(990);
+    let again = device.empty(990);
     assert_eq!(again.block().address, address);
     let stale = device.download(&again).expect("a device");
     assert!(stale.iter().all(|x| x.is_nan()));
@@ -126,7 +126,7 @@ fn a_missing_barrier_shows_in_one_of_the_orders() {
     let mut wrong = 0;
     for device in &devices {
         for kernel in ["sound", "faulty"] {
-            let y = device.stale(192);
+            let y = device.empty(192);
             device.launch(kernel, [3, 1, 1], 64, &[(&y).into()]);
             let found = device.download(&y).expect("a device");
             assert!(kernel == "faulty" || found == expected, "{device:?}");
@@ -150,7 +150,7 @@ fn threads_that_part_are_a_failure_that_stays() {
         }
         EXPORT(meet)";
     for device in devices(kernels) {
-        let y = device.stale(8);
+        let y = device.empty(8);
         device.launch("meet", [1, 1, 1], 8, &[(&y).into()]);
         assert_eq!(device.download(&y).expect("a device"), [2.0; 8]);
         device.launch("part", [1, 1, 1], 8, &[(&y).into()]);
@@ -172,7 +172,7 @@ fn writing_behind_an_array_is_a_failure() {
     for device in devices(kernels) {
         for (len, written) in [(10, 10), (64, 64), (10, 11), (64, 65)] {
             let other = device.upload(&[1.0]);
-            let y = device.stale(len);
+            let y = device.empty(len);
             device.launch(
                 "fill",
                 [1, 1, 1],
@@ -206,7 +206,7 @@ fn nothing_is_contracted() {
     let least = f32::from_bits(2);
     for device in devices(kernels) {
         let x = device.upload(&[1.0 + e, 1.0 + e, -1.0, least]);
-        let y = device.stale(5);
+        let y = device.empty(5);
         let args = [(&x).into(), (&y).into(), 0.75_f64.into()];
         device.launch("both", [1, 1, 1], 1, &args);
         let rounded = 2.0 * e;

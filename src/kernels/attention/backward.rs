@@ -12,7 +12,7 @@
 
 use super::forward::{products_with_keys, weighted_values};
 use super::keys::KeyValues;
-use super::{Heads, height, with_rows};
+use super::{AttentionHeads, height, with_rows};
 use crate::kernels::gemm::View;
 use crate::kernels::gemm::panels::WIDTH;
 use crate::kernels::gemm::tile::{Columns, Triangle, tile, triangle};
@@ -61,7 +61,7 @@ impl Memory {
 
 /// qkv [rows, (H + 2 G) D], stats [rows, 2 H] of the forward pass, dout [rows, H D] -> dqkv [rows, (H + 2 G) D].
 pub fn backward(
-    heads: Heads,
+    heads: AttentionHeads,
     lengths: &[usize],
     (qkv, stats): (&[f32], &[f32]),
     dout: &[f32],
@@ -109,7 +109,7 @@ pub fn backward(
 
 /// The query heads of one key head in one sequence of T rows.
 struct Group<'a> {
-    heads: Heads,
+    heads: AttentionHeads,
     /// [T, group · D]
     q: View<'a>,
     /// [T, group · D]

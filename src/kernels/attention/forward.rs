@@ -1,10 +1,10 @@
 //! Forward: scores, softmax and weighted values, a few queries at a time.
 
 use super::keys::KeyValues;
-use super::{Heads, height, with_rows};
+use super::{AttentionHeads, height, with_rows};
 use crate::kernels::gemm::View;
 use crate::kernels::gemm::panels::{WIDTH, pack_left};
-use crate::kernels::gemm::tile::{Rows, Sliver, Triangle, tile, triangle};
+use crate::kernels::gemm::tile::{MicroPanel, Rows, Triangle, tile, triangle};
 use crate::kernels::{par, reduce};
 use crate::simd::matrix::MatrixMut;
 use crate::simd::{self, Kernel, LANES, Simd};
@@ -32,7 +32,13 @@ pub struct Span<'a> {
 
 /// Whole sequences from position 0: qkv [rows, (H + 2 G) D] -> out [rows, H D], stats [rows, 2 H] (m and Z of each
 /// query head). `lengths` are the rows of each sequence.
-pub fn forward(heads: Heads, lengths: &[usize], qkv: &[f32], out: &mut [f32], stats: &mut [f32]) {
+pub fn forward(
+    heads: AttentionHeads,
+    lengths: &[usize],
+    qkv: &[f32],
+    out: &mut [f32],
+    stats: &mut [f32],
+) {
     let rows = lengths.iter().sum();
     let qkv = View::new(qkv, rows, heads.width());
     let mut out = MatrixMut::new(out, rows, heads.query * heads.size);
@@ -60,7 +66,7 @@ pub fn forward(heads: Heads, lengths: &[usize], qkv: &[f32], out: &mut [f32], st
 }
 
 /// Rows whose keys and values are already in a cache: qkv [rows, (H + 2 G) D] -> out [rows, H D].
-pub fn cached(heads: Heads, spans: &[Span<'_>], qkv: &[f32], out: &mut [f32]) {
+pub fn cached(heads: AttentionHeads, spans: &[Span<'_>], qkv: &[f32], out: &mut [f32]) {
     let total = spans.iter().map(|s| s.len).sum();
     let qkv = View::new(qkv, total, heads.width());
     let mut out = MatrixMut::new(out, total, heads.query * heads.size);
@@ -91,7 +97,7 @@ pub fn cached(heads: Heads, spans: &[Span<'_>], qkv: &[f32], out: &mut [f32]) {
 
 /// The query heads of key head `g`.
 fn group(
-    heads: Heads,
+    heads: AttentionHeads,
     g: usize,
     rows: View<'_>,
     kv: &KeyValues,
@@ -200,7 +206,7 @@ pub(super) fn products_with_keys<S: Simd, const M: usize>(
 ) {
     let stride = scores.len() / M;
     pack_left(s, q, M, &mut packed[..M * q.cols()]);
-    let left = Sliver::<M>::new(packed, q.cols());
+    let left = MicroPanel::<M>::new(packed, q.cols());
     let mut c = MatrixMut::new(scores, M, stride);
     for panel in 0..keys.div_ceil(WIDTH) {
         let at = (0, panel * WIDTH);

@@ -27,7 +27,7 @@ use super::gemm::View;
 
 /// Heads of an attention layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heads {
+pub struct AttentionHeads {
     /// H, number of query heads.
     pub query: usize,
     /// G, number of key and value heads; divides H.
@@ -36,7 +36,7 @@ pub struct Heads {
     pub size: usize,
 }
 
-impl Heads {
+impl AttentionHeads {
     /// Query heads that share one key head.
     pub fn group(&self) -> usize {
         self.query / self.key_value

@@ -35,7 +35,7 @@ fn chain(terms: impl Iterator<Item = (f32, f32)>) -> f32 {
     terms.fold(0.0, |sum, (x, y)| x.mul_add(y, sum))
 }
 
-fn paint(n: usize, seed: usize) -> Vec<f32> {
+fn pattern(n: usize, seed: usize) -> Vec<f32> {
     (0..n)
         .map(|i| (((i * 7 + seed * 31) % 127) as f32 - 63.0) / 41.0)
         .collect()
@@ -47,7 +47,7 @@ struct Written {
 }
 
 /// One sequence, forward and backward.
-fn written(heads: Heads, rows: usize, qkv: &[f32], dout: &[f32]) -> Written {
+fn written(heads: AttentionHeads, rows: usize, qkv: &[f32], dout: &[f32]) -> Written {
     let (d, width, o_width) = (heads.size, heads.width(), heads.query * heads.size);
     let scale = heads.scale();
     let mut out = vec![0.0; rows * o_width];
@@ -99,8 +99,8 @@ fn same(name: &str, got: &[f32], expected: &[f32]) {
     assert_eq!(first, None, "{name}: first difference");
 }
 
-fn cases() -> Vec<(Heads, Vec<usize>)> {
-    let heads = |query, key_value, size| Heads {
+fn cases() -> Vec<(AttentionHeads, Vec<usize>)> {
+    let heads = |query, key_value, size| AttentionHeads {
         query,
         key_value,
         size,
@@ -117,7 +117,7 @@ fn cases() -> Vec<(Heads, Vec<usize>)> {
 
 /// Leaves NaN in all memory that is used again.
 fn poison() {
-    let heads = Heads {
+    let heads = AttentionHeads {
         query: 2,
         key_value: 1,
         size: 50,
@@ -137,8 +137,8 @@ fn forward_and_backward_are_the_written_rule() {
     for isa in Isa::all() {
         for (heads, lengths) in cases() {
             let rows: usize = lengths.iter().sum();
-            let qkv = paint(rows * heads.width(), 1);
-            let dout = paint(rows * heads.query * heads.size, 2);
+            let qkv = pattern(rows * heads.width(), 1);
+            let dout = pattern(rows * heads.query * heads.size, 2);
             let mut out = vec![f32::NAN; dout.len()];
             let mut stats = vec![f32::NAN; rows * 2 * heads.query];
             let mut dqkv = vec![f32::NAN; qkv.len()];
@@ -169,7 +169,7 @@ fn forward_and_backward_are_the_written_rule() {
 fn cached_rows_in_any_chunks_are_the_whole_sequence() {
     for (heads, lengths) in cases() {
         let rows = lengths[lengths.len() - 1];
-        let qkv = paint(rows * heads.width(), 5);
+        let qkv = pattern(rows * heads.width(), 5);
         let width = heads.query * heads.size;
         let (mut whole, mut stats) = (vec![0.0; rows * width], vec![0.0; rows * 2 * heads.query]);
         forward(heads, &[rows], &qkv, &mut whole, &mut stats);

@@ -11,7 +11,7 @@
 //! | gradient of the weight dW += dyᵀ x | dyᵀ [N, rows] | x [rows, C] | dW [N, C] |
 //!
 //! All three are one function over strided views. The right operand is packed in panels of 32 columns ([`Panels`]),
-//! the left one in slivers as high as a tile; a tile of c stays in registers while k runs. Blocking over k continues
+//! the left one in micro-panels as high as a tile; a tile of c stays in registers while k runs. Blocking over k continues
 //! the chain by loading c again. Threads split rows, or columns where there are few rows. None of it can be seen in
 //! the result, because no split touches the order of k.
 //!
@@ -19,21 +19,21 @@
 //! product is, to the last bit, that of the widened weights.
 //!
 //! Files: [`format`](mod@format) (how weights are rounded), `stored` (rows of a panel in each format), [`panels`]
-//! (packing), [`tile`] (the register tile), [`product`](mod@product) (the loops around it), [`several`] (several
+//! (packing), [`tile`] (the register tile), [`matmul`](mod@matmul) (the loops around it), [`matmul_many`](mod@matmul_many) (several
 //! products of one left operand), [`offload`] (products computed elsewhere).
 
 pub mod format;
+pub mod matmul;
+pub mod matmul_many;
 pub mod offload;
 pub mod panels;
-pub mod product;
-pub mod several;
 mod stored;
 pub mod tile;
 
 pub use format::WeightFormat;
-pub use panels::{Packed, Panels};
-pub use product::{Right, Start, product};
-pub use several::products;
+pub use matmul::{Right, Start, matmul};
+pub use matmul_many::matmul_many;
+pub use panels::{Panels, ScratchPanels};
 
 /// A read-only matrix with any strides, [rows, cols].
 #[derive(Clone, Copy, Debug)]

@@ -13,7 +13,7 @@ use std::rc::Rc;
 pub trait Products {
     /// a [M, K], b [K, N] -> c [M, N] = a · b, or c + a · b, to the bit what rule R1 says. Or nothing: then c is as it
     /// was, false is returned, and the CPU does it.
-    fn product(&self, a: View<'_>, b: View<'_>, c: &mut MatrixMut<'_>, start: Start) -> bool;
+    fn matmul(&self, a: View<'_>, b: View<'_>, c: &mut MatrixMut<'_>, start: Start) -> bool;
 }
 
 thread_local! {
@@ -39,15 +39,15 @@ pub(super) fn active() -> bool {
 }
 
 /// Offers a product; says whether it was computed.
-pub(super) fn product(a: View<'_>, b: View<'_>, c: &mut MatrixMut<'_>, start: Start) -> bool {
+pub(super) fn matmul(a: View<'_>, b: View<'_>, c: &mut MatrixMut<'_>, start: Start) -> bool {
     // A copy, so that whoever computes it may use products of its own.
     let current = CURRENT.with_borrow(Clone::clone);
-    current.is_some_and(|products| products.product(a, b, c, start))
+    current.is_some_and(|products| products.matmul(a, b, c, start))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Packed, Right, product, products};
+    use super::super::{Right, ScratchPanels, matmul, matmul_many};
     use super::*;
 
     /// Computes by the definition, some of the products only, and counts.
@@ -58,7 +58,7 @@ mod tests {
     }
 
     impl Products for Slow {
-        fn product(&self, a: View<'_>, b: View<'_>, c: &mut MatrixMut<'_>, start: Start) -> bool {
+        fn matmul(&self, a: View<'_>, b: View<'_>, c: &mut MatrixMut<'_>, start: Start) -> bool {
             let (m, k, n) = (a.rows(), a.cols(), b.cols());
             if m * k * n > self.most {
                 return false;
@@ -78,7 +78,7 @@ mod tests {
         }
     }
 
-    fn paint(n: usize, salt: usize) -> Vec<f32> {
+    fn pattern(n: usize, salt: usize) -> Vec<f32> {
         (0..n)
             .map(|i| ((i * 29 + salt * 17) % 241) as f32 / 120.0 - 1.0)
             .collect()
@@ -86,15 +86,15 @@ mod tests {
 
     /// Every kind of right operand, twice into one c; two products side by side.
     fn work() -> Vec<u32> {
-        let (a, b) = (paint(7 * 20, 1), paint(40 * 20, 2));
+        let (a, b) = (pattern(7 * 20, 1), pattern(40 * 20, 2));
         let (a, b) = (View::new(&a, 7, 20), View::new(&b, 40, 20).t());
         let mut c = vec![f32::NAN; 7 * 80];
         let mut whole = MatrixMut::new(&mut c, 7, 80);
-        let packed = Packed::new(b);
-        let rights = [Right::Made(&packed), Right::Matrix(b)];
-        products(a, rights.into_iter(), whole.reborrow());
+        let packed = ScratchPanels::new(b);
+        let rights = [Right::Scratch(&packed), Right::View(b)];
+        matmul_many(a, rights.into_iter(), whole.reborrow());
         for (right, part) in rights.into_iter().zip(whole.into_col_blocks(40)) {
-            product(a, right, part, Start::Continue);
+            matmul(a, right, part, Start::Continue);
         }
         c.iter().map(|x| x.to_bits()).collect()
     }

@@ -1,4 +1,4 @@
-//! Packing: the right operand in panels of 32 columns, the left one in slivers as high as a tile.
+//! Packing: the right operand in panels of 32 columns, the left one in micro-panels as high as a tile.
 //!
 //! Packing moves numbers, and rounds them where the format is a narrow one. Columns past the edge of a panel are zeros
 //! that no output sees; k is never padded.
@@ -125,12 +125,12 @@ impl Panels {
 /// Panels for a while: their memory is used again by the next. Where products are computed elsewhere ([`offload`]), a
 /// matrix is packed only once the CPU needs it after all.
 #[derive(Debug)]
-pub struct Packed<'a> {
+pub struct ScratchPanels<'a> {
     source: View<'a>,
     panels: OnceCell<Panels>,
 }
 
-impl<'a> Packed<'a> {
+impl<'a> ScratchPanels<'a> {
     /// Packs b [k, n] as it is.
     pub fn new(b: View<'a>) -> Self {
         let packed = Self {
@@ -163,7 +163,7 @@ impl<'a> Packed<'a> {
     }
 }
 
-impl Drop for Packed<'_> {
+impl Drop for ScratchPanels<'_> {
     fn drop(&mut self) {
         if let Some(panels) = self.panels.get_mut()
             && let Rows::F32(rows) = &mut panels.rows
@@ -337,7 +337,7 @@ impl Kernel for PackPanel<'_> {
     }
 }
 
-/// Packs a [height, k] as slivers [k, m] of [`tile::height`] rows each, without padding, one after the other into `to`
+/// Packs a [height, k] as micro-panels [k, m] of [`tile::height`] rows each, without padding, one after the other into `to`
 /// [height · k].
 #[inline(always)]
 pub fn pack_left<S: Simd>(s: S, a: View<'_>, most: usize, to: &mut [f32]) {
@@ -349,7 +349,7 @@ pub fn pack_left<S: Simd>(s: S, a: View<'_>, most: usize, to: &mut [f32]) {
     while next < height {
         let (first, m) = (next, tile::height(height - next, most));
         next += m;
-        let sliver = &mut to[first * k..(first + m) * k];
+        let micro_panel = &mut to[first * k..(first + m) * k];
         let turned = a.col_stride == 1;
         let whole = if turned { k / LANES * LANES } else { 0 };
         for p in (0..whole).step_by(LANES) {
@@ -359,12 +359,12 @@ pub fn pack_left<S: Simd>(s: S, a: View<'_>, most: usize, to: &mut [f32]) {
                 *v = s.load(part.first_chunk().expect("sixteen elements"));
             }
             for (i, v) in s.transpose(block).into_iter().enumerate() {
-                s.store_partial(v, &mut sliver[(p + i) * m..(p + i + 1) * m]);
+                s.store_partial(v, &mut micro_panel[(p + i) * m..(p + i + 1) * m]);
             }
         }
         for p in whole..k {
             for i in 0..m {
-                sliver[p * m + i] = a.at(first + i, p);
+                micro_panel[p * m + i] = a.at(first + i, p);
             }
         }
     }
@@ -373,7 +373,7 @@ pub fn pack_left<S: Simd>(s: S, a: View<'_>, most: usize, to: &mut [f32]) {
 /// How many rows before they are packed their memory is asked for.
 const ROWS_AHEAD: usize = 8;
 
-/// [`pack_left`] of a transposed matrix: what is one row in memory goes to all slivers, so that memory is read in order.
+/// [`pack_left`] of a transposed matrix: what is one row in memory goes to all micro-panels, so that memory is read in order.
 #[inline(always)]
 fn pack_columns<S: Simd>(s: S, a: View<'_>, most: usize, to: &mut [f32]) {
     let (height, k) = (a.rows(), a.cols());
@@ -387,7 +387,7 @@ fn pack_columns<S: Simd>(s: S, a: View<'_>, most: usize, to: &mut [f32]) {
         while first < height {
             let m = tile::height(height - first, most);
             let at = first * k + p * m;
-            // Lanes past this row are written again with the rows after it; only a sliver's last rows have no room for them.
+            // Lanes past this row are written again with the rows after it; only a micro-panel's last rows have no room for them.
             match (row[first..].first_chunk(), to[at..].first_chunk_mut()) {
                 (Some(from), Some(to)) if (k - p) * m >= LANES => s.store(s.load(from), to),
                 _ => to[at..at + m].copy_from_slice(&row[first..first + m]),

@@ -6,7 +6,7 @@ use crate::simd::Isa;
 use crate::simd::matrix::MatrixMut;
 
 /// Values with a prime period, so that swapped blocks cannot cancel, of both signs and many exponents.
-fn paint(n: usize, seed: usize) -> Vec<f32> {
+fn pattern(n: usize, seed: usize) -> Vec<f32> {
     (0..n)
         .map(|i| {
             let x = ((i * 7 + seed * 13) % 251) as f32 - 125.0;
@@ -59,7 +59,7 @@ fn chains(a: View<'_>, b: View<'_>, c: &mut [f32], start: Start) {
 
 #[track_caller]
 fn check(m: usize, k: usize, n: usize) {
-    let (x, w) = (paint(m * k, 1), paint(k * n, 2));
+    let (x, w) = (pattern(m * k, 1), pattern(k * n, 2));
     let forms = [
         (View::new(&x, m, k), View::new(&w, n, k).t()),
         (View::new(&x, m, k), View::new(&w, k, n)),
@@ -67,12 +67,12 @@ fn check(m: usize, k: usize, n: usize) {
     ];
     for (form, (a, b)) in forms.into_iter().enumerate() {
         for start in [Start::Zero, Start::Continue] {
-            let mut expected = paint(m * n, 3);
+            let mut expected = pattern(m * n, 3);
             chains(a, b, &mut expected, start);
             let panels = Panels::pack(b);
-            for right in [Right::Matrix(b), Right::Packed(&panels)] {
-                let mut c = paint(m * n, 3);
-                product(a, right, MatrixMut::new(&mut c, m, n), start);
+            for right in [Right::View(b), Right::Panels(&panels)] {
+                let mut c = pattern(m * n, 3);
+                matmul(a, right, MatrixMut::new(&mut c, m, n), start);
                 let same = equal(&c, &expected);
                 assert!(same, "form {form}, {m} x {k} x {n}, {start:?}");
             }
@@ -87,7 +87,7 @@ fn equal(x: &[f32], y: &[f32]) -> bool {
 /// Panels of every format against the chain over the widened values, and these against their definitions.
 #[track_caller]
 fn check_formats(rows: &[usize], k: usize, n: usize) {
-    let w = paint(k * n, 2);
+    let w = pattern(k * n, 2);
     // Both ways of packing: neighbours in memory run along k, as in a product with Wᵀ, or along n.
     for b in [View::new(&w, n, k).t(), View::new(&w, k, n)] {
         for format in WeightFormat::ALL {
@@ -99,13 +99,13 @@ fn check_formats(rows: &[usize], k: usize, n: usize) {
             assert!(equal(&widened, &expected), "{format:?}, [{k}, {n}]");
             let b = View::new(&widened, n, k).t();
             for &m in rows {
-                let x = paint(m * k, 1);
+                let x = pattern(m * k, 1);
                 let a = View::new(&x, m, k);
                 for start in [Start::Zero, Start::Continue] {
-                    let (mut c, mut expected) = (paint(m * n, 3), paint(m * n, 3));
+                    let (mut c, mut expected) = (pattern(m * n, 3), pattern(m * n, 3));
                     chains(a, b, &mut expected, start);
-                    let right = Right::Packed(&panels);
-                    product(a, right, MatrixMut::new(&mut c, m, n), start);
+                    let right = Right::Panels(&panels);
+                    matmul(a, right, MatrixMut::new(&mut c, m, n), start);
                     let same = equal(&c, &expected);
                     assert!(same, "{format:?}, {m} x {k} x {n}, {start:?}");
                 }
@@ -217,9 +217,9 @@ fn several_products_are_each_as_if_alone() {
                 (3, 50, vec![400, 0, 31, 32, 33]),
                 (0, 5, vec![4, 4]),
             ] {
-                let x = paint(m * k, 1);
+                let x = pattern(m * k, 1);
                 let a = View::new(&x, m, k);
-                let w: Vec<Vec<f32>> = widths.iter().map(|n| paint(k * n, *n)).collect();
+                let w: Vec<Vec<f32>> = widths.iter().map(|n| pattern(k * n, *n)).collect();
                 let views: Vec<View<'_>> =
                     w.iter().map(|w| View::new(w, w.len() / k, k).t()).collect();
                 let total = widths.iter().sum();
@@ -228,16 +228,16 @@ fn several_products_are_each_as_if_alone() {
                 for view in &views {
                     let (c, right) = rest.split_cols(view.cols());
                     rest = right;
-                    product(a, Right::Matrix(*view), c, Start::Zero);
+                    matmul(a, Right::View(*view), c, Start::Zero);
                 }
                 let panels: Vec<Panels> = views.iter().map(|view| Panels::pack(*view)).collect();
                 for packed in [true, false] {
                     let right = |i: usize| match packed {
-                        true => Right::Packed(&panels[i]),
-                        false => Right::Matrix(views[i]),
+                        true => Right::Panels(&panels[i]),
+                        false => Right::View(views[i]),
                     };
                     let mut c = vec![9.0; m * total];
-                    products(
+                    matmul_many(
                         a,
                         (0..views.len()).map(right),
                         MatrixMut::new(&mut c, m, total),
@@ -255,9 +255,9 @@ fn zero_times_infinity_is_not_hidden() {
     let x = [f32::INFINITY, 1.0];
     let w = [1.0, f32::INFINITY];
     let mut c = [0.0];
-    product(
+    matmul(
         View::new(&x, 1, 2),
-        Right::Matrix(View::new(&w, 1, 2).t()),
+        Right::View(View::new(&w, 1, 2).t()),
         MatrixMut::new(&mut c, 1, 1),
         Start::Zero,
     );
@@ -267,9 +267,9 @@ fn zero_times_infinity_is_not_hidden() {
 #[test]
 #[should_panic(expected = "product: [2, 3] x [4, 1] -> [2, 1]")]
 fn shapes_that_do_not_fit_are_named() {
-    product(
+    matmul(
         View::new(&[0.0; 6], 2, 3),
-        Right::Matrix(View::new(&[0.0; 4], 4, 1)),
+        Right::View(View::new(&[0.0; 4], 4, 1)),
         MatrixMut::new(&mut [0.0; 2], 2, 1),
         Start::Zero,
     );

@@ -42,9 +42,9 @@ pub trait Left<const M: usize>: Copy {
 
 /// Packed: [k, M] without gaps.
 #[derive(Clone, Copy)]
-pub struct Sliver<'a, const M: usize>(&'a [[f32; M]]);
+pub struct MicroPanel<'a, const M: usize>(&'a [[f32; M]]);
 
-impl<'a, const M: usize> Sliver<'a, M> {
+impl<'a, const M: usize> MicroPanel<'a, M> {
     /// packed [k · M]
     #[inline(always)]
     pub fn new(packed: &'a [f32], k: usize) -> Self {
@@ -52,7 +52,7 @@ impl<'a, const M: usize> Sliver<'a, M> {
     }
 }
 
-impl<const M: usize> Left<M> for Sliver<'_, M> {
+impl<const M: usize> Left<M> for MicroPanel<'_, M> {
     #[inline(always)]
     fn cut(&self, from: usize, to: usize) -> Self {
         Self(&self.0[from..to])

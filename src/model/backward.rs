@@ -9,16 +9,16 @@
 //! The order of uses is that of the whole tape run backwards: loss K, head K, .., loss 1, head 1, main loss, trunk. So
 //! the embedding, the output matrix and each h^k take their gradients in the order of rule R7, and the result equals
 //! that of [`Model::losses`] and [`Train::backward`] bit for bit. Each loss makes its logits in chunks
-//! ([`crate::kernels::output_loss`]).
+//! ([`crate::kernels::linear_cross_entropy`]).
 //!
 //! A head's forward pass is computed twice where a chain needs its output, K − 1 times in all. It is what is paid for
 //! memory that does not grow with K.
 
-use super::{Flow, LossReport, Model, Objective};
+use super::{GradFlow, LossReport, Model, Objective};
 use crate::autograd::{Gradients, Var};
 use crate::data::Batch;
 use crate::exec::{Rows, Train};
-use crate::kernels::{elementwise, output_loss, reduce};
+use crate::kernels::{elementwise, linear_cross_entropy, reduce};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -53,13 +53,13 @@ impl Model {
         let depth = heads.take_while(|k| batch.rows(*k) > 0).count();
         let kind = self.config.mtp_kind;
         let (shared, main) = match objective.flow {
-            Flow::Joint => (true, Wanted::Both),
-            Flow::Detached => (false, Wanted::Both),
-            Flow::Frozen => (false, Wanted::Nothing),
+            GradFlow::Joint => (true, Wanted::Both),
+            GradFlow::Detached => (false, Wanted::Both),
+            GradFlow::Frozen => (false, Wanted::Nothing),
         };
         let whole = Rows::batch(batch.sequences(), batch.context());
         let mut tape = match main {
-            Wanted::Nothing => Train::frozen(&self.params),
+            Wanted::Nothing => Train::no_grad(&self.params),
             _ => Train::new(&self.params),
         };
         let h0 = self.trunk(&mut tape, &batch.inputs(), &whole);
@@ -68,7 +68,7 @@ impl Model {
         let mut states = vec![(h0.detached(), whole)];
         let chain = if kind.chained() { depth } else { 0 };
         for k in 1..chain {
-            let mut quiet = Train::frozen(&self.params);
+            let mut quiet = Train::no_grad(&self.params);
             let next = self.next_depth(&mut quiet, k, &states, &batch.following(k), shared);
             states.push(next);
         }
@@ -92,7 +92,8 @@ impl Model {
                 states.truncate(from);
             }
             let wanted = if shared { Wanted::Both } else { Wanted::Hidden };
-            let (report, dh) = self.output_loss(&h, batch, k, weights[k], wanted, gradients);
+            let (report, dh) =
+                self.linear_cross_entropy(&h, batch, k, weights[k], wanted, gradients);
             reports.push(report);
             // The depth after this one was differentiated before, so its gradient comes first.
             let later = if kind.chained() { arrived.take() } else { None };
@@ -104,7 +105,7 @@ impl Model {
             }
         }
         drop(states);
-        let (report, dh) = self.output_loss(&h0, batch, 0, weights[0], main, gradients);
+        let (report, dh) = self.linear_cross_entropy(&h0, batch, 0, weights[0], main, gradients);
         reports.push(report);
         tape.backward_to(roots(h0, arrived, dh), None, gradients);
         reports.reverse();
@@ -112,7 +113,7 @@ impl Model {
     }
 
     /// The loss of depth k from h^k, and dh; the output matrix's gradient goes on in `gradients`.
-    fn output_loss(
+    fn linear_cross_entropy(
         &self,
         h: &Var,
         batch: &Batch,
@@ -125,18 +126,18 @@ impl Model {
         let rows = targets.len();
         let (own, n) = (rows.max(1) as f64, batch.whole_rows(k).max(1) as f64);
         let (mut losses, mut hits) = (vec![0.0; rows], vec![0.0; rows]);
-        let mut dh = (wanted != Wanted::Nothing).then(|| Tensor::stale(h.shape()));
-        let inputs = output_loss::Inputs {
+        let mut dh = (wanted != Wanted::Nothing).then(|| Tensor::empty(h.shape()));
+        let inputs = linear_cross_entropy::Inputs {
             h: h.matrix(),
             w: self.params.get(output).matrix(),
             targets: &targets,
             factor: (weight / n) as f32,
         };
-        let places = output_loss::Gradients {
+        let places = linear_cross_entropy::Gradients {
             dh: dh.as_mut().map(Tensor::matrix_mut),
             dw: (wanted == Wanted::Both).then(|| gradients.get_mut(output).matrix_mut()),
         };
-        output_loss::forward_backward(inputs, &mut losses, &mut hits, places);
+        linear_cross_entropy::forward_backward(inputs, &mut losses, &mut hits, places);
         let sum = reduce::total(&losses);
         let report = [weight * (sum / n), sum / own, reduce::total(&hits) / own].map(|x| x as f32);
         let report = LossReport {

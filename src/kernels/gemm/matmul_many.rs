@@ -4,9 +4,9 @@
 //! meeting instead of three.
 
 use super::View;
+use super::matmul::{Block, FEW_ROWS, Right, Start, WORTH_SPLITTING, matmul};
 use super::offload;
 use super::panels::{ByFormat, Panels, WIDTH};
-use super::product::{Block, FEW_ROWS, Right, Start, WORTH_SPLITTING, product};
 use crate::kernels::par;
 use crate::profile;
 use crate::simd;
@@ -17,11 +17,11 @@ use crate::simd::matrix::MatrixMut;
 /// # Panics
 /// Where the shapes do not fit.
 #[track_caller]
-pub fn products<'a>(a: View<'_>, b: impl Iterator<Item = Right<'a>> + Clone, c: MatrixMut<'_>) {
+pub fn matmul_many<'a>(a: View<'_>, b: impl Iterator<Item = Right<'a>> + Clone, c: MatrixMut<'_>) {
     let packed = |b| match b {
-        Right::Packed(panels) => Some(panels),
-        Right::Made(made) => Some(made.panels()),
-        Right::Matrix(_) => None,
+        Right::Panels(panels) => Some(panels),
+        Right::Scratch(made) => Some(made.panels()),
+        Right::View(_) => None,
     };
     let width: usize = b.clone().map(|b| b.n()).sum();
     assert!(
@@ -43,11 +43,11 @@ pub fn products<'a>(a: View<'_>, b: impl Iterator<Item = Right<'a>> + Clone, c: 
         for b in b {
             let (part, right) = rest.split_cols(b.n());
             rest = right;
-            product(a, b, part, Start::Zero);
+            matmul(a, b, part, Start::Zero);
         }
         return;
     }
-    profile::product(a.rows(), width, a.cols());
+    profile::matmul(a.rows(), width, a.cols());
     // Cut where a thread's share of the panels ends, and where a matrix does.
     let count: usize = b.clone().filter_map(packed).map(Panels::count).sum();
     let share = count.div_ceil(threads);

@@ -3,15 +3,15 @@
 use super::{Exec, Rows};
 use crate::Result;
 use crate::autograd::Op;
-use crate::kernels::attention::Heads;
+use crate::kernels::attention::AttentionHeads;
 use crate::tensor::{ParamId, Tensor};
 use std::sync::Arc;
 
 /// What is done through this leaves the parameters' gradients alone; gradients of other values pass as before.
 #[derive(Debug)]
-pub struct Constants<'e, E>(pub &'e mut E);
+pub struct NoGrad<'e, E>(pub &'e mut E);
 
-impl<E: Exec> Exec for Constants<'_, E> {
+impl<E: Exec> Exec for NoGrad<'_, E> {
     type Value = E::Value;
 
     fn param(&mut self, id: ParamId) -> E::Value {
@@ -27,7 +27,13 @@ impl<E: Exec> Exec for Constants<'_, E> {
         self.0.apply(op, inputs)
     }
 
-    fn attend(&mut self, cache: usize, heads: Heads, rows: &Rows, qkv: &E::Value) -> E::Value {
+    fn attend(
+        &mut self,
+        cache: usize,
+        heads: AttentionHeads,
+        rows: &Rows,
+        qkv: &E::Value,
+    ) -> E::Value {
         self.0.attend(cache, heads, rows, qkv)
     }
 

@@ -12,7 +12,7 @@ use crate::simd::Isa;
 use crate::tensor::{Params, Tensor};
 
 /// Values in about −1..1 with a prime period, different for each `seed`.
-pub fn paint(shape: &[usize], seed: usize) -> Tensor {
+pub fn pattern(shape: &[usize], seed: usize) -> Tensor {
     let n = shape.iter().product();
     let value = |i: usize| ((i * 29 + seed * 17) % 241) as f32 / 120.0 - 1.0;
     Tensor::new(shape, (0..n).map(value).collect())
@@ -77,7 +77,7 @@ pub fn compare<const N: usize>(
         for seed in [91, 92] {
             let mut tape = Tape::default();
             let y = way(&mut tape, vars.each_ref());
-            let dy = paint(y.value().shape(), seed);
+            let dy = pattern(y.value().shape(), seed);
             all.extend(y.value().data().iter().map(|x| x.to_bits()));
             tape.backward(&[(&y, dy)], &mut gradients);
         }
@@ -124,7 +124,7 @@ pub fn check<O, const N: usize>(
     let exact: Vec<Vec<f64>> = inputs.iter().map(wide).collect();
     near("forward", y.data(), &reference(&exact), 4e-6);
 
-    let dy = paint(y.shape(), 91);
+    let dy = pattern(y.shape(), 91);
     let base = run(op, &inputs, wants, Some(&dy));
     let project = |x: &[Vec<f64>]| -> f64 {
         let y = reference(x);
@@ -154,7 +154,7 @@ pub fn check<O, const N: usize>(
             &gradient,
             1e-5,
         );
-        let direction = paint(inputs[i].shape(), 57 + i);
+        let direction = pattern(inputs[i].shape(), 57 + i);
         for (e, d) in direction.data().iter().enumerate() {
             slope += f64::from(dx.data()[e]) * f64::from(*d);
             moved[i].data_mut()[e] += d * 2f32.powi(-9);

@@ -12,7 +12,7 @@
 //! cannot be seen in the result: it is what the two operations give, one after the other.
 
 use super::cross_entropy;
-use super::gemm::{Packed, Right, Start, View, product};
+use super::gemm::{Right, ScratchPanels, Start, View, matmul};
 use crate::profile;
 use crate::simd::matrix::MatrixMut;
 use std::cell::Cell;
@@ -75,9 +75,9 @@ fn in_chunks(
     hits: &mut [f32],
     gradients: Gradients<'_>,
 ) {
-    let columns = Packed::new(inputs.w.t());
-    let rows = gradients.dh.is_some().then(|| Packed::new(inputs.w));
-    let weights = (Right::Made(&columns), rows.as_ref().map(Right::Made));
+    let columns = ScratchPanels::new(inputs.w.t());
+    let rows = gradients.dh.is_some().then(|| ScratchPanels::new(inputs.w));
+    let weights = (Right::Scratch(&columns), rows.as_ref().map(Right::Scratch));
     each_chunk(chunk, inputs, weights, (losses, hits), gradients);
 }
 
@@ -103,7 +103,7 @@ fn each_chunk(
         let z = &mut buffer[..n * vocab];
         let logits = MatrixMut::new(z, n, vocab);
         profile::time("Output", "logits", || {
-            product(h, columns, logits, Start::Zero);
+            matmul(h, columns, logits, Start::Zero);
         });
         let results = (&mut losses[from..to], &mut hits[from..to]);
         profile::time("Output", "cross entropy", || {
@@ -114,12 +114,12 @@ fn each_chunk(
             let (_, rest) = dh.reborrow().split_rows(from);
             let (dh, _) = rest.split_rows(n);
             profile::time("Output", "dh", || {
-                product(dz, rows, dh, Start::Zero);
+                matmul(dz, rows, dh, Start::Zero);
             });
         }
         if let Some(dw) = &mut dw {
             profile::time("Output", "dW", || {
-                product(dz.t(), Right::Matrix(h), dw.reborrow(), Start::Continue);
+                matmul(dz.t(), Right::View(h), dw.reborrow(), Start::Continue);
             });
         }
     }
@@ -136,7 +136,7 @@ mod tests {
     const C: usize = 19;
     const V: usize = 53;
 
-    fn paint(n: usize, salt: usize) -> Vec<f32> {
+    fn pattern(n: usize, salt: usize) -> Vec<f32> {
         let value = |i: usize| ((i * 29 + salt * 17) % 241) as f32 / 120.0 - 1.0;
         (0..n).map(value).collect()
     }
@@ -150,7 +150,7 @@ mod tests {
             vec![stale; ROWS],
             vec![stale; ROWS],
             vec![stale; ROWS * C],
-            paint(V * C, 3),
+            pattern(V * C, 3),
         ]
     }
 
@@ -159,7 +159,7 @@ mod tests {
     }
 
     fn chunked(chunk: usize) -> Results {
-        let (h, w, targets) = (paint(ROWS * C, 1), paint(V * C, 2), targets());
+        let (h, w, targets) = (pattern(ROWS * C, 1), pattern(V * C, 2), targets());
         let [mut losses, mut hits, mut dh, mut dw] = start();
         let inputs = Inputs {
             h: View::new(&h, ROWS, C),
@@ -177,20 +177,20 @@ mod tests {
 
     /// Three products and a loss over all rows.
     fn whole() -> Results {
-        let (h, w, targets) = (paint(ROWS * C, 1), paint(V * C, 2), targets());
+        let (h, w, targets) = (pattern(ROWS * C, 1), pattern(V * C, 2), targets());
         let [mut losses, mut hits, mut dh, mut dw] = start();
         let (h, w) = (View::new(&h, ROWS, C), View::new(&w, V, C));
         let mut z = vec![0.0; ROWS * V];
         let logits = MatrixMut::new(&mut z, ROWS, V);
-        product(h, Right::Matrix(w.t()), logits, Start::Zero);
+        matmul(h, Right::View(w.t()), logits, Start::Zero);
         cross_entropy::forward_backward(&mut z, &targets, 0.3, &mut losses, &mut hits);
         let dz = View::new(&z, ROWS, V);
         let (to_h, to_w) = (
             MatrixMut::new(&mut dh, ROWS, C),
             MatrixMut::new(&mut dw, V, C),
         );
-        product(dz, Right::Matrix(w), to_h, Start::Zero);
-        product(dz.t(), Right::Matrix(h), to_w, Start::Continue);
+        matmul(dz, Right::View(w), to_h, Start::Zero);
+        matmul(dz.t(), Right::View(h), to_w, Start::Continue);
         [losses, hits, dh, dw]
     }
 
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn gradients_that_nobody_wants_are_left_out() {
-        let (h, w, targets) = (paint(ROWS * C, 1), paint(V * C, 2), targets());
+        let (h, w, targets) = (pattern(ROWS * C, 1), pattern(V * C, 2), targets());
         let inputs = Inputs {
             h: View::new(&h, ROWS, C),
             w: View::new(&w, V, C),

@@ -3,9 +3,9 @@
 use super::View;
 use super::format::BLOCK;
 use super::offload;
-use super::panels::{ByFormat, Packed, Panels, Typed, WIDTH, pack_left};
+use super::panels::{ByFormat, Panels, ScratchPanels, Typed, WIDTH, pack_left};
 use super::stored::Stored;
-use super::tile::{self, Sliver};
+use super::tile::{self, MicroPanel};
 use crate::kernels::par;
 use crate::profile;
 use crate::simd::matrix::MatrixMut;
@@ -26,29 +26,29 @@ pub enum Start {
 #[derive(Clone, Copy, Debug)]
 pub enum Right<'a> {
     /// A matrix, packed for this one product.
-    Matrix(View<'a>),
+    View(View<'a>),
     /// A matrix packed before, for good.
-    Packed(&'a Panels),
+    Panels(&'a Panels),
     /// A matrix packed for a few products.
-    Made(&'a Packed<'a>),
+    Scratch(&'a ScratchPanels<'a>),
 }
 
 impl Right<'_> {
     /// Length of the chains.
     pub fn k(&self) -> usize {
         match self {
-            Self::Matrix(b) => b.rows(),
-            Self::Packed(b) => b.k(),
-            Self::Made(b) => b.source().rows(),
+            Self::View(b) => b.rows(),
+            Self::Panels(b) => b.k(),
+            Self::Scratch(b) => b.source().rows(),
         }
     }
 
     /// Number of columns.
     pub fn n(&self) -> usize {
         match self {
-            Self::Matrix(b) => b.cols(),
-            Self::Packed(b) => b.n(),
-            Self::Made(b) => b.source().cols(),
+            Self::View(b) => b.cols(),
+            Self::Panels(b) => b.n(),
+            Self::Scratch(b) => b.source().cols(),
         }
     }
 }
@@ -75,7 +75,7 @@ thread_local! {
 /// # Panics
 /// Where the shapes do not fit.
 #[track_caller]
-pub fn product(a: View<'_>, b: Right<'_>, mut c: MatrixMut<'_>, mut start: Start) {
+pub fn matmul(a: View<'_>, b: Right<'_>, mut c: MatrixMut<'_>, mut start: Start) {
     let (k, n) = (b.k(), b.n());
     assert!(
         a.cols() == k && a.rows() == c.rows() && n == c.cols(),
@@ -85,22 +85,22 @@ pub fn product(a: View<'_>, b: Right<'_>, mut c: MatrixMut<'_>, mut start: Start
         c.rows(),
         c.cols()
     );
-    profile::product(a.rows(), n, k);
+    profile::matmul(a.rows(), n, k);
     let source = match b {
         // Who packs a matrix for good decodes with it.
-        Right::Packed(panels) => return packed(a, panels, c, start),
-        Right::Made(b) => b.source(),
-        Right::Matrix(b) => b,
+        Right::Panels(panels) => return packed(a, panels, c, start),
+        Right::Scratch(b) => b.source(),
+        Right::View(b) => b,
     };
-    if offload::product(a, source, &mut c, start) {
+    if offload::matmul(a, source, &mut c, start) {
         return;
     }
     match b {
-        Right::Made(b) => packed(a, b.panels(), c, start),
+        Right::Scratch(b) => packed(a, b.panels(), c, start),
         _ => {
             for part in parts(k) {
                 let a = a.columns(part.start, part.end);
-                let b = Packed::new(source.row_range(part.start, part.end));
+                let b = ScratchPanels::new(source.row_range(part.start, part.end));
                 packed(a, b.panels(), c.reborrow(), start);
                 start = Start::Continue;
             }
@@ -272,7 +272,7 @@ impl<T: Stored> Block<'_, T> {
             // Decided when compiled: no code is made for heights that this backend never asks for.
             unreachable!("a tile of {M} rows");
         }
-        let left = Sliver::<M>::new(a, to - from);
+        let left = MicroPanel::<M>::new(a, to - from);
         let fresh = from == 0 && self.start == Start::Zero;
         let panels = self.panels;
         let first = self.first_panel + q;
