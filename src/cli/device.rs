@@ -5,7 +5,7 @@ use crate::data::{Tokenizer, Tokens};
 use crate::infer::measure::{Costs, costs};
 use crate::infer::{Drafter, Generated, Hindsight, Listener, Options, Request, generate_batch};
 use crate::model::Model;
-use crate::train::{Evaluation, Trainer, evaluate_stored};
+use crate::train::{Evaluation, evaluate_stored};
 use clap::{Args, ValueEnum};
 
 #[cfg(feature = "cuda")]
@@ -71,17 +71,6 @@ impl Device {
                 Self::Cuda(device) => Some(gpu::Weights::new(device, model.params())?),
             },
         })
-    }
-
-    /// Lets this device compute the products of training.
-    pub fn train(&self, trainer: &mut Trainer) {
-        match self {
-            Self::Cpu => _ = trainer,
-            #[cfg(feature = "cuda")]
-            Self::Cuda(device) => {
-                trainer.offload(Box::new(gpu::Offload::new(device)));
-            }
-        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! `foretoken train --resume DIR`: the run's own options, and which flags may stand beside them.
 
-use super::device::Device;
 use super::output::{message, quoted};
 use super::stop;
 use super::texts::{Texts, check_kind};
@@ -111,14 +110,13 @@ impl Args for Given {
 }
 
 /// Flags that change no weight, or are looked at one by one: they may stand beside `--resume`.
-const FREE: [&str; 12] = [
+const FREE: [&str; 11] = [
     "data",
     "valid",
     "steps",
     "resume",
     "extend",
     "threads",
-    "device",
     "json",
     "log_every",
     "eval_every",
@@ -187,10 +185,9 @@ impl Given {
 ///
 /// # Errors
 /// Flags, texts or files that are not the run's, each before anything is written.
-pub fn resume(train: &Train, dir: &Path, device: &Device) -> Result<()> {
+pub fn resume(train: &Train, dir: &Path) -> Result<()> {
     let saving = train.checkpoints.saving()?;
     let (mut run, mut trainer, tokenizer) = Run::open(dir, saving)?;
-    device.train(&mut trainer);
     let record = run.record();
     train.given.check(dir, record)?;
     let mut options = record.options.clone();

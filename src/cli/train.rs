@@ -1,7 +1,6 @@
 //! `foretoken train`
 
 use super::Machine;
-use super::device::On;
 use super::output::{Output, describe, message, progress, show};
 use super::regime::Learning;
 use super::resume::{Checkpoints, Given, ended, resume};
@@ -105,8 +104,6 @@ pub struct Train {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    device: On,
-    #[command(flatten)]
     machine: Machine,
 }
 
@@ -164,10 +161,9 @@ impl Train {
 
     fn train(self) -> Result<()> {
         // Before anything is read or written.
-        let device = self.device.open()?;
         let preset = self.preset;
         if let Some(dir) = &self.checkpoints.resume {
-            return resume(&self, dir, &device);
+            return resume(&self, dir);
         }
         let saving = self.checkpoints.saving()?;
         check_kind("--data", &self.data)?;
@@ -221,7 +217,6 @@ impl Train {
         let out = self.out.as_deref().expect("clap asks for it");
         let settings = Settings::of(self.recipe.optimiser);
         let mut trainer = Trainer::planned(model, settings, options.plan);
-        device.train(&mut trainer);
         let plan = (&options, &tokenizer);
         let run = Run::create(out, &trainer, plan, origin, saving, self.force)?;
         self.drive(&mut trainer, &run, &options, texts, &tokenizer)

@@ -19,7 +19,6 @@
 //! | [`weights`] | [`Weights`]: a model's parameters |
 //! | [`exec`] | [`OnDevice`]: the executor |
 //! | `ops` | operations by their kernels |
-//! | [`offload`] | [`Offload`]: products of training |
 //!
 //! `unsafe` stands here and in the folder of SIMD kernels only. Lower floors never name this one: they define the traits
 //! that it implements.
@@ -27,7 +26,6 @@
 pub mod attention;
 pub mod device;
 pub mod exec;
-pub mod offload;
 pub mod pick;
 pub mod products;
 pub mod rows;
@@ -43,5 +41,4 @@ mod source;
 
 pub use device::{Array, Device, Order};
 pub use exec::OnDevice;
-pub use offload::Offload;
 pub use weights::Weights;

@@ -91,7 +91,7 @@ pub(super) fn normed(
 /// Weights, transposed and packed: a frozen model keeps them so, and those of a model in training are packed for a while.
 pub(super) enum Weights<'a> {
     Kept(Vec<&'a Panels>),
-    Made(Vec<ScratchPanels<'a>>),
+    Made(Vec<ScratchPanels>),
 }
 
 impl<'a> Weights<'a> {
@@ -121,7 +121,7 @@ pub(super) struct Back<'a> {
     x: &'a Tensor,
     weight: &'a Tensor,
     /// Each weight as it is, packed, and its accumulator.
-    weights: Vec<(ScratchPanels<'a>, Option<Tensor>)>,
+    weights: Vec<(ScratchPanels, Option<Tensor>)>,
     dx: Tensor,
     /// Shares of dweight.
     shares: Vec<f32>,
@@ -159,7 +159,7 @@ impl<'a> Back<'a> {
         let (mut from, mut start) = (0, Start::Zero);
         let packed = profile::time("Linear", "backward dW", || ScratchPanels::new(n.matrix()));
         for (w, dw) in &mut self.weights {
-            let width = w.source().rows();
+            let width = w.panels().k();
             let dy = dy.columns(from, from + width);
             from += width;
             profile::time("Linear", "backward dx", || {

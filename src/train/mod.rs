@@ -8,7 +8,6 @@
 //! | [`evaluate`](mod@evaluate) | losses and accuracies of every head on a text |
 //! | [`options`] | how to train, as numbers, and which numbers fit a model |
 //! | [`trainer`] | one step, and the whole loop |
-//! | [`offload`] | products that something else than the CPU computes |
 //! | [`run`] | where a run keeps what it makes, and how it goes on after a kill |
 //! | [`state`] | what a checkpoint records |
 //! | [`event`] | what a run reports |
@@ -19,7 +18,6 @@
 pub mod evaluate;
 pub mod event;
 pub mod metrics;
-pub mod offload;
 pub mod optimiser;
 pub mod options;
 pub mod regime;
@@ -31,7 +29,6 @@ pub mod trainer;
 pub use evaluate::{Evaluation, evaluate, evaluate_stored, evaluate_stored_on, evaluate_while};
 pub use event::Event;
 pub use metrics::Metrics;
-pub use offload::Offload;
 pub use optimiser::{Kind, Optimiser, Settings};
 pub use options::Options;
 pub use regime::{Plan, Regime};

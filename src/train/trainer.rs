@@ -1,7 +1,6 @@
 //! One step, and the whole loop.
 
 use super::event::{Event, peak_rss_mb};
-use super::offload::{self, Offload};
 use super::optimiser::{Norms, Optimiser, Settings};
 use super::options::Options;
 use super::run::Keep;
@@ -22,8 +21,6 @@ pub struct Trainer {
     gradients: Gradients,
     /// Whether gradients and the optimiser's state are held for heads alone.
     frozen: bool,
-    /// Who computes products, if not the CPU.
-    offload: Option<Box<dyn Offload + Send>>,
     steps: u64,
     /// Whether an evaluation after the last step was abandoned.
     pub(super) owes_evaluation: bool,
@@ -80,15 +77,9 @@ impl Trainer {
             gradients: Gradients::zeros_of(model.params(), &|name| plan.learns(name)),
             model,
             frozen: plan.freeze_trunk,
-            offload: None,
             steps,
             owes_evaluation: false,
         }
-    }
-
-    /// From now on products are computed by `offload`.
-    pub fn offload(&mut self, offload: Box<dyn Offload + Send>) {
-        self.offload = Some(offload);
     }
 
     /// The optimiser, with what it keeps.
@@ -109,7 +100,7 @@ impl Trainer {
     /// Forward, backward, clip, update.
     ///
     /// # Errors
-    /// [`Error::Diverged`] where the loss or a gradient is not finite, and what an offload returns; the parameters are left
+    /// [`Error::Diverged`] where the loss or a gradient is not finite; the parameters are left
     /// as they were.
     /// [`Error::Usage`] where the trunk is to learn and the trainer was made for a plan that freezes it.
     pub fn step(
@@ -149,14 +140,10 @@ impl Trainer {
                 objective.flow
             )));
         }
-        offload::changed(&mut self.offload);
         profile::time("Gradients", "clear", || self.gradients.clear());
         let (mut sums, mut counts) = (Vec::new(), Vec::new());
         for batch in parts {
-            let (model, gradients) = (&self.model, &mut self.gradients);
-            let reports = offload::scope(&mut self.offload, model.params(), || {
-                model.backward(batch, objective, gradients)
-            })?;
+            let reports = self.model.backward(batch, objective, &mut self.gradients);
             sums.resize(reports.len(), 0.0);
             counts.resize(reports.len(), 0.0);
             for (k, report) in reports.iter().enumerate() {
@@ -336,10 +323,7 @@ impl Trainer {
         report: &mut dyn FnMut(Event) -> Result<()>,
     ) -> Result<()> {
         let model = &self.model;
-        offload::changed(&mut self.offload);
-        let done = offload::scope(&mut self.offload, model.params(), || {
-            evaluate_while(model, valid, tokenizer, context, &|| !stop())
-        })??;
+        let done = evaluate_while(model, valid, tokenizer, context, &|| !stop())?;
         self.owes_evaluation = done.is_none();
         let Some(evaluation) = done else {
             return Ok(());

@@ -2,11 +2,10 @@
 
 use crate::support::Folder;
 
-const COMMANDS: [&str; 4] = [
+const COMMANDS: [&str; 3] = [
     "generate model --prompt a",
     "speed model --prompt a",
     "eval model --data text.txt",
-    "train --data text.txt --out run --context 16 --steps 1",
 ];
 
 #[test]
@@ -17,6 +16,8 @@ fn a_device_that_no_build_has_is_refused() {
         folder.refuses(&words, 2, &["--device", "abacus", "cpu, cuda"]);
     }
     folder.refuses("inspect model --device cpu", 2, &["--device", "unexpected"]);
+    let train = "train --data text.txt --out run --context 16 --steps 1 --device cuda";
+    folder.refuses(train, 2, &["--device", "unexpected"]);
 }
 
 #[cfg(not(feature = "cuda"))]

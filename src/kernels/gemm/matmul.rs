@@ -2,7 +2,6 @@
 
 use super::View;
 use super::format::BLOCK;
-use super::offload;
 use super::panels::{ByFormat, Panels, ScratchPanels, Typed, WIDTH, pack_left};
 use super::stored::Stored;
 use super::tile::{self, MicroPanel};
@@ -30,7 +29,7 @@ pub enum Right<'a> {
     /// A matrix packed before, for good.
     Panels(&'a Panels),
     /// A matrix packed for a few products.
-    Scratch(&'a ScratchPanels<'a>),
+    Scratch(&'a ScratchPanels),
 }
 
 impl Right<'_> {
@@ -39,7 +38,7 @@ impl Right<'_> {
         match self {
             Self::View(b) => b.rows(),
             Self::Panels(b) => b.k(),
-            Self::Scratch(b) => b.source().rows(),
+            Self::Scratch(b) => b.panels().k(),
         }
     }
 
@@ -48,7 +47,7 @@ impl Right<'_> {
         match self {
             Self::View(b) => b.cols(),
             Self::Panels(b) => b.n(),
-            Self::Scratch(b) => b.source().cols(),
+            Self::Scratch(b) => b.panels().n(),
         }
     }
 }
@@ -86,21 +85,13 @@ pub fn matmul(a: View<'_>, b: Right<'_>, mut c: MatrixMut<'_>, mut start: Start)
         c.cols()
     );
     profile::matmul(a.rows(), n, k);
-    let source = match b {
-        // Who packs a matrix for good decodes with it.
-        Right::Panels(panels) => return packed(a, panels, c, start),
-        Right::Scratch(b) => b.source(),
-        Right::View(b) => b,
-    };
-    if offload::matmul(a, source, &mut c, start) {
-        return;
-    }
     match b {
+        Right::Panels(panels) => packed(a, panels, c, start),
         Right::Scratch(b) => packed(a, b.panels(), c, start),
-        _ => {
+        Right::View(b) => {
             for part in parts(k) {
                 let a = a.columns(part.start, part.end);
-                let b = ScratchPanels::new(source.row_range(part.start, part.end));
+                let b = ScratchPanels::new(b.row_range(part.start, part.end));
                 packed(a, b.panels(), c.reborrow(), start);
                 start = Start::Continue;
             }

@@ -5,7 +5,6 @@
 
 use super::View;
 use super::matmul::{Block, FEW_ROWS, Right, Start, WORTH_SPLITTING, matmul};
-use super::offload;
 use super::panels::{ByFormat, Panels, WIDTH};
 use crate::kernels::par;
 use crate::profile;
@@ -34,7 +33,6 @@ pub fn matmul_many<'a>(a: View<'_>, b: impl Iterator<Item = Right<'a>> + Clone, 
     );
     let threads = par::count();
     let apart = threads > 1
-        && !offload::active()
         && a.rows() <= FEW_ROWS
         && a.rows() * a.cols() * c.cols() >= WORTH_SPLITTING
         && b.clone().all(|b| packed(b).is_some());

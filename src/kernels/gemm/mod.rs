@@ -20,12 +20,11 @@
 //!
 //! Files: [`format`](mod@format) (how weights are rounded), `stored` (rows of a panel in each format), [`panels`]
 //! (packing), [`tile`] (the register tile), [`matmul`](mod@matmul) (the loops around it), [`matmul_many`](mod@matmul_many) (several
-//! products of one left operand), [`offload`] (products computed elsewhere).
+//! products of one left operand).
 
 pub mod format;
 pub mod matmul;
 pub mod matmul_many;
-pub mod offload;
 pub mod panels;
 mod stored;
 pub mod tile;

@@ -4,10 +4,10 @@
 //! that no output sees; k is never padded.
 
 use super::stored::{self, Bf16Row, Q8Block, Stored};
-use super::{View, WeightFormat, offload, tile};
+use super::{View, WeightFormat, tile};
 use crate::kernels::par;
 use crate::simd::{self, Kernel, LANES, Simd};
-use std::cell::{Cell, OnceCell};
+use std::cell::Cell;
 
 pub use super::stored::{PanelRow, WIDTH};
 
@@ -122,52 +122,32 @@ impl Panels {
     }
 }
 
-/// Panels for a while: their memory is used again by the next. Where products are computed elsewhere ([`offload`]), a
-/// matrix is packed only once the CPU needs it after all.
+/// Panels packed for a few matrix multiplications. Their memory is reused by the next ones.
 #[derive(Debug)]
-pub struct ScratchPanels<'a> {
-    source: View<'a>,
-    panels: OnceCell<Panels>,
-}
+pub struct ScratchPanels(Panels);
 
-impl<'a> ScratchPanels<'a> {
+impl ScratchPanels {
     /// Packs b [k, n] as it is.
-    pub fn new(b: View<'a>) -> Self {
-        let packed = Self {
-            source: b,
-            panels: OnceCell::new(),
-        };
-        if !offload::active() {
-            packed.panels();
-        }
-        packed
-    }
-
-    /// The matrix.
-    pub fn source(&self) -> View<'a> {
-        self.source
-    }
-
-    /// Its panels.
-    pub fn panels(&self) -> &Panels {
-        self.panels.get_or_init(|| {
-            let mut spare = SPARE.take();
-            let memory = spare.pop().unwrap_or_default();
-            SPARE.set(spare);
-            Panels {
-                rows: Rows::F32(pack_exactly(memory, self.source)),
-                k: self.source.rows(),
-                n: self.source.cols(),
-            }
+    pub fn new(b: View<'_>) -> Self {
+        let mut spare = SPARE.take();
+        let memory = spare.pop().unwrap_or_default();
+        SPARE.set(spare);
+        Self(Panels {
+            rows: Rows::F32(pack_exactly(memory, b)),
+            k: b.rows(),
+            n: b.cols(),
         })
     }
+
+    /// The panels.
+    pub fn panels(&self) -> &Panels {
+        &self.0
+    }
 }
 
-impl Drop for ScratchPanels<'_> {
+impl Drop for ScratchPanels {
     fn drop(&mut self) {
-        if let Some(panels) = self.panels.get_mut()
-            && let Rows::F32(rows) = &mut panels.rows
-        {
+        if let Rows::F32(rows) = &mut self.0.rows {
             let mut spare = SPARE.take();
             spare.push(std::mem::take(rows));
             SPARE.set(spare);
