@@ -1,7 +1,7 @@
-//! Where the time goes: seconds and multiply-adds by operation, while somebody asks.
+//! Where the time goes: seconds and floating-point operations by operation and phase.
 //!
-//! Off by default; then a measured place costs one look at a flag. Operations call each other, so an entry's time is its
-//! own: what an inner one takes is not counted again in the outer.
+//! Off by default; a scope then costs one look at a flag. Scopes nest, and an entry's time is its own: the time of an
+//! inner scope is not counted again in the outer one.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -13,30 +13,30 @@ static ON: AtomicBool = AtomicBool::new(false);
 static ENTRIES: Mutex<BTreeMap<(&'static str, &'static str), Entry>> = Mutex::new(BTreeMap::new());
 
 thread_local! {
-    /// What inner places took of the time of the place that is open.
+    /// Time of the scopes inside the innermost open one.
     static INNER: Cell<Duration> = const { Cell::new(Duration::ZERO) };
-    /// Floating-point operations of products in the place that is open.
+    /// Floating-point operations of matrix multiplications in the innermost open scope.
     static WORK: Cell<u64> = const { Cell::new(0) };
 }
 
-/// What one place took.
+/// The totals of one operation and phase.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Entry {
-    /// How often it was entered.
+    /// How often its scope was entered.
     pub calls: u64,
-    /// Time inside, without that of inner places.
+    /// Time inside, without that of inner scopes.
     pub time: Duration,
-    /// Floating-point operations of its matrix products, two for each multiply-add; 0 where it has none.
+    /// Floating-point operations of its matrix multiplications, two for each multiply-add.
     pub flops: u64,
 }
 
-/// Starts counting, from nothing. The whole process shares one count.
+/// Starts counting, from zero. The whole process shares one count.
 pub fn start() {
     ENTRIES.lock().unwrap_or_else(|e| e.into_inner()).clear();
     ON.store(true, Ordering::Relaxed);
 }
 
-/// Ends counting. Entries by operation and phase, the slowest first.
+/// Stops counting. Returns the entries by operation and phase, the slowest first.
 pub fn stop() -> Vec<(String, Entry)> {
     ON.store(false, Ordering::Relaxed);
     let entries = std::mem::take(&mut *ENTRIES.lock().unwrap_or_else(|e| e.into_inner()));
@@ -46,26 +46,47 @@ pub fn stop() -> Vec<(String, Entry)> {
     all
 }
 
-/// Does `f`; its time counts for that name, of which a path `a::b::Name` is cut to `Name`, and phase.
-#[inline]
-pub fn time<R>(name: &'static str, phase: &'static str, f: impl FnOnce() -> R) -> R {
-    if !ON.load(Ordering::Relaxed) {
-        return f();
-    }
-    let (outer, work) = (INNER.take(), WORK.take());
-    let start = Instant::now();
-    let result = f();
-    let all = start.elapsed();
-    let mut entries = ENTRIES.lock().unwrap_or_else(|e| e.into_inner());
-    let short = name.rsplit("::").next().unwrap_or(name);
-    let entry = entries.entry((short, phase)).or_default();
-    entry.calls += 1;
-    entry.time += all.saturating_sub(INNER.replace(outer + all));
-    entry.flops += WORK.replace(work);
-    result
+/// An open scope; its time is counted when it is dropped.
+#[must_use]
+pub struct Scope {
+    name: &'static str,
+    phase: &'static str,
+    start: Instant,
+    /// [`INNER`] and [`WORK`] of the scope around it.
+    outer: (Duration, u64),
 }
 
-/// Counts a product of m · n · k multiply-adds for the place that is open.
+/// Counts the time until the result is dropped. A path `a::b::Name` is shortened to `Name`.
+#[inline]
+pub fn scope(name: &'static str, phase: &'static str) -> Option<Scope> {
+    ON.load(Ordering::Relaxed).then(|| Scope {
+        name: name.rsplit("::").next().unwrap_or(name),
+        phase,
+        outer: (INNER.take(), WORK.take()),
+        start: Instant::now(),
+    })
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        let all = self.start.elapsed();
+        let (inner, work) = self.outer;
+        let mut entries = ENTRIES.lock().unwrap_or_else(|e| e.into_inner());
+        let entry = entries.entry((self.name, self.phase)).or_default();
+        entry.calls += 1;
+        entry.time += all.saturating_sub(INNER.replace(inner + all));
+        entry.flops += WORK.replace(work);
+    }
+}
+
+/// Runs `f` in a [`scope`].
+#[inline]
+pub fn time<R>(name: &'static str, phase: &'static str, f: impl FnOnce() -> R) -> R {
+    let _scope = scope(name, phase);
+    f()
+}
+
+/// Counts a matrix multiplication of m · n · k multiply-adds for the innermost open scope.
 #[inline]
 pub fn matmul(m: usize, n: usize, k: usize) {
     if ON.load(Ordering::Relaxed) {
@@ -73,7 +94,7 @@ pub fn matmul(m: usize, n: usize, k: usize) {
     }
 }
 
-/// Entries as a table: milliseconds for each of `steps`, share, and GFLOP/s of products.
+/// Entries as a table: milliseconds per step, share, and GFLOP/s of matrix multiplications.
 pub fn table(entries: &[(String, Entry)], steps: u64) -> String {
     use std::fmt::Write;
     let steps = steps.max(1) as f64;
@@ -101,7 +122,7 @@ pub fn table(entries: &[(String, Entry)], steps: u64) -> String {
     let _ = writeln!(
         text,
         "{:<28} {:>9} {:>9.2}",
-        "all, for each step",
+        "all, per step",
         "",
         total * 1e3 / steps
     );
@@ -113,8 +134,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn inner_time_is_counted_once_and_work_goes_to_the_inner_place() {
-        // Other tests of this process may count too: only names of this test are looked at.
+    fn inner_time_is_counted_once_and_work_goes_to_the_inner_scope() {
+        // Other tests of this process may add entries: only names of this test are looked at.
         start();
         let pause = Duration::from_millis(5);
         time("test::Outer", "forward", || {

@@ -1,15 +1,17 @@
-//! Where gradients go (rule R7).
+//! The gradients of parameters, and how an operation hands over the gradients of its inputs (rule R7).
 //!
-//! A parameter's gradient is an accumulator: it starts at +0, uses arrive in reverse forward order, and a product goes
-//! on with the accumulator's chain. An activation's first gradient is assigned and each later one is one addition.
+//! A parameter's gradient is an accumulator: it starts at +0, uses arrive in reverse forward order, and a matrix
+//! multiplication continues the accumulator's FMA chains. An activation's first gradient is assigned and each later one
+//! is one addition.
 
+use super::tape::NodeId;
 use crate::kernels::elementwise;
 use crate::tensor::{ParamId, Params, Tensor};
 
-/// One gradient for each parameter that learns.
+/// One gradient for each trainable parameter. It outlives the tape, so that several batches can be added up.
 #[derive(Clone, Debug)]
 pub struct Gradients {
-    /// By place; without elements for a parameter that does not learn.
+    /// By [`ParamId::index`]; of shape `[0]` for a parameter that is not trained.
     tensors: Vec<Tensor>,
 }
 
@@ -19,11 +21,12 @@ impl Gradients {
         Self::zeros_of(params, &|_| true)
     }
 
-    /// +0 for the parameters whose name learns. The others have no memory here, and nothing may send them a gradient.
-    pub fn zeros_of(params: &Params, learns: &dyn Fn(&str) -> bool) -> Self {
-        let zeros = |(name, t): (&str, &Tensor)| match learns(name) {
-            true => Tensor::zeros(t.shape()),
-            false => Tensor::zeros(&[0]),
+    /// +0 for the parameters whose name `trains` accepts. The others take no memory, and a gradient that arrives for
+    /// one of them is a panic.
+    pub fn zeros_of(params: &Params, trains: &dyn Fn(&str) -> bool) -> Self {
+        let zeros = |(name, t): (&str, &Tensor)| {
+            let shape = if trains(name) { t.shape() } else { &[0] };
+            Tensor::zeros(shape)
         };
         Self {
             tensors: params.iter().map(zeros).collect(),
@@ -35,105 +38,124 @@ impl Gradients {
         self.tensors.iter().map(|t| t.data().len()).sum()
     }
 
-    /// Back to +0.
+    /// Sets every gradient back to +0.
     pub fn clear(&mut self) {
         for t in &mut self.tensors {
             t.data_mut().fill(0.0);
         }
     }
 
-    /// The parameter's gradient, of its shape; of shape `[0]` where the parameter does not learn.
+    /// The parameter's gradient, of its shape; of shape `[0]` if the parameter is not trained.
     pub fn get(&self, id: ParamId) -> &Tensor {
         &self.tensors[id.index()]
     }
 
-    /// The parameter's accumulator, to be gone on with.
+    /// Mutable access to the parameter's gradient accumulator.
     pub fn get_mut(&mut self, id: ParamId) -> &mut Tensor {
         &mut self.tensors[id.index()]
     }
 }
 
-/// Where an input came from, and so where its gradient goes.
+/// The destination of a value's gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GradSlot {
-    /// Nobody wants the gradient.
+    /// No gradient is computed.
     Constant,
-    /// The output of an operation on the tape.
-    Node(usize),
-    /// A parameter.
+    /// To the operation on a tape that made the value, or to the tape's leaf.
+    Node(NodeId),
+    /// To a parameter's accumulator.
     Parameter(ParamId),
+}
+
+/// The gradient of a value on the tape.
+pub(super) struct Activation {
+    /// The value's shape.
+    pub shape: Box<[usize]>,
+    /// What has arrived so far.
+    pub gradient: Option<Tensor>,
 }
 
 /// Takes the gradients of one operation's N inputs.
 pub struct GradSink<'a, const N: usize> {
-    pub(super) places: [GradSlot; N],
-    pub(super) activations: &'a mut [Option<Tensor>],
+    pub(super) slots: [GradSlot; N],
+    pub(super) activations: &'a mut [Activation],
     pub(super) parameters: &'a mut Gradients,
 }
 
 impl<const N: usize> GradSink<'_, N> {
-    /// Whether input `i` wants a gradient.
+    /// Whether input `i` needs a gradient. One that does not need it may be given it: it is dropped.
     pub fn needs_grad(&self, i: usize) -> bool {
-        self.places[i] != GradSlot::Constant
+        self.slots[i] != GradSlot::Constant
     }
 
-    /// Gives input `i` a finished gradient: assigned if it is an activation's first, else added.
+    /// Takes the finished gradient of input `i`: added to a parameter's accumulator, or to what has arrived for an
+    /// activation; assigned if it is an activation's first.
+    ///
+    /// # Panics
+    /// Panics if the gradient's shape is not the input's.
+    #[track_caller]
     pub fn add(&mut self, i: usize, d: Tensor) {
-        match self.places[i] {
+        match self.slots[i] {
             GradSlot::Constant => {}
             GradSlot::Parameter(id) => {
                 let sum = &mut self.parameters.tensors[id.index()];
-                assert_eq!(sum.shape(), d.shape(), "the gradient of a parameter");
+                assert_eq!(d.shape(), sum.shape(), "input {i}: gradient and parameter");
                 elementwise::accumulate(sum.data_mut(), d.data());
             }
-            GradSlot::Node(node) => match &mut self.activations[node] {
-                Some(sum) => elementwise::accumulate(sum.data_mut(), d.data()),
-                slot => *slot = Some(d),
-            },
+            GradSlot::Node(node) => {
+                let Activation { shape, gradient } = &mut self.activations[node.index];
+                assert_eq!(d.shape(), &**shape, "input {i}: gradient and value");
+                match gradient {
+                    Some(sum) => elementwise::accumulate(sum.data_mut(), d.data()),
+                    first => *first = Some(d),
+                }
+            }
         }
     }
 
-    /// The accumulator of input `i`'s gradient, of this shape, to be gone on with and then [put back](Self::put_accumulator): a
-    /// parameter's own, +0 for an activation. `None` where nobody wants it.
+    /// Lends the accumulator of input `i`'s gradient, of this shape, until it is
+    /// [put back](Self::put_accumulator): a parameter's own, or +0 for an activation. `None` if the input needs no
+    /// gradient.
     ///
     /// # Panics
-    /// Where it is taken already: one parameter cannot be two inputs of an operation that takes.
+    /// Panics if the shape is not the parameter's, or the accumulator is lent already: one parameter cannot be two
+    /// inputs of an operation that takes both accumulators at once.
+    #[track_caller]
     pub fn take_accumulator(&mut self, i: usize, shape: &[usize]) -> Option<Tensor> {
-        match self.places[i] {
+        match self.slots[i] {
             GradSlot::Constant => None,
             GradSlot::Parameter(id) => {
                 let own = &mut self.parameters.tensors[id.index()];
-                assert_eq!(own.shape(), shape, "an accumulator is taken once");
+                assert_eq!(own.shape(), shape, "input {i}: accumulator and gradient");
                 Some(std::mem::replace(own, Tensor::zeros(&[0])))
             }
             GradSlot::Node(_) => Some(Tensor::zeros(shape)),
         }
     }
 
-    /// Puts back what was taken.
+    /// Takes back what [`GradSink::take_accumulator`] lent.
+    ///
+    /// # Panics
+    /// Panics if the shape is not the input's.
+    #[track_caller]
     pub fn put_accumulator(&mut self, i: usize, accumulator: Option<Tensor>) {
-        match (self.places[i], accumulator) {
+        match (self.slots[i], accumulator) {
             (GradSlot::Parameter(id), Some(d)) => self.parameters.tensors[id.index()] = d,
             (_, Some(d)) => self.add(i, d),
             (_, None) => {}
         }
     }
 
-    /// Lets `f` go on with the chains of input `i`'s gradient, of this shape: a parameter's accumulator itself, +0 for
-    /// an activation.
+    /// Lets `f` accumulate into input `i`'s gradient, of this shape, in place. `f` is not called if the input needs no
+    /// gradient.
+    ///
+    /// # Panics
+    /// Panics if the shape is not the input's.
+    #[track_caller]
     pub fn accumulate(&mut self, i: usize, shape: &[usize], f: impl FnOnce(&mut Tensor)) {
-        match self.places[i] {
-            GradSlot::Constant => {}
-            GradSlot::Parameter(id) => {
-                let sum = &mut self.parameters.tensors[id.index()];
-                assert_eq!(sum.shape(), shape, "the gradient of a parameter");
-                f(sum);
-            }
-            GradSlot::Node(_) => {
-                let mut d = Tensor::zeros(shape);
-                f(&mut d);
-                self.add(i, d);
-            }
+        if let Some(mut d) = self.take_accumulator(i, shape) {
+            f(&mut d);
+            self.put_accumulator(i, Some(d));
         }
     }
 }

@@ -1,19 +1,18 @@
-//! Floor 3: operations with a gradient, and the tape that records them.
+//! Reverse-mode differentiation: operations with a gradient, and the tape that records them.
 //!
 //! | file | what |
 //! |---|---|
 //! | [`op`] | [`Op`]: forward, what it saves, backward |
 //! | [`tape`] | [`Tape`]: records operations and runs their backward passes once, last first |
-//! | [`gradients`] | [`Gradients`]: where gradients go, by rule R7 |
-//! | `testing` | what every operation must prove in its own file (tests only) |
+//! | [`gradients`] | [`Gradients`] of parameters, and the [`GradSink`] of an operation, by rule R7 |
+//! | [`testing`] | the laws: what every operation must prove, in this crate or outside it |
 //!
 //! This folder never names an operation, a model or an optimiser.
 
 pub mod gradients;
 pub mod op;
 pub mod tape;
-#[cfg(test)]
-pub(crate) mod testing;
+pub mod testing;
 
 pub use gradients::{GradSink, Gradients};
 pub use op::Op;

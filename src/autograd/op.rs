@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 /// A differentiable operation with N inputs and one output.
 ///
-/// Backward stands right under forward, in one file with the maths and the laws. What backward needs is named in
-/// `Saved` and nowhere else: it may share an input (`Arc`), hold something computed on the way, or be empty. So the
-/// memory that an operation costs in training can be read off its `Saved`.
+/// Backward stands right under forward, in one file with the maths and the laws ([`testing`](super::testing)). What
+/// backward needs is named in `Saved` and nowhere else: it may share an input (`Arc`), hold an intermediate result, or
+/// be empty. So the memory that an operation costs in training can be read off its `Saved`.
 pub trait Op<const N: usize> {
-    /// What forward leaves for backward.
+    /// What forward keeps for backward.
     type Saved;
 
-    /// Inputs -> output.
+    /// Computes the output.
     fn forward(&self, inputs: [&Arc<Tensor>; N]) -> (Tensor, Self::Saved);
 
-    /// The output's gradient -> the gradients of those inputs that want one, given to `sink`.
+    /// Computes the inputs' gradients from the output's gradient `dy` and hands them to `sink`. Inputs for which
+    /// [`GradSink::needs_grad`] is false can be skipped.
     fn backward(&self, saved: Self::Saved, dy: Tensor, sink: &mut GradSink<'_, N>);
 }

@@ -1,15 +1,30 @@
-//! What every operation proves, in the file that defines it.
+//! The laws that every operation proves, in this crate or outside it.
 //!
-//! 1. Forward is near an independent reference in `f64`.
-//! 2. Backward is near the gradient of that reference (central differences in `f64`, one element at a time), and near
-//!    a finite difference of the operation's own forward pass along one direction.
-//! 3. Forward and backward have the same bits on every instruction set and for 1, 2, 3 and 8 threads.
-//! 4. A row computed alone has the bits it has in a batch ([`rows_alone`]).
+//! | law | function | what it proves |
+//! |---|---|---|
+//! | 1 | [`forward`] | the output is close to that of an independent reference in `f64` |
+//! | 2 | [`gradient`] | each gradient is close to central differences of the reference, element by element |
+//! | 2 | [`slope`] | along one direction, the operation's own output changes as its gradients say |
+//! | 3 | [`same_bits`] | forward and backward have the same bits on every instruction set, for 1, 2, 3 and 8 threads |
+//! | 4 | [`batch_invariant`] | a row computed alone has the bits it has in a batch |
+//!
+//! [`check`] judges an operation by laws 1 to 3 and reports every one that it breaks. Law 4 has its own call, because
+//! only the caller knows which inputs have a row per output row. [`equivalent`] compares a fused operation with the
+//! operations that it replaces.
+//!
+//! The gradients are those of Σ y · dy for a fixed dy. Inputs from [`pattern`] repeat with a prime period, so that
+//! swapped blocks show. Sizes belong on the boundaries of lanes and tiles: 1, 15, 16, 17, 31, 32, 33.
 
 use super::{Gradients, Op, Tape, Var};
 use crate::kernels::par::Threads;
 use crate::simd::Isa;
-use crate::tensor::{Params, Tensor};
+use crate::tensor::{ParamId, Params, Tensor};
+use std::any::type_name;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The operation in `f64`, written without the crate's code: all inputs, each in row-major order -> the output.
+pub type Reference<'a> = &'a dyn Fn(&[Vec<f64>]) -> Vec<f64>;
 
 /// Values in about −1..1 with a prime period, different for each `seed`.
 pub fn pattern(shape: &[usize], seed: usize) -> Tensor {
@@ -18,193 +33,386 @@ pub fn pattern(shape: &[usize], seed: usize) -> Tensor {
     Tensor::new(shape, (0..n).map(value).collect())
 }
 
-/// Inputs and output in `f64`.
-pub type Reference<'a> = &'a dyn Fn(&[Vec<f64>]) -> Vec<f64>;
-
-struct Run {
-    y: Tensor,
-    /// One for each input that wants one.
-    dx: Vec<Tensor>,
+/// Rows `range` of a matrix, as an input.
+pub fn slice_rows(t: &Tensor, range: Range<usize>) -> Arc<Tensor> {
+    let cols = t.cols();
+    let data = t.data()[range.start * cols..range.end * cols].to_vec();
+    Arc::new(Tensor::new(&[range.len(), cols], data))
 }
 
-/// Forward and backward on a tape, with inputs that want a gradient as parameters.
-fn run<O, const N: usize>(
+/// Laws 1 to 3. `differentiable` says which inputs have a gradient.
+///
+/// # Panics
+/// Panics if a law is broken, with the message of each.
+#[track_caller]
+pub fn check<O, const N: usize>(
+    op: &O,
+    inputs: [Tensor; N],
+    differentiable: [bool; N],
+    reference: Reference<'_>,
+) where
+    O: Op<N> + Clone + Sync + 'static,
+{
+    let verdicts = [
+        forward(op, &inputs, reference),
+        gradient(op, &inputs, differentiable, reference),
+        slope(op, &inputs, differentiable),
+        same_bits(op, &inputs, differentiable),
+    ];
+    let broken: Vec<_> = verdicts.into_iter().filter_map(Result::err).collect();
+    assert!(
+        broken.is_empty(),
+        "{}\n{}",
+        type_name::<O>(),
+        broken.join("\n")
+    );
+}
+
+/// Law 1: the output is within 4e-6 of the reference's largest element (or of 1, if that is larger).
+///
+/// # Errors
+/// Returns the first element that is not.
+pub fn forward<O, const N: usize>(
     op: &O,
     inputs: &[Tensor; N],
-    wants: [bool; N],
-    dy: Option<&Tensor>,
-) -> Run
+    reference: Reference<'_>,
+) -> Result<(), String>
 where
     O: Op<N> + Clone + 'static,
 {
-    let named = inputs.iter().enumerate();
-    let entries = named.map(|(i, t)| (format!("{i}"), t.clone())).collect();
-    let params = Params::new(entries);
-    let ids: Vec<_> = params.ids().collect();
-    let vars: [Var; N] = std::array::from_fn(|i| match wants[i] {
-        true => Var::parameter(ids[i], params.get(ids[i]).clone()),
-        false => Var::constant(params.get(ids[i]).clone()),
-    });
-    let mut tape = Tape::default();
-    let y = tape.apply(op.clone(), vars.each_ref());
-    let mut gradients = Gradients::zeros(&params);
-    if let Some(dy) = dy {
-        tape.backward(&[(&y, dy.clone())], &mut gradients);
+    let y = Run::of(op, inputs, [false; N]).y;
+    near("forward", y.data(), &reference(&widened(inputs)), 4e-6)
+}
+
+/// Law 2, against the reference: each gradient is within 1e-5 of central differences, by the same measure as law 1.
+///
+/// # Errors
+/// Returns the first element of a gradient that is not.
+pub fn gradient<O, const N: usize>(
+    op: &O,
+    inputs: &[Tensor; N],
+    differentiable: [bool; N],
+    reference: Reference<'_>,
+) -> Result<(), String>
+where
+    O: Op<N> + Clone + 'static,
+{
+    const STEP: f64 = 1e-5;
+    let run = Run::of(op, inputs, differentiable);
+    let dy = widen(&run.dy);
+    let mut x = widened(inputs);
+    for (i, dx) in run.dx.iter().enumerate() {
+        let Some(dx) = dx else { continue };
+        let mut slopes = Vec::with_capacity(x[i].len());
+        for e in 0..x[i].len() {
+            let here = x[i][e];
+            let [above, below] = [STEP, -STEP].map(|step| {
+                x[i][e] = here + step;
+                dot(&reference(&x), &dy)
+            });
+            x[i][e] = here;
+            slopes.push((above - below) / (2.0 * STEP));
+        }
+        near(&format!("gradient of input {i}"), dx.data(), &slopes, 1e-5)?;
     }
-    let wanted = ids.iter().zip(wants).filter(|(_, wants)| *wants);
-    Run {
-        y: Tensor::clone(y.value()),
-        dx: wanted.map(|(id, _)| gradients.get(*id).clone()).collect(),
+    Ok(())
+}
+
+/// Law 2, against the operation itself: when all inputs move a little in one direction, the output changes as the
+/// gradients say, within 5 %. Law 1 compares one point with the reference; this one ties the gradients to what forward
+/// computes near it.
+///
+/// # Errors
+/// Returns the two slopes if they differ by more.
+pub fn slope<O, const N: usize>(
+    op: &O,
+    inputs: &[Tensor; N],
+    differentiable: [bool; N],
+) -> Result<(), String>
+where
+    O: Op<N> + Clone + 'static,
+{
+    // A power of two, so that the step is exact; large enough that rounding of the outputs does not show.
+    const STEP: f32 = 1.0 / 512.0;
+    let here = Run::of(op, inputs, differentiable);
+    let mut moved = inputs.clone();
+    let mut expected = 0.0;
+    for (i, dx) in here.dx.iter().enumerate() {
+        let Some(dx) = dx else { continue };
+        let direction = pattern(dx.shape(), 57 + i);
+        expected += dot(&widen(dx), &widen(&direction));
+        for (x, d) in moved[i].data_mut().iter_mut().zip(direction.data()) {
+            *x += d * STEP;
+        }
+    }
+    let there = Run::of(op, &moved, differentiable);
+    let (dy, before, after) = (widen(&here.dy), widen(&here.y), widen(&there.y));
+    let change: Vec<f64> = after.iter().zip(before).map(|(a, b)| a - b).collect();
+    let measured = dot(&change, &dy) / f64::from(STEP);
+    if (measured - expected).abs() < 0.05 * expected.abs().max(1.0) {
+        Ok(())
+    } else {
+        Err(format!(
+            "slope: {expected} by the gradients, {measured} measured"
+        ))
     }
 }
 
-/// Two ways to the same output: that and all gradients have the same bits, on every instruction set, for 1, 2 and 3
-/// threads, and where the gradients go on from what is there.
+/// Law 3: output and gradients have the same bits on every instruction set of this CPU, for 1, 2, 3 and 8 threads.
+///
+/// # Errors
+/// Returns the first instruction set and number of threads that differ from those of the calling thread.
+///
+/// # Panics
+/// Panics if the system refuses the threads.
+pub fn same_bits<O, const N: usize>(
+    op: &O,
+    inputs: &[Tensor; N],
+    differentiable: [bool; N],
+) -> Result<(), String>
+where
+    O: Op<N> + Clone + Sync + 'static,
+{
+    everywhere([1, 2, 3, 8], || {
+        let Run { y, dx, .. } = Run::of(op, inputs, differentiable);
+        let tensors = std::iter::once(&y).chain(dx.iter().flatten());
+        tensors.flat_map(bits).collect()
+    })
+}
+
+/// Law 4: `f` computes the output for a range of rows, and a row computed alone has the bits it has among all `rows`.
+///
+/// # Panics
+/// Panics if the bits of a row differ.
 #[track_caller]
-pub fn compare<const N: usize>(
+pub fn batch_invariant(rows: usize, f: impl Fn(Range<usize>) -> Tensor) {
+    let whole = f(0..rows);
+    for r in 0..rows {
+        let alone: Vec<u32> = bits(&f(r..r + 1)).collect();
+        let among: Vec<u32> = whole.row(r).iter().map(|x| x.to_bits()).collect();
+        assert!(
+            alone == among,
+            "row {r} alone differs from row {r} of {rows}"
+        );
+    }
+}
+
+/// Two ways to compute one output have the same bits: the output, and all gradients, accumulated from two backward
+/// passes. The first way is tried on every instruction set, for 1, 2 and 3 threads.
+///
+/// # Panics
+/// Panics if bits differ.
+#[track_caller]
+pub fn equivalent<const N: usize>(
     inputs: [Tensor; N],
     one: impl Fn(&mut Tape, [&Var; N]) -> Var + Sync,
     other: impl Fn(&mut Tape, [&Var; N]) -> Var + Sync,
 ) {
-    let entries = inputs.into_iter().enumerate();
-    let params = Params::new(entries.map(|(i, t)| (format!("{i}"), t)).collect());
-    let ids: Vec<_> = params.ids().collect();
-    let all = |way: &(dyn Fn(&mut Tape, [&Var; N]) -> Var + Sync)| {
-        let vars: [Var; N] =
-            std::array::from_fn(|i| Var::parameter(ids[i], params.get(ids[i]).clone()));
+    let (params, ids) = as_params(&inputs);
+    let all = |way: &(dyn Fn(&mut Tape, [&Var; N]) -> Var + Sync)| -> Vec<u32> {
+        let vars = ids.map(|id| Var::parameter(id, params.get(id).clone()));
         let mut gradients = Gradients::zeros(&params);
         let mut all = Vec::new();
         for seed in [91, 92] {
             let mut tape = Tape::default();
             let y = way(&mut tape, vars.each_ref());
             let dy = pattern(y.value().shape(), seed);
-            all.extend(y.value().data().iter().map(|x| x.to_bits()));
+            all.extend(bits(y.value()));
             tape.backward(&[(&y, dy)], &mut gradients);
         }
-        for id in &ids {
-            all.extend(gradients.get(*id).data().iter().map(|x| x.to_bits()));
-        }
+        all.extend(ids.iter().flat_map(|id| bits(gradients.get(*id))));
         all
     };
-    let expected = all(&other);
-    for isa in Isa::all() {
-        for threads in [1, 2, 3] {
-            let pool = Threads::new(threads).expect("a small pool");
-            let got = isa.scope(|| pool.scope(|| all(&one)));
-            assert!(got == expected, "{}, {threads} threads", isa.name());
+    assert!(
+        all(&one) == all(&other),
+        "the two ways have different bits here"
+    );
+    everywhere([1, 2, 3], || all(&one)).unwrap_or_else(|broken| panic!("{broken}"));
+}
+
+/// `f` gives the same bits on every instruction set and for these numbers of threads.
+fn everywhere<const T: usize>(
+    threads: [usize; T],
+    f: impl Fn() -> Vec<u32> + Sync,
+) -> Result<(), String> {
+    let expected = f();
+    for threads in threads {
+        let pool = Threads::new(threads).expect("a few threads");
+        for isa in Isa::all() {
+            if isa.scope(|| pool.scope(&f)) != expected {
+                let isa = isa.name();
+                return Err(format!("same bits: {isa} with {threads} threads differs"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The inputs as parameters, in their order.
+fn as_params<const N: usize>(inputs: &[Tensor; N]) -> (Params, [ParamId; N]) {
+    let named = inputs.iter().enumerate();
+    let entries = named.map(|(i, t)| (format!("input {i:03}"), t.clone()));
+    let params = Params::new(entries.collect());
+    let ids: Vec<_> = params.ids().collect();
+    let ids = std::array::from_fn(|i| ids[i]);
+    (params, ids)
+}
+
+/// Forward and backward of an operation.
+struct Run<const N: usize> {
+    y: Tensor,
+    /// The output's gradient that backward started from.
+    dy: Tensor,
+    /// The gradients of the differentiable inputs.
+    dx: [Option<Tensor>; N],
+}
+
+impl<const N: usize> Run<N> {
+    fn of<O>(op: &O, inputs: &[Tensor; N], differentiable: [bool; N]) -> Self
+    where
+        O: Op<N> + Clone + 'static,
+    {
+        let (params, ids) = as_params(inputs);
+        let vars: [Var; N] = std::array::from_fn(|i| {
+            let var = Var::parameter(ids[i], params.get(ids[i]).clone());
+            if differentiable[i] {
+                var
+            } else {
+                var.detached()
+            }
+        });
+        let mut tape = Tape::default();
+        let y = tape.apply(op.clone(), vars.each_ref());
+        let dy = pattern(y.value().shape(), 91);
+        let mut gradients = Gradients::zeros(&params);
+        tape.backward(&[(&y, dy.clone())], &mut gradients);
+        Self {
+            y: Tensor::clone(y.value()),
+            dy,
+            dx: std::array::from_fn(|i| differentiable[i].then(|| gradients.get(ids[i]).clone())),
         }
     }
 }
 
-fn wide(t: &Tensor) -> Vec<f64> {
+fn bits(t: &Tensor) -> impl Iterator<Item = u32> {
+    t.data().iter().map(|x| x.to_bits())
+}
+
+fn widen(t: &Tensor) -> Vec<f64> {
     t.data().iter().map(|x| f64::from(*x)).collect()
 }
 
-#[track_caller]
-fn near(what: &str, got: &[f32], expected: &[f64], tolerance: f64) {
-    assert_eq!(got.len(), expected.len(), "{what}");
+fn widened(inputs: &[Tensor]) -> Vec<Vec<f64>> {
+    inputs.iter().map(widen).collect()
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn near(what: &str, got: &[f32], expected: &[f64], tolerance: f64) -> Result<(), String> {
+    if got.len() != expected.len() {
+        let (n, m) = (got.len(), expected.len());
+        return Err(format!("{what}: {n} elements, the reference has {m}"));
+    }
     let size = expected.iter().fold(1.0, |m: f64, x| m.max(x.abs()));
     for (i, (x, y)) in got.iter().zip(expected).enumerate() {
-        let error = (f64::from(*x) - y).abs();
-        assert!(error <= tolerance * size, "{what}[{i}]: {x}, expected {y}");
+        let close = (f64::from(*x) - y).abs() <= tolerance * size;
+        if !close {
+            return Err(format!("{what}[{i}]: {x}, the reference has {y}"));
+        }
     }
+    Ok(())
 }
 
-/// Laws 1 to 3. `wants` says which inputs are differentiable; `reference` takes all of them.
-#[track_caller]
-pub fn check<O, const N: usize>(
-    op: &O,
-    inputs: [Tensor; N],
-    wants: [bool; N],
-    reference: Reference<'_>,
-) where
-    O: Op<N> + Clone + Sync + 'static,
-{
-    let y = run(op, &inputs, wants, None).y;
-    let exact: Vec<Vec<f64>> = inputs.iter().map(wide).collect();
-    near("forward", y.data(), &reference(&exact), 4e-6);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::autograd::GradSink;
+    use crate::kernels::par;
+    use std::panic::catch_unwind;
 
-    let dy = pattern(y.shape(), 91);
-    let base = run(op, &inputs, wants, Some(&dy));
-    let project = |x: &[Vec<f64>]| -> f64 {
-        let y = reference(x);
-        y.iter()
-            .zip(dy.data())
-            .map(|(y, d)| y * f64::from(*d))
-            .sum()
+    /// y = 2 x, unless broken.
+    #[derive(Clone)]
+    struct Double {
+        forward: fn() -> f32,
+        backward: f32,
+    }
+
+    const DOUBLE: Double = Double {
+        forward: || 2.0,
+        backward: 2.0,
     };
-    let mut slope = 0.0;
-    let mut moved = inputs.each_ref().map(Tensor::clone);
-    let wanted = (0..N).filter(|i| wants[*i]);
-    for (i, dx) in wanted.zip(&base.dx) {
-        let gradient: Vec<f64> = (0..exact[i].len())
-            .map(|e| {
-                let step = 1e-5;
-                let at = |sign: f64| {
-                    let mut x = exact.clone();
-                    x[i][e] += sign * step;
-                    project(&x)
-                };
-                (at(1.0) - at(-1.0)) / (2.0 * step)
-            })
-            .collect();
-        near(
-            &format!("gradient of input {i}"),
-            dx.data(),
-            &gradient,
-            1e-5,
-        );
-        let direction = pattern(inputs[i].shape(), 57 + i);
-        for (e, d) in direction.data().iter().enumerate() {
-            slope += f64::from(dx.data()[e]) * f64::from(*d);
-            moved[i].data_mut()[e] += d * 2f32.powi(-9);
+
+    /// Off by one unit in the last place for each thread but the first.
+    fn by_threads() -> f32 {
+        2.0 + (par::count() - 1) as f32 * 2.0 * f32::EPSILON
+    }
+
+    fn scaled(x: &Tensor, by: f32) -> Tensor {
+        Tensor::new(x.shape(), x.data().iter().map(|x| x * by).collect())
+    }
+
+    impl Op<1> for Double {
+        type Saved = ();
+
+        fn forward(&self, [x]: [&Arc<Tensor>; 1]) -> (Tensor, ()) {
+            (scaled(x, (self.forward)()), ())
+        }
+
+        fn backward(&self, (): (), dy: Tensor, sink: &mut GradSink<'_, 1>) {
+            sink.add(0, scaled(&dy, self.backward));
         }
     }
-    let change: f64 = wide(&run(op, &moved, wants, None).y)
-        .iter()
-        .zip(wide(&y))
-        .zip(dy.data())
-        .map(|((a, b), d)| (a - b) * f64::from(*d))
-        .sum();
-    let measured = change * 2f64.powi(9);
-    let size = slope.abs().max(1.0);
-    assert!(
-        (measured - slope).abs() < 0.05 * size,
-        "slope {slope}, measured {measured}"
-    );
 
-    for isa in Isa::all() {
-        for threads in [1, 2, 3, 8] {
-            let pool = Threads::new(threads).expect("a small pool");
-            let again = isa.scope(|| pool.scope(|| bits(&run(op, &inputs, wants, Some(&dy)))));
-            assert_eq!(again, bits(&base), "{}, {threads} threads", isa.name());
-        }
+    fn reference(x: &[Vec<f64>]) -> Vec<f64> {
+        x[0].iter().map(|x| 2.0 * x).collect()
     }
-}
 
-fn bits(run: &Run) -> Vec<Vec<u32>> {
-    let bits = |t: &Tensor| t.data().iter().map(|x| x.to_bits()).collect();
-    std::iter::once(&run.y).chain(&run.dx).map(bits).collect()
-}
+    /// The laws that an operation breaks, by the message of [`check`].
+    fn broken(op: Double) -> Vec<&'static str> {
+        let inputs = [pattern(&[3, 17], 1)];
+        let verdict = catch_unwind(|| check(&op, inputs, [true], &reference));
+        let message = verdict.map_or_else(
+            |panic| *panic.downcast::<String>().expect("a message"),
+            |()| String::new(),
+        );
+        let laws = ["\nforward[", "\ngradient of", "\nslope:", "\nsame bits:"];
+        laws.into_iter()
+            .filter(|law| message.contains(law))
+            .collect()
+    }
 
-/// Law 4: `f` computes the output for a range of rows.
-#[track_caller]
-pub fn rows_alone(rows: usize, f: impl Fn(std::ops::Range<usize>) -> Tensor) {
-    let whole = f(0..rows);
-    for r in 0..rows {
-        let alone = f(r..r + 1);
-        let same = alone.data().iter().zip(whole.row(r));
-        assert!(
-            alone.data().len() == whole.cols()
-                && same.clone().all(|(a, b)| a.to_bits() == b.to_bits()),
-            "row {r} alone differs from the row in a batch"
+    #[test]
+    fn each_law_catches_its_breach_and_hides_no_other() {
+        assert_eq!(broken(DOUBLE), [""; 0]);
+        let forward = || 2.5;
+        let op = Double { forward, ..DOUBLE };
+        assert_eq!(broken(op), ["\nforward[", "\nslope:"]);
+        let backward = 2.5;
+        let op = Double { backward, ..DOUBLE };
+        assert_eq!(broken(op), ["\ngradient of", "\nslope:"]);
+        let forward = by_threads;
+        let op = Double { forward, ..DOUBLE };
+        assert_eq!(broken(op), ["\nsame bits:"]);
+        let op = Double { forward, backward };
+        assert_eq!(broken(op), ["\ngradient of", "\nslope:", "\nsame bits:"]);
+    }
+
+    #[test]
+    #[should_panic(expected = "row 0 alone")]
+    fn a_row_that_depends_on_its_batch() {
+        batch_invariant(2, |r| scaled(&pattern(&[r.len(), 3], 1), r.len() as f32));
+    }
+
+    #[test]
+    #[should_panic(expected = "different bits")]
+    fn two_ways_that_differ() {
+        let backward = 2.5;
+        equivalent(
+            [pattern(&[3, 17], 1)],
+            |tape, x| tape.apply(DOUBLE, x),
+            |tape, x| tape.apply(Double { backward, ..DOUBLE }, x),
         );
     }
-}
-
-/// Rows `range` of a matrix as a tensor.
-pub fn slice_rows(t: &Tensor, range: std::ops::Range<usize>) -> std::sync::Arc<Tensor> {
-    let cols = t.cols();
-    let data = t.data()[range.start * cols..range.end * cols].to_vec();
-    std::sync::Arc::new(Tensor::new(&[range.len(), cols], data))
 }

@@ -1,4 +1,4 @@
-//! The executor for decoding: keys and values are kept, everything else is freed.
+//! The executor for decoding: a KV cache for each sequence; everything else is freed.
 
 use super::{Exec, Rows};
 use crate::Result;
@@ -10,12 +10,12 @@ use crate::tensor::{ParamId, Params, Tensor};
 use std::any::type_name;
 use std::sync::Arc;
 
-/// Caches of several sequences: for each sequence and each attention layer, one [`KeyValues`] a key head. Beside them,
-/// hidden states that a caller keeps.
+/// The KV caches of several sequences: [`KeyValues`] for each sequence, attention layer and key/value head. It also
+/// keeps hidden states for its caller.
 #[derive(Debug)]
 pub struct Decode<'m> {
     params: &'m Params,
-    /// [sequence][cache][key head]
+    /// [sequence][cache][key/value head]
     caches: Vec<Vec<Vec<KeyValues>>>,
     /// [sequence][depth]: h [positions, C], row by row.
     hidden: Vec<Vec<Vec<f32>>>,
@@ -31,14 +31,14 @@ impl<'m> Decode<'m> {
         }
     }
 
-    /// A new sequence; returns its number.
+    /// Adds an empty sequence and returns its number.
     pub fn add_sequence(&mut self) -> usize {
         self.caches.push(Vec::new());
         self.hidden.push(Vec::new());
         self.caches.len() - 1
     }
 
-    /// Positions that cache `cache` holds of a sequence.
+    /// Number of positions of a sequence in cache `cache`.
     pub fn len(&self, sequence: usize, cache: usize) -> usize {
         let heads = self.caches[sequence].get(cache);
         heads
@@ -46,18 +46,17 @@ impl<'m> Decode<'m> {
             .map_or(0, KeyValues::len)
     }
 
-    /// Forgets positions `len..` of a sequence in cache `cache`; fewer may be there.
+    /// Removes positions `len..` of a sequence from cache `cache`, if it holds that many.
     pub fn truncate(&mut self, sequence: usize, cache: usize, len: usize) {
         for kv in self.caches[sequence].get_mut(cache).into_iter().flatten() {
             kv.truncate(len.min(kv.len()));
         }
     }
 
-    /// Keeps h [rows, C] of depth `depth` at the positions of its rows. What was kept of these sequences from there on is
-    /// forgotten.
+    /// Keeps h [rows, C] of depth `depth` at the positions of its rows. Later positions of these sequences are dropped.
     ///
     /// # Panics
-    /// Where a span does not start at a position kept before or the one after the last.
+    /// Panics if positions before a span are missing.
     #[track_caller]
     pub fn keep(&mut self, depth: usize, rows: &Rows, h: &Tensor) {
         let mut rest = h.data();
@@ -76,10 +75,10 @@ impl<'m> Decode<'m> {
         }
     }
 
-    /// What was kept of depth `depth` at the positions of some rows, [rows, `width`].
+    /// The hidden states kept of depth `depth` at the positions of some rows, [rows, `width`].
     ///
     /// # Panics
-    /// Where nothing was kept there.
+    /// Panics if none were kept there.
     #[track_caller]
     pub fn kept(&self, depth: usize, rows: &Rows, width: usize) -> Tensor {
         let mut h = Tensor::empty(&[rows.len(), width]);
@@ -104,14 +103,11 @@ impl Exec for Decode<'_> {
     fn apply<O, const N: usize>(&mut self, op: O, inputs: [&Var; N]) -> Var
     where
         O: Op<N> + 'static,
-        O::Saved: 'static,
     {
         let values = inputs.map(Var::value);
         Var::constant(profile::time(type_name::<O>(), "forward", || op.forward(values)).0)
     }
 
-    /// # Panics
-    /// Where a span does not start at the end of its cache.
     fn attend(&mut self, cache: usize, heads: AttentionHeads, rows: &Rows, qkv: &Var) -> Var {
         let qkv = qkv.value();
         let mut from = 0;

@@ -1,6 +1,6 @@
-//! Floor 5: executors, which run a model's operations.
+//! Executors: what runs a model's operations.
 //!
-//! A model is written once, against [`Exec`]. [`Train`] records a tape; [`Decode`] keeps keys and values and frees
+//! A model is written once, against [`Exec`]. [`Train`] records a tape; [`Decode`] keeps the KV cache and frees
 //! everything else. That these two agree bit for bit is what makes speculation exact.
 //!
 //! | file | what |
@@ -28,26 +28,31 @@ use crate::kernels::attention::AttentionHeads;
 use crate::tensor::{ParamId, Tensor};
 use std::sync::Arc;
 
-/// Runs operations.
+/// Runs operations. Implemented by [`Train`], [`Decode`], [`NoGrad`] and, with the feature `cuda`, `gpu::OnDevice`.
 ///
-/// Values lie wherever the executor computes. An executor whose machine can fail gives no errors here: what follows from
-/// the failure is a value like any other, until [`Exec::host`] is asked for it.
+/// Device executors report errors lazily: after a failure, operations return placeholder values and [`Exec::host`]
+/// returns the error.
+///
+/// It may be implemented outside the crate, for example to count operations. Before version 1.0 it may gain methods.
 pub trait Exec {
-    /// What operations take and give: the place of a matrix.
+    /// A matrix where the executor computes: in memory or on a device.
     type Value: Clone;
 
     /// A parameter as a value.
     fn param(&mut self, id: ParamId) -> Self::Value;
 
-    /// Does an operation.
+    /// Runs an operation.
     fn apply<O, const N: usize>(&mut self, op: O, inputs: [&Self::Value; N]) -> Self::Value
     where
-        O: Op<N> + 'static,
-        O::Saved: 'static;
+        O: Op<N> + 'static;
 
-    /// Causal attention of rows to everything that cache `cache` holds of their sequences, themselves included.
+    /// Causal attention. Appends the rows' keys and values to KV cache `cache` of their sequences; each row then
+    /// attends to the positions of its sequence up to its own.
     ///
-    /// qkv [rows, (H + 2 G) D] -> [rows, H D]
+    /// qkv [rows, (H + 2 G) D] -> [rows, H D], with G key/value heads
+    ///
+    /// # Panics
+    /// Panics if a span does not start at the end of its sequence's cache ([`Train`]: at position 0).
     fn attend(
         &mut self,
         cache: usize,
@@ -56,7 +61,7 @@ pub trait Exec {
         qkv: &Self::Value,
     ) -> Self::Value;
 
-    /// The same value, whose gradient nobody wants.
+    /// The same value without a gradient.
     fn detached(&mut self, value: &Self::Value) -> Self::Value {
         value.clone()
     }
@@ -64,6 +69,6 @@ pub trait Exec {
     /// The value in this program's memory.
     ///
     /// # Errors
-    /// Where the executor's machine failed.
+    /// Returns [`Error::Device`](crate::Error::Device) if the executor's device failed at any time before.
     fn host(&mut self, value: &Self::Value) -> Result<Arc<Tensor>>;
 }

@@ -1,4 +1,4 @@
-//! An executor inside another: parameters are values, and nobody wants their gradients.
+//! An executor inside another that gives parameters no gradient.
 
 use super::{Exec, Rows};
 use crate::Result;
@@ -7,7 +7,7 @@ use crate::kernels::attention::AttentionHeads;
 use crate::tensor::{ParamId, Tensor};
 use std::sync::Arc;
 
-/// What is done through this leaves the parameters' gradients alone; gradients of other values pass as before.
+/// Runs operations on another executor with parameters as constants. Gradients of other values are computed as before.
 #[derive(Debug)]
 pub struct NoGrad<'e, E>(pub &'e mut E);
 
@@ -22,7 +22,6 @@ impl<E: Exec> Exec for NoGrad<'_, E> {
     fn apply<O, const N: usize>(&mut self, op: O, inputs: [&E::Value; N]) -> E::Value
     where
         O: Op<N> + 'static,
-        O::Saved: 'static,
     {
         self.0.apply(op, inputs)
     }

@@ -1,4 +1,4 @@
-//! What the rows of a computation are: consecutive positions of one or several sequences.
+//! What the rows of a computation are: consecutive positions of one or more sequences.
 
 use std::sync::Arc;
 
@@ -13,15 +13,14 @@ pub struct Span {
     pub len: usize,
 }
 
-/// The rows of a computation. A training batch, a prompt, a verify and several sequences decoded together are all of
-/// this form.
+/// The rows of a computation: a training batch, a prompt, a verification pass and a batch of sequences alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rows {
     spans: Vec<Span>,
 }
 
 impl Rows {
-    /// Spans one after the other.
+    /// The rows of these spans, in this order.
     pub fn new(spans: Vec<Span>) -> Self {
         Self { spans }
     }
@@ -66,7 +65,7 @@ impl Rows {
         self.spans.iter().flat_map(span).collect()
     }
 
-    /// The same sequences without the last `n` positions of each, and the numbers of the rows that remain.
+    /// The same sequences without the last `n` positions of each, and the indices of the remaining rows.
     pub fn without_last(&self, n: usize) -> (Rows, Arc<[u32]>) {
         let (mut spans, mut keep, mut row) = (Vec::new(), Vec::new(), 0);
         for span in &self.spans {

@@ -8,11 +8,12 @@ use crate::ops::Attention;
 use crate::tensor::{ParamId, Params, Tensor};
 use std::sync::Arc;
 
-/// Records what a model does.
+/// Records a model's operations on a tape.
 pub struct Train<'m> {
     params: &'m Params,
     tape: Tape,
-    frozen: bool,
+    /// Whether parameters have no gradient.
+    no_grad: bool,
 }
 
 impl<'m> Train<'m> {
@@ -21,42 +22,47 @@ impl<'m> Train<'m> {
         Self {
             params,
             tape: Tape::default(),
-            frozen: false,
+            no_grad: false,
         }
     }
 
-    /// For evaluation: no parameter wants a gradient, so nothing is recorded and values are freed on the way.
+    /// For evaluation: parameters have no gradient, so nothing is recorded and values are freed as soon as possible.
     pub fn no_grad(params: &'m Params) -> Self {
         Self {
-            frozen: true,
+            no_grad: true,
             ..Self::new(params)
         }
     }
 
-    /// A value from elsewhere whose gradient [`Train::backward_to`] returns, and its place.
+    /// Imports a value, as [`Tape::leaf`] does.
     pub fn leaf(&mut self, value: &Var) -> (Var, Leaf) {
         self.tape.leaf(Arc::clone(value.value()))
     }
 
-    /// Backward from given gradients of some values; returns the leaf's gradient, as [`Tape::backward_to`] does.
+    /// Runs backward from some outputs and the gradient of each, and returns the leaf's gradient, as
+    /// [`Tape::backward_to`] does.
+    ///
+    /// # Panics
+    /// As [`Tape::backward_to`].
+    #[track_caller]
     pub fn backward_to(
         self,
-        roots: Vec<(Var, Tensor)>,
+        outputs: Vec<(Var, Tensor)>,
         leaf: Option<Leaf>,
         gradients: &mut Gradients,
     ) -> Option<Tensor> {
-        self.tape.backward_to(roots, leaf, gradients)
+        self.tape.backward_to(outputs, leaf, gradients)
     }
 
-    /// The gradient of the sum of the losses, added to `gradients`. Losses are [1, n] with the loss first.
+    /// Adds the gradient of the sum of the losses to `gradients`. The loss is the first element of each [1, n].
     pub fn backward(self, losses: &[Var], gradients: &mut Gradients) {
         let one = |loss: &Var| {
             let mut d = Tensor::zeros(loss.value().shape());
             d.data_mut()[0] = 1.0;
             d
         };
-        let roots: Vec<_> = losses.iter().map(|loss| (loss, one(loss))).collect();
-        self.tape.backward(&roots, gradients);
+        let losses: Vec<_> = losses.iter().map(|loss| (loss, one(loss))).collect();
+        self.tape.backward(&losses, gradients);
     }
 }
 
@@ -65,23 +71,23 @@ impl Exec for Train<'_> {
 
     fn param(&mut self, id: ParamId) -> Var {
         let value = Arc::clone(self.params.get(id));
-        match self.frozen {
-            true => Var::constant(value),
-            false => Var::parameter(id, value),
+        if self.no_grad {
+            Var::constant(value)
+        } else {
+            Var::parameter(id, value)
         }
     }
 
     fn apply<O, const N: usize>(&mut self, op: O, inputs: [&Var; N]) -> Var
     where
         O: Op<N> + 'static,
-        O::Saved: 'static,
     {
         self.tape.apply(op, inputs)
     }
 
     fn attend(&mut self, _cache: usize, heads: AttentionHeads, rows: &Rows, qkv: &Var) -> Var {
         let lengths = rows.spans().iter().map(|span| {
-            assert_eq!(span.first, 0, "training starts sequences at position 0");
+            assert_eq!(span.first, 0, "a training sequence starts at position 0");
             span.len
         });
         let op = Attention {

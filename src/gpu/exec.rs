@@ -124,7 +124,6 @@ impl Exec for OnDevice<'_> {
     fn apply<O, const N: usize>(&mut self, op: O, inputs: [&Value; N]) -> Value
     where
         O: Op<N> + 'static,
-        O::Saved: 'static,
     {
         if let Some(y) = ops::run(self.weights, &op, &inputs) {
             return y;

@@ -8,7 +8,7 @@ use super::weights::Weights;
 use crate::kernels::gemm::Start;
 use crate::ops::{
     Add, AddBias, Concat, CrossEntropy, Embedding, GatedMlp, Linear, NormedLinear, QkNorm, RmsNorm,
-    Rope, SelectRows, Silu, SwiGlu,
+    Rope, SelectRows, Silu,
 };
 use std::any::Any;
 
@@ -63,10 +63,6 @@ pub(super) fn run(weights: &Weights<'_>, op: &dyn Any, inputs: &[&Value]) -> Opt
         return same(rows::rope(
             device, &x.array, &angles, rope.heads, &positions, n,
         ));
-    }
-    if op.is::<SwiGlu>() {
-        let y = rows::swiglu(device, &x.array, n, c / 2);
-        return Some(Value::new(y, n, c / 2));
     }
     if op.is::<Silu>() {
         return same(rows::silu(device, &x.array));

@@ -13,7 +13,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug)]
 pub struct Add;
 
-/// Nothing.
+/// Nothing: the gradient is dy.
 pub struct Saved;
 
 impl Op<2> for Add {
@@ -36,7 +36,7 @@ impl Op<2> for Add {
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::testing::{check, pattern, rows_alone, slice_rows};
+    use crate::autograd::testing::{batch_invariant, check, pattern, slice_rows};
 
     #[test]
     fn laws() {
@@ -44,7 +44,7 @@ mod laws {
         let reference = |x: &[Vec<f64>]| x[0].iter().zip(&x[1]).map(|(a, b)| a + b).collect();
         check(&Add, inputs, [true; 2], &reference);
         let (a, b) = (pattern(&[3, 17], 1), pattern(&[3, 17], 2));
-        rows_alone(3, |r| {
+        batch_invariant(3, |r| {
             Add.forward([&slice_rows(&a, r.clone()), &slice_rows(&b, r)])
                 .0
         });

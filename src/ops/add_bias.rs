@@ -1,8 +1,8 @@
-//! One vector added to every row: the bias of a product.
+//! One vector added to every row: the bias of a linear layer.
 //!
 //! ```text
-//! x [rows, C], b [C] -> y [rows, C]:   y = x + b        one addition after the product's chain (rule R1)
-//! backward: dx = dy;   db = Σ over rows of dy           chunks of rows, then a tree (rule R3), added by rule R7
+//! x [rows, C], b [C] -> y [rows, C]:   y = x + b        one addition after the chain of x (rule R1)
+//! backward: dx = dy;   db = Σ over rows of dy           chunks of rows, then a tree (rule R3), then rule R7
 //! ```
 
 use crate::autograd::{GradSink, Op};
@@ -41,7 +41,7 @@ impl Op<2> for AddBias {
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::testing::{check, pattern, rows_alone, slice_rows};
+    use crate::autograd::testing::{batch_invariant, check, pattern, slice_rows};
 
     #[test]
     fn laws() {
@@ -55,7 +55,7 @@ mod laws {
             let inputs = [pattern(&[rows, c], 1), pattern(&[c], 2)];
             check(&AddBias, inputs, [true; 2], &reference);
             let (x, b) = (pattern(&[rows, c], 1), Arc::new(pattern(&[c], 2)));
-            rows_alone(rows, |r| AddBias.forward([&slice_rows(&x, r), &b]).0);
+            batch_invariant(rows, |r| AddBias.forward([&slice_rows(&x, r), &b]).0);
         }
     }
 }

@@ -2,28 +2,28 @@
 //!
 //! ```text
 //! qkv [rows, (H + 2 G) D] -> y [rows, H D]
-//! for query head h of the row at position t, key head g = h / (H / G):
+//! for query head h of the row at position t, key/value head g = h / (H / G):
 //! y = Σ_{j ≤ t} softmax_j(q · k_j / √D) v_j
 //! ```
 //!
-//! The order of every sum and the gradient stand in [`crate::kernels::attention`] (rule R5). With a cache the same
-//! kernels run in the executor that owns the cache.
+//! [`crate::kernels::attention`] defines the order of every sum and the gradient (rule R5). During decoding the same
+//! kernels run in the executor, which owns the KV cache.
 
 use crate::autograd::{GradSink, Op};
 use crate::kernels::attention::{self, AttentionHeads};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// Attention of each sequence's rows to that sequence.
+/// Attention within each sequence.
 #[derive(Clone, Debug)]
 pub struct Attention {
     /// The layout of qkv.
     pub heads: AttentionHeads,
-    /// Rows of each sequence; they start at position 0.
+    /// Number of rows of each sequence, from position 0.
     pub lengths: Arc<[usize]>,
 }
 
-/// qkv, and the largest score and the sum of exponentials of each query [rows, 2 H].
+/// qkv, and for each query its largest score and its sum of exponentials [rows, 2 H].
 pub struct Saved {
     qkv: Arc<Tensor>,
     stats: Tensor,
@@ -59,7 +59,7 @@ impl Op<1> for Attention {
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::testing::{check, pattern, rows_alone};
+    use crate::autograd::testing::{batch_invariant, check, pattern};
 
     fn reference(heads: AttentionHeads, lengths: &[usize], qkv: &[f64]) -> Vec<f64> {
         let (d, width) = (heads.size, heads.width());
@@ -131,8 +131,8 @@ mod laws {
                 qkv.data()[from * width..to * width].to_vec(),
             )
         };
-        // The last row of every prefix is that row of the whole.
-        rows_alone(40, |r| {
+        // The last row of every prefix has the bits of that row among all.
+        batch_invariant(40, |r| {
             if r.len() == 40 {
                 return attend(&qkv, &[40]);
             }

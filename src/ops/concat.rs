@@ -1,14 +1,14 @@
 //! Two matrices side by side: the input of a prediction head, embedding first, then hidden state.
 //!
 //! ```text
-//! a [rows, A], b [rows, B] -> y [rows, A + B];   da, db are the parts of dy
+//! a [rows, A], b [rows, B] -> y [rows, A + B];   da, db are the columns of dy
 //! ```
 
 use crate::autograd::{GradSink, Op};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// [a ; b]
+/// The columns of a, then those of b.
 #[derive(Clone, Copy, Debug)]
 pub struct Concat;
 
@@ -47,7 +47,7 @@ impl Op<2> for Concat {
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::testing::{check, pattern, rows_alone, slice_rows};
+    use crate::autograd::testing::{batch_invariant, check, pattern, slice_rows};
 
     #[test]
     fn laws() {
@@ -58,7 +58,7 @@ mod laws {
         };
         check(&Concat, inputs, [true; 2], &reference);
         let (a, b) = (pattern(&[3, 17], 1), pattern(&[3, 5], 2));
-        rows_alone(3, |r| {
+        batch_invariant(3, |r| {
             Concat
                 .forward([&slice_rows(&a, r.clone()), &slice_rows(&b, r)])
                 .0

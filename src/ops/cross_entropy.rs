@@ -7,10 +7,11 @@
 //! dz   = (softmax(z) − [j = target]) · weight / n            the factor is one number, rounded once (rule R8)
 //! ```
 //!
-//! n is the number of rows, or more where these are a part of a batch: then the parts' first elements sum to the batch's.
+//! n is the number of rows, or that of the whole batch if these rows are a micro-batch: then the first elements sum to
+//! the batch's.
 //!
-//! Only the first element of the output is differentiable; the other two are reports. The gradient is made in the
-//! forward pass, where the exponentials are at hand. Row sums follow rule R2, the mean rule R3 in `f64`.
+//! Only the first element of the output is differentiable; the other two are for reports. The gradient is computed in
+//! the forward pass, which has the exponentials. Row sums follow rule R2, the mean rule R3 in `f64`.
 
 use crate::autograd::{GradSink, Op};
 use crate::kernels::{cross_entropy, reduce};
@@ -22,13 +23,13 @@ use std::sync::Arc;
 pub struct CrossEntropy {
     /// Each below V.
     pub targets: Arc<[u32]>,
-    /// What this loss counts in the sum of losses.
+    /// The loss's weight in the sum of losses.
     pub weight: f64,
-    /// n, rows that the loss is a mean over: all of the batch, of which these may be a part.
+    /// n, the number of rows in the whole batch.
     pub whole_rows: usize,
 }
 
-/// The gradient of the first element, finished but for dy.
+/// The gradient of the first element, for dy = 1.
 pub struct Saved {
     dz: Tensor,
 }
@@ -63,7 +64,7 @@ impl Op<1> for CrossEntropy {
 
     fn backward(&self, Saved { mut dz }: Saved, dy: Tensor, sink: &mut GradSink<'_, 1>) {
         let d = dy.data()[0];
-        // The usual 1 would change nothing.
+        // Usually 1, which changes nothing.
         if d != 1.0 {
             dz.data_mut().iter_mut().for_each(|x| *x *= d);
         }
@@ -74,7 +75,7 @@ impl Op<1> for CrossEntropy {
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::testing::{check, pattern, rows_alone, slice_rows};
+    use crate::autograd::testing::{batch_invariant, check, pattern, slice_rows};
 
     #[test]
     fn laws() {
@@ -100,7 +101,7 @@ mod laws {
                 whole_rows: targets.len(),
             };
             let z = pattern(&[targets.len(), v], 5);
-            // Reports have no gradient: the projection in the law must not ask for one.
+            // Only the first element has a gradient.
             check(&First(op), [z], [true], &|x| reference(x)[..1].to_vec());
             let z = Arc::new(pattern(&[targets.len(), v], 5));
             let op = CrossEntropy {
@@ -112,8 +113,8 @@ mod laws {
             for (got, expected) in op.forward([&z]).0.data().iter().zip(reference(&[exact])) {
                 assert!((f64::from(*got) - expected).abs() < 1e-5);
             }
-            rows_alone(targets.len(), |r| {
-                // Of a batch of one size, whose part the rows are.
+            batch_invariant(targets.len(), |r| {
+                // The rows as part of a batch of 7.
                 let op = CrossEntropy {
                     targets: targets[r.clone()].into(),
                     weight: 0.7,

@@ -1,22 +1,22 @@
-//! Rows of a table.
+//! Rows of the embedding matrix.
 //!
 //! ```text
-//! table [V, C], ids [rows] -> y [rows, C]:   y[r] = table[ids[r]]
-//! backward: dtable[ids[r]] += dy[r], r ascending          (rule R7)
+//! E [V, C], ids [rows] -> y [rows, C]:   y[r] = E[ids[r]]
+//! backward: dE[ids[r]] += dy[r], r ascending          (rule R7)
 //! ```
 
 use crate::autograd::{GradSink, Op};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// Looks up one row of the table for each id.
+/// One row of the embedding matrix for each id.
 #[derive(Clone, Debug)]
 pub struct Embedding {
     /// Each below V.
     pub ids: Arc<[u32]>,
 }
 
-/// The table's shape.
+/// The embedding matrix's shape.
 pub struct Saved {
     shape: [usize; 2],
 }
@@ -24,21 +24,21 @@ pub struct Saved {
 impl Op<1> for Embedding {
     type Saved = Saved;
 
-    fn forward(&self, [table]: [&Arc<Tensor>; 1]) -> (Tensor, Saved) {
-        let shape = [table.rows(), table.cols()];
+    fn forward(&self, [e]: [&Arc<Tensor>; 1]) -> (Tensor, Saved) {
+        let shape = [e.rows(), e.cols()];
         let mut y = Tensor::empty(&[self.ids.len(), shape[1]]);
         for (y, id) in y.data_mut().chunks_mut(shape[1]).zip(&*self.ids) {
-            y.copy_from_slice(table.row(*id as usize));
+            y.copy_from_slice(e.row(*id as usize));
         }
         (y, Saved { shape })
     }
 
     fn backward(&self, saved: Saved, dy: Tensor, sink: &mut GradSink<'_, 1>) {
         let cols = saved.shape[1];
-        sink.accumulate(0, &saved.shape, |dtable| {
-            let dtable = dtable.data_mut();
+        sink.accumulate(0, &saved.shape, |de| {
+            let de = de.data_mut();
             for (dy, id) in dy.data().chunks(cols).zip(&*self.ids) {
-                let row = &mut dtable[*id as usize * cols..][..cols];
+                let row = &mut de[*id as usize * cols..][..cols];
                 for (sum, d) in row.iter_mut().zip(dy) {
                     *sum += d;
                 }
@@ -50,7 +50,7 @@ impl Op<1> for Embedding {
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::testing::{check, pattern, rows_alone};
+    use crate::autograd::testing::{batch_invariant, check, pattern};
 
     fn ids(ids: &[u32]) -> Embedding {
         Embedding { ids: ids.into() }
@@ -64,7 +64,7 @@ mod laws {
             rows.iter().flat_map(row).collect()
         };
         check(&ids(&rows), [pattern(&[5, 17], 1)], [true], &reference);
-        let table = Arc::new(pattern(&[5, 17], 1));
-        rows_alone(rows.len(), |r| ids(&rows[r]).forward([&table]).0);
+        let e = Arc::new(pattern(&[5, 17], 1));
+        batch_invariant(rows.len(), |r| ids(&rows[r]).forward([&e]).0);
     }
 }

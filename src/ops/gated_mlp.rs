@@ -1,25 +1,27 @@
-//! The gated layer of a block on normalised rows, as one operation (Shazeer 2020, section 2).
+//! The gated MLP of a layer with its norm, as one operation (Shazeer 2020, section 2).
 //!
 //! ```text
 //! x [rows, C], weight [C], W_g, W_u [F, C], W_d [C, F] -> y [rows, C]
 //! n = RMSNorm(x) · weight;   g, u = n W_gᵀ, n W_uᵀ;   a = silu(g) · u;   y = a W_dᵀ
-//! backward: da = dy W_d;  a once more;  dW_d += dyᵀ a;  dg, du from da;  then as the norm and its products
+//! backward: da = dy W_d;  a once more;  dW_d += dyᵀ a;  dg, du from da;  then as NormedLinear
 //! ```
 //!
-//! It is [`NormedLinear`](super::NormedLinear), [`SwiGlu`](super::SwiGlu) and [`Linear`](super::Linear) with the same
-//! bits. Beside the inputs only g and u are kept for the backward pass. Rows are taken some at a time, so that what is between the steps
-//! stays in the cache.
+//! It has the bits of [`NormedLinear`](super::NormedLinear), SwiGLU and [`Linear`](super::Linear) one after the other.
+//! Besides the inputs, only g and u are saved. Both passes work on one block of rows at a time, so that intermediate
+//! results stay in the cache.
 
-use super::normed_linear::{Back, Weights, normed, parts};
+use super::linear::{WeightGradients, backward_dx};
+use super::normed_linear::{BlockedBackward, PackedWeights, normed, row_blocks};
 use crate::autograd::{GradSink, Op};
-use crate::kernels::gemm::{Right, ScratchPanels, Start, matmul, matmul_many};
+use crate::kernels::gemm::{Right, ScratchPanels, matmul_many};
 use crate::kernels::swiglu;
 use crate::profile;
 use crate::simd::matrix::MatrixMut;
 use crate::tensor::Tensor;
+use std::slice;
 use std::sync::Arc;
 
-/// Norm, gate, up and down; inputs are x, the weight and the three weights in this order.
+/// Norm, gate, up and down; inputs are x, the norm weight, W_g, W_u and W_d.
 #[derive(Clone, Copy, Debug)]
 pub struct GatedMlp {
     /// ε, added to the mean square.
@@ -40,18 +42,19 @@ impl Op<5> for GatedMlp {
         let f = gate.rows();
         let mut gu = Tensor::empty(&[x.rows(), 2 * f]);
         let mut y = Tensor::empty(x.shape());
-        let (inner, outer) = (Weights::of(&[gate, up]), Weights::of(&[down]));
+        let (inner, outer) = (PackedWeights::new(&[gate, up]), PackedWeights::new(&[down]));
         let mut rest = y.matrix_mut();
-        for part in parts(x.rows()) {
-            let (n, _) = normed(self.eps, x, weight, &part);
-            let own = &mut gu.data_mut()[part.start * 2 * f..part.end * 2 * f];
-            let to = MatrixMut::new(own, part.len(), 2 * f);
-            matmul_many(n.matrix(), inner.iter(), to);
-            let mut a = Tensor::empty(&[part.len(), f]);
-            profile::time("SwiGlu", "forward", || {
-                swiglu::forward(own, f, a.data_mut())
-            });
-            let (y, below) = rest.split_rows(part.len());
+        for block in row_blocks(x.rows()) {
+            let (n, _) = normed(self.eps, x, weight, &block);
+            let gu = &mut gu.data_mut()[block.start * 2 * f..block.end * 2 * f];
+            matmul_many(
+                n.matrix(),
+                inner.iter(),
+                MatrixMut::new(gu, block.len(), 2 * f),
+            );
+            let mut a = Tensor::empty(&[block.len(), f]);
+            profile::time("SwiGLU", "forward", || swiglu::forward(gu, f, a.data_mut()));
+            let (y, below) = rest.split_rows(block.len());
             rest = below;
             matmul_many(a.matrix(), outer.iter(), y);
         }
@@ -60,58 +63,81 @@ impl Op<5> for GatedMlp {
     }
 
     fn backward(&self, saved: Saved, dy: Tensor, sink: &mut GradSink<'_, 5>) {
-        let Saved {
-            inputs: [x, weight, gate, up, down],
-            mut gu,
-        } = saved;
-        let f = gate.rows();
-        let mut ddown = sink.take_accumulator(4, down.shape());
-        let rows_of_down = ScratchPanels::new(down.matrix());
-        let inner = [gate, up];
-        let mut back = Back::new(&x, &weight, &inner, sink);
-        for part in parts(x.rows()) {
-            let dy = dy.matrix().row_range(part.start, part.end);
-            let mut a = Tensor::empty(&[part.len(), f]);
-            profile::time("Linear", "backward dx", || {
-                matmul(
-                    dy,
-                    Right::Scratch(&rows_of_down),
-                    a.matrix_mut(),
-                    Start::Zero,
-                );
+        let Saved { inputs, mut gu } = saved;
+        let [x, weight, inner @ .., down] = &inputs;
+        let f = down.cols();
+        let packed_down = ScratchPanels::new(down.matrix());
+        let mut ddown = WeightGradients::take(sink, 4, slice::from_ref(down));
+        let mut backward = BlockedBackward::new(x, weight, inner, sink);
+        for block in row_blocks(x.rows()) {
+            let dy = dy.matrix().row_range(block.start, block.end);
+            let mut da = Tensor::empty(&[block.len(), f]);
+            backward_dx(dy, [Right::Scratch(&packed_down)].into_iter(), &mut da);
+            // In place: g and u become dg and du, da becomes a.
+            let own = &mut gu.data_mut()[block.start * 2 * f..block.end * 2 * f];
+            profile::time("SwiGLU", "backward", || {
+                swiglu::backward(own, f, da.data_mut())
             });
-            let own = &mut gu.data_mut()[part.start * 2 * f..part.end * 2 * f];
-            // g and u become their gradients, and da becomes a.
-            profile::time("SwiGlu", "backward", || {
-                swiglu::backward(own, f, a.data_mut())
-            });
-            if let Some(ddown) = &mut ddown {
-                profile::time("Linear", "backward dW", || {
-                    matmul(
-                        dy.t(),
-                        Right::View(a.matrix()),
-                        ddown.matrix_mut(),
-                        Start::Continue,
-                    );
-                });
-            }
-            let (n, r) = normed(self.eps, &x, &weight, &part);
-            let dgu = gu.matrix().row_range(part.start, part.end);
-            back.part(&part, &r, &n, dgu);
+            let (a, dgu) = (da, gu.matrix().row_range(block.start, block.end));
+            ddown.add(dy, a.matrix());
+            let (n, r) = normed(self.eps, x, weight, &block);
+            backward.block(&block, &r, &n, dgu);
         }
-        sink.put_accumulator(4, ddown);
-        back.give(sink);
+        ddown.put(sink);
+        backward.finish(sink);
     }
 }
 
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::testing::{check, compare, pattern, rows_alone, slice_rows};
-    use crate::ops::{Linear, NormedLinear, SwiGlu};
+    use crate::autograd::testing::{batch_invariant, check, equivalent, pattern, slice_rows};
+    use crate::ops::{Linear, NormedLinear};
 
     const C: usize = 6;
     const F: usize = 5;
+
+    /// gu [rows, 2 F] -> y [rows, F] = silu(g) · u
+    #[derive(Clone)]
+    struct SwiGlu;
+
+    impl Op<1> for SwiGlu {
+        type Saved = Tensor;
+
+        fn forward(&self, [gu]: [&Arc<Tensor>; 1]) -> (Tensor, Tensor) {
+            let f = gu.cols() / 2;
+            let mut y = Tensor::empty(&[gu.rows(), f]);
+            swiglu::forward(gu.data(), f, y.data_mut());
+            (y, Tensor::clone(gu))
+        }
+
+        fn backward(&self, mut gu: Tensor, mut dy: Tensor, sink: &mut GradSink<'_, 1>) {
+            let f = dy.cols();
+            swiglu::backward(gu.data_mut(), f, dy.data_mut());
+            sink.add(0, gu);
+        }
+    }
+
+    fn silu(x: f64) -> f64 {
+        x / (1.0 + (-x).exp())
+    }
+
+    #[test]
+    fn laws_of_the_activation() {
+        for (rows, f) in [(1, 1), (5, 16), (4, 33)] {
+            let reference = |x: &[Vec<f64>]| {
+                let row = |row: &[f64]| {
+                    let (gate, up) = row.split_at(f);
+                    let one = |(g, u): (&f64, &f64)| silu(*g) * u;
+                    gate.iter().zip(up).map(one).collect::<Vec<_>>()
+                };
+                x[0].chunks(2 * f).flat_map(row).collect()
+            };
+            check(&SwiGlu, [pattern(&[rows, 2 * f], 1)], [true], &reference);
+            let x = pattern(&[rows, 2 * f], 2);
+            batch_invariant(rows, |r| SwiGlu.forward([&slice_rows(&x, r)]).0);
+        }
+    }
 
     fn inputs(rows: usize) -> [Tensor; 5] {
         [
@@ -131,10 +157,7 @@ mod laws {
             let n: Vec<f64> = row.iter().zip(&x[1]).map(|(x, g)| x * r * g).collect();
             let gate = x[2].chunks(C).map(|w| dot(&n, w));
             let up = x[3].chunks(C).map(|w| dot(&n, w));
-            let a: Vec<f64> = gate
-                .zip(up)
-                .map(|(g, u)| g / (1.0 + (-g).exp()) * u)
-                .collect();
+            let a: Vec<f64> = gate.zip(up).map(|(g, u)| silu(g) * u).collect();
             y.extend(x[4].chunks(F).map(|w| dot(&a, w)));
         }
         y
@@ -147,7 +170,7 @@ mod laws {
         let [x, weight, gate, up, down] = inputs(30);
         let rest = [weight, gate, up, down].map(Arc::new);
         let [weight, gate, up, down] = rest.each_ref();
-        rows_alone(30, |r| {
+        batch_invariant(30, |r| {
             op.forward([&slice_rows(&x, r), weight, gate, up, down]).0
         });
     }
@@ -156,7 +179,7 @@ mod laws {
     fn one_operation_or_three_give_the_same_bits() {
         let eps = 1e-3;
         for rows in [1, 33, 512, 1100] {
-            compare(
+            equivalent(
                 inputs(rows),
                 |tape, x| tape.apply(GatedMlp { eps }, x),
                 |tape, [x, weight, gate, up, down]| {

@@ -1,20 +1,20 @@
-//! One product with one or several weight matrices, side by side.
+//! Matrix multiplication with one or more weights, side by side.
 //!
 //! ```text
 //! x [rows, C], W_i [N_i, C] -> y [rows, Σ N_i]:   y = x · [W_0; W_1; ..]ᵀ        one chain over C each (rule R1)
 //! backward: dx = dy · [W_0; W_1; ..]             one chain over all N_i, in the order of the weights
-//!           dW_i += dy_iᵀ · x                    the accumulator's chain goes on over the rows (rule R7)
+//!           dW_i += dy_iᵀ · x                    continues the accumulator's chains over the rows (rule R7)
 //! ```
 //!
-//! Queries, keys and values are one such product, and so are gate and up: that fixes the chain of dx.
+//! Q, K and V are computed by one such multiplication, and so are gate and up: that fixes the chain of dx.
 
 use crate::autograd::{GradSink, Op};
-use crate::kernels::gemm::{Right, ScratchPanels, Start, matmul, matmul_many};
+use crate::kernels::gemm::{Right, ScratchPanels, Start, View, matmul, matmul_many};
 use crate::profile;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// x times N − 1 weight matrices; inputs are x and then the weights.
+/// x times N − 1 weights; inputs are x and then the weights.
 #[derive(Clone, Copy, Debug)]
 pub struct Linear;
 
@@ -23,8 +23,8 @@ pub struct Saved<const N: usize> {
     inputs: [Arc<Tensor>; N],
 }
 
-/// Wᵀ, packed if it is.
-fn right(w: &Tensor) -> Right<'_> {
+/// Wᵀ, from its panels if it has them.
+fn transposed(w: &Tensor) -> Right<'_> {
     match w.panels() {
         Some(panels) => Right::Panels(panels),
         None => Right::View(w.matrix().t()),
@@ -38,7 +38,7 @@ impl<const N: usize> Op<N> for Linear {
         let (x, weights) = (inputs[0], &inputs[1..]);
         let width = weights.iter().map(|w| w.rows()).sum();
         let mut y = Tensor::empty(&[x.rows(), width]);
-        let weights = weights.iter().map(|w| right(w));
+        let weights = weights.iter().map(|w| transposed(w));
         matmul_many(x.matrix(), weights, y.matrix_mut());
         let inputs = inputs.map(Arc::clone);
         (y, Saved { inputs })
@@ -46,37 +46,76 @@ impl<const N: usize> Op<N> for Linear {
 
     fn backward(&self, saved: Saved<N>, dy: Tensor, sink: &mut GradSink<'_, N>) {
         let (x, weights) = (&saved.inputs[0], &saved.inputs[1..]);
-        let mut parts = Vec::with_capacity(N);
-        let mut from = 0;
-        for w in weights {
-            parts.push((w, dy.matrix().columns(from, from + w.rows())));
-            from += w.rows();
-        }
         if sink.needs_grad(0) {
             let mut dx = Tensor::empty(x.shape());
-            let mut start = Start::Zero;
-            for (w, dy) in &parts {
-                profile::time("Linear", "backward dx", || {
-                    matmul(*dy, Right::View(w.matrix()), dx.matrix_mut(), start);
-                });
-                start = Start::Continue;
-            }
+            let weights = weights.iter().map(|w| Right::View(w.matrix()));
+            backward_dx(dy.matrix(), weights, &mut dx);
             sink.add(0, dx);
         }
-        if (1..N).any(|i| sink.needs_grad(i)) {
-            profile::time("Linear", "backward dW", || {
-                // Packed once for several weights; for one, a part at a time.
-                let packed = (N > 2).then(|| ScratchPanels::new(x.matrix()));
-                let right = match &packed {
-                    Some(packed) => Right::Scratch(packed),
-                    None => Right::View(x.matrix()),
-                };
-                for (i, (w, dy)) in parts.into_iter().enumerate() {
-                    sink.accumulate(i + 1, w.shape(), |dw| {
-                        matmul(dy.t(), right, dw.matrix_mut(), Start::Continue);
-                    });
-                }
-            });
+        let mut dw = WeightGradients::take(sink, 1, weights);
+        dw.add(dy.matrix(), x.matrix());
+        dw.put(sink);
+    }
+}
+
+/// dy [rows, Σ N_i], W_i [N_i, C] -> dx [rows, C]
+pub(super) fn backward_dx<'w>(
+    dy: View<'_>,
+    weights: impl Iterator<Item = Right<'w>>,
+    dx: &mut Tensor,
+) {
+    let _scope = profile::scope("Linear", "backward dx");
+    let (mut from, mut start) = (0, Start::Zero);
+    for w in weights {
+        let dy = dy.columns(from, from + w.k());
+        from += w.k();
+        matmul(dy, w, dx.matrix_mut(), start);
+        start = Start::Continue;
+    }
+}
+
+/// The gradients of an operation's weights, accumulated over blocks of rows.
+pub(super) struct WeightGradients {
+    /// The operation's input that is the first weight.
+    first: usize,
+    /// N_i, and the accumulator if the weight needs a gradient.
+    weights: Vec<(usize, Option<Tensor>)>,
+}
+
+impl WeightGradients {
+    /// Borrows the accumulators of inputs `first`.. from the sink.
+    pub fn take<const N: usize>(
+        sink: &mut GradSink<'_, N>,
+        first: usize,
+        weights: &[Arc<Tensor>],
+    ) -> Self {
+        let take =
+            |(i, w): (usize, &Arc<Tensor>)| (w.rows(), sink.take_accumulator(first + i, w.shape()));
+        let weights = weights.iter().enumerate().map(take).collect();
+        Self { first, weights }
+    }
+
+    /// dW_i += dy_iᵀ · x for dy [rows, Σ N_i] and x [rows, C]
+    pub fn add(&mut self, dy: View<'_>, x: View<'_>) {
+        let _scope = profile::scope("Linear", "backward dW");
+        // Several weights share one packed copy; for a single one a part at a time is packed, which takes less memory.
+        let several = self.weights.iter().filter(|(_, dw)| dw.is_some()).count() > 1;
+        let packed = several.then(|| ScratchPanels::new(x));
+        let x = packed.as_ref().map_or(Right::View(x), Right::Scratch);
+        let mut from = 0;
+        for (n, dw) in &mut self.weights {
+            let dy = dy.columns(from, from + *n);
+            from += *n;
+            if let Some(dw) = dw {
+                matmul(dy.t(), x, dw.matrix_mut(), Start::Continue);
+            }
+        }
+    }
+
+    /// Returns the accumulators.
+    pub fn put<const N: usize>(self, sink: &mut GradSink<'_, N>) {
+        for (i, (_, dw)) in self.weights.into_iter().enumerate() {
+            sink.put_accumulator(self.first + i, dw);
         }
     }
 }
@@ -84,7 +123,7 @@ impl<const N: usize> Op<N> for Linear {
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::testing::{check, pattern, rows_alone, slice_rows};
+    use crate::autograd::testing::{batch_invariant, check, pattern, slice_rows};
     use crate::kernels::gemm::WeightFormat;
 
     fn reference(x: &[Vec<f64>], c: usize) -> Vec<f64> {
@@ -114,15 +153,15 @@ mod laws {
     }
 
     #[test]
-    fn a_row_alone_and_packed_weights() {
+    fn a_row_alone_and_weights_in_panels() {
         for format in WeightFormat::ALL {
             let (x, mut w) = (pattern(&[30, 40], 1), pattern(&[50, 40], 2));
             w.pack(format);
-            // A copy is not packed and has the widened weights.
+            // A clone has the widened weights but not the panels.
             let (plain, packed) = (Arc::new(w.clone()), Arc::new(w));
             assert!(plain.panels().is_none() && packed.panels().is_some());
             for w in [&plain, &packed] {
-                rows_alone(30, |r| Linear.forward([&slice_rows(&x, r), w]).0);
+                batch_invariant(30, |r| Linear.forward([&slice_rows(&x, r), w]).0);
             }
             let x = Arc::new(x);
             let [a, b] = [&plain, &packed].map(|w| Linear.forward([&x, w]).0);

@@ -1,19 +1,18 @@
-//! Floor 4: one differentiable operation per file.
+//! The differentiable operations, one per file.
 //!
 //! Every file has the same five sections: the maths with its source and shapes; the struct; what is saved; forward and
-//! backward; the laws that prove it ([`crate::autograd`] says which).
+//! backward; the laws that prove it ([`crate::autograd::testing`]).
 //!
 //! | file | operation |
 //! |---|---|
-//! | [`embedding`] | rows of a table |
-//! | [`linear`] | one product with one or several weight matrices |
-//! | [`normed_linear`] | RMS normalisation of rows, and then products |
-//! | [`gated_mlp`] | the gated layer of a block, from its norm to its last product |
+//! | [`embedding`] | rows of the embedding matrix |
+//! | [`linear`] | matrix multiplication with one or more weights |
+//! | [`normed_linear`] | RMS normalisation of rows, then matrix multiplication |
+//! | [`gated_mlp`] | the gated MLP of a layer, its norm included |
 //! | [`rms_norm`] | RMS normalisation of rows |
 //! | [`qk_norm`] | RMS normalisation of query and key heads |
 //! | [`rope`] | rotary position embedding |
 //! | [`attention`] | causal grouped-query attention |
-//! | [`swiglu`] | the gated activation |
 //! | [`silu`] | the activation SiLU |
 //! | [`add`] | residual addition |
 //! | [`add_bias`] | one vector added to every row |
@@ -21,7 +20,7 @@
 //! | [`select_rows`] | some of the rows |
 //! | [`cross_entropy`] | the loss |
 //!
-//! This folder never knows layers, models or where a value came from.
+//! This folder never knows layers, models or executors.
 
 pub mod add;
 pub mod add_bias;
@@ -37,7 +36,6 @@ pub mod rms_norm;
 pub mod rope;
 pub mod select_rows;
 pub mod silu;
-pub mod swiglu;
 
 pub use add::Add;
 pub use add_bias::AddBias;
@@ -53,4 +51,3 @@ pub use rms_norm::RmsNorm;
 pub use rope::Rope;
 pub use select_rows::SelectRows;
 pub use silu::Silu;
-pub use swiglu::SwiGlu;

@@ -1,29 +1,29 @@
-//! RMS normalisation of rows and then products with several weight matrices: [`RmsNorm`](super::RmsNorm) and
-//! [`Linear`](super::Linear) as one operation, so that the normalised rows need not be kept.
+//! RMS normalisation of rows, then matrix multiplication with one or more weights: [`RmsNorm`](super::RmsNorm) and
+//! [`Linear`](super::Linear) as one operation, so that the normalised rows need not be saved.
 //!
 //! ```text
 //! x [rows, C], weight [C], W_i [N_i, C] -> y [rows, Σ N_i]:   n = RMSNorm(x) · weight;  y = n · [W_0; W_1; ..]ᵀ
 //! backward: n once more;  dW_i += dy_iᵀ · n;  dn = dy · [W_0; W_1; ..];  dx and dweight from dn
 //! ```
 //!
-//! Rows are taken some at a time, so that what is between the steps stays in the cache. Chains over rows go on from part
-//! to part (rule R7), and shares of dweight are of the same rows as without parts (rule R3). So the result is, to the last
-//! bit, that of the two operations one after the other.
+//! Both passes work on one block of rows at a time, so that intermediate results stay in the cache. Chains over rows
+//! continue from block to block (rule R7), and blocks consist of whole chunks of dweight's sum (rule R3). So the result
+//! has the bits of the two operations one after the other.
 
+use super::linear::{WeightGradients, backward_dx};
 use crate::autograd::{GradSink, Op};
-use crate::kernels::gemm::{Panels, Right, ScratchPanels, Start, View, matmul, matmul_many};
+use crate::kernels::gemm::{Panels, Right, ScratchPanels, View, matmul_many};
 use crate::kernels::norm::{self, Segments};
 use crate::kernels::reduce::CHUNK_ROWS;
-use crate::profile;
 use crate::tensor::Tensor;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Rows of a part: a multiple of those of a share of dweight.
-const PART: usize = 512;
-const _: () = assert!(PART.is_multiple_of(CHUNK_ROWS));
+/// Rows of a block: whole chunks of the sum over rows.
+const BLOCK_ROWS: usize = 512;
+const _: () = assert!(BLOCK_ROWS.is_multiple_of(CHUNK_ROWS));
 
-/// Norm and N − 2 products; inputs are x, the weight and the weights.
+/// Norm and matrix multiplication; inputs are x, the norm weight and the N − 2 weights.
 #[derive(Clone, Copy, Debug)]
 pub struct NormedLinear {
     /// ε, added to the mean square.
@@ -42,13 +42,13 @@ impl<const N: usize> Op<N> for NormedLinear {
         let (x, weights) = (inputs[0], &inputs[2..]);
         let width = weights.iter().map(|w| w.rows()).sum();
         let mut y = Tensor::empty(&[x.rows(), width]);
-        let columns = Weights::of(weights);
+        let packed = PackedWeights::new(weights);
         let mut rest = y.matrix_mut();
-        for part in parts(x.rows()) {
-            let (n, _) = normed(self.eps, x, inputs[1], &part);
-            let (y, below) = rest.split_rows(part.len());
+        for block in row_blocks(x.rows()) {
+            let (n, _) = normed(self.eps, x, inputs[1], &block);
+            let (y, below) = rest.split_rows(block.len());
             rest = below;
-            matmul_many(n.matrix(), columns.iter(), y);
+            matmul_many(n.matrix(), packed.iter(), y);
         }
         let inputs = inputs.map(Arc::clone);
         (y, Saved { inputs })
@@ -57,142 +57,113 @@ impl<const N: usize> Op<N> for NormedLinear {
     fn backward(&self, saved: Saved<N>, dy: Tensor, sink: &mut GradSink<'_, N>) {
         let Saved { inputs } = saved;
         let (x, weight, weights) = (&inputs[0], &inputs[1], &inputs[2..]);
-        let mut back = Back::new(x, weight, weights, sink);
-        for part in parts(x.rows()) {
-            let (n, r) = normed(self.eps, x, weight, &part);
-            let dy = dy.matrix().row_range(part.start, part.end);
-            back.part(&part, &r, &n, dy);
+        let mut backward = BlockedBackward::new(x, weight, weights, sink);
+        for block in row_blocks(x.rows()) {
+            let (n, r) = normed(self.eps, x, weight, &block);
+            let dy = dy.matrix().row_range(block.start, block.end);
+            backward.block(&block, &r, &n, dy);
         }
-        back.give(sink);
+        backward.finish(sink);
     }
 }
 
-/// Rows of each part.
-pub(super) fn parts(rows: usize) -> impl Iterator<Item = Range<usize>> {
-    let starts = (0..rows).step_by(PART);
-    starts.map(move |from| from..rows.min(from + PART))
+/// The rows of each block.
+pub(super) fn row_blocks(rows: usize) -> impl Iterator<Item = Range<usize>> {
+    let starts = (0..rows).step_by(BLOCK_ROWS);
+    starts.map(move |from| from..rows.min(from + BLOCK_ROWS))
 }
 
-/// Some rows of x, normalised, and 1 / √(mean x² + ε) of each.
+/// A block of x, normalised, and 1 / √(mean x² + ε) of each of its rows.
 pub(super) fn normed(
     eps: f32,
     x: &Tensor,
     weight: &Tensor,
-    part: &Range<usize>,
+    block: &Range<usize>,
 ) -> (Tensor, Vec<f32>) {
     let c = x.cols();
-    let (mut n, mut r) = (Tensor::empty(&[part.len(), c]), vec![0.0; part.len()]);
-    let x = &x.data()[part.start * c..part.end * c];
+    let (mut n, mut r) = (Tensor::empty(&[block.len(), c]), vec![0.0; block.len()]);
+    let x = &x.data()[block.start * c..block.end * c];
     let at = Segments::row(c);
     norm::forward(at, eps, x, weight.data(), n.data_mut(), &mut r);
     (n, r)
 }
 
-/// Weights, transposed and packed: a frozen model keeps them so, and those of a model in training are packed for a while.
-pub(super) enum Weights<'a> {
-    Kept(Vec<&'a Panels>),
-    Made(Vec<ScratchPanels>),
+/// Weights, transposed and packed: as the model holds them once it is packed for decoding, or in temporary panels.
+pub(super) enum PackedWeights<'a> {
+    Panels(Vec<&'a Panels>),
+    Scratch(Vec<ScratchPanels>),
 }
 
-impl<'a> Weights<'a> {
-    pub fn of(weights: &[&'a Arc<Tensor>]) -> Self {
-        let kept = weights.iter().map(|w| w.panels()).collect();
-        match kept {
-            Some(kept) => Self::Kept(kept),
-            None => {
-                let made = weights.iter().map(|w| ScratchPanels::new(w.matrix().t()));
-                Self::Made(made.collect())
-            }
+impl<'a> PackedWeights<'a> {
+    pub fn new(weights: &[&'a Arc<Tensor>]) -> Self {
+        if let Some(panels) = weights.iter().map(|w| w.panels()).collect() {
+            return Self::Panels(panels);
         }
+        let scratch = weights.iter().map(|w| ScratchPanels::new(w.matrix().t()));
+        Self::Scratch(scratch.collect())
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Right<'_>> + Clone {
-        let (kept, made) = match self {
-            Self::Kept(kept) => (&kept[..], &[][..]),
-            Self::Made(made) => (&[][..], &made[..]),
+        let (panels, scratch) = match self {
+            Self::Panels(panels) => (&panels[..], &[][..]),
+            Self::Scratch(scratch) => (&[][..], &scratch[..]),
         };
-        let made = made.iter().map(Right::Scratch);
-        kept.iter().map(|w| Right::Panels(w)).chain(made)
+        let scratch = scratch.iter().map(Right::Scratch);
+        panels.iter().map(|w| Right::Panels(w)).chain(scratch)
     }
 }
 
-/// The backward pass of norm and products, part by part. The first inputs of the operation are x, the weight and the weights.
-pub(super) struct Back<'a> {
+/// The backward pass of norm and matrix multiplication, block by block. The operation's first inputs are x, the norm
+/// weight and the weights.
+pub(super) struct BlockedBackward<'a> {
     x: &'a Tensor,
     weight: &'a Tensor,
-    /// Each weight as it is, packed, and its accumulator.
-    weights: Vec<(ScratchPanels, Option<Tensor>)>,
+    /// Each W_i [N_i, C].
+    packed: Vec<ScratchPanels>,
+    dw: WeightGradients,
     dx: Tensor,
-    /// Shares of dweight.
-    shares: Vec<f32>,
+    /// The sums of dweight's chunks of rows.
+    partials: Vec<f32>,
 }
 
-impl<'a> Back<'a> {
+impl<'a> BlockedBackward<'a> {
     pub fn new<const N: usize>(
         x: &'a Tensor,
         weight: &'a Tensor,
-        weights: &'a [Arc<Tensor>],
+        weights: &[Arc<Tensor>],
         sink: &mut GradSink<'_, N>,
     ) -> Self {
-        let take = |(i, w): (usize, &'a Arc<Tensor>)| {
-            (
-                ScratchPanels::new(w.matrix()),
-                sink.take_accumulator(i + 2, w.shape()),
-            )
-        };
-        let weights = weights.iter().enumerate().map(take).collect();
+        let packed = weights.iter().map(|w| ScratchPanels::new(w.matrix()));
         let at = Segments::row(x.cols());
-        let shares = vec![0.0; norm::partials(at, x.data().len())];
-        let dx = Tensor::empty(x.shape());
         Self {
             x,
             weight,
-            weights,
-            dx,
-            shares,
+            packed: packed.collect(),
+            dw: WeightGradients::take(sink, 2, weights),
+            dx: Tensor::empty(x.shape()),
+            partials: vec![0.0; norm::partials(at, x.data().len())],
         }
     }
 
-    /// Of some rows: what [`normed`] gives of them, and dy.
-    pub fn part(&mut self, part: &Range<usize>, r: &[f32], n: &Tensor, dy: View<'_>) {
+    /// One block: `r` and `n` as [`normed`] returns them, and dy [block, Σ N_i].
+    pub fn block(&mut self, block: &Range<usize>, r: &[f32], n: &Tensor, dy: View<'_>) {
         let mut dn = Tensor::empty(n.shape());
-        let (mut from, mut start) = (0, Start::Zero);
-        let packed = profile::time("Linear", "backward dW", || ScratchPanels::new(n.matrix()));
-        for (w, dw) in &mut self.weights {
-            let width = w.panels().k();
-            let dy = dy.columns(from, from + width);
-            from += width;
-            profile::time("Linear", "backward dx", || {
-                matmul(dy, Right::Scratch(w), dn.matrix_mut(), start);
-            });
-            start = Start::Continue;
-            if let Some(dw) = dw {
-                profile::time("Linear", "backward dW", || {
-                    matmul(
-                        dy.t(),
-                        Right::Scratch(&packed),
-                        dw.matrix_mut(),
-                        Start::Continue,
-                    );
-                });
-            }
-        }
+        backward_dx(dy, self.packed.iter().map(Right::Scratch), &mut dn);
+        self.dw.add(dy, n.matrix());
         let c = self.x.cols();
         let at = Segments::row(c);
-        let own = part.start * c..part.end * c;
-        let shares = norm::partials(at, own.start)..norm::partials(at, own.end);
+        let own = block.start * c..block.end * c;
+        let partials = norm::partials(at, own.start)..norm::partials(at, own.end);
         let inputs = (&self.x.data()[own.clone()], self.weight.data(), r);
         let dx = &mut self.dx.data_mut()[own];
-        norm::backward_parts(at, inputs, dn.data(), dx, &mut self.shares[shares]);
+        norm::backward_parts(at, inputs, dn.data(), dx, &mut self.partials[partials]);
     }
 
-    /// Gives all gradients.
-    pub fn give<const N: usize>(self, sink: &mut GradSink<'_, N>) {
+    /// Hands all gradients to the sink.
+    pub fn finish<const N: usize>(self, sink: &mut GradSink<'_, N>) {
         let at = Segments::row(self.x.cols());
-        for (i, (_, dw)) in self.weights.into_iter().enumerate() {
-            sink.put_accumulator(i + 2, dw);
-        }
-        let dweight = norm::total(at, self.shares);
+        self.dw.put(sink);
+        let dweight = norm::total(at, self.partials);
         sink.add(1, Tensor::new(self.weight.shape(), dweight));
         sink.add(0, self.dx);
     }
@@ -201,7 +172,7 @@ impl<'a> Back<'a> {
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::testing::{check, compare, pattern, rows_alone, slice_rows};
+    use crate::autograd::testing::{batch_invariant, check, equivalent, pattern, slice_rows};
     use crate::ops::{Linear, RmsNorm};
 
     fn reference(x: &[Vec<f64>], c: usize) -> Vec<f64> {
@@ -234,21 +205,21 @@ mod laws {
             pattern(&[50, 40], 2),
         );
         let (weight, w) = (Arc::new(weight), Arc::new(w));
-        rows_alone(30, |r| op.forward([&slice_rows(&x, r), &weight, &w]).0);
+        batch_invariant(30, |r| op.forward([&slice_rows(&x, r), &weight, &w]).0);
     }
 
     #[test]
     fn one_operation_or_two_give_the_same_bits() {
         let eps = 1e-3;
-        // Fewer rows than a part, whole parts, and parts with some rows more.
-        for rows in [1, 33, PART, 2 * PART + 40] {
+        // Less than a block, whole blocks, and a last block of another size.
+        for rows in [1, 33, BLOCK_ROWS, 2 * BLOCK_ROWS + 40] {
             let inputs = [
                 pattern(&[rows, 20], 1),
                 pattern(&[20], 2),
                 pattern(&[17, 20], 3),
                 pattern(&[33, 20], 4),
             ];
-            compare(
+            equivalent(
                 inputs,
                 |tape, x| tape.apply(NormedLinear { eps }, x),
                 |tape, [x, weight, a, b]| {

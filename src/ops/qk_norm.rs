@@ -1,8 +1,8 @@
 //! RMS normalisation of query and key heads, as in Qwen3 (Dehghani et al. 2023 for the idea).
 //!
 //! ```text
-//! qkv [rows, (H + 2 G) D], gain_q [D], gain_k [D] -> y of the same shape
-//! each query head: RMSNorm with gain_q; each key head: RMSNorm with gain_k; values pass through
+//! qkv [rows, (H + 2 G) D], weight_q [D], weight_k [D] -> y of the same shape
+//! each query head: RMSNorm with weight_q; each key head: RMSNorm with weight_k; values pass through
 //! ```
 
 use crate::autograd::{GradSink, Op};
@@ -11,7 +11,7 @@ use crate::kernels::norm::{self, Segments};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// Normalises heads; inputs are qkv, gain_q and gain_k.
+/// Normalises heads; inputs are qkv, weight_q and weight_k.
 #[derive(Clone, Copy, Debug)]
 pub struct QkNorm {
     /// The layout of qkv.
@@ -75,7 +75,7 @@ impl Op<3> for QkNorm {
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::testing::{check, pattern, rows_alone, slice_rows};
+    use crate::autograd::testing::{batch_invariant, check, pattern, slice_rows};
 
     #[test]
     fn laws() {
@@ -105,6 +105,6 @@ mod laws {
             Arc::new(pattern(&[6], 2)),
             Arc::new(pattern(&[6], 3)),
         );
-        rows_alone(9, |r| op.forward([&slice_rows(&x, r), &q, &k]).0);
+        batch_invariant(9, |r| op.forward([&slice_rows(&x, r), &q, &k]).0);
     }
 }

@@ -4,7 +4,7 @@
 //! x [rows, C], weight [C] -> y [rows, C]:   y = x / √(mean x² + ε) · weight
 //! ```
 //!
-//! The sequence of operations and the gradient stand in [`crate::kernels::norm`].
+//! [`crate::kernels::norm`] defines the sequence of operations and the gradient.
 
 use crate::autograd::{GradSink, Op};
 use crate::kernels::norm::{self, Segments};
@@ -51,7 +51,7 @@ impl Op<2> for RmsNorm {
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::testing::{check, pattern, rows_alone, slice_rows};
+    use crate::autograd::testing::{batch_invariant, check, pattern, slice_rows};
 
     #[test]
     fn laws() {
@@ -71,7 +71,7 @@ mod laws {
             let inputs = [pattern(&[rows, c], 1), pattern(&[c], 2)];
             check(&op, inputs, [true; 2], &reference);
             let (x, weight) = (pattern(&[rows, c], 1), Arc::new(pattern(&[c], 2)));
-            rows_alone(rows, |r| op.forward([&slice_rows(&x, r), &weight]).0);
+            batch_invariant(rows, |r| op.forward([&slice_rows(&x, r), &weight]).0);
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Rotary position embedding (Su et al. 2021) of query and key heads, half-split form.
 //!
 //! ```text
-//! qkv [rows, (H + 2 G) D] -> y of the same shape: the first H + G heads turned by the row's position, values as they are
-//! backward: turned the other way
+//! qkv [rows, (H + 2 G) D] -> y of the same shape: the H + G query and key heads rotated by the row's position
+//! backward: rotated the other way
 //! ```
 //!
-//! The rotation and its table stand in [`crate::kernels::rope`].
+//! [`crate::kernels::rope`] defines the rotation and its table of cos and sin.
 
 use crate::autograd::{GradSink, Op};
 use crate::kernels::attention::AttentionHeads;
@@ -13,7 +13,7 @@ use crate::kernels::rope::{Direction, RopeTable, rotate};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// Turns heads by position.
+/// Rotates heads by position.
 #[derive(Clone, Debug)]
 pub struct Rope {
     /// cos and sin.
@@ -28,7 +28,7 @@ pub struct Rope {
 pub struct Saved;
 
 impl Rope {
-    fn turn(&self, direction: Direction, from: Option<&[f32]>, x: &mut Tensor) {
+    fn apply(&self, direction: Direction, from: Option<&[f32]>, x: &mut Tensor) {
         let heads = self.heads.query + self.heads.key_value;
         let sizes = (heads, self.heads.width());
         let x = x.data_mut();
@@ -41,12 +41,12 @@ impl Op<1> for Rope {
 
     fn forward(&self, [x]: [&Arc<Tensor>; 1]) -> (Tensor, Saved) {
         let mut y = Tensor::empty(x.shape());
-        self.turn(Direction::Forward, Some(x.data()), &mut y);
+        self.apply(Direction::Forward, Some(x.data()), &mut y);
         (y, Saved)
     }
 
     fn backward(&self, Saved: Saved, mut dy: Tensor, sink: &mut GradSink<'_, 1>) {
-        self.turn(Direction::Backward, None, &mut dy);
+        self.apply(Direction::Backward, None, &mut dy);
         sink.add(0, dy);
     }
 }
@@ -54,7 +54,7 @@ impl Op<1> for Rope {
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::testing::{check, pattern, rows_alone, slice_rows};
+    use crate::autograd::testing::{batch_invariant, check, pattern, slice_rows};
 
     #[test]
     fn laws() {
@@ -86,6 +86,6 @@ mod laws {
         };
         check(&op(0..6), [pattern(&[6, 24], 1)], [true], &reference);
         let x = pattern(&[6, 24], 2);
-        rows_alone(6, |r| op(r.clone()).forward([&slice_rows(&x, r)]).0);
+        batch_invariant(6, |r| op(r.clone()).forward([&slice_rows(&x, r)]).0);
     }
 }

@@ -1,4 +1,4 @@
-//! Some of the rows: the positions that have a token far enough ahead, or the rows whose logits are wanted.
+//! Some of the rows: positions that have a target, or rows whose logits are needed.
 //!
 //! ```text
 //! x [rows, C], keep [n] ascending -> y [n, C]:   y[i] = x[keep[i]]
@@ -9,7 +9,7 @@ use crate::autograd::{GradSink, Op};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// Takes the rows `keep`.
+/// The rows `keep`.
 #[derive(Clone, Debug)]
 pub struct SelectRows {
     /// Row numbers, strictly ascending.
@@ -46,7 +46,7 @@ impl Op<1> for SelectRows {
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::testing::{check, pattern, rows_alone};
+    use crate::autograd::testing::{batch_invariant, check, pattern};
 
     #[test]
     fn laws() {
@@ -58,6 +58,6 @@ mod laws {
         };
         check(&op(&keep), [pattern(&[7, 5], 1)], [true], &reference);
         let x = Arc::new(pattern(&[7, 5], 1));
-        rows_alone(4, |r| op(&keep[r]).forward([&x]).0);
+        batch_invariant(4, |r| op(&keep[r]).forward([&x]).0);
     }
 }

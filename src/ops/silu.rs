@@ -5,7 +5,7 @@
 //! dx = dy · σ · (1 + x · (1 − σ))               with σ = sigmoid(x)
 //! ```
 //!
-//! The sequence of operations stands in [`crate::kernels::silu`].
+//! [`crate::kernels::silu`] defines the sequence of operations.
 
 use crate::autograd::{GradSink, Op};
 use crate::kernels::silu;
@@ -41,7 +41,7 @@ impl Op<1> for Silu {
 #[cfg(test)]
 mod laws {
     use super::*;
-    use crate::autograd::testing::{check, pattern, rows_alone, slice_rows};
+    use crate::autograd::testing::{batch_invariant, check, pattern, slice_rows};
 
     #[test]
     fn laws() {
@@ -50,7 +50,7 @@ mod laws {
             // Values to ±4, where the slope is no longer near a half.
             let mut x = pattern(&[rows, c], 1);
             x.data_mut().iter_mut().for_each(|x| *x *= 4.0);
-            rows_alone(rows, |r| Silu.forward([&slice_rows(&x, r)]).0);
+            batch_invariant(rows, |r| Silu.forward([&slice_rows(&x, r)]).0);
             check(&Silu, [x], [true], &reference);
         }
     }
