@@ -1,10 +1,10 @@
 //! Every gradient right, for whole models.
 //!
-//! 1. The joint loss, computed here in `f64` from the logits of a frozen training graph, changes along random
-//!    directions of every parameter as the gradient from `backward` says (central differences).
-//! 2. [`Model::backward`], which keeps little, equals the whole tape run backwards, in every bit.
-//! 3. What holds exactly under rule R7 is compared exactly: a batch's gradient goes on with the chains of its sequences,
-//!    a head's gradient is linear in λ, and heads that do not count leave the trunk's gradient alone.
+//! 1. The joint loss, computed here in `f64` from the logits of a training graph without gradients, changes along
+//!    random directions of every parameter as the gradient from `backward` says (central differences).
+//! 2. [`Model::backward`], which works head by head, equals one whole tape run backwards, in every bit.
+//! 3. What holds exactly under rule R7 is compared exactly: a batch's gradient continues the chains of its sequences,
+//!    a head's gradient is linear in λ, and heads of weight 0 leave the trunk's gradient alone.
 
 mod common;
 
@@ -16,7 +16,7 @@ use foretoken::model::{GradFlow, HeadKind, JointLoss, Model, Objective, layout};
 use foretoken::tensor::ParamId;
 
 const JOINT: JointLoss = JointLoss {
-    // More than usual, so that the heads' share of shared gradients is no rounding error.
+    // More than usual, so that the heads' part of shared gradients is no rounding error.
     lambda: 0.75,
     beta: 0.5,
 };
@@ -43,7 +43,7 @@ fn gradient(model: &Model, batches: &[&Batch], joint: JointLoss) -> Gradients {
     gradients
 }
 
-/// L_0 + λ Σ_k w_k L_k in `f64`, written from the design: no part of it is the crate's own loss.
+/// L_0 + λ Σ_k w_k L_k in `f64`, written from the formula: no part of it is the crate's own loss.
 fn joint_loss(model: &Model, batch: &Batch) -> f64 {
     let (b, t, vocab) = (
         batch.sequences(),
@@ -76,7 +76,7 @@ fn joint_loss(model: &Model, batch: &Batch) -> f64 {
     total
 }
 
-/// Numbers in −1..1 for directions, which need no quality but no period either (Marsaglia's xorshift).
+/// Numbers in −1..1 for directions (Marsaglia's xorshift). They need no quality, but no short period either.
 struct Noise(u64);
 
 impl Noise {
@@ -88,9 +88,9 @@ impl Noise {
     }
 }
 
-/// A direction of length 1 along which the slope is not small: a random half of the gradient's own elements, which
-/// alone would never look where the gradient is wrongly zero, plus as much of a random direction. Both are chosen to
-/// point uphill: the larger half, and the random direction or its opposite.
+/// A direction of length 1 along which the slope is not small: a random half of the gradient's own elements, plus as
+/// much of a random direction, because the gradient alone would never look where it is wrongly zero. Both point uphill:
+/// of the two halves the larger is taken, and the random direction or its opposite.
 fn direction(gradient: &[f32], noise: &mut Noise) -> Vec<f64> {
     let gradient: Vec<f64> = gradient.iter().map(|d| f64::from(*d)).collect();
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
@@ -118,8 +118,8 @@ fn direction(gradient: &[f32], noise: &mut Noise) -> Vec<f64> {
     )
 }
 
-/// Slope of the loss along a direction, by central differences with a step that moves the tensor by a share of its
-/// size: rounding of the logits then stays far below the change, and the third derivative does not show.
+/// Slope of the loss along a direction, by central differences with a step in proportion to the tensor's norm: rounding
+/// of the logits then stays far below the change, and the third derivative does not show.
 fn measured_slope(model: &mut Model, batch: &Batch, id: ParamId, direction: &[f64]) -> f64 {
     let original = model.params().get(id).data().to_vec();
     let size = original
@@ -129,7 +129,7 @@ fn measured_slope(model: &mut Model, batch: &Batch, id: ParamId, direction: &[f6
         .sqrt();
     let step = size / 512.0;
     let mut loss = [0.0; 2];
-    // What the rounded parameters really moved by, along the direction.
+    // How far the rounded parameters really moved along the direction.
     let mut moved = 0.0;
     for (loss, sign) in loss.iter_mut().zip([1.0, -1.0]) {
         let data = model.params_mut().get_mut(id).data_mut();
@@ -180,9 +180,9 @@ fn every_parameter_along_random_directions() {
     eprintln!("largest relative error {:.1e}: {}", worst.0, worst.1);
 }
 
-/// Every kind, flow of gradients and number of heads that count; a window too short for the last head among them.
+/// Every kind, flow of gradients and number of active heads, also with a window too short for the last head.
 #[test]
-fn little_memory_changes_no_bit() {
+fn head_by_head_has_the_bits_of_one_tape() {
     for fixture in Fixture::all() {
         let model = fixture.model(12);
         let batches = [(3, 17), (2, 2), (1, 1)].map(|(b, t)| batch(&fixture, b, t, 5));
@@ -197,17 +197,17 @@ fn little_memory_changes_no_bit() {
                     depths,
                     flow,
                 };
-                // An accumulator that is not empty, so that adding shows where a chain should go on.
+                // Accumulators that are not +0, so that adding shows if a chain should have been continued.
                 let start = gradient(&model, &[batch], JOINT);
                 let (mut expected, mut got) = (start.clone(), start);
                 let mut tape = Train::new(model.params());
                 let reports = model.losses(&mut tape, batch, objective);
                 let losses: Vec<_> = reports.iter().map(|r| r.value.clone()).collect();
                 tape.backward(&losses, &mut expected);
-                let lean = model.backward(batch, objective, &mut got);
+                let by_head = model.backward(batch, objective, &mut got);
                 let what = format!("{fixture:?}, {flow:?}, {depths} heads");
-                assert_eq!(lean.len(), reports.len(), "{what}");
-                for (a, b) in lean.iter().zip(&reports) {
+                assert_eq!(by_head.len(), reports.len(), "{what}");
+                for (a, b) in by_head.iter().zip(&reports) {
                     same_bits(&what, 3, a.value.value().data(), b.value.value().data());
                     assert_eq!(a.targets, b.targets, "{what}");
                 }
@@ -221,7 +221,7 @@ fn little_memory_changes_no_bit() {
     }
 }
 
-/// The crate's report of the loss is the loss.
+/// The reported losses sum to the joint loss.
 #[test]
 fn the_reported_losses_add_up() {
     for fixture in Fixture::all() {
@@ -237,12 +237,12 @@ fn the_reported_losses_add_up() {
     }
 }
 
-/// The gradient of a mean over two sequences is half of the one's, gone on with the other's, to the last bit, where one
-/// product or one table lookup makes the whole gradient: its chain runs over the rows ascending (R1, R7), and the halves
-/// are exact because losses are means and two is a power of two. A weight's gradient is a tree over all rows and a tensor
-/// used several times has its uses in another order, so for them it need not hold.
+/// The gradient of a mean over two sequences is half of that of the first continued with the second, to the last bit,
+/// if one matrix multiplication makes the whole gradient: its chain runs over the rows ascending (R1, R7), and the
+/// halves are exact because losses are means and two is a power of two. It need not hold for a norm weight, whose
+/// gradient is a tree over all rows, or for a tensor used several times, whose uses come in a different order.
 #[test]
-fn a_batch_goes_on_with_the_chains_of_its_sequences() {
+fn a_batch_continues_the_chains_of_its_sequences() {
     for fixture in Fixture::all() {
         let model = fixture.model(13);
         let alone = [1, 2].map(|salt| batch(&fixture, 1, 33, salt));
@@ -275,8 +275,8 @@ fn a_batch_goes_on_with_the_chains_of_its_sequences() {
     }
 }
 
-/// Twice λ is twice the gradient of every tensor that only heads use, exactly: λ w / n is one factor, and two is a power
-/// of two (R8). It holds through all K uses of a recursive head.
+/// Twice λ is exactly twice the gradient of every tensor that only heads use: λ w / n is one factor, and two is a
+/// power of two (R8). It holds through all K uses of a recursive head.
 #[test]
 fn gradients_of_heads_are_linear_in_lambda() {
     for fixture in Fixture::all() {
@@ -300,14 +300,14 @@ fn gradients_of_heads_are_linear_in_lambda() {
     }
 }
 
-/// What the heads learn from a batch does not depend on where their gradients go: a head's own gradient comes from its
-/// loss and from the depths after it, through states and not through what the trunk owns. The trunk's is that of a model
-/// whose heads do not count where they are detached, and none at all where it is frozen.
+/// The heads' own gradients do not depend on how far gradients flow: they come from the losses of a head and of the
+/// heads after it, through hidden states and not through the trunk's parameters. If the heads are detached, the
+/// trunk's gradient is that without active heads; if the trunk is frozen, it is zero.
 #[test]
 fn gradients_of_heads_are_the_same_wherever_they_flow() {
     for fixture in Fixture::all() {
         let (model, batch) = (fixture.model(17), batch(&fixture, 3, 17, 5));
-        let lean = |depths, flow| {
+        let gradients = |depths, flow| {
             let joint = JOINT;
             let objective = Objective {
                 joint,
@@ -319,8 +319,8 @@ fn gradients_of_heads_are_the_same_wherever_they_flow() {
             gradients
         };
         let flows = [GradFlow::Joint, GradFlow::Detached, GradFlow::Frozen];
-        let [joint, detached, frozen] = flows.map(|flow| lean(9, flow));
-        let bare = lean(0, GradFlow::Joint);
+        let [joint, detached, frozen] = flows.map(|flow| gradients(9, flow));
+        let bare = gradients(0, GradFlow::Joint);
         for id in model.params().ids() {
             let (name, cols) = (model.params().name(id), joint.get(id).cols());
             let what = format!("{fixture:?}, {name}");
@@ -343,9 +343,9 @@ fn gradients_of_heads_are_the_same_wherever_they_flow() {
 /// With λ = 0 the heads' gradients are zero and the trunk's are those of a model without heads.
 ///
 /// Values are compared, not bits: a head's logits then have gradients of +0 and −0, an activation's first gradient is
-/// assigned, and −0 + −0 is −0 where a model without heads may have +0. No sum of anything else can tell them apart.
+/// assigned, and −0 + −0 is −0 while a model without heads may have +0.
 #[test]
-fn heads_that_do_not_count_leave_the_trunk_alone() {
+fn heads_of_weight_zero_leave_the_trunk_alone() {
     for fixture in Fixture::all() {
         let bare = Fixture {
             depth: 0,
@@ -373,7 +373,7 @@ fn heads_that_do_not_count_leave_the_trunk_alone() {
             let place = bare.params().find(name).expect("the same trunk");
             let expected = expected.get(place).data();
             assert!(d == expected, "{fixture:?}, {name}: heads of weight 0 show");
-            // So that this can fail: heads that count do change the trunk's gradient.
+            // So that this can fail: heads with a weight do change the trunk's gradient.
             assert!(loud.get(id).data() != expected, "{fixture:?}, {name}");
             shared += 1;
         }
@@ -381,7 +381,7 @@ fn heads_that_do_not_count_leave_the_trunk_alone() {
     }
 }
 
-/// A gradient is added to what is there, and `clear` makes it +0 again.
+/// Gradients accumulate until `clear` sets them to +0.
 #[test]
 fn gradients_accumulate_until_they_are_cleared() {
     let fixture = Fixture::all()[0];
