@@ -28,7 +28,7 @@ type Sgemm = unsafe extern "C" fn(
     c_int,
 ) -> c_int;
 
-/// CUBLAS_DEFAULT_MATH: products of `f32` in `f32`, unless the environment says otherwise.
+/// CUBLAS_DEFAULT_MATH: `f32` without TF32, unless the environment overrides it.
 const DEFAULT: c_uint = 0;
 
 const NAMES: [&str; 6] = [
@@ -49,17 +49,16 @@ pub struct Cublas {
 }
 
 impl Cublas {
-    /// To be called when the GPU was opened before: work goes to the stream that the crate uses.
+    /// Call it after opening the GPU: work goes to the crate's stream.
     pub fn open() -> Result<Self, String> {
         if std::env::var_os("NVIDIA_TF32_OVERRIDE").is_some() {
-            return Err("NVIDIA_TF32_OVERRIDE is set: products might be in TF32".to_owned());
+            return Err("NVIDIA_TF32_OVERRIDE is set, so cuBLAS might use TF32".to_owned());
         }
-        // SAFETY: cuBLAS has no conditions on being loaded.
+        // SAFETY: loading cuBLAS has no preconditions.
         let load = |name: &&str| unsafe { Library::new(*name) }.ok();
         let library = NAMES.iter().find_map(load);
         let library = library.ok_or("the library libcublas was not found")?;
-        // SAFETY: the types are those of cuBLAS's header; the handle is there to be written, and used by its mode's
-        // function once it was.
+        // SAFETY: the types are those of cuBLAS's header; `create` writes the handle before `mode` uses it.
         unsafe {
             let create: Symbol<Create> = library.get("cublasCreate_v2").map_err(text)?;
             let mode: Symbol<SetMathMode> = library.get("cublasSetMathMode").map_err(text)?;
@@ -77,18 +76,20 @@ impl Cublas {
         }
     }
 
-    /// Memory for products of one left operand with so many right ones.
-    pub fn buffers(&self, sizes: Sizes, rights: usize) -> Result<Buffers<'_>, String> {
-        let Sizes { m, k, n, .. } = sizes;
+    /// One x, one y and several w.
+    pub fn buffers(&self, sizes: Sizes, weights: usize) -> Result<Buffers<'_>, String> {
+        let Sizes { m, k, n } = sizes;
         let mut buffers = Buffers {
             cublas: self,
             sizes,
             all: Vec::new(),
         };
-        let lens = [m * k, m * n].into_iter().chain((0..rights).map(|_| k * n));
+        let lens = [m * k, m * n]
+            .into_iter()
+            .chain((0..weights).map(|_| k * n));
         for len in lens {
             let data = crate::pattern(len);
-            // SAFETY: nothing is assumed about the contents; then there is room for as many numbers as are written.
+            // SAFETY: the allocation holds `len` numbers, which the copy writes.
             unsafe {
                 let address = result::malloc_sync(4 * len).map_err(text)?;
                 buffers.all.push(address);
@@ -101,7 +102,7 @@ impl Cublas {
 
 impl Drop for Cublas {
     fn drop(&mut self) {
-        // SAFETY: nobody uses the handle any more.
+        // SAFETY: no other use of the handle is left.
         unsafe { (self.destroy)(self.handle) };
     }
 }
@@ -110,53 +111,47 @@ impl Drop for Cublas {
 pub struct Buffers<'c> {
     cublas: &'c Cublas,
     sizes: Sizes,
-    /// a, c, and each b.
+    /// x, y, and each w.
     all: Vec<sys::CUdeviceptr>,
 }
 
 impl Buffers<'_> {
-    /// Launches c = a · b with one of the right operands.
-    pub fn matmul(&self, right: usize) {
-        let Sizes {
-            m,
-            k,
-            n,
-            transposed,
-        } = self.sizes;
-        let [a, c, b] = [0, 1, 2 + right].map(|i| self.all[i] as *mut f32);
-        // cuBLAS packs columns, so that its matrices are our transposed ones: cᵀ = bᵀ aᵀ.
-        let (b_turned, b_pitch) = if transposed[1] { (1, k) } else { (0, n) };
-        let (a_turned, a_pitch) = if transposed[0] { (1, m) } else { (0, k) };
+    /// Launches y = x · wᵀ with one of the weights.
+    pub fn matmul(&self, weight: usize) {
+        let Sizes { m, k, n } = self.sizes;
+        let [x, y, w] = [0, 1, 2 + weight].map(|i| self.all[i] as *mut f32);
         let int = |x: usize| c_int::try_from(x).expect("a side");
         let (one, zero) = (1.0, 0.0);
-        // SAFETY: the buffers have room for matrices of these sizes with these pitches, and live as long as this; the
-        // factors are read before the call returns.
+        // cuBLAS stores matrices by column, so that ours are its transposed ones: yᵀ = w xᵀ.
+        let (transposed, plain) = (1, 0);
+        // SAFETY: the buffers hold matrices of these sizes and leading dimensions, and live as long as `self`; the factors
+        // are read before the call returns.
         let code = unsafe {
             (self.cublas.sgemm)(
                 self.cublas.handle,
-                b_turned,
-                a_turned,
+                transposed,
+                plain,
                 int(n),
                 int(m),
                 int(k),
                 &one,
-                b,
-                int(b_pitch),
-                a,
-                int(a_pitch),
+                w,
+                int(k),
+                x,
+                int(k),
                 &zero,
-                c,
+                y,
                 int(n),
             )
         };
-        check(code).expect("a product of cuBLAS");
+        check(code).expect("a matrix multiplication of cuBLAS");
     }
 }
 
 impl Drop for Buffers<'_> {
     fn drop(&mut self) {
         for &address in &self.all {
-            // SAFETY: it was allocated above; freeing waits for work that uses it.
+            // SAFETY: it was allocated above; the driver waits for work that uses it.
             let _ = unsafe { result::free_sync(address) };
         }
     }

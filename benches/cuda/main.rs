@@ -1,31 +1,27 @@
-//! Matrix products on a GPU against cuBLAS in f32: `cargo bench --features cuda --bench cuda`.
+//! Matrix multiplication on a GPU compared with cuBLAS in f32: `cargo bench --features cuda --bench cuda`.
 //!
-//! Each scenario alternates the two and compares medians. cuBLAS runs in its default mode, which is without TF32
-//! for products of f32; it is loaded at run time, and where it is missing its columns stay empty. TFLOP/s count 2 · M · N · K
-//! operations a product, GB/s the bytes of the weights, and those that a copy reads and writes. Times include launches,
-//! and products are launched without waiting for the one before.
+//! Each scenario alternates the two and compares medians. cuBLAS runs in its default mode, which does not use TF32; it is
+//! loaded at run time, and its columns stay empty if it is missing. A matrix multiplication is 2 · M · N · K operations. GB/s
+//! are the bytes of the weights, or those that a copy reads and writes. Times include launches, which do not wait for each
+//! other.
 
 mod cublas;
 
 use cublas::Cublas;
-use foretoken::gpu::products::{Matrix, matmul};
-use foretoken::gpu::{Array, Device};
-use foretoken::kernels::gemm::Start;
+use foretoken::gpu::{Array, Device, Matrix, matmul_nt};
 use std::time::{Duration, Instant};
 
 /// Interleaved repeats of a scenario.
 const REPEATS: usize = 15;
-/// A sample lasts about this long.
+/// Approximate length of a sample.
 const SAMPLE: Duration = Duration::from_millis(30);
 
-/// c [m, n] = a [m, k] · b [k, n], each packed in rows; a or b may be kept transposed.
+/// y [m, n] = x [m, k] · wᵀ, w [n, k].
 #[derive(Clone, Copy)]
 struct Sizes {
     m: usize,
     k: usize,
     n: usize,
-    /// Whether a is kept as [k, m] and b as [n, k].
-    transposed: [bool; 2],
 }
 
 fn main() {
@@ -48,22 +44,16 @@ fn many_rows(device: &Device, cublas: Option<&Cublas>) {
         "\n{:32} {:>10} {:>10} {:>7}",
         "TFLOP/s", "foretoken", "cuBLAS", "ratio"
     );
-    let show = |name: &str, m, k, n, transposed| {
-        let sizes = Sizes {
-            m,
-            k,
-            n,
-            transposed,
-        };
+    let show = |name: &str, m, k, n| {
         let work = 2.0 * (m * k * n) as f64 * 1e-12;
-        let (ours, theirs) = compare(device, cublas, sizes, 1);
+        let (ours, theirs) = compare(device, cublas, Sizes { m, k, n }, 1);
         let (ours, theirs) = (work / ours, theirs.map(|time| work / time));
-        println!("{name:32} {ours:>10.2} {}", beside(ours, theirs));
+        println!("{name:32} {ours:>10.2} {}", columns(ours, theirs));
     };
     for n in [1024, 4096] {
-        show(&format!("square {n}"), n, n, n, [false, true]);
+        show(&format!("square {n}"), n, n, n);
     }
-    // A training step's matrices from C to N features.
+    // A long prefill's matrices from C to N features.
     let rows = 4096;
     for (c, n) in [
         (256, 256),
@@ -72,27 +62,7 @@ fn many_rows(device: &Device, cublas: Option<&Cublas>) {
         (1024, 2816),
         (1024, 32768),
     ] {
-        show(
-            &format!("train {rows} rows {c} -> {n}"),
-            rows,
-            c,
-            n,
-            [false, true],
-        );
-        show(
-            &format!("train {rows} rows {c} <- {n} dx"),
-            rows,
-            n,
-            c,
-            [false; 2],
-        );
-        show(
-            &format!("train {rows} rows {c} x {n} dW"),
-            n,
-            rows,
-            c,
-            [true, false],
-        );
+        show(&format!("prefill {rows} rows {c} -> {n}"), rows, c, n);
     }
 }
 
@@ -108,70 +78,53 @@ fn few_rows(device: &Device, cublas: Option<&Cublas>) {
         "{:32} {:>10} {:>8} {:>6} {:>10} {:>7}",
         "GB/s", "foretoken", "of copy", "cost", "cuBLAS", "ratio"
     );
-    // Several weights one after the other, more than the second-level cache holds.
+    // Several weights in turn, more than the second-level cache holds.
     for (k, n, weights) in [(1024, 1024, 64), (4096, 4096, 4), (1024, 32768, 4)] {
         let mut one = None;
         for m in [1, 2, 4, 8, 16, 32] {
-            let transposed = [false, true];
-            let sizes = Sizes {
-                m,
-                k,
-                n,
-                transposed,
-            };
-            let (ours, theirs) = compare(device, cublas, sizes, weights);
+            let (ours, theirs) = compare(device, cublas, Sizes { m, k, n }, weights);
             let bytes = 4.0 * (k * n) as f64 * 1e-9;
-            // What so many rows cost, when one row costs 1.
+            // Time relative to one row.
             let cost = ours / *one.get_or_insert(ours);
             let (ours, theirs) = (bytes / ours, theirs.map(|time| bytes / time));
             let share = 100.0 * ours / copy;
             let name = format!("{m} rows {k} -> {n}");
             println!(
                 "{name:32} {ours:>10.0} {share:>7.0}% {cost:>6.2} {}",
-                beside(ours, theirs)
+                columns(ours, theirs)
             );
         }
     }
 }
 
-/// The columns of cuBLAS.
-fn beside(ours: f64, theirs: Option<f64>) -> String {
+/// The columns for cuBLAS.
+fn columns(ours: f64, theirs: Option<f64>) -> String {
     match theirs {
         Some(theirs) => format!("{theirs:>10.2} {:>7.2}", ours / theirs),
         None => format!("{:>10} {:>7}", "-", "-"),
     }
 }
 
-/// Seconds a product, ours and theirs, of one left operand with so many right ones in turn.
+/// Seconds per matrix multiplication, ours and theirs, of one x with several weights in turn.
 fn compare(
     device: &Device,
     cublas: Option<&Cublas>,
     sizes: Sizes,
-    rights: usize,
+    weights: usize,
 ) -> (f64, Option<f64>) {
-    let Sizes {
-        m,
-        k,
-        n,
-        transposed,
-    } = sizes;
-    let (a, c) = (device.upload(&pattern(m * k)), device.empty(m * n));
-    let bs: Vec<Array> = (0..rights)
+    let Sizes { m, k, n } = sizes;
+    let x = device.upload(&pattern(m * k));
+    let ws: Vec<Array> = (0..weights)
         .map(|_| device.upload(&pattern(k * n)))
         .collect();
-    let view = |array, rows, cols, transposed| match transposed {
-        false => Matrix::new(array, rows, cols),
-        true => Matrix::new(array, cols, rows).t(),
-    };
     let mut ours = |turn: usize| {
-        let b = view(&bs[turn % rights], k, n, transposed[1]);
-        let c = Matrix::new(&c, m, n);
-        matmul(device, view(&a, m, k, transposed[0]), b, c, Start::Zero);
+        let w = Matrix::new(&ws[turn % weights], 0, n, k);
+        matmul_nt(device, Matrix::new(&x, 0, m, k), w);
     };
-    let buffers = cublas.and_then(|cublas| cublas.buffers(sizes, rights).ok());
+    let buffers = cublas.and_then(|cublas| cublas.buffers(sizes, weights).ok());
     let mut theirs = |turn: usize| {
         if let Some(buffers) = &buffers {
-            buffers.matmul(turn % rights);
+            buffers.matmul(turn % weights);
         }
     };
     let mut all: [&mut dyn FnMut(usize); 2] = [&mut ours, &mut theirs];
@@ -186,19 +139,19 @@ fn compare(
     (ours, buffers.is_some().then_some(theirs))
 }
 
-/// The same numbers for both: what is multiplied shows in the power that a GPU takes, and so in its clock.
+/// The same numbers for both, because the operands influence a GPU's power and so its clock.
 fn pattern(len: usize) -> Vec<f32> {
     (0..len).map(|i| (i % 251) as f32 * 0.01 - 1.0).collect()
 }
 
-/// How often in a sample.
+/// Launches per sample.
 fn count(device: &Device, f: &mut dyn FnMut(usize)) -> usize {
     seconds(device, 2, f);
     let once = seconds(device, 4, f);
     (SAMPLE.as_secs_f64() / once.max(1e-7)).ceil() as usize
 }
 
-/// Seconds until what is launched so often is done, a launch.
+/// Seconds per launch until all are done.
 fn seconds(device: &Device, count: usize, f: &mut dyn FnMut(usize)) -> f64 {
     let last = device.upload(&[0.0]);
     let wait = || device.read(&last, 0..1).expect("a GPU that works");

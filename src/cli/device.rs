@@ -68,7 +68,7 @@ impl Device {
             #[cfg(feature = "cuda")]
             weights: match self {
                 Self::Cpu => None,
-                Self::Cuda(device) => Some(gpu::Weights::new(device, model.params())?),
+                Self::Cuda(device) => Some(gpu::DeviceParams::new(device, model.params())?),
             },
         })
     }
@@ -79,7 +79,7 @@ pub struct Held<'m> {
     /// The model.
     pub model: &'m Model,
     #[cfg(feature = "cuda")]
-    weights: Option<gpu::Weights<'m>>,
+    weights: Option<gpu::DeviceParams<'m>>,
 }
 
 impl<'m> Held<'m> {

@@ -1,35 +1,35 @@
-//! Keys and values on a device, and causal attention over them (rule R5).
+//! KV caches on a device, and causal attention over them (rule R5).
 
-use super::device::{Arg, Array, Device};
-use super::rows::{THREADS, word};
+use super::device::{Arg, Array, Device, elements};
+use super::rows::{THREADS, sizes, word};
 use crate::kernels::attention::AttentionHeads;
 
-/// Spans that one launch takes.
-const SPANS: usize = 4;
-/// `QUERIES`, `ROWS` and `WIDTH` of `kernels/attention.cu`; a block's tile of keys has as many as it has threads.
+/// Chunks of one launch.
+const MAX_CHUNKS: usize = 4;
+/// `QUERIES`, `ROWS` and `WIDTH` of `kernels/attention.cu`. A block's tile of keys has one key per thread.
 const QUERIES: usize = 8;
 const ROWS: usize = 4;
 const WIDTH: usize = 64;
-/// Scores of one launch, unless a few rows have more: 64 MiB.
-const SCORES: usize = 1 << 24;
-/// Positions that a cache has room for at first.
-const ROOM: usize = 64;
+/// The most scores of one launch, 64 MiB, unless so few rows have more.
+const MAX_SCORES: usize = 1 << 24;
+/// The smallest capacity of a cache, in positions.
+const MIN_CAPACITY: usize = 64;
 
-/// Keys and values of one sequence in one layer, position after position.
+/// The KV cache of one sequence and one layer, one row per position.
 #[derive(Clone, Debug)]
 pub struct Cache {
     /// G D
     width: usize,
     len: usize,
-    /// Keys and values, [room, G D] each; none before the first position.
+    /// Keys and values, [capacity, G D] each; none before the first position.
     arrays: Option<(Array, Array)>,
 }
 
 impl Cache {
-    /// Without positions.
+    /// An empty cache.
     pub fn new(heads: AttentionHeads) -> Self {
         Self {
-            width: heads.key_value * heads.size,
+            width: elements(&[heads.key_value, heads.size]),
             len: 0,
             arrays: None,
         }
@@ -40,15 +40,10 @@ impl Cache {
         self.len
     }
 
-    /// Whether there is no position.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Forgets positions `len..`.
+    /// Removes positions `len..`.
     ///
     /// # Panics
-    /// Where there are fewer.
+    /// Panics if there are fewer positions.
     #[track_caller]
     pub fn truncate(&mut self, len: usize) {
         assert!(len <= self.len, "truncate {} positions to {len}", self.len);
@@ -58,7 +53,7 @@ impl Cache {
     /// Appends the keys and values of rows `from..from + rows` of qkv [.., (H + 2 G) D].
     ///
     /// # Panics
-    /// Where qkv has fewer rows, or the cache is for other heads.
+    /// Panics if qkv has fewer rows, or if the cache is for other heads.
     #[track_caller]
     pub fn append(
         &mut self,
@@ -68,10 +63,9 @@ impl Cache {
         from: usize,
         rows: usize,
     ) {
-        assert!(
-            (from + rows) * heads.width() <= qkv.len(),
-            "rows {from}.. of qkv"
-        );
+        let end = from.checked_add(rows).expect("append: a row");
+        let [_, n] = sizes(heads, end);
+        assert!(n <= qkv.len(), "rows {from}..{end} of qkv");
         assert_eq!(self.width, heads.key_value * heads.size, "a cache's heads");
         let (keys, values) = self.reserve(device, self.len + rows);
         let args = [
@@ -84,46 +78,47 @@ impl Cache {
             word(self.width),
         ];
         let grid = [rows, self.width.div_ceil(THREADS), 1];
-        device.launch("cache_append", grid, THREADS, &args);
+        // SAFETY: the kernel's parameters; qkv has the rows, and the cache has room for them.
+        unsafe { device.launch("cache_append", grid, THREADS, &args) };
         self.len += rows;
     }
 
-    /// Arrays with room for so many positions; the old ones, or longer ones with the same contents.
+    /// Arrays with room for so many positions: the old ones, or larger ones with the same contents.
     fn reserve(&mut self, device: &Device, positions: usize) -> (Array, Array) {
-        let words = positions * self.width;
+        let words = elements(&[positions, self.width]);
         if let Some((keys, values)) = &self.arrays
             && words <= keys.len()
         {
             return (keys.clone(), values.clone());
         }
-        let room = positions.next_power_of_two().max(ROOM) * self.width;
-        let longer = |old: Option<&Array>| {
-            let array = device.empty(room);
+        let capacity = positions.next_power_of_two().max(MIN_CAPACITY);
+        let grow = |old: Option<&Array>| {
+            let array = device.empty(elements(&[capacity, self.width]));
             if let Some(old) = old {
                 device.copy(old, 0..self.len * self.width, &array, 0);
             }
             array
         };
         let old = self.arrays.as_ref();
-        let arrays = (longer(old.map(|x| &x.0)), longer(old.map(|x| &x.1)));
+        let arrays = (grow(old.map(|x| &x.0)), grow(old.map(|x| &x.1)));
         self.arrays = Some(arrays.clone());
         arrays
     }
 }
 
-/// Consecutive rows of one sequence whose keys and values are in its cache.
-pub struct Span<'a> {
+/// Consecutive rows of one sequence, whose keys and values are in its cache.
+pub struct Queries<'a> {
     /// Position of the first row.
     pub first: usize,
     /// Number of rows.
     pub len: usize,
-    /// It has at least positions 0..first + len.
+    /// Holds positions 0..first + len, and may hold more.
     pub cache: &'a Cache,
 }
 
-/// Some rows of a span.
+/// Consecutive rows of one sequence in one launch.
 #[derive(Clone, Copy)]
-struct Piece<'a> {
+struct Chunk<'a> {
     /// First row in qkv.
     from: usize,
     first: usize,
@@ -131,104 +126,105 @@ struct Piece<'a> {
     arrays: &'a (Array, Array),
 }
 
-impl Piece<'_> {
-    /// Scores of a row and a head, a multiple of sixteen.
-    fn stride(&self) -> usize {
-        (self.first + self.len).next_multiple_of(16)
+impl Chunk<'_> {
+    /// Number of keys that the last row attends to.
+    fn keys(&self) -> usize {
+        self.first + self.len
     }
 }
 
-/// Causal attention of the spans' rows, which follow one another in qkv [rows, (H + 2 G) D], to everything in their
-/// caches up to themselves -> [rows, H D].
+/// Scores of one row and head in memory, when its launch has at most so many keys.
+fn stride(keys: usize) -> usize {
+    keys.next_multiple_of(16)
+}
+
+/// Causal attention of rows of qkv [rows, (H + 2 G) D], grouped by sequence, to the positions of their caches up to their
+/// own -> [rows, H D].
 ///
 /// # Panics
-/// Where the spans are not of `rows` rows, or a cache has fewer positions than its span needs.
+/// Panics if `queries` do not have `rows` rows, or if a cache has too few positions.
 #[track_caller]
 pub fn attend(
     device: &Device,
     heads: AttentionHeads,
-    spans: &[Span<'_>],
+    queries: &[Queries<'_>],
     qkv: &Array,
     rows: usize,
 ) -> Array {
-    let all: usize = spans.iter().map(|span| span.len).sum();
-    assert_eq!(all, rows, "spans cover the rows");
-    assert!(rows * heads.width() <= qkv.len(), "{rows} rows of qkv");
+    let all: usize = queries.iter().map(|queries| queries.len).sum();
+    assert_eq!(all, rows, "attend: rows");
+    let [_, n] = sizes(heads, rows);
+    assert!(n <= qkv.len(), "{rows} rows of qkv");
     let out = device.empty(rows * heads.query * heads.size);
-    let pieces = pieces(heads, spans);
-    for pieces in pieces.chunk_by(|a, b| a.launch == b.launch) {
-        let pieces: Vec<_> = pieces.iter().map(|x| x.piece).collect();
-        launch(device, heads, &pieces, qkv, &out);
+    for chunks in launches(heads, queries) {
+        launch(device, heads, &chunks, qkv, &out);
     }
     out
 }
 
-/// A piece and the launch that takes it.
-struct Placed<'a> {
-    piece: Piece<'a>,
-    launch: usize,
-}
-
-/// The spans' rows, so divided that no launch has more than so many scores, and each has up to four pieces.
+/// The rows in chunks, grouped into launches of at most `MAX_CHUNKS` chunks and about `MAX_SCORES` scores.
 #[track_caller]
-fn pieces<'a>(heads: AttentionHeads, spans: &[Span<'a>]) -> Vec<Placed<'a>> {
-    let mut all: Vec<Placed<'a>> = Vec::new();
-    let (mut from, mut launch, mut taken, mut rows, mut stride) = (0, 0, 0, 0, 0);
-    for span in spans {
-        let cache = span.cache;
+fn launches<'a>(heads: AttentionHeads, queries: &[Queries<'a>]) -> Vec<Vec<Chunk<'a>>> {
+    let mut launches: Vec<Vec<Chunk<'a>>> = vec![Vec::new()];
+    let mut from = 0;
+    for &Queries { first, len, cache } in queries {
         assert_eq!(cache.width, heads.key_value * heads.size, "a cache's heads");
+        let end = first.checked_add(len).expect("attend: a position");
         assert!(
-            span.first + span.len <= cache.len,
-            "a span of positions up to {} over a cache of {}",
-            span.first + span.len,
+            end <= cache.len,
+            "rows at positions up to {end} over a cache of {}",
             cache.len
         );
-        let mut done = 0;
-        while done < span.len {
-            let arrays = cache.arrays.as_ref().expect("a cache with positions");
-            // As if all rows had the scores of the last.
-            let a_row = heads.query * (span.first + span.len).next_multiple_of(16);
-            let most = (SCORES / a_row).max(ROWS) / ROWS * ROWS;
-            let piece = Piece {
-                from: from + done,
-                first: span.first + done,
-                len: most.min(span.len - done),
-                arrays,
+        // As if all rows had the scores of the last.
+        let scores_per_row = heads.query * stride(end);
+        let most = (MAX_SCORES / scores_per_row.max(1)).max(ROWS) / ROWS * ROWS;
+        for start in (0..len).step_by(most) {
+            let chunk = Chunk {
+                from: from + start,
+                first: first + start,
+                len: most.min(len - start),
+                arrays: cache.arrays.as_ref().expect("a cache with positions"),
             };
-            let widest = piece.stride().max(stride);
-            let scores = (rows + piece.len) * heads.query * widest;
-            if taken == SPANS || (taken > 0 && scores > SCORES) {
-                (launch, taken, rows, stride) = (launch + 1, 0, 0, 0);
+            let last = launches.last_mut().expect("one launch at least");
+            last.push(chunk);
+            if last.len() > MAX_CHUNKS || (last.len() > 1 && scores(heads, last) > MAX_SCORES) {
+                last.pop();
+                launches.push(vec![chunk]);
             }
-            (taken, rows) = (taken + 1, rows + piece.len);
-            stride = stride.max(piece.stride());
-            done += piece.len;
-            all.push(Placed { piece, launch });
         }
-        from += span.len;
+        from += len;
     }
-    all
+    launches.retain(|chunks| !chunks.is_empty());
+    launches
 }
 
-/// Attention of up to four pieces: scores, then the rest.
-fn launch(device: &Device, heads: AttentionHeads, pieces: &[Piece<'_>], qkv: &Array, out: &Array) {
-    let most = |f: fn(&Piece<'_>) -> usize| pieces.iter().map(f).max().unwrap_or(0);
-    let (len, stride) = (most(|x| x.len), most(|x| x.stride()));
-    let keys = most(|x| x.first + x.len);
-    let rows: usize = pieces.iter().map(|x| x.len).sum();
-    let scores = device.empty(rows * heads.query * stride);
-    // A launch has four of everything; the first stands in where there are fewer pieces, and no block asks for it.
-    let four = || (0..SPANS).map(|i| &pieces[if i < pieces.len() { i } else { 0 }]);
+/// Scores of a launch.
+fn scores(heads: AttentionHeads, chunks: &[Chunk<'_>]) -> usize {
+    let rows = chunks.iter().map(|x| x.len).sum();
+    let keys = chunks.iter().map(Chunk::keys).max().unwrap_or(0);
+    elements(&[rows, heads.query, stride(keys)])
+}
+
+/// Attention of one launch's chunks: scores, then weighted sums of values.
+fn launch(device: &Device, heads: AttentionHeads, chunks: &[Chunk<'_>], qkv: &Array, out: &Array) {
+    let most = |f: fn(&Chunk<'_>) -> usize| chunks.iter().map(f).max().unwrap_or(0);
+    let (len, keys) = (most(|x| x.len), most(|x| x.keys()));
+    let scores = device.empty(scores(heads, chunks));
+    // Unused parameters repeat the first chunk; no block reads them.
+    let four = || (0..MAX_CHUNKS).map(|i| chunks.get(i).unwrap_or(&chunks[0]));
     let numbers: Vec<Arg<'_>> = four()
         .map(|x| word(x.from))
         .chain(four().map(|x| word(x.len)))
         .chain(four().map(|x| word(x.first)))
-        .chain([word(pieces[0].from), word(stride)])
+        .chain([word(chunks[0].from), word(stride(keys))])
         .chain([heads.query, heads.key_value, heads.size].map(word))
         .collect();
+    // The kernels compute these in 32 bits.
+    word(keys);
+    word(elements(&[len, heads.group()]));
 
     let mut args: Vec<Arg<'_>> = vec![qkv.into()];
-    args.extend(four().map(|x| Arg::Array(&x.arrays.0)));
+    args.extend(four().map(|x| Arg::from(&x.arrays.0)));
     args.push((&scores).into());
     args.extend(&numbers);
     args.push(heads.scale().into());
@@ -236,18 +232,20 @@ fn launch(device: &Device, heads: AttentionHeads, pieces: &[Piece<'_>], qkv: &Ar
     let grid = [
         queries * heads.key_value,
         keys.div_ceil(THREADS),
-        pieces.len(),
+        chunks.len(),
     ];
-    device.launch("attention_scores", grid, THREADS, &args);
+    // SAFETY: the kernel's parameters; `attend` checked qkv and the caches, and the scores have room for all rows.
+    unsafe { device.launch("attention_scores", grid, THREADS, &args) };
 
     let mut args: Vec<Arg<'_>> = vec![(&scores).into()];
-    args.extend(four().map(|x| Arg::Array(&x.arrays.1)));
+    args.extend(four().map(|x| Arg::from(&x.arrays.1)));
     args.push(out.into());
     args.extend(&numbers);
     let grid = [
         len.div_ceil(ROWS),
         heads.query * heads.size.div_ceil(WIDTH),
-        pieces.len(),
+        chunks.len(),
     ];
-    device.launch("attention_values", grid, THREADS, &args);
+    // SAFETY: as above; `out` has H D elements for each row of qkv.
+    unsafe { device.launch("attention_values", grid, THREADS, &args) };
 }

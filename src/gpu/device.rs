@@ -1,8 +1,7 @@
-//! A device, and arrays that lie on it.
+//! A device, and arrays in its memory.
 
+use super::backend::{Allocation, Backend};
 use super::cuda::Cuda;
-use super::driver::{Block, Machine};
-use super::emulated::Emulated;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::ffi::c_void;
@@ -10,46 +9,36 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A GPU or what stands in for it. Clones are the same device.
+/// A GPU. Clones are the same device.
 ///
-/// Work is done in the order in which it was asked for, and nobody waits for it until something is read back. So only
-/// reading gives errors: the device keeps its first failure, and does nothing from then on.
+/// Work is asynchronous and runs in the order of the calls. Only reading waits, so only reading returns errors: after its
+/// first failure a device ignores all work, and every read returns that error.
 #[derive(Clone)]
 pub struct Device(Arc<Shared>);
 
-/// The order in which the emulation runs the threads of a block, from barrier to barrier. A kernel without a missing
-/// barrier gives the same result in both.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// The first thread first.
-    Ascending,
-    /// The last thread first.
-    Descending,
-}
-
 struct Shared {
-    machine: Box<dyn Machine>,
-    /// Memory that nobody uses, by words.
-    spare: Mutex<BTreeMap<usize, Vec<Block>>>,
+    backend: Box<dyn Backend>,
+    /// Unused memory by size in words.
+    pool: Mutex<BTreeMap<usize, Vec<Allocation>>>,
     failure: Mutex<Option<String>>,
 }
 
-/// 32-bit words on a device. Clones share them; when the last one is dropped, their memory is there for the next array.
+/// 32-bit words on a device. Clones share them; the memory of the last one is reused by later arrays.
 #[derive(Clone)]
 pub struct Array(Arc<Words>);
 
 struct Words {
     device: Device,
-    /// None where the device had no memory left, and so has failed.
-    block: Option<Block>,
+    /// None after a failed allocation, which is a failure of the device.
+    memory: Option<Allocation>,
     len: usize,
 }
 
 /// An argument of a kernel.
 #[derive(Clone, Copy)]
 pub(super) enum Arg<'a> {
-    /// A pointer to its first element.
-    Array(&'a Array),
+    /// A pointer to one of its elements.
+    Pointer(&'a Array, usize),
     U32(u32),
     U64(u64),
     F32(f32),
@@ -60,38 +49,29 @@ impl Device {
     /// The first GPU.
     ///
     /// # Errors
-    /// One sentence about what is missing: a driver, a GPU, the compiler of kernels; or what the compiler said.
+    /// Returns [`Error::Device`] if the driver, a GPU or the run-time compiler is missing, or if the kernels do not compile.
     pub fn open() -> Result<Self> {
-        let machine = Cuda::open().map_err(Error::Device)?;
-        Ok(Self::of(Box::new(machine)))
+        let cuda = Cuda::open().map_err(Error::Device)?;
+        Ok(Self::on(Box::new(cuda)))
     }
 
-    /// No GPU: the same kernels compiled for this CPU, thread by thread. It is slow and there for tests.
-    ///
-    /// # Errors
-    /// Where there is no C++ compiler (`FORETOKEN_CXX`, or `c++` on the path), or it failed.
-    pub fn emulated(order: Order) -> Result<Self> {
-        let machine = Emulated::new(order).map_err(Error::Device)?;
-        Ok(Self::of(Box::new(machine)))
-    }
-
-    pub(super) fn of(machine: Box<dyn Machine>) -> Self {
+    pub(super) fn on(backend: Box<dyn Backend>) -> Self {
         Self(Arc::new(Shared {
-            machine,
-            spare: Mutex::default(),
+            backend,
+            pool: Mutex::default(),
             failure: Mutex::default(),
         }))
     }
 
-    /// What a user would call it.
+    /// The device's name, as its vendor writes it.
     pub fn name(&self) -> String {
-        self.0.machine.name()
+        self.0.backend.name()
     }
 
-    /// Whether nothing has failed so far.
+    /// Checks that nothing has failed so far.
     ///
     /// # Errors
-    /// The first failure.
+    /// Returns the device's first failure.
     pub fn working(&self) -> Result<()> {
         match &*lock(&self.0.failure) {
             None => Ok(()),
@@ -99,94 +79,79 @@ impl Device {
         }
     }
 
-    /// An array with these numbers.
+    /// An array with these values.
     pub fn upload(&self, data: &[f32]) -> Array {
         self.upload_u32(bits(data))
     }
 
-    /// An array with these numbers.
+    /// An array with these values.
     pub fn upload_u32(&self, data: &[u32]) -> Array {
         let array = self.empty(data.len());
-        self.write_words(data, &array, 0);
+        if !data.is_empty() {
+            self.attempt(|| self.0.backend.write(data, array.memory(), 0));
+        }
         array
     }
 
-    /// An array whose contents are whatever was there.
+    /// An array of so many words with unspecified contents.
     pub fn empty(&self, words: usize) -> Array {
-        let block = self.attempt(|| self.0.block(words));
-        if let Some(block) = &block {
-            self.0.machine.lend(block, words);
+        let memory = self.attempt(|| self.0.allocate(words));
+        if let Some(memory) = &memory {
+            self.0.backend.lend(memory, words);
         }
         Array(Arc::new(Words {
             device: self.clone(),
-            block,
+            memory,
             len: words,
         }))
     }
 
-    /// Overwrites part of an array, from its element `at` on.
+    /// Copies elements of an array to another one, or to another part of the same, from its element `at` on.
     ///
     /// # Panics
-    /// Where there are too many elements.
-    #[track_caller]
-    pub fn write(&self, data: &[f32], to: &Array, at: usize) {
-        self.write_words(bits(data), to, at);
-    }
-
-    #[track_caller]
-    fn write_words(&self, data: &[u32], to: &Array, at: usize) {
-        self.check(to, at..at + data.len());
-        if !data.is_empty() {
-            self.attempt(|| self.0.machine.write(data, to.block(), at));
-        }
-    }
-
-    /// Copies part of an array to another one, from its element `at` on, or to another part of the same.
-    ///
-    /// # Panics
-    /// Where an array has fewer elements; where the parts overlap.
+    /// Panics if an array has fewer elements, or if the two parts overlap.
     #[track_caller]
     pub fn copy(&self, from: &Array, range: Range<usize>, to: &Array, at: usize) {
         let words = range.len();
         self.check(from, range.clone());
-        self.check(to, at..at + words);
-        let apart = range.end <= at || at + words <= range.start;
+        let end = at.checked_add(words).expect("copy: an index");
+        self.check(to, at..end);
         assert!(
-            !Arc::ptr_eq(&from.0, &to.0) || apart,
+            !Arc::ptr_eq(&from.0, &to.0) || range.end <= at || end <= range.start,
             "elements {range:?} of an array are copied to its element {at}"
         );
         if words > 0 {
-            let (from, start) = (from, range.start);
+            let start = range.start;
             self.attempt(|| {
-                let machine = &self.0.machine;
-                machine.copy((from.block(), start), (to.block(), at), words)
+                let backend = &self.0.backend;
+                backend.copy((from.memory(), start), (to.memory(), at), words)
             });
         }
     }
 
-    /// All elements, once everything before is done.
+    /// Waits for all work so far and returns all elements.
     ///
     /// # Errors
-    /// The device's first failure.
+    /// Returns the device's first failure.
     pub fn download(&self, array: &Array) -> Result<Vec<f32>> {
         self.read(array, 0..array.len())
     }
 
-    /// All elements, once everything before is done.
+    /// Waits for all work so far and returns all elements.
     ///
     /// # Errors
-    /// The device's first failure.
+    /// Returns the device's first failure.
     pub fn download_u32(&self, array: &Array) -> Result<Vec<u32>> {
         self.read_words(array, 0..array.len())
     }
 
-    /// Some elements, once everything before is done.
+    /// Waits for all work so far and returns some elements.
     ///
     /// # Errors
-    /// The device's first failure.
+    /// Returns the device's first failure.
     ///
     /// # Panics
-    /// Where the array has fewer elements.
+    /// Panics if the array has fewer elements.
     #[track_caller]
     pub fn read(&self, array: &Array, range: Range<usize>) -> Result<Vec<f32>> {
         let words = self.read_words(array, range)?;
@@ -199,18 +164,23 @@ impl Device {
         let mut data = vec![0; range.len()];
         if !data.is_empty() {
             self.attempt(|| {
-                let machine = &self.0.machine;
-                machine.read(array.block(), range.start, &mut data)
+                let backend = &self.0.backend;
+                backend.read(array.memory(), range.start, &mut data)
             });
         }
         self.working()?;
         Ok(data)
     }
 
-    /// Runs a kernel on `grid` blocks of `block` threads.
+    /// Launches a kernel on `grid` blocks of `block` threads; does nothing if the grid is empty.
     ///
-    /// The caller sees to it that the arguments are those of the kernel, and that it stays inside the arrays.
-    pub(super) fn launch(
+    /// # Panics
+    /// Panics if the grid is larger than CUDA's limits.
+    ///
+    /// # Safety
+    /// - `args` are the kernel's parameters, in order and of the same types.
+    /// - For these arguments and this grid, the kernel stays inside the arrays that it is given.
+    pub(super) unsafe fn launch(
         &self,
         kernel: &'static str,
         grid: [usize; 3],
@@ -230,20 +200,19 @@ impl Device {
             let address = |value: &mut u64| std::ptr::from_mut(value).cast::<c_void>();
             let mut values: Vec<_> = values.iter_mut().map(address).collect();
             let grid = grid.map(|n| n as u32);
-            let machine = &self.0.machine;
-            // SAFETY: the launch functions of this folder give each kernel the arguments that it declares, and check
-            // that the arrays are as long as it takes them to be.
-            unsafe { machine.launch(kernel, grid, block as u32, &mut values) }
+            let backend = &self.0.backend;
+            // SAFETY: the caller's; `word` puts each value where a parameter of its type is read.
+            unsafe { backend.launch(kernel, grid, block as u32, &mut values) }
         });
     }
 
-    /// An argument's value as it lies in memory, from the first byte on.
+    /// A word that begins with the bytes of an argument's value.
     fn word(&self, arg: &Arg<'_>) -> u64 {
         let first = |[a, b, c, d]: [u8; 4]| u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]);
         match arg {
-            Arg::Array(array) => {
-                self.check(array, 0..0);
-                array.block().address
+            Arg::Pointer(array, at) => {
+                self.check(array, *at..array.len());
+                array.memory().part(*at, 0)
             }
             Arg::U32(x) => first(x.to_ne_bytes()),
             Arg::F32(x) => first(x.to_ne_bytes()),
@@ -265,12 +234,12 @@ impl Device {
         );
     }
 
-    /// Gives memory back that no array uses.
-    pub(super) fn free_spare(&self) {
-        self.0.free_spare();
+    /// Releases memory that no array uses.
+    pub(super) fn empty_pool(&self) {
+        self.0.empty_pool();
     }
 
-    /// Does something, where the device has not failed before; keeps its failure.
+    /// Runs `f` unless the device has failed before; keeps the failure.
     fn attempt<T>(&self, f: impl FnOnce() -> std::result::Result<T, String>) -> Option<T> {
         if lock(&self.0.failure).is_some() {
             return None;
@@ -296,46 +265,51 @@ impl Shared {
         lock(&self.failure).get_or_insert(why);
     }
 
-    /// Memory for so many words or a few more.
-    fn block(&self, words: usize) -> std::result::Result<Block, String> {
-        let size = size_of_block(words);
-        let spare = lock(&self.spare).get_mut(&size).and_then(Vec::pop);
-        if let Some(block) = spare {
-            return Ok(block);
+    /// Memory for at least so many words, from the pool if possible.
+    fn allocate(&self, words: usize) -> std::result::Result<Allocation, String> {
+        let size = pooled_size(words).ok_or_else(|| format!("no room for {words} numbers"))?;
+        let pooled = lock(&self.pool).get_mut(&size).and_then(Vec::pop);
+        if let Some(memory) = pooled {
+            return Ok(memory);
         }
-        // What other sizes keep may be enough.
-        self.machine
+        // Releasing the pool's memory of other sizes may make enough room.
+        self.backend
             .allocate(size)
-            .or_else(|why| match self.free_spare() {
+            .or_else(|why| match self.empty_pool() {
                 0 => Err(why),
-                _ => self.machine.allocate(size),
+                _ => self.backend.allocate(size),
             })
     }
 
-    /// Gives memory back that nobody uses; returns how many blocks it was.
-    fn free_spare(&self) -> usize {
-        let spare = std::mem::take(&mut *lock(&self.spare));
-        let blocks = spare.into_values().flatten();
-        blocks.map(|block| self.machine.free(block)).count()
+    /// Releases unused memory; returns the number of allocations.
+    fn empty_pool(&self) -> usize {
+        let pool = std::mem::take(&mut *lock(&self.pool));
+        let unused = pool.into_values().flatten();
+        unused.map(|memory| self.backend.free(memory)).count()
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.free_spare();
+        self.empty_pool();
     }
 }
 
 impl Array {
     /// Number of elements.
-    #[allow(clippy::len_without_is_empty, reason = "nobody asks")]
+    #[expect(clippy::len_without_is_empty, reason = "would have no caller")]
     pub fn len(&self) -> usize {
         self.0.len
     }
 
-    /// Its memory; there is some unless the device has failed.
-    fn block(&self) -> &Block {
-        self.0.block.as_ref().expect("memory on a device")
+    /// A pointer to element `at`.
+    pub(super) fn pointer(&self, at: usize) -> Arg<'_> {
+        Arg::Pointer(self, at)
+    }
+
+    /// Its memory, which exists unless the device has failed.
+    pub(super) fn memory(&self) -> &Allocation {
+        self.0.memory.as_ref().expect("memory on a device")
     }
 }
 
@@ -348,22 +322,20 @@ impl fmt::Debug for Array {
 impl Drop for Words {
     fn drop(&mut self) {
         let shared = &self.device.0;
-        if let Some(block) = self.block.take() {
-            if let Err(why) = shared.machine.take_back(&block, self.len) {
+        if let Some(memory) = self.memory.take() {
+            if let Err(why) = shared.backend.take_back(&memory, self.len) {
                 shared.fail(why);
             }
-            // Work that still reads it was asked for before whatever the next owner will ask for.
-            lock(&shared.spare)
-                .entry(block.words)
-                .or_default()
-                .push(block);
+            // Work that still reads it comes before all work of the next owner.
+            let mut pool = lock(&shared.pool);
+            pool.entry(memory.words).or_default().push(memory);
         }
     }
 }
 
 impl<'a> From<&'a Array> for Arg<'a> {
     fn from(array: &'a Array) -> Self {
-        Self::Array(array)
+        array.pointer(0)
     }
 }
 
@@ -378,22 +350,29 @@ macro_rules! arg {
 }
 arg!(U32 u32, U64 u64, F32 f32, F64 f64);
 
-/// Words of the block for so many words: four sizes to an octave, so that arrays of like lengths share memory.
-fn size_of_block(words: usize) -> usize {
-    let words = words.max(64);
-    words.next_multiple_of(words.next_power_of_two() / 8)
+/// The number of elements of an array with these dimensions.
+///
+/// # Panics
+/// Panics if it overflows.
+#[track_caller]
+pub(super) fn elements(dims: &[usize]) -> usize {
+    let product = dims.iter().try_fold(1_usize, |n, d| n.checked_mul(*d));
+    product.unwrap_or_else(|| panic!("{dims:?}: too many elements"))
 }
 
-/// The numbers as words.
+/// The size of an allocation for so many words: four sizes per octave, so that arrays of similar lengths share memory.
+pub(super) fn pooled_size(words: usize) -> Option<usize> {
+    let words = words.max(64);
+    words.checked_next_multiple_of(words.checked_next_power_of_two()? / 8)
+}
+
+/// The values' bits.
 fn bits(data: &[f32]) -> &[u32] {
-    // SAFETY: both types have the same size and alignment, and every word is a valid u32.
+    // SAFETY: both types have the same size and alignment, and every bit pattern is a valid u32.
     unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), data.len()) }
 }
 
-/// A lock that stays usable after a panic elsewhere: what it guards is whole at every moment.
+/// A lock that stays usable after a panic elsewhere: what it guards is never left half changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,16 +1,17 @@
-//! The executor whose values lie on a device.
+//! The executor whose values are on a device.
 //!
-//! It does what [`Decode`](crate::exec::Decode) does: weights, keys, values and hidden states stay where they are, and
-//! what goes back and forth are tokens. Operations with kernels are listed in `ops`; the others run on the CPU, with the
-//! same bits.
+//! It does what [`Decode`](crate::exec::Decode) does. Weights, KV caches and hidden states stay on the device; tokens travel.
+//! Operations without kernels run on the CPU, with the same bits: their inputs are downloaded and their result is uploaded.
 //!
-//! A device can fail at any operation, and operations return no errors. The device keeps its first failure and does
-//! nothing from then on; whoever fetches a result gets the error.
+//! A device can fail at any operation, and operations return no errors. The device keeps its first failure and ignores all
+//! later work; reading a result returns the error.
 
 use super::attention::{self, Cache};
-use super::device::{Array, Device};
+use super::device::Array;
+use super::ops;
+use super::params::DeviceParams;
 use super::pick::pick;
-use super::{ops, weights::Weights};
+use super::value::Value;
 use crate::Result;
 use crate::autograd::Op;
 use crate::exec::{Exec, Rows};
@@ -20,54 +21,7 @@ use crate::tensor::{ParamId, Tensor};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// A matrix on a device.
-#[derive(Clone)]
-pub struct Value {
-    pub(super) array: Array,
-    /// Index of the first element; only a parameter that is a matrix may share its array.
-    pub(super) at: usize,
-    pub(super) rows: usize,
-    pub(super) cols: usize,
-    /// For a parameter, its place.
-    pub(super) param: Option<ParamId>,
-    /// The same in this program's memory, where it was there.
-    host: Option<Arc<Tensor>>,
-}
-
-impl Value {
-    /// array [rows, cols]
-    pub(super) fn new(array: Array, rows: usize, cols: usize) -> Self {
-        Self {
-            array,
-            at: 0,
-            rows,
-            cols,
-            param: None,
-            host: None,
-        }
-    }
-
-    /// What the CPU has computed.
-    pub(super) fn of_host(device: &Device, tensor: Tensor) -> Self {
-        let array = device.upload(tensor.data());
-        let value = Self::new(array, tensor.rows(), tensor.cols());
-        Self {
-            host: Some(Arc::new(tensor)),
-            ..value
-        }
-    }
-
-    fn fetch(&self, device: &Device) -> Result<Arc<Tensor>> {
-        if let Some(host) = &self.host {
-            return Ok(Arc::clone(host));
-        }
-        let n = self.rows * self.cols;
-        let data = device.read(&self.array, 0..n)?;
-        Ok(Arc::new(Tensor::new(&[self.rows, self.cols], data)))
-    }
-}
-
-/// Hidden states of one depth of one sequence: memory for some rows, and how many of them are kept.
+/// Hidden states of one sequence and one depth, which may have more memory than rows.
 struct Hidden {
     array: Array,
     room: usize,
@@ -84,21 +38,21 @@ struct Sequence {
 
 /// Runs a model on a device.
 pub struct OnDevice<'w> {
-    weights: &'w Weights<'w>,
+    weights: &'w DeviceParams<'w>,
     sequences: Vec<Sequence>,
 }
 
 impl<'w> OnDevice<'w> {
-    /// No sequences yet.
-    pub fn new(weights: &'w Weights<'w>) -> Self {
+    /// An executor without sequences.
+    pub fn new(weights: &'w DeviceParams<'w>) -> Self {
         Self {
             weights,
             sequences: Vec::new(),
         }
     }
 
-    /// With one sequence, number 0, that has no position yet.
-    pub fn with_sequence(weights: &'w Weights<'w>) -> Self {
+    /// An executor with one empty sequence, number 0.
+    pub fn with_sequence(weights: &'w DeviceParams<'w>) -> Self {
         let mut exec = Self::new(weights);
         exec.add_sequence();
         exec
@@ -109,16 +63,7 @@ impl Exec for OnDevice<'_> {
     type Value = Value;
 
     fn param(&mut self, id: ParamId) -> Value {
-        let tensor = self.weights.params.get(id);
-        let place = self.weights.place(id);
-        Value {
-            array: place.array,
-            at: place.at,
-            param: Some(id),
-            rows: tensor.rows(),
-            cols: tensor.cols(),
-            host: Some(Arc::clone(tensor)),
-        }
+        Value::of_param(self.weights, id)
     }
 
     fn apply<O, const N: usize>(&mut self, op: O, inputs: [&Value; N]) -> Value
@@ -129,7 +74,7 @@ impl Exec for OnDevice<'_> {
             return y;
         }
         let device = &self.weights.device;
-        // The device keeps what failed. What is computed then is never seen.
+        // After a failure the values do not matter: `host` returns the error.
         let fetch = |x: &Value| {
             let fetched = x.fetch(device);
             fetched.unwrap_or_else(|_| Arc::new(Tensor::zeros(&[x.rows, x.cols])))
@@ -140,7 +85,7 @@ impl Exec for OnDevice<'_> {
     }
 
     /// # Panics
-    /// Where a span does not start at the end of its cache.
+    /// Panics if a span does not start at the end of its cache.
     fn attend(&mut self, cache: usize, heads: AttentionHeads, rows: &Rows, qkv: &Value) -> Value {
         let device = &self.weights.device;
         let mut from = 0;
@@ -154,20 +99,20 @@ impl Exec for OnDevice<'_> {
             slot.append(device, heads, &qkv.array, from, span.len);
             from += span.len;
         }
-        let span = |s: &crate::exec::Span| attention::Span {
+        let queries = |s: &crate::exec::Span| attention::Queries {
             first: s.first,
             len: s.len,
             cache: self.sequences[s.sequence].caches[cache]
                 .as_ref()
                 .expect("rows were appended"),
         };
-        let spans: Vec<_> = rows.spans().iter().map(span).collect();
-        let y = attention::attend(device, heads, &spans, &qkv.array, qkv.rows);
+        let queries: Vec<_> = rows.spans().iter().map(queries).collect();
+        let y = attention::attend(device, heads, &queries, &qkv.array, qkv.rows);
         Value::new(y, qkv.rows, heads.query * heads.size)
     }
 
     fn host(&mut self, value: &Value) -> Result<Arc<Tensor>> {
-        // Before what the CPU has already: it may have been made after a failure.
+        // Even if the host has the value already: it may have been computed after a failure.
         self.weights.device.working()?;
         value.fetch(&self.weights.device)
     }

@@ -1,44 +1,48 @@
-//! Floor 9: GPUs, in builds with the feature `cuda`.
+//! Running a model on an NVIDIA GPU, with the bits of the CPU. Needs the feature `cuda`.
 //!
-//! Kernels are CUDA C (`kernels/*.cu`), compiled at run time for the device that is found. They do what the kernels of
-//! the CPU do, with the same operations in the same order, and so have their bits.
+//! The kernels are CUDA C (`kernels/*.cu`), compiled at run time for the GPU at hand. They perform the operations of the
+//! CPU's kernels in the same order.
 //!
 //! | file | what |
 //! |---|---|
-//! | [`device`] | [`Device`], [`Array`]: memory, copies, launches |
-//! | `driver` | what a machine has to be able to do |
-//! | `cuda` | the machine that is a GPU |
-//! | `nvrtc` | the compiler of kernels, loaded at run time |
-//! | `cache` | compiled kernels in the user's cache directory |
-//! | `emulated` | the machine that is the host's CPU, for tests |
+//! | `device` | [`Device`], [`Array`]: memory, copies, launches |
+//! | `backend` | the interface that a device needs |
+//! | `cuda` | the backend on CUDA's driver |
+//! | `nvrtc` | NVIDIA's run-time compiler |
+//! | `compile_cache` | compiled kernels in the user's cache directory |
 //! | `source` | the kernels' source |
-//! | [`products`] | matrix products |
-//! | [`rows`] | operations on rows: embedding, norms, rotation and the like |
-//! | [`attention`] | keys and values, and attention over them |
-//! | [`pick`] | the choice of tokens |
-//! | [`weights`] | [`Weights`]: a model's parameters |
-//! | [`exec`] | [`OnDevice`]: the executor |
-//! | `ops` | operations by their kernels |
+//! | `matmul` | [`matmul_nt`]: matrix multiplication |
+//! | `rows` | operations on rows: embedding, norms, RoPE, activations, loss |
+//! | `attention` | KV cache and attention |
+//! | `pick` | choosing tokens |
+//! | `params` | [`DeviceParams`]: a model's parameters |
+//! | `value` | [`Value`]: a matrix of the executor |
+//! | `ops` | which operation runs which kernels |
+//! | `exec` | [`OnDevice`]: the executor |
+//! | `tests` | every kernel and whole models against the CPU; a device emulated by the host's CPU |
 //!
-//! `unsafe` stands here and in the folder of SIMD kernels only. Lower floors never name this one: they define the traits
-//! that it implements.
+//! `unsafe` occurs here and in [`simd`](crate::simd) only. Lower layers never name this one; they define the traits that it
+//! implements.
 
-pub mod attention;
-pub mod device;
-pub mod exec;
-pub mod pick;
-pub mod products;
-pub mod rows;
-pub mod weights;
-
-mod cache;
+mod attention;
+mod backend;
+mod compile_cache;
 mod cuda;
-mod driver;
-mod emulated;
+mod device;
+mod exec;
+mod matmul;
 mod nvrtc;
 mod ops;
+mod params;
+mod pick;
+mod rows;
 mod source;
+#[cfg(test)]
+mod tests;
+mod value;
 
-pub use device::{Array, Device, Order};
+pub use device::{Array, Device};
 pub use exec::OnDevice;
-pub use weights::Weights;
+pub use matmul::{Matrix, matmul_nt};
+pub use params::DeviceParams;
+pub use value::Value;

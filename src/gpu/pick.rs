@@ -1,7 +1,7 @@
-//! The choice of tokens where the logits are.
+//! Choosing tokens where the logits are.
 
-use super::device::{Arg, Array, Device};
-use super::rows::{THREADS, blocks, word};
+use super::device::{Array, Device, elements};
+use super::rows::{THREADS, word};
 use crate::Result;
 use crate::infer::{Sampler, pick_at};
 
@@ -9,20 +9,20 @@ use crate::infer::{Sampler, pick_at};
 const TOKENS: usize = 2048;
 const ENTRY: usize = 4;
 const NO_TOKEN: u32 = u32::MAX;
-/// Rows of one launch: what the second dimension of a grid holds.
+/// Rows of one launch: the limit of a grid's second dimension.
 const ROWS: usize = 65_535;
 
-/// The tokens that [`infer::pick`](crate::infer::pick()) chooses from rows of logits [.., V]; each with its row, the
-/// token's position and how to choose.
+/// The tokens that [`infer::pick`](crate::infer::pick()) chooses from rows of logits [.., V]. `rows` holds each row's index,
+/// the token's position and the sampler.
 ///
-/// Rows whose sampler filters tokens are read back, and decided by the CPU. So are rows from which nothing follows, for
-/// which it gives its error.
+/// Rows whose sampler filters tokens are downloaded for the CPU to decide. So are rows with NaN or an infinite maximum, for
+/// which the CPU returns its error.
 ///
 /// # Errors
-/// Where the device failed.
+/// Returns the device's first failure.
 ///
 /// # Panics
-/// Where there is no such row.
+/// Panics if the logits have no such row.
 #[track_caller]
 pub fn pick(
     device: &Device,
@@ -30,8 +30,10 @@ pub fn pick(
     v: usize,
     rows: &[(usize, usize, Sampler)],
 ) -> Result<Vec<Result<u32>>> {
-    let last = rows.iter().map(|(row, ..)| row + 1).max().unwrap_or(0);
-    assert!(last * v <= logits.len(), "{last} rows of {v} logits");
+    for (row, ..) in rows {
+        let there = v == 0 || *row < logits.len() / v;
+        assert!(there, "row {row} of {} logits, {v} each", logits.len());
+    }
     let asks: Vec<_> = rows.iter().copied().filter(|x| plain(x.2)).collect();
     let mut decided = Vec::new();
     if v > 0 {
@@ -41,9 +43,10 @@ pub fn pick(
     }
     let mut decided = decided.into_iter();
     let decide = |&(row, position, sampler): &(usize, usize, Sampler)| {
-        let token = match plain(sampler) {
-            true => decided.next().unwrap_or(NO_TOKEN),
-            false => NO_TOKEN,
+        let token = if plain(sampler) {
+            decided.next().unwrap_or(NO_TOKEN)
+        } else {
+            NO_TOKEN
         };
         if token != NO_TOKEN {
             return Ok(Ok(token));
@@ -54,7 +57,7 @@ pub fn pick(
     rows.iter().map(decide).collect()
 }
 
-/// Whether the sampler takes the largest logit, or noise over the whole vocabulary.
+/// Whether the sampler is greedy, or samples from the whole vocabulary.
 fn plain(sampler: Sampler) -> bool {
     let temperature = sampler.temperature;
     let all = sampler.top_k == 0 && sampler.top_p >= 1.0 && sampler.min_p <= 0.0;
@@ -73,59 +76,41 @@ fn decide(
         let [low, high] = words(position as u64);
         let [seed_low, seed_high] = words(sampler.seed);
         let temperature = sampler.temperature.to_bits();
-        [row as u32, low, high, temperature, seed_low, seed_high]
+        let row = u32::try_from(row).expect("a row of 32 bits");
+        [row, low, high, temperature, seed_low, seed_high]
     };
     let asks: Vec<u32> = rows.iter().flat_map(ask).collect();
     let asks = device.upload_u32(&asks);
     let (n, blocks) = (rows.len(), v.div_ceil(TOKENS));
-    let entries = device.empty(n * blocks * ENTRY);
+    let size = elements(&[n, blocks, ENTRY]);
+    // The kernels index entries in 32 bits.
+    word(size);
+    let entries = device.empty(size);
     let args = [logits.into(), (&asks).into(), (&entries).into(), word(v)];
-    device.launch("pick_largest", [blocks, n, 1], THREADS, &args);
-    let mut loudest = entries.clone();
+    // SAFETY: the kernel's parameters; `pick` checked the rows, and each block of a row has an entry.
+    unsafe { device.launch("pick_largest", [blocks, n, 1], THREADS, &args) };
+    let mut perturbed = entries.clone();
     if rows.iter().any(|x| x.2.temperature != 0.0) {
-        loudest = device.empty(n * blocks * ENTRY);
+        perturbed = device.empty(size);
         let args = [
             logits.into(),
             (&asks).into(),
             (&entries).into(),
-            (&loudest).into(),
+            (&perturbed).into(),
             word(v),
         ];
-        device.launch("pick_loudest", [blocks, n, 1], THREADS, &args);
+        // SAFETY: as above.
+        unsafe { device.launch("pick_perturbed", [blocks, n, 1], THREADS, &args) };
     }
     let tokens = device.empty(n);
     let args = [
         (&asks).into(),
         (&entries).into(),
-        (&loudest).into(),
+        (&perturbed).into(),
         (&tokens).into(),
         word(blocks),
     ];
-    device.launch("pick_token", [n, 1, 1], THREADS, &args);
+    // SAFETY: the kernel's parameters; `n` rows of asks, of entries and of tokens.
+    unsafe { device.launch("pick_token", [n, 1, 1], THREADS, &args) };
     device.download_u32(&tokens)
-}
-
-/// A function that the kernels are made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Elementary {
-    /// e^x
-    Exp,
-    /// ln x
-    Ln,
-    /// −ln(−ln x) in `f64`, for x in (0, 1): noise of a uniform number.
-    Gumbel,
-}
-
-/// A function of each number, to compare with the CPU's: `[n]`, for [`Elementary::Gumbel`] [n, 2] with the `f64`'s low word
-/// first.
-pub fn elementary(device: &Device, function: Elementary, x: &Array) -> Array {
-    let (which, words) = match function {
-        Elementary::Exp => (0, 1),
-        Elementary::Ln => (1, 1),
-        Elementary::Gumbel => (2, 2),
-    };
-    let y = device.empty(words * x.len());
-    let args = [x.into(), (&y).into(), Arg::U64(x.len() as u64), word(which)];
-    device.launch("elementary", [blocks(x.len()), 1, 1], THREADS, &args);
-    y
 }

@@ -1,19 +1,17 @@
-//! The kernels' source. All files are one unit of compilation.
+//! The kernels' source, one translation unit.
 
-/// The files in their order.
-pub(super) const KERNELS: &[&str] = &[
+/// The files, in order.
+const FILES: &[&str] = &[
     include_str!("kernels/common.cu"),
-    include_str!("kernels/products.cu"),
+    include_str!("kernels/matmul.cu"),
     include_str!("kernels/rows.cu"),
     include_str!("kernels/attention.cu"),
     include_str!("kernels/pick.cu"),
+    #[cfg(test)]
+    include_str!("tests/elementary.cu"),
 ];
 
-/// The whole source, after `prelude`.
-pub(super) fn whole(prelude: &str) -> String {
-    let files = KERNELS.iter().copied();
-    std::iter::once(prelude)
-        .chain(files)
-        .collect::<Vec<_>>()
-        .join("\n")
+/// All kernels after `prelude`, which adapts them to a compiler.
+pub(super) fn kernels(prelude: &str) -> String {
+    [&[prelude], FILES].concat().join("\n")
 }

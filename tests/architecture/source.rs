@@ -69,9 +69,10 @@ impl Source {
 
     /// The code that ships: without items marked `#[cfg(test)]`, and nothing of a test file.
     pub fn shipped(&self) -> String {
-        let is_test_file = ["/tests.rs", "/testing.rs"]
-            .iter()
-            .any(|name| self.path.ends_with(name));
+        let is_test_file = self.path.contains("/tests/")
+            || ["/tests.rs", "/testing.rs"]
+                .iter()
+                .any(|name| self.path.ends_with(name));
         if is_test_file || self.code.contains("#![cfg(test)]") {
             return String::new();
         }
@@ -324,6 +325,7 @@ mod tests {
         assert_eq!(seen, ["a", "c", "f"]);
         assert_eq!(shipped.matches('\n').count(), text.matches('\n').count());
         assert_eq!(Source::new("src/x/tests.rs", text).shipped(), "");
+        assert_eq!(Source::new("src/x/tests/y.rs", text).shipped(), "");
         assert_eq!(Source::new("src/x/testing.rs", text).shipped(), "");
     }
 

@@ -1,29 +1,29 @@
-// Causal attention of rows to cached keys and values under rule R5: one launch for all scores, one for the rest.
+// Causal attention of rows to KV caches under rule R5: one kernel for the scores, one for softmax and weighted values.
 //
-// Rows belong to spans, each with a cache of its own; a launch takes up to four. Keys and values of a cache lie position
-// after position, [positions, G D] each. Scores lie in an array [rows, H, stride].
+// A launch takes up to four chunks, each consecutive rows of one sequence with its cache. Keys and values of a cache are
+// [positions, G D] each. Scores are [rows, H, stride].
 
 /// Keys of a block of attention_scores, one for each thread.
 #define KEYS BLOCK_SIZE
 /// Queries of a block of attention_scores: rows and heads that share a key head.
 #define QUERIES 8u
-/// Elements of keys and queries that are staged at a time.
+/// Elements of a head that are staged at a time.
 #define PART 32u
 /// Rows of a block of attention_values.
 #define ROWS 4u
 /// Positions whose values are staged at a time.
 #define POSITIONS 64u
-/// Elements of a head that a block of attention_values makes.
+/// Elements of a head that a block of attention_values computes.
 #define WIDTH 64u
 
-/// The argument of a span's number.
+/// The argument for a chunk.
 template <typename T>
-static __device__ inline T of_span(unsigned span, T a, T b, T c, T d)
+static __device__ inline T of_chunk(unsigned chunk, T a, T b, T c, T d)
 {
-    return span == 0 ? a : span == 1 ? b : span == 2 ? c : d;
+    return chunk == 0 ? a : chunk == 1 ? b : chunk == 2 ? c : d;
 }
 
-/// The keys and values of qkv's rows from..from + rows are put into a cache, from position `at` on.
+/// Copies the keys and values of rows from..from + gridDim.x of qkv to positions at.. of a cache.
 KERNEL(cache_append)(const float* qkv, float* keys, float* values, unsigned from, unsigned at, unsigned query_width,
                      unsigned key_width)
 {
@@ -38,7 +38,7 @@ EXPORT(cache_append)
 
 /// scores[row, head, j] = (chain over D of q k[j]) * scale, for the row's own keys.
 ///
-/// Block (x, y, z): the x-th eight queries of a key head, the y-th tile of keys, the z-th span. Row 0 of `scores` is row
+/// Block (x, y, z): the x-th eight queries of a key head, the y-th tile of keys, the z-th chunk. Row 0 of `scores` is row
 /// `top` of qkv.
 KERNEL_OF(BLOCK_SIZE, 1, attention_scores)
 (const float* qkv, const float* keys0, const float* keys1, const float* keys2, const float* keys3, float* scores,
@@ -50,11 +50,11 @@ KERNEL_OF(BLOCK_SIZE, 1, attention_scores)
     __shared__ float tile[KEYS][PART + 1];
     unsigned t = threadIdx.x;
     unsigned group = query / key_value;
-    unsigned span = blockIdx.z;
-    unsigned from = of_span(span, from0, from1, from2, from3);
-    unsigned len = of_span(span, len0, len1, len2, len3);
-    unsigned first = of_span(span, first0, first1, first2, first3);
-    const float* keys = of_span(span, keys0, keys1, keys2, keys3);
+    unsigned chunk = blockIdx.z;
+    unsigned from = of_chunk(chunk, from0, from1, from2, from3);
+    unsigned len = of_chunk(chunk, len0, len1, len2, len3);
+    unsigned first = of_chunk(chunk, first0, first1, first2, first3);
+    const float* keys = of_chunk(chunk, keys0, keys1, keys2, keys3);
     unsigned key_head = blockIdx.x % key_value;
     // Query i of a key head: its row is i / group.
     unsigned start = blockIdx.x / key_value * QUERIES;
@@ -83,7 +83,7 @@ KERNEL_OF(BLOCK_SIZE, 1, attention_scores)
             tile[i / PART][i % PART] = x;
         }
         __syncthreads();
-        // Elements past the end of the head are no part of the chain.
+        // Elements past the end of the head do not enter the chain.
         unsigned n = smaller_of(PART, size - d);
 #pragma unroll 8
         for (unsigned e = 0; e < n; ++e) {
@@ -106,14 +106,14 @@ KERNEL_OF(BLOCK_SIZE, 1, attention_scores)
 }
 EXPORT(attention_scores)
 
-/// What a thread of attention_values fetches of the values and scores of 64 positions, while those before are added up.
+/// A thread's share of the values and scores of 64 positions, fetched while the previous 64 are added up.
 struct Fetched {
     float values[POSITIONS * WIDTH / BLOCK_SIZE];
     float scores[ROWS * POSITIONS / BLOCK_SIZE];
 };
 
-/// Positions base.. below `end`, and of row r those up to first + r. `values` are those of the head, `left` elements from
-/// the block's first on.
+/// Fetches positions base..end; row r has scores up to position first + r only. `values` points to the block's first element
+/// of the head, which has `left` elements from there on.
 static __device__ inline void fetch(Fetched* to, const float* values, unsigned value_stride, unsigned left,
                                     const float* scores, word64 score_stride, unsigned rows, unsigned first,
                                     unsigned base, unsigned end)
@@ -137,8 +137,8 @@ static __device__ inline void fetch(Fetched* to, const float* values, unsigned v
 
 /// m = max s;  e[j] = exp(s[j] - m);  Z = Σ e by rule R2;  out = (chain over j ascending of e[j] v[j]) / Z.
 ///
-/// Block (x, y, z): the x-th four rows of the z-th span, the y-th of the heads' parts. A thread has one element of two of
-/// the rows.
+/// Block (x, y, z): the x-th four rows of the z-th chunk, the y-th part of the heads. A thread computes one element of two
+/// rows.
 KERNEL_OF(BLOCK_SIZE, 1, attention_values)
 (const float* scores, const float* values0, const float* values1, const float* values2, const float* values3,
  float* out, unsigned from0, unsigned from1, unsigned from2, unsigned from3, unsigned len0, unsigned len1, unsigned len2,
@@ -150,11 +150,11 @@ KERNEL_OF(BLOCK_SIZE, 1, attention_values)
     __shared__ float maxima[ROWS][BLOCK_SIZE / ROWS];
     __shared__ float lanes[ROWS][LANES];
     unsigned t = threadIdx.x;
-    unsigned span = blockIdx.z;
-    unsigned from = of_span(span, from0, from1, from2, from3);
-    unsigned len = of_span(span, len0, len1, len2, len3);
-    unsigned first = of_span(span, first0, first1, first2, first3);
-    const float* values = of_span(span, values0, values1, values2, values3);
+    unsigned chunk = blockIdx.z;
+    unsigned from = of_chunk(chunk, from0, from1, from2, from3);
+    unsigned len = of_chunk(chunk, len0, len1, len2, len3);
+    unsigned first = of_chunk(chunk, first0, first1, first2, first3);
+    const float* values = of_chunk(chunk, values0, values1, values2, values3);
     unsigned start = blockIdx.x * ROWS;
     if (start >= len) return;
     unsigned rows = smaller_of(ROWS, len - start);
@@ -168,8 +168,8 @@ KERNEL_OF(BLOCK_SIZE, 1, attention_values)
     scores += ((word64)(from - top) * query + head) * stride;
     word64 row_stride = (word64)query * stride;
 
-    // In any order: a NaN among the scores makes everything NaN, whatever the maximum, and the sign of a zero makes no
-    // difference to what is subtracted.
+    // The order is free: with a NaN among the scores the result is NaN whatever the maximum, and subtracting either zero is
+    // the same.
     unsigned r = t / (BLOCK_SIZE / ROWS);
     float most = MINUS_INFINITE;
     if (r < rows)
@@ -211,11 +211,11 @@ KERNEL_OF(BLOCK_SIZE, 1, attention_values)
         if (end - base > POSITIONS)
             fetch(&next, values, value_stride, size - column, scores, row_stride, rows, first, base + POSITIONS, end);
         if (t < ROWS * LANES) {
-            // Absent keys have e = +0, which changes no sum of such.
+            // Absent keys have e = +0, which changes no sum of non-negative numbers.
             const float* own = weights[t / LANES];
             for (unsigned i = t % LANES; i < POSITIONS; i += LANES) total = __fadd_rn(total, own[i]);
         }
-        // Absent keys are no part of a chain. The second row of a pair has one key more than the first.
+        // Absent keys do not enter a chain. The second row of a pair has one more key than the first.
         unsigned left = end - base;
         unsigned keys_a = pair < rows ? smaller_of(POSITIONS, left - smaller_of(left, rows - 1 - pair)) : 0;
         unsigned keys_b = pair + 1 < rows ? smaller_of(POSITIONS, left - smaller_of(left, rows - 2 - pair)) : 0;

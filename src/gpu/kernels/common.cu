@@ -1,10 +1,10 @@
-// What all kernels share: reductions by rule R2, and the elementary functions of the CPU, operation by operation.
+// Shared by all kernels: reductions by rule R2, and the CPU's elementary functions, operation by operation.
 //
-// Every float operation is written as an intrinsic that rounds once, so that no compiler may fuse or reorder anything.
+// Every floating-point operation is an intrinsic that rounds once, so that no compiler may fuse or reorder anything.
 
-/// Partial sums of a row: element i belongs to lane i mod 16.
+/// Partial sums of a row: element i goes to lane i mod 16.
 #define LANES 16u
-/// Threads of a block, unless a kernel says otherwise.
+/// Threads of a block, except in matrix multiplication.
 #define BLOCK_SIZE 128u
 
 typedef unsigned long long word64;
@@ -47,7 +47,7 @@ static __device__ inline float less_by(float a, float b)
     return __fadd_rn(a, -b);
 }
 
-/// The maximum that the contract fixes, with its own way with NaN and signed zeros.
+/// The contract's maximum, which fixes the result for NaN and signed zeros.
 static __device__ inline float larger(float a, float b)
 {
     return a > b ? a : b;
@@ -58,7 +58,7 @@ static __device__ inline unsigned smaller_of(unsigned a, unsigned b)
     return a < b ? a : b;
 }
 
-/// The sixteen partial sums folded: 8, 4, 2, 1.
+/// Folds the sixteen partial sums: 8, 4, 2, 1.
 static __device__ inline float folded_sum(const float* lanes)
 {
     float p[LANES];
@@ -68,7 +68,7 @@ static __device__ inline float folded_sum(const float* lanes)
     return p[0];
 }
 
-/// The sixteen partial maxima folded: 8, 4, 2, 1.
+/// Folds the sixteen partial maxima: 8, 4, 2, 1.
 static __device__ inline float folded_maximum(const float* lanes)
 {
     float p[LANES];
@@ -129,7 +129,7 @@ static __device__ inline float ln_of(float x)
     return y;
 }
 
-/// x / (1 + e^-x) as x times the sigmoid.
+/// x sigmoid(x)
 static __device__ inline float silu_of(float x)
 {
     float e = exp_of(less_by(0.0f, x));

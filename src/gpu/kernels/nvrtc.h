@@ -1,6 +1,6 @@
-// Before the kernels where NVRTC compiles them.
+// Prelude for NVRTC.
 
-// A kernel, and one that is launched with so many threads a block and no more, of which an SM is to hold so many blocks.
+// A kernel; KERNEL_OF gives the threads of its blocks, and how many blocks an SM should hold.
 #define KERNEL(name) extern "C" __global__ void name
 #define KERNEL_OF(threads, blocks, name) extern "C" __global__ void __launch_bounds__(threads, blocks) name
 // After a kernel's body.

@@ -1,8 +1,8 @@
-// The choice of tokens, as infer::pick does it: the largest logit, or the largest score plus noise.
+// Choosing tokens as infer::pick does: the largest logit, or the largest score plus Gumbel noise.
 //
-// A row of logits is shared out among blocks of 2048 tokens. What a block finds is an entry of four words: a value in two
-// words, a token, and the first token whose logit is NaN. `asks` has six words a row: the row of logits, the position in
-// two words, the temperature, the seed in two words.
+// Each block takes 2048 tokens of a row and writes an entry of four words: a value in two words, its token, and the first
+// token whose logit is NaN. `asks` has six words per row: the row of logits, the position in two words, the temperature,
+// the seed in two words.
 
 /// Tokens of a block.
 #define TOKENS 2048u
@@ -10,7 +10,7 @@
 #define ENTRY 4u
 #define NO_TOKEN 0xffffffffu
 
-/// ln x in f64 with the bits of simd::scalar::ln, for normal positive x.
+/// ln x in f64 with the bits of simd::scalar::ln, for normal x > 0.
 static __device__ inline double ln_of_double(double x)
 {
     word64 bits = bits_of_double(x);
@@ -23,7 +23,7 @@ static __device__ inline double ln_of_double(double x)
     double f = __dadd_rn(m, -1.0);
     double s = __ddiv_rn(f, __dadd_rn(2.0, f));
     double z = __dmul_rn(s, s);
-    // Reciprocals of the odd numbers from 21 down to 3. The first step, from 0, gives the first of them.
+    // Reciprocals of the odd numbers from 21 down to 3. The CPU's first step starts at 0 and yields the first of them.
     double series = 1.0 / 21.0;
     series = __dadd_rn(__dmul_rn(series, z), 1.0 / 19.0);
     series = __dadd_rn(__dmul_rn(series, z), 1.0 / 17.0);
@@ -72,7 +72,7 @@ static __device__ inline double gumbel_of(const unsigned* ask, unsigned token)
     return -ln_of_double(-ln_of_double(u));
 }
 
-/// No noise is larger.
+/// An upper bound of the noise.
 #define NOISE_MOST 16.7
 
 static __device__ inline void put(unsigned* entry, double value, unsigned token, unsigned bad)
@@ -89,14 +89,14 @@ static __device__ inline double value_of(const unsigned* entry)
     return double_of((word64)entry[1] << 32 | entry[0]);
 }
 
-/// Whether a token with this value goes before another: the larger value, then the lower number. No token goes last.
-static __device__ inline bool goes_before(double value, unsigned token, double other, unsigned other_token)
+/// Whether a token precedes another: the larger value, then the lower id. NO_TOKEN comes last.
+static __device__ inline bool precedes(double value, unsigned token, double other, unsigned other_token)
 {
     if (token == NO_TOKEN || other_token == NO_TOKEN) return token < other_token;
     return value > other || (value == other && token < other_token);
 }
 
-/// The best of all threads' tokens and the lowest of their bad ones; every thread has the results.
+/// The first of all threads' tokens and the lowest of their NaN tokens, for every thread.
 static __device__ inline void best_of_block(double* value, unsigned* token, unsigned* bad)
 {
     __shared__ double values[BLOCK_SIZE];
@@ -109,7 +109,7 @@ static __device__ inline void best_of_block(double* value, unsigned* token, unsi
     __syncthreads();
     for (unsigned w = BLOCK_SIZE / 2; w > 0; w /= 2) {
         if (t < w) {
-            if (goes_before(values[t + w], tokens[t + w], values[t], tokens[t])) {
+            if (precedes(values[t + w], tokens[t + w], values[t], tokens[t])) {
                 values[t] = values[t + w];
                 tokens[t] = tokens[t + w];
             }
@@ -123,7 +123,7 @@ static __device__ inline void best_of_block(double* value, unsigned* token, unsi
     __syncthreads();
 }
 
-/// The best of a row's entries.
+/// The first of a row's entries.
 static __device__ inline void best_of_entries(const unsigned* entries, unsigned n, double* value, unsigned* token,
                                               unsigned* bad)
 {
@@ -132,7 +132,7 @@ static __device__ inline void best_of_entries(const unsigned* entries, unsigned 
     *bad = NO_TOKEN;
     for (unsigned i = threadIdx.x; i < n; i += BLOCK_SIZE) {
         const unsigned* entry = entries + i * ENTRY;
-        if (goes_before(value_of(entry), entry[2], *value, *token)) {
+        if (precedes(value_of(entry), entry[2], *value, *token)) {
             *value = value_of(entry);
             *token = entry[2];
         }
@@ -166,9 +166,9 @@ KERNEL_OF(BLOCK_SIZE, 1, pick_largest)
 }
 EXPORT(pick_largest)
 
-/// Each block's largest score plus noise, score = (logit - max) / temperature, where the temperature is not 0.
-KERNEL_OF(BLOCK_SIZE, 1, pick_loudest)
-(const float* logits, const unsigned* asks, const unsigned* entries, unsigned* loudest, unsigned vocab)
+/// Each block's largest score plus noise, score = (logit - max) / temperature, if the temperature is not 0.
+KERNEL_OF(BLOCK_SIZE, 1, pick_perturbed)
+(const float* logits, const unsigned* asks, const unsigned* entries, unsigned* perturbed, unsigned vocab)
 {
     const unsigned* ask = asks + blockIdx.y * ASK;
     float temperature = float_of(ask[3]);
@@ -182,11 +182,11 @@ KERNEL_OF(BLOCK_SIZE, 1, pick_loudest)
     unsigned to = smaller_of(vocab, from + TOKENS);
     double value = 0.0;
     unsigned token = NO_TOKEN;
-    // Nothing follows from a row with a NaN or an infinite maximum: pick_token says so.
+    // pick_token reports rows with a NaN or an infinite maximum.
     float max = (float)most;
     bool sound = bad == NO_TOKEN && best != NO_TOKEN && max < INFINITE && max > MINUS_INFINITE;
     if (sound) {
-        // What the likeliest token has is a lower limit of what wins: its score is 0.
+        // The likeliest token has score 0, so the winner has at least its noise.
         double least = gumbel_of(ask, best);
         for (unsigned i = from + threadIdx.x; i < to; i += BLOCK_SIZE) {
             double score = (double)__fdiv_rn(less_by(z[i], max), temperature);
@@ -200,42 +200,27 @@ KERNEL_OF(BLOCK_SIZE, 1, pick_loudest)
         }
     }
     best_of_block(&value, &token, &bad);
-    if (threadIdx.x == 0) put(loudest + (blockIdx.y * gridDim.x + blockIdx.x) * ENTRY, value, token, bad);
+    if (threadIdx.x == 0) put(perturbed + (blockIdx.y * gridDim.x + blockIdx.x) * ENTRY, value, token, bad);
 }
-EXPORT(pick_loudest)
+EXPORT(pick_perturbed)
 
-/// What is chosen in each row, or no token where that is for the CPU to explain.
+/// Each row's token, or NO_TOKEN if the CPU has to return an error.
 KERNEL_OF(BLOCK_SIZE, 1, pick_token)
-(const unsigned* asks, const unsigned* entries, const unsigned* loudest, unsigned* tokens, unsigned blocks)
+(const unsigned* asks, const unsigned* entries, const unsigned* perturbed, unsigned* tokens, unsigned blocks)
 {
     double most;
     unsigned best;
     unsigned bad;
     best_of_entries(entries + blockIdx.x * blocks * ENTRY, blocks, &most, &best, &bad);
     unsigned chosen = bad == NO_TOKEN ? best : NO_TOKEN;
-    // The same in all threads of a block.
+    // All threads of a block take the same branch.
     if (float_of(asks[blockIdx.x * ASK + 3]) != 0.0f) {
-        best_of_entries(loudest + blockIdx.x * blocks * ENTRY, blocks, &most, &best, &bad);
+        best_of_entries(perturbed + blockIdx.x * blocks * ENTRY, blocks, &most, &best, &bad);
         chosen = bad == NO_TOKEN ? best : NO_TOKEN;
     }
     if (threadIdx.x == 0) tokens[blockIdx.x] = chosen;
 }
 EXPORT(pick_token)
-
-/// For comparison with the CPU, function by function: e^x, ln x (one word each), or -ln(-ln x) in f64 (two words each).
-KERNEL(elementary)(const float* x, unsigned* y, word64 n, unsigned which)
-{
-    word64 i = element();
-    if (i >= n) return;
-    if (which == 0) y[i] = bits_of(exp_of(x[i]));
-    if (which == 1) y[i] = bits_of(ln_of(x[i]));
-    if (which == 2) {
-        word64 bits = bits_of_double(-ln_of_double(-ln_of_double((double)x[i])));
-        y[2 * i] = (unsigned)bits;
-        y[2 * i + 1] = (unsigned)(bits >> 32);
-    }
-}
-EXPORT(elementary)
 
 #undef TOKENS
 #undef ASK

@@ -1,4 +1,4 @@
-// Operations on rows of matrices: copies, norms, rotation, activations and the loss.
+// Operations on rows of matrices: copies, norms, RoPE, activations and the loss.
 
 static __device__ inline word64 element()
 {
@@ -20,7 +20,7 @@ KERNEL(silu)(const float* x, float* y, word64 n)
 }
 EXPORT(silu)
 
-/// table [entries, C], ids [rows] -> y [rows, C]; NaN where there is no such entry.
+/// table [entries, C], ids [rows] -> y [rows, C]; NaN for ids that are no entry.
 KERNEL(gather_rows)(const float* table, const unsigned* ids, float* y, unsigned entries, unsigned cols)
 {
     unsigned row = blockIdx.x;
@@ -73,10 +73,10 @@ static __device__ inline float inverse_root(float sum, unsigned n, float eps)
 /// Elements of a row that are staged in shared memory at a time.
 #define STAGE 2048u
 
-/// x [rows, C], gain [C] -> y [rows, C] = x / sqrt(mean x² + eps) * gain; a block for each row.
+/// x [rows, C], weight [C] -> y [rows, C] = x / sqrt(mean x² + eps) * weight; a block for each row.
 ///
-/// All threads fetch the row, and sixteen of them add.
-KERNEL_OF(BLOCK_SIZE, 1, rms_norm)(const float* x, const float* gain, float* y, unsigned cols, float eps)
+/// All threads load the row; sixteen of them sum.
+KERNEL_OF(BLOCK_SIZE, 1, rms_norm)(const float* x, const float* weight, float* y, unsigned cols, float eps)
 {
     __shared__ float stage[STAGE];
     __shared__ float lanes[LANES];
@@ -89,7 +89,7 @@ KERNEL_OF(BLOCK_SIZE, 1, rms_norm)(const float* x, const float* gain, float* y, 
 #pragma unroll 8
         for (unsigned i = t; i < n; i += BLOCK_SIZE) stage[i] = x[from + i];
         __syncthreads();
-        // A lane past the end of the row adds nothing: no sum of squares is -0.
+        // Lanes past the end of the row need not add +0: no sum of squares is -0.
         if (t < LANES)
 #pragma unroll 8
             for (unsigned i = t; i < n; i += LANES) sum = __fmaf_rn(stage[i], stage[i], sum);
@@ -98,27 +98,27 @@ KERNEL_OF(BLOCK_SIZE, 1, rms_norm)(const float* x, const float* gain, float* y, 
     if (t < LANES) lanes[t] = sum;
     __syncthreads();
     float r = inverse_root(folded_sum(lanes), cols, eps);
-    // What was staged last is at hand.
+    // The last stage is still in shared memory.
     unsigned last = cols == 0 ? 0 : (cols - 1) / STAGE * STAGE;
     for (unsigned i = t; i < cols; i += BLOCK_SIZE) {
         float value = i >= last ? stage[i - last] : x[i];
-        y[i] = __fmul_rn(__fmul_rn(value, r), gain[i]);
+        y[i] = __fmul_rn(__fmul_rn(value, r), weight[i]);
     }
 }
 EXPORT(rms_norm)
 
-/// Heads of a block in qk_norm, each with sixteen threads.
-#define HEADS_A_BLOCK (BLOCK_SIZE / LANES)
+/// Heads of a block in qk_norm, sixteen threads each.
+#define HEADS_PER_BLOCK (BLOCK_SIZE / LANES)
 
-/// qkv [rows, (H + 2 G) D] -> y: query and key heads divided by their root mean square, values as they are.
+/// qkv [rows, (H + 2 G) D] -> y: RMSNorm of each query and key head; values are copied.
 KERNEL_OF(BLOCK_SIZE, 1, qk_norm)
-(const float* qkv, const float* q_gain, const float* k_gain, float* y, unsigned query, unsigned key_value, unsigned size,
+(const float* qkv, const float* q_weight, const float* k_weight, float* y, unsigned query, unsigned key_value, unsigned size,
  float eps)
 {
-    __shared__ float lanes[HEADS_A_BLOCK][LANES];
+    __shared__ float lanes[HEADS_PER_BLOCK][LANES];
     unsigned own = threadIdx.x / LANES;
     unsigned lane = threadIdx.x % LANES;
-    unsigned head = blockIdx.y * HEADS_A_BLOCK + own;
+    unsigned head = blockIdx.y * HEADS_PER_BLOCK + own;
     unsigned heads = query + 2 * key_value;
     bool there = head < heads;
     bool normed = head < query + key_value;
@@ -134,15 +134,15 @@ KERNEL_OF(BLOCK_SIZE, 1, qk_norm)
         return;
     }
     float r = inverse_root(folded_sum(lanes[own]), size, eps);
-    const float* gain = head < query ? q_gain : k_gain;
-    for (unsigned i = lane; i < size; i += LANES) y[at + i] = __fmul_rn(__fmul_rn(qkv[at + i], r), gain[i]);
+    const float* weight = head < query ? q_weight : k_weight;
+    for (unsigned i = lane; i < size; i += LANES) y[at + i] = __fmul_rn(__fmul_rn(qkv[at + i], r), weight[i]);
 }
 EXPORT(qk_norm)
 
-/// qkv [rows, heads 2 half] -> y: the first `turned` heads rotated by the angles of the rows' positions, the others as
-/// they are; a thread for each pair. NaN where the table has no such position.
+/// qkv [rows, heads 2 half] -> y: the first `rotated` heads rotated by the angles of the rows' positions, the others copied;
+/// a thread for each pair. NaN for positions that the table does not reach.
 KERNEL(rope)(const float* qkv, const float* cosines, const float* sines, const unsigned* positions, float* y,
-             unsigned table, unsigned half, unsigned turned, unsigned heads)
+             unsigned table, unsigned half, unsigned rotated, unsigned heads)
 {
     unsigned pair = blockIdx.y * blockDim.x + threadIdx.x;
     if (pair >= heads * half) return;
@@ -152,7 +152,7 @@ KERNEL(rope)(const float* qkv, const float* cosines, const float* sines, const u
     word64 high = low + half;
     float a = qkv[low];
     float b = qkv[high];
-    if (head < turned) {
+    if (head < rotated) {
         unsigned position = positions[blockIdx.x];
         word64 angle = (word64)position * half + i;
         float c = position < table ? cosines[angle] : NOT_A_NUMBER;
@@ -166,8 +166,8 @@ KERNEL(rope)(const float* qkv, const float* cosines, const float* sines, const u
 }
 EXPORT(rope)
 
-/// logits [rows, V], targets [rows] -> out [2, rows]: losses ln Σ exp(z) - z[target], then 1 where the target has the
-/// largest logit, else 0. NaN and 0 where there is no such target. A block for each row.
+/// logits [rows, V], targets [rows] -> out [2, rows]: losses ln Σ exp(z) - z[target], then 1 if the target has the largest
+/// logit, else 0. NaN and 0 for targets outside the vocabulary. A block for each row.
 KERNEL_OF(BLOCK_SIZE, 1, cross_entropy)(const float* logits, const unsigned* targets, float* out, unsigned rows, unsigned vocab)
 {
     __shared__ float stage[STAGE];
@@ -187,7 +187,7 @@ KERNEL_OF(BLOCK_SIZE, 1, cross_entropy)(const float* logits, const unsigned* tar
             for (unsigned i = t; i < n; i += LANES) most = larger(most, stage[i]);
         __syncthreads();
     }
-    // Absent elements of the last sixteen are -inf, which a NaN gives way to.
+    // Absent elements of the last sixteen are -inf, which replaces a NaN.
     if (t < LANES) lanes[t] = vocab % LANES > 0 && t >= vocab % LANES ? larger(most, MINUS_INFINITE) : most;
     __syncthreads();
     float max = folded_maximum(lanes);
@@ -213,11 +213,11 @@ KERNEL_OF(BLOCK_SIZE, 1, cross_entropy)(const float* logits, const unsigned* tar
     for (unsigned i = 1; i < BLOCK_SIZE; ++i) tied |= before[i];
     float at_target = target < vocab ? z[target] : NOT_A_NUMBER;
     float total = folded_sum(lanes);
-    // Where the largest logit is -inf, so are the absent elements, and what they add is NaN.
+    // If the largest logit is -inf, every element adds NaN, absent ones too, so leaving these out changes nothing.
     out[blockIdx.x] = less_by(ln_of(total), less_by(at_target, max));
     out[rows + blockIdx.x] = at_target == max && tied == 0 ? 1.0f : 0.0f;
 }
 EXPORT(cross_entropy)
 
 #undef STAGE
-#undef HEADS_A_BLOCK
+#undef HEADS_PER_BLOCK

@@ -1,8 +1,8 @@
-// Before the kernels where the host's C++ compiler compiles them: what CUDA C has and C++ has not.
+// Prelude for the host's C++ compiler: what CUDA C has and C++ lacks.
 //
-// Each thread of a block is a fiber. It runs until a barrier or its end; then the next one runs. When all have come to
-// the barrier, the first one goes on. So blocks run one after the other, and a value that is read without a barrier
-// after it was written is there in one order of threads and not in the other.
+// Each thread of a block is a fiber that runs until a barrier or its end; then the next one runs. When all have reached the
+// barrier, the first one continues. Blocks run one after the other. A value that is read with no barrier after it was
+// written is visible in one order of threads and not in the other.
 
 #include <csetjmp>
 #include <cmath>
@@ -21,7 +21,7 @@ const unsigned MOST_THREADS = 1024;
 const size_t STACK = 64 * 1024;
 
 struct Fiber {
-    // Where it goes on.
+    // Where it continues.
     jmp_buf here;
     ucontext_t start;
     char *stack;
@@ -36,21 +36,21 @@ static unsigned current;
 static Entry entry;
 static void **arguments;
 
-// Lets the others run until this fiber is called again.
+// Lets the other fibers run.
 static __attribute__((noinline)) void leave(int line) {
     fibers[current].line = line;
     if (!_setjmp(fibers[current].here)) _longjmp(scheduler, 1);
 }
 
-// A fiber lives for ever and runs one thread of one block after the other.
-static void live() {
+// A fiber runs one thread of each block, for ever.
+static void run_threads() {
     for (;;) {
         entry(arguments);
         leave(0);
     }
 }
 
-static __attribute__((noinline)) void go_on(Fiber &fiber) {
+static __attribute__((noinline)) void resume(Fiber &fiber) {
     if (_setjmp(scheduler)) return;
     if (fiber.started) _longjmp(fiber.here, 1);
     fiber.started = true;
@@ -60,7 +60,7 @@ static __attribute__((noinline)) void go_on(Fiber &fiber) {
     fiber.start.uc_stack.ss_sp = fiber.stack;
     fiber.start.uc_stack.ss_size = STACK;
     fiber.start.uc_link = nullptr;
-    makecontext(&fiber.start, live, 0);
+    makecontext(&fiber.start, run_threads, 0);
     setcontext(&fiber.start);
 }
 
@@ -81,7 +81,8 @@ struct Index {
 
 static emulation::Index threadIdx, blockIdx, blockDim, gridDim;
 
-// All threads of all blocks. 1 where threads of a block are at different barriers, or at one and at the end.
+// Runs all threads of all blocks. Returns 1 if some threads of a block wait at a barrier and others at another one or at the
+// end.
 extern "C" __attribute__((visibility("default"))) int foretoken_run(emulation::Entry entry, int descending,
         const unsigned *grid, unsigned threads, void **arguments) {
     using namespace emulation;
@@ -98,11 +99,11 @@ extern "C" __attribute__((visibility("default"))) int foretoken_run(emulation::E
             for (unsigned i = 0; i < threads; i++) {
                 current = descending ? threads - 1 - i : i;
                 threadIdx = {current, 0, 0};
-                go_on(fibers[current]);
+                resume(fibers[current]);
             }
             for (unsigned i = 1; i < threads; i++) {
                 if (fibers[i].line == fibers[0].line) continue;
-                // What they were about to do is forgotten.
+                // Abandons all fibers.
                 for (Fiber &fiber : fibers) fiber.started = false;
                 return 1;
             }
@@ -127,7 +128,7 @@ extern "C" __attribute__((visibility("default"))) int foretoken_run(emulation::E
 #define __restrict__
 #define __syncthreads() emulation::leave(__LINE__)
 
-// Compiled without contraction, plain operators round once each.
+// Without contraction, each plain operator rounds once.
 inline float __fmaf_rn(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
@@ -157,7 +158,7 @@ inline long long __double_as_longlong(double x) { return foretoken_bits<long lon
 inline double __longlong_as_double(long long x) { return foretoken_bits<double>(x); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned((static_cast<unsigned long long>(a) * b) >> 32); }
 
-// Conversions; those from float and double to integers are of numbers in range.
+// Conversions. Kernels convert to integers only numbers in range.
 inline float __double2float_rn(double x) { return float(x); }
 inline double __uint2double_rn(unsigned x) { return double(x); }
 inline double __int2double_rn(int x) { return double(x); }

@@ -1,12 +1,12 @@
-//! The choice of tokens: the CPU's choice, and its errors.
+//! Choosing tokens: the CPU's choice, and its errors.
 
-use crate::devices;
-use crate::rows::numbers;
-use foretoken::gpu::Device;
-use foretoken::gpu::pick::pick;
-use foretoken::infer::{self, Sampler};
+use super::devices;
+use super::rows::numbers;
+use crate::gpu::Device;
+use crate::gpu::pick::pick;
+use crate::infer::{self, Sampler};
 
-/// Every row's choice, or the sentence of its error, against the CPU's.
+/// Compares every row's token, or error message, with the CPU's.
 #[track_caller]
 fn check(device: &Device, logits: &[f32], v: usize, rows: &[(usize, usize, Sampler)]) {
     let there = device.upload(logits);
@@ -15,10 +15,10 @@ fn check(device: &Device, logits: &[f32], v: usize, rows: &[(usize, usize, Sampl
     for (got, &(row, position, sampler)) in got.into_iter().zip(rows) {
         let history = vec![0; position];
         let expected = infer::pick(&logits[row * v..][..v], &history, position, sampler);
-        let sentence = |e: foretoken::Error| e.to_string();
+        let message = |e: crate::Error| e.to_string();
         assert_eq!(
-            got.map_err(sentence),
-            expected.map_err(sentence),
+            got.map_err(message),
+            expected.map_err(message),
             "{}: V = {v}, row {row}, position {position}, {sampler:?}",
             device.name()
         );
@@ -41,7 +41,7 @@ fn largest_logits() {
     for device in devices() {
         for v in VOCABS {
             let mut logits = numbers(6 * v, v as u32);
-            // Ties: of all, of the first and the last, of zeros of both signs; −∞ beside a number, and nothing but −∞.
+            // Ties of all, of the first and the last, of zeros of both signs; −∞ with one number, and −∞ only.
             logits[v..2 * v].fill(-1.5);
             (logits[2 * v], logits[3 * v - 1]) = (70.0, 70.0);
             logits[3 * v..4 * v].fill(-0.0);
@@ -60,7 +60,7 @@ fn largest_logits() {
 fn noise() {
     for device in devices() {
         for v in VOCABS {
-            // Flat and peaked rows: with noise, of the first any token may win.
+            // A flat row, in which any token may win with noise, and a peaked one.
             let mut logits = numbers(2 * v, 1 + v as u32);
             logits[v..].iter_mut().for_each(|x| *x *= 40.0);
             let seeds = [0, 1, 77, u64::MAX, 1 << 32, 0x1234_5678_9abc_def0];
@@ -77,7 +77,7 @@ fn noise() {
     }
 }
 
-/// Tokens are decided by what the noise says, not by the logits alone.
+/// With equal logits, the noise decides.
 #[test]
 fn noise_changes_tokens() {
     for device in devices() {
@@ -114,7 +114,7 @@ fn filters() {
                 ..filtered(5, 0.5, 0.5)
             },
         ];
-        // Rows that are filtered between rows that are not, and a row twice.
+        // Filtered and unfiltered rows in turn, each row several times.
         let rows: Vec<_> = (0..24).map(|i| (i % 3, i, samplers[i % 6])).collect();
         check(&device, &logits, v, &rows);
         check(&device, &logits, v, &[]);
@@ -122,12 +122,12 @@ fn filters() {
 }
 
 #[test]
-fn nothing_follows() {
+fn logits_without_a_choice() {
     for device in devices() {
         for v in VOCABS {
             let mut logits = numbers(5 * v, 8);
             logits[v - 1] = f32::NAN;
-            // The first of two is named.
+            // The error names the first of two.
             (logits[v + v / 3], logits[v + v / 2]) = (f32::NAN, f32::NAN);
             logits[2 * v] = f32::INFINITY;
             logits[3 * v..4 * v].fill(f32::NEG_INFINITY);

@@ -1,11 +1,11 @@
 //! Attention over caches: every element has the bits of the CPU's.
 
-use crate::devices;
-use crate::rows::{HEADS, assert_same, numbers};
-use foretoken::gpu::Device;
-use foretoken::gpu::attention::{Cache, Span, attend};
-use foretoken::kernels::attention::{self, AttentionHeads, KeyValues};
-use foretoken::kernels::gemm::View;
+use super::devices;
+use super::rows::{HEADS, assert_same, numbers};
+use crate::gpu::Device;
+use crate::gpu::attention::{Cache, Queries, attend};
+use crate::kernels::attention::{self, AttentionHeads, KeyValues};
+use crate::kernels::gemm::View;
 
 /// Sequences on a device and on the CPU.
 struct Both<'d> {
@@ -25,7 +25,7 @@ impl<'d> Both<'d> {
         }
     }
 
-    /// Rows of some sequences, (sequence, rows) each, are appended and attend.
+    /// Appends and attends with rows of some sequences, (sequence, rows) each.
     #[track_caller]
     fn pass(&mut self, parts: &[(usize, usize)], qkv: &[f32]) -> Vec<f32> {
         let (device, heads) = (self.device, self.heads);
@@ -40,13 +40,13 @@ impl<'d> Both<'d> {
             }
             from += len;
         }
-        let span = |&(sequence, len): &(usize, usize)| Span {
+        let queries = |&(sequence, len): &(usize, usize)| Queries {
             first: self.there[sequence].len() - len,
             len,
             cache: &self.there[sequence],
         };
-        let spans: Vec<_> = parts.iter().map(span).collect();
-        let got = attend(device, heads, &spans, &there, rows);
+        let queries: Vec<_> = parts.iter().map(queries).collect();
+        let got = attend(device, heads, &queries, &there, rows);
         let got = device.download(&got).expect("a device that works");
         let span = |&(sequence, len): &(usize, usize)| attention::Span {
             first: self.here[sequence][0].len() - len,
@@ -73,7 +73,7 @@ impl<'d> Both<'d> {
     }
 }
 
-/// Caches whose lengths pass the widths of lanes, of tiles, and of the memory reserved at first.
+/// Caches whose lengths exceed the widths of lanes, of tiles, and the first capacity.
 #[test]
 fn lengths_of_caches() {
     for device in devices() {
@@ -90,7 +90,7 @@ fn lengths_of_caches() {
     }
 }
 
-/// More spans than one launch takes, of different lengths, and positions that are taken back.
+/// More sequences than one launch takes, of different lengths, some truncated in between.
 #[test]
 fn several_sequences() {
     for device in devices() {
@@ -114,7 +114,7 @@ fn several_sequences() {
     }
 }
 
-/// So many scores that they are not held at once: rows are divided among launches.
+/// So many scores that the rows are divided among launches.
 #[test]
 fn many_scores() {
     for device in devices() {
@@ -131,7 +131,7 @@ fn many_scores() {
     }
 }
 
-/// A row has the same bits whatever else is computed with it.
+/// A row's result does not depend on the other rows.
 #[test]
 fn rows_alone() {
     for device in devices() {
@@ -161,7 +161,7 @@ fn numbers_out_of_range() {
             for x in strange {
                 let mut both = Both::new(&device, heads, 1);
                 let (d, key) = (heads.size, heads.query * heads.size);
-                // In a query, in a key, in a value; in rows whose successors see them.
+                // In a query, in a key, in a value, in rows that later rows attend to.
                 for (row, column) in [(3, 1), (20, key + d - 1), (9, heads.width() - 1)] {
                     let mut qkv = both.numbers(35, 5);
                     qkv[row * heads.width() + column] = x;

@@ -1,7 +1,7 @@
 //! Compiled kernels in the user's cache directory.
 //!
-//! A file is named by the SHA-256 of everything that its contents depend on, and begins with the SHA-256 of the rest. One
-//! that is damaged is made anew. Where nothing can be kept, everything is made each time.
+//! A file's name is the SHA-256 of everything that its contents depend on. The file begins with the SHA-256 of the rest; a
+//! damaged one is replaced. If the directory cannot be used, kernels are compiled each time.
 
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const CHECKSUM: usize = 32;
 
-/// Where compiled kernels are kept: `$XDG_CACHE_HOME/foretoken`, else `~/.cache/foretoken`.
-pub(super) fn folder() -> Option<PathBuf> {
+/// `$XDG_CACHE_HOME/foretoken`, else `~/.cache/foretoken`.
+pub(super) fn directory() -> Option<PathBuf> {
     let absolute = |name| {
         let path = PathBuf::from(std::env::var_os(name)?);
         path.is_absolute().then_some(path)
@@ -20,22 +20,22 @@ pub(super) fn folder() -> Option<PathBuf> {
     Some(cache.join("foretoken"))
 }
 
-/// What `make` makes from `inputs`, kept in the folder.
-pub(super) fn kept<E>(
-    folder: Option<&Path>,
+/// The cached result of `compile`, which depends on `inputs` only.
+pub(super) fn get_or_compile<E>(
+    directory: Option<&Path>,
     inputs: &[&str],
-    make: impl FnOnce() -> Result<Vec<u8>, E>,
+    compile: impl FnOnce() -> Result<Vec<u8>, E>,
 ) -> Result<Vec<u8>, E> {
-    let path = folder.map(|folder| folder.join(format!("{}.kernels", name(inputs))));
+    let path = directory.map(|directory| directory.join(format!("{}.kernels", name(inputs))));
     if let Some(found) = path.as_deref().and_then(read) {
         return Ok(found);
     }
-    let made = make()?;
+    let compiled = compile()?;
     if let Some(path) = path {
-        // Whoever cannot keep it makes it again.
-        let _ = write(&path, &made);
+        // A cache that cannot be written costs time only.
+        let _ = write(&path, &compiled);
     }
-    Ok(made)
+    Ok(compiled)
 }
 
 fn name(inputs: &[&str]) -> String {
@@ -61,11 +61,11 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     Some(file)
 }
 
-/// Under another name first, so that nobody reads half a file.
+/// Writes to a temporary name first, so that a reader never sees half a file.
 fn write(path: &Path, contents: &[u8]) -> std::io::Result<()> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
     }
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let temporary = path.with_extension(format!("{}-{count}.tmp", std::process::id()));
@@ -82,56 +82,56 @@ mod tests {
     use super::*;
     use std::convert::Infallible;
 
-    /// What is found or made, and whether it was made.
-    fn ask(folder: Option<&Path>, inputs: &[&str], make: &[u8]) -> (Vec<u8>, bool) {
-        let mut made = false;
-        let Ok(found) = kept(folder, inputs, || {
-            made = true;
-            Ok::<_, Infallible>(make.to_vec())
+    /// The result, and whether it was compiled.
+    fn get(directory: Option<&Path>, inputs: &[&str], compiled: &[u8]) -> (Vec<u8>, bool) {
+        let mut missed = false;
+        let Ok(found) = get_or_compile(directory, inputs, || {
+            missed = true;
+            Ok::<_, Infallible>(compiled.to_vec())
         });
-        (found, made)
+        (found, missed)
     }
 
     #[test]
-    fn what_was_made_is_found() {
+    fn compiled_kernels_are_found_again() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let deep = folder.path().join("a/b");
         let deep = Some(deep.as_path());
-        assert_eq!(ask(deep, &["x", "y"], b"one"), (b"one".to_vec(), true));
-        assert_eq!(ask(deep, &["x", "y"], b"two"), (b"one".to_vec(), false));
+        assert_eq!(get(deep, &["x", "y"], b"one"), (b"one".to_vec(), true));
+        assert_eq!(get(deep, &["x", "y"], b"two"), (b"one".to_vec(), false));
         for other in [["xy", ""], ["", "xy"], ["y", "x"]] {
-            assert_eq!(ask(deep, &other, b"two"), (b"two".to_vec(), true));
+            assert_eq!(get(deep, &other, b"two"), (b"two".to_vec(), true));
         }
-        assert_eq!(ask(None, &["x", "y"], b"two"), (b"two".to_vec(), true));
+        assert_eq!(get(None, &["x", "y"], b"two"), (b"two".to_vec(), true));
     }
 
     #[test]
-    fn a_damaged_file_is_made_anew() {
+    fn a_damaged_file_is_replaced() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = Some(folder.path());
-        ask(path, &["x"], b"contents");
+        get(path, &["x"], b"contents");
         let file = fs::read_dir(folder.path()).expect("a folder").next();
         let file = file.expect("one file").expect("an entry").path();
         let whole = fs::read(&file).expect("a file");
-        let mut turned = whole.clone();
-        turned[CHECKSUM + 3] ^= 1;
+        let mut flipped = whole.clone();
+        flipped[CHECKSUM + 3] ^= 1;
         for damaged in [
             &whole[..0],
             &whole[..CHECKSUM - 1],
             &whole[..CHECKSUM + 1],
-            &turned,
+            &flipped,
         ] {
             fs::write(&file, damaged).expect("a file");
-            assert_eq!(ask(path, &["x"], b"contents"), (b"contents".to_vec(), true));
+            assert_eq!(get(path, &["x"], b"contents"), (b"contents".to_vec(), true));
             assert_eq!(fs::read(&file).expect("a file"), whole);
         }
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
     }
 
     #[test]
-    fn a_folder_that_cannot_be_made_costs_nothing() {
+    fn an_unusable_directory_is_no_error() {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         let inside = file.path().join("x");
-        assert_eq!(ask(Some(&inside), &["x"], b"one"), (b"one".to_vec(), true));
+        assert_eq!(get(Some(&inside), &["x"], b"one"), (b"one".to_vec(), true));
     }
 }

@@ -1,11 +1,11 @@
-//! The machine that is the host's CPU, for tests.
+//! A device emulated by the host's CPU.
 //!
-//! The host's C++ compiler compiles the kernels, after a prelude that has each thread of a block run as a fiber. Kernels
-//! run one at a time.
+//! The host's C++ compiler compiles the kernels with a prelude in which each thread of a block is a fiber. Kernels and
+//! copies run one at a time.
 
-use super::device::Order;
-use super::driver::{Block, Machine};
-use super::source;
+use crate::gpu::backend::{Allocation, Backend};
+use crate::gpu::device::Device;
+use crate::gpu::source;
 use libloading::Library;
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
@@ -14,21 +14,66 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::{fs, ptr, slice};
 
-const PRELUDE: &str = include_str!("kernels/emulated.h");
+const PRELUDE: &str = include_str!("emulated.h");
 
-/// Words behind each block that nobody may write.
+/// Words after each allocation that no kernel may write.
 const GUARD: usize = 64;
-/// What memory holds that nobody has written: NaN.
-const STALE: u32 = u32::MAX;
+/// The contents of unwritten memory: NaN.
+const UNWRITTEN: u32 = u32::MAX;
 
 type Entry = unsafe extern "C" fn(*mut *mut c_void);
 type Run = unsafe extern "C" fn(Entry, c_int, *const u32, u32, *mut *mut c_void) -> c_int;
 
-pub(super) struct Emulated {
+/// The order in which the threads of a block run from barrier to barrier. A kernel with a missing barrier gives different
+/// results in the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Ascending,
+    Descending,
+}
+
+/// The emulated devices that a test uses, one for each order. Empty if the machine has no C++ compiler.
+///
+/// # Panics
+/// Panics if the kernels do not compile, or if there is no compiler and `FORETOKEN_REQUIRE_EMULATION` is 1.
+pub fn devices() -> Vec<Device> {
+    static COMPILED: OnceLock<Result<Arc<Mutex<Compiled>>, String>> = OnceLock::new();
+    devices_with(
+        COMPILED
+            .get_or_init(|| compile(&source::kernels(PRELUDE)))
+            .clone(),
+    )
+}
+
+/// As [`devices`], with other kernels.
+pub fn devices_of(kernels: &str) -> Vec<Device> {
+    devices_with(compile(&format!("{PRELUDE}\n{kernels}")))
+}
+
+fn devices_with(compiled: Result<Arc<Mutex<Compiled>>, String>) -> Vec<Device> {
+    let compiled = match compiled {
+        Ok(compiled) => compiled,
+        Err(why) => {
+            assert!(why.starts_with("no C++ compiler"), "{why}");
+            let required = super::is_required("FORETOKEN_REQUIRE_EMULATION");
+            assert!(!required, "FORETOKEN_REQUIRE_EMULATION=1: {why}");
+            super::report(&format!("NOTHING WAS TESTED: no emulated device, {why}"));
+            return Vec::new();
+        }
+    };
+    let device = |order| {
+        let compiled = Arc::clone(&compiled);
+        Device::on(Box::new(Emulated { order, compiled }))
+    };
+    vec![device(Order::Ascending), device(Order::Descending)]
+}
+
+struct Emulated {
     order: Order,
+    /// Locked for each access to memory, too: a GPU's stream does one thing at a time.
     compiled: Arc<Mutex<Compiled>>,
 }
 
@@ -39,25 +84,15 @@ struct Compiled {
 }
 
 impl Emulated {
-    /// The crate's kernels, compiled once a process.
-    pub fn new(order: Order) -> Result<Self, String> {
-        static COMPILED: OnceLock<Result<Arc<Mutex<Compiled>>, String>> = OnceLock::new();
-        let compiled = COMPILED.get_or_init(|| compile(&source::whole(PRELUDE)));
-        let compiled = compiled.clone()?;
-        Ok(Self { order, compiled })
-    }
-
-    /// Other kernels.
-    #[cfg(test)]
-    pub fn of(kernels: &str, order: Order) -> Result<Self, String> {
-        let compiled = compile(&format!("{PRELUDE}\n{kernels}"))?;
-        Ok(Self { order, compiled })
+    fn lock(&self) -> MutexGuard<'_, Compiled> {
+        // A kernel leaves no state behind that the next one reads.
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn compile(source: &str) -> Result<Arc<Mutex<Compiled>>, String> {
     let named = std::env::var_os("FORETOKEN_CXX");
-    // One that was named has to be there.
+    // A missing compiler may be skipped, but not one that was named.
     let missing = match named {
         Some(_) => "FORETOKEN_CXX",
         None => "no C++ compiler",
@@ -75,7 +110,7 @@ fn compile(source: &str) -> Result<Arc<Mutex<Compiled>>, String> {
         "-fvisibility=hidden",
         "-w",
     ]);
-    // Each operation rounds once; fibers jump to where no function has called them from.
+    // Each operation rounds once. Fortified longjmp would refuse to switch stacks.
     command.args(["-ffp-contract=off", "-U_FORTIFY_SOURCE"]);
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("fma") {
@@ -90,8 +125,8 @@ fn compile(source: &str) -> Result<Arc<Mutex<Compiled>>, String> {
             format!("{missing}: `{name}` does not start ({why}); FORETOKEN_CXX can name a compiler")
         })?;
     if !done.status.success() {
-        let says = String::from_utf8_lossy(&done.stderr);
-        return Err(format!("`{name}` does not compile the kernels:\n{says}"));
+        let errors = String::from_utf8_lossy(&done.stderr);
+        return Err(format!("`{name}` does not compile the kernels:\n{errors}"));
     }
     let compiled = Compiled::load(&output).map_err(|why| format!("load the kernels: {why}"))?;
     Ok(Arc::new(Mutex::new(compiled)))
@@ -99,8 +134,8 @@ fn compile(source: &str) -> Result<Arc<Mutex<Compiled>>, String> {
 
 impl Compiled {
     fn load(path: &Path) -> Result<Self, libloading::Error> {
-        // SAFETY: the library was just compiled from our source, and does nothing when loaded. The prelude declares the
-        // function so, and it stays as long as the library is next to it.
+        // SAFETY: the library was just compiled from our source and does nothing when loaded. The prelude defines the
+        // function with this type, and the library stays loaded next to it.
         unsafe {
             let library = Library::new(path)?;
             let run = *library.get::<Run>(c"foretoken_run")?;
@@ -117,7 +152,7 @@ impl Compiled {
             return Ok(*entry);
         }
         let name = format!("foretoken_{kernel}");
-        // SAFETY: EXPORT in the prelude declares it so; it stays as long as the library is next to it.
+        // SAFETY: EXPORT in the prelude defines it with this type, and the library stays loaded next to it.
         let entry = unsafe { self.library.get::<Entry>(name.as_str()) };
         let entry = *entry.map_err(|why| format!("no kernel {kernel}: {why}"))?;
         self.entries.insert(kernel, entry);
@@ -125,7 +160,7 @@ impl Compiled {
     }
 }
 
-/// A folder of its own; it goes when this is dropped, and a library that is loaded stays.
+/// A new folder, removed on drop; a library loaded from it stays loaded.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -137,7 +172,7 @@ impl Folder {
             let path = std::env::temp_dir().join(name);
             match fs::create_dir(&path) {
                 Ok(()) => return Ok(Self(path)),
-                // Someone else's, perhaps of a process that had this number and was killed.
+                // Left behind by a killed process with the same id.
                 Err(why) if why.kind() == ErrorKind::AlreadyExists => {}
                 Err(why) => return Err(format!("create {}: {why}", path.display())),
             }
@@ -151,10 +186,10 @@ impl Drop for Folder {
     }
 }
 
-/// The memory of a block and the guard behind it.
+/// An allocation and the guard after it.
 fn layout(words: usize) -> Option<Layout> {
     let bytes = words.checked_add(GUARD)?.checked_mul(4)?;
-    // As aligned as a GPU's.
+    // The alignment of CUDA's allocations.
     Layout::from_size_align(bytes, 256).ok()
 }
 
@@ -162,53 +197,61 @@ fn pointer(address: u64) -> *mut u32 {
     ptr::with_exposed_provenance_mut(address as usize)
 }
 
-impl Machine for Emulated {
+impl Backend for Emulated {
     fn name(&self) -> String {
         format!("emulated GPU, threads in {:?} order", self.order).to_lowercase()
     }
 
-    fn allocate(&self, words: usize) -> Result<Block, String> {
+    fn allocate(&self, words: usize) -> Result<Allocation, String> {
         let no_room = || format!("no room for {words} numbers");
         let layout = layout(words).ok_or_else(no_room)?;
-        // SAFETY: the layout has a size, the guard's at least.
+        // SAFETY: the guard makes the size positive.
         let memory = unsafe { alloc(layout) };
         if memory.is_null() {
             return Err(no_room());
         }
         let address = memory.expose_provenance() as u64;
-        let block = Block { address, words };
-        self.lend(&block, words);
-        Ok(block)
+        let memory = Allocation { address, words };
+        self.lend(&memory, words);
+        Ok(memory)
     }
 
-    fn free(&self, block: Block) {
-        let layout = layout(block.words).expect("it was allocated so");
-        // SAFETY: it was allocated above with this layout, and blocks are made once.
-        unsafe { dealloc(pointer(block.address).cast(), layout) };
+    fn free(&self, memory: Allocation) {
+        let layout = layout(memory.words).expect("the layout of its allocation");
+        // SAFETY: it was allocated above with this layout, and is consumed.
+        unsafe { dealloc(pointer(memory.address).cast(), layout) };
     }
 
-    fn write(&self, data: &[u32], to: &Block, at: usize) -> Result<(), String> {
+    fn write(&self, data: &[u32], to: &Allocation, at: usize) -> Result<(), String> {
         let to = pointer(to.part(at, data.len()));
-        // SAFETY: the part is inside the block, and no borrow of the CPU's reaches there.
+        let _lock = self.lock();
+        // SAFETY: the part is inside the allocation; the lock excludes other accesses.
         unsafe { ptr::copy_nonoverlapping(data.as_ptr(), to, data.len()) };
         Ok(())
     }
 
-    fn copy(&self, from: (&Block, usize), to: (&Block, usize), words: usize) -> Result<(), String> {
+    fn copy(
+        &self,
+        from: (&Allocation, usize),
+        to: (&Allocation, usize),
+        words: usize,
+    ) -> Result<(), String> {
         let (from, to) = (from.0.part(from.1, words), to.0.part(to.1, words));
-        // SAFETY: the parts are inside their blocks.
+        let _lock = self.lock();
+        // SAFETY: the parts are inside their allocations; the lock excludes other accesses.
         unsafe { ptr::copy(pointer(from), pointer(to), words) };
         Ok(())
     }
 
-    fn read(&self, from: &Block, at: usize, data: &mut [u32]) -> Result<(), String> {
+    fn read(&self, from: &Allocation, at: usize, data: &mut [u32]) -> Result<(), String> {
         let from = pointer(from.part(at, data.len()));
-        // SAFETY: the part is inside the block, whose words all have values since it was lent.
+        let _lock = self.lock();
+        // SAFETY: the part is inside the allocation, which `lend` initialised; the lock excludes other accesses.
         unsafe { ptr::copy_nonoverlapping(from, data.as_mut_ptr(), data.len()) };
         Ok(())
     }
 
-    // SAFETY: that of the trait.
+    // SAFETY: as the trait says.
     unsafe fn launch(
         &self,
         kernel: &'static str,
@@ -216,12 +259,10 @@ impl Machine for Emulated {
         block: u32,
         args: &mut [*mut c_void],
     ) -> Result<(), String> {
-        let compiled = self.compiled.lock();
-        // What a kernel leaves behind is no state of the next one.
-        let mut compiled = compiled.unwrap_or_else(PoisonError::into_inner);
+        let mut compiled = self.lock();
         let entry = compiled.entry(kernel)?;
         let descending = c_int::from(self.order == Order::Descending);
-        // SAFETY: the caller's for the arguments; the lock keeps other threads from the fibers and from shared memory.
+        // SAFETY: the caller's for the arguments; the lock protects fibers, shared memory and arrays.
         let code =
             unsafe { (compiled.run)(entry, descending, grid.as_ptr(), block, args.as_mut_ptr()) };
         match code {
@@ -232,21 +273,16 @@ impl Machine for Emulated {
         }
     }
 
-    fn lend(&self, block: &Block, _words: usize) {
-        // SAFETY: block and guard were allocated together, and nobody else has the block.
-        unsafe {
-            slice::from_raw_parts_mut(
-                pointer(block.address).cast::<std::mem::MaybeUninit<u32>>(),
-                block.words + GUARD,
-            )
-        }
-        .fill(std::mem::MaybeUninit::new(STALE));
+    fn lend(&self, memory: &Allocation, _words: usize) {
+        let start = pointer(memory.address);
+        // SAFETY: allocation and guard are one block of memory, which no array uses yet.
+        (0..memory.words + GUARD).for_each(|i| unsafe { start.add(i).write(UNWRITTEN) });
     }
 
-    fn take_back(&self, block: &Block, words: usize) -> Result<(), String> {
-        // SAFETY: as above; all words were given values when the block was lent.
-        let all = unsafe { slice::from_raw_parts(pointer(block.address), block.words + GUARD) };
-        match all[words..].iter().position(|word| *word != STALE) {
+    fn take_back(&self, memory: &Allocation, words: usize) -> Result<(), String> {
+        // SAFETY: as above, and `lend` initialised it; the array that used it has been dropped.
+        let all = unsafe { slice::from_raw_parts(pointer(memory.address), memory.words + GUARD) };
+        match all[words..].iter().position(|word| *word != UNWRITTEN) {
             None => Ok(()),
             Some(at) => Err(format!(
                 "a kernel wrote element {} of an array of {words}",

@@ -1,20 +1,20 @@
 //! Operations on rows: every result has the bits of the CPU's operation.
 
-use crate::devices;
-use foretoken::autograd::Op;
-use foretoken::gpu::pick::{Elementary, elementary};
-use foretoken::gpu::{Array, Device, rows};
-use foretoken::kernels::attention::AttentionHeads;
-use foretoken::kernels::{cross_entropy, rope, swiglu};
-use foretoken::ops;
-use foretoken::simd::{self, Kernel, LANES, Simd, math, scalar};
-use foretoken::tensor::Tensor;
+use super::devices;
+use crate::autograd::Op;
+use crate::gpu::device::{Arg, Array, Device};
+use crate::gpu::rows;
+use crate::kernels::attention::AttentionHeads;
+use crate::kernels::{cross_entropy, rope, swiglu};
+use crate::ops;
+use crate::simd::{self, Kernel, LANES, Simd, math, scalar};
+use crate::tensor::Tensor;
 use std::sync::Arc;
 
 /// Sizes on, below and above the widths of lanes and blocks.
 const SIZES: [usize; 14] = [1, 2, 15, 16, 17, 31, 32, 33, 64, 127, 128, 129, 300, 2100];
 
-/// Numbers of both signs and several magnitudes; the same for the same seed.
+/// Numbers of both signs and several magnitudes, a function of the seed.
 pub fn numbers(n: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12_345);
     let mut next = || {
@@ -28,7 +28,7 @@ pub fn numbers(n: usize, seed: u32) -> Vec<f32> {
     (0..n).map(number).collect()
 }
 
-/// All bits agree; only which NaN a NaN is may differ.
+/// Compares bits; all NaNs are one value.
 #[track_caller]
 pub fn assert_same(what: &str, got: &[f32], expected: &[f32]) {
     assert_eq!(got.len(), expected.len(), "{what}: number of elements");
@@ -38,7 +38,7 @@ pub fn assert_same(what: &str, got: &[f32], expected: &[f32]) {
     }
 }
 
-/// What a device has, against what an operation makes of some matrices.
+/// Compares a device's result with the CPU's operation on the same matrices.
 #[track_caller]
 fn check<const N: usize>(
     device: &Device,
@@ -61,28 +61,23 @@ fn check<const N: usize>(
 fn rows_are_gathered() {
     for device in devices() {
         for c in SIZES {
-            let table = numbers(7 * c, 1);
-            let there = device.upload(&table);
+            let embeddings = numbers(7 * c, 1);
+            let there = device.upload(&embeddings);
             let ids: Arc<[u32]> = [3u32, 0, 6, 6, 1].into();
             let ids_there = device.upload_u32(&ids);
             let y = rows::embedding(&device, &there, &ids_there, 5, c);
             let op = ops::Embedding { ids };
-            check(&device, "embedding", &y, op, [(&table, c)]);
-            let keep: Arc<[u32]> = [0u32, 2, 5].into();
-            let keep_there = device.upload_u32(&keep);
-            let y = rows::select_rows(&device, &there, &keep_there, 3, c);
-            let op = ops::SelectRows { keep };
-            check(&device, "select_rows", &y, op, [(&table, c)]);
+            check(&device, "embedding", &y, op, [(&embeddings, c)]);
         }
     }
 }
 
 #[test]
-fn rows_that_are_not_there_are_nan() {
+fn missing_rows_are_nan() {
     for device in devices() {
-        let table = device.upload(&[1.0; 12]);
+        let embeddings = device.upload(&[1.0; 12]);
         let ids = device.upload_u32(&[3, 2, u32::MAX]);
-        let y = device.download(&rows::embedding(&device, &table, &ids, 3, 4));
+        let y = device.download(&rows::embedding(&device, &embeddings, &ids, 3, 4));
         let y = y.expect("a device that works");
         let expected: Vec<f32> = (0..12).map(|i| [f32::NAN, 1.0, f32::NAN][i / 4]).collect();
         assert_same("embedding", &y, &expected);
@@ -95,11 +90,11 @@ fn norms() {
         for c in SIZES.into_iter().chain([4096, 5000]) {
             let (mut x, weight) = (numbers(3 * c, 2), numbers(c, 3));
             let eps = 1e-5;
-            // A row of zeros, a NaN in the last lane there is, and squares that overflow.
+            // A row of zeros, a NaN in the last lane that is used, and squares that overflow.
             x[c..2 * c].fill(if c % 3 == 0 { 0.0 } else { 1e25 });
             x[3 * c - 1] = if c % 2 == 0 { f32::NAN } else { 1e-30 };
-            let (there, gain_there) = (device.upload(&x), device.upload(&weight));
-            let y = rows::rms_norm(&device, &there, &gain_there, 3, c, eps);
+            let (there, weight_there) = (device.upload(&x), device.upload(&weight));
+            let y = rows::rms_norm(&device, &there, &weight_there, 3, c, eps);
             let op = ops::RmsNorm { eps };
             check(&device, "rms_norm", &y, op, [(&x, c), (&weight, c)]);
         }
@@ -143,11 +138,11 @@ fn norms_of_heads() {
 }
 
 #[test]
-fn rotation() {
+fn rope_angles() {
     for device in devices() {
         for heads in HEADS {
             let table = Arc::new(rope::RopeTable::new(300, heads.size, 10_000.0));
-            let angles = rows::angles(&device, &table);
+            let angles = rows::Angles::new(&device, &table);
             // Positions of several sequences, not from 0.
             let positions: Arc<[u32]> = [0u32, 1, 299, 17, 18, 19].into();
             let x = numbers(6 * heads.width(), 7);
@@ -192,7 +187,7 @@ fn elements() {
     }
 }
 
-/// Logits with ties, and rows from which nothing follows.
+/// Logits with ties, and rows without a finite loss.
 #[test]
 fn losses() {
     for device in devices() {
@@ -203,7 +198,7 @@ fn losses() {
             let (one, two) = (targets[2] as usize, v - 1);
             (z[2 * v + one], z[2 * v + two]) = (50.0, 50.0);
             (z[3 * v], z[3 * v + targets[3] as usize]) = (50.0, 50.0);
-            // A NaN that gives way to what pads the last lanes.
+            // A NaN that the padding of the last lanes replaces.
             z[4 * v + (v / 16 * 16).saturating_sub(1)] = f32::NAN;
             z[4 * v + targets[4] as usize] = 9.0;
             z[5 * v + v / 2] = f32::NAN;
@@ -227,6 +222,34 @@ fn losses() {
     }
 }
 
+/// The functions of `elementary.cu`.
+#[derive(Clone, Copy, Debug)]
+enum Elementary {
+    Exp,
+    Ln,
+    /// −ln(−ln x) in `f64`, in two words.
+    Gumbel,
+}
+
+fn elementary(device: &Device, function: Elementary, x: &Array) -> Array {
+    let words = if let Elementary::Gumbel = function {
+        2
+    } else {
+        1
+    };
+    let y = device.empty(words * x.len());
+    let args = [
+        x.into(),
+        (&y).into(),
+        Arg::U64(x.len() as u64),
+        Arg::U32(function as u32),
+    ];
+    let grid = [rows::blocks(x.len()), 1, 1];
+    // SAFETY: the kernel's parameters; y has the function's words for each x.
+    unsafe { device.launch("elementary", grid, rows::THREADS, &args) };
+    y
+}
+
 struct Apply<'a>(Elementary, &'a mut [f32; LANES]);
 
 impl Kernel for Apply<'_> {
@@ -245,7 +268,7 @@ impl Kernel for Apply<'_> {
 
 #[test]
 fn exponentials_and_logarithms() {
-    // A prime step meets every exponent and both signs; then the neighbours of every limit.
+    // A prime step covers every exponent and both signs; then the neighbours of every limit.
     let mut x: Vec<f32> = (0..u32::MAX).step_by(30_011).map(f32::from_bits).collect();
     let limits = [
         0.0,
@@ -262,7 +285,7 @@ fn exponentials_and_logarithms() {
     ];
     x.extend(limits.iter().flat_map(|x| [x.next_down(), *x, x.next_up()]));
     x.push(f32::NAN);
-    // Between the limits of exp, where most bit patterns are not.
+    // Few bit patterns lie between the limits of exp.
     x.extend((0..100_000).map(|i| -90.0 + i as f32 * 0.001_8));
     x.resize(x.len().next_multiple_of(LANES), 0.5);
     for device in devices() {
@@ -280,7 +303,7 @@ fn exponentials_and_logarithms() {
 
 #[test]
 fn noise_of_uniform_numbers() {
-    // All that the generator can make are (2 b + 1) 2^-24; these are some, and both ends.
+    // The generator's numbers are (2 b + 1) 2^-24; these are some of them and both ends.
     let bits = (0..1u32 << 23).step_by(257).chain([(1 << 23) - 1]);
     let x: Vec<f32> = bits
         .map(|b| (2 * b + 1) as f32 / (1 << 24) as f32)

@@ -1,27 +1,27 @@
-//! Whole models on a device: logits, tokens, evaluations and training steps have the bits of the CPU.
+//! Whole models on a device: logits, tokens and evaluations have the bits of the CPU.
 
-use crate::device;
-use foretoken::data::{Tokenizer, Tokens};
-use foretoken::exec::{Decode, Rows, Span};
-use foretoken::gpu::{Device, OnDevice, Weights};
-use foretoken::infer::{
+use super::device;
+use crate::data::{Tokenizer, Tokens};
+use crate::exec::{Decode, Rows, Span};
+use crate::gpu::{Device, DeviceParams, OnDevice};
+use crate::infer::{
     Decoder, Drafter, Drafts, Generated, HeadDrafter, Hindsight, Mode, NoDrafts, Options, Request,
     Sampler, generate_batch, generate_batch_on,
 };
-use foretoken::model::{HeadKind, Model, Preset, WeightFormat};
-use foretoken::train::{evaluate_stored, evaluate_stored_on};
+use crate::model::{HeadKind, Model, Preset, WeightFormat};
+use crate::train::{evaluate_stored, evaluate_stored_on};
 
 const VOCAB: usize = 257;
 const DEPTH: usize = 2;
 
-/// Two layers with half as many key heads as query heads; `variant` turns the other switches of the configuration.
+/// Two layers with half as many key heads as query heads; `variant` sets the other switches of the configuration.
 fn model(kind: HeadKind, variant: usize) -> Model {
     let mut config = Preset::Tiny.config(VOCAB, kind, DEPTH);
     (config.hidden_size, config.intermediate_size) = (32, 48);
     (config.num_hidden_layers, config.head_dim) = (2, 8);
     (config.num_attention_heads, config.num_key_value_heads) = (4, 2);
     config.max_position_embeddings = 64;
-    // The first kind of head is of full width.
+    // The first variant has heads of full width.
     config.set_head_width(if variant == 0 { 32 } else { 8 });
     config.use_qk_norm = variant != 1;
     config.tie_word_embeddings = variant != 2;
@@ -39,14 +39,14 @@ fn text(n: usize, salt: usize) -> Vec<u32> {
     (0..n).map(|i| token(i) as u32).collect()
 }
 
-/// All logits of two sequences that advance in chunks and together, trunk and heads, with some positions taken back and
-/// computed again.
+/// All logits of trunk and heads, for two sequences that advance in chunks, alone and together, with some positions
+/// truncated and computed again.
 fn logits<E: Decoder>(mut exec: E, model: &Model) -> Vec<Vec<u32>> {
     let mut all = Vec::new();
     let (a, b) = (exec.add_sequence(), exec.add_sequence());
     let texts = [text(40, 1), text(40, 2)];
     let config = model.config();
-    // (first position, rows) of each sequence; none for a sequence that sits out.
+    // (first position, rows) of each sequence.
     let passes = [
         [(0, 7), (0, 0)],
         [(7, 1), (0, 17)],
@@ -101,7 +101,7 @@ fn logits_have_the_bits_of_the_cpu() {
                 model.pack(format);
             }
             let expected = logits(Decode::new(model.params()), &model);
-            let weights = Weights::new(&device, model.params()).expect("room");
+            let weights = DeviceParams::new(&device, model.params()).expect("room");
             let found = logits(OnDevice::new(&weights), &model);
             assert_eq!(found.len(), expected.len());
             for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
@@ -119,7 +119,7 @@ fn sampler(temperature: f32, seed: u64) -> Sampler {
     }
 }
 
-/// Several requests together: at temperature 0 and above, filtered, with a window that slides, and rejecting.
+/// Several requests together: greedy, sampled, filtered, with a sliding window, and with rejection sampling.
 fn requests<'a>(prompts: &'a [Vec<u32>], drafts: usize) -> Vec<Request<'a>> {
     let base = Options {
         max_tokens: 12,
@@ -160,7 +160,7 @@ fn on_device(
     requests: &[Request<'_>],
     drafter: &mut dyn Drafter,
 ) -> Vec<Generated> {
-    let weights = Weights::new(device, model.params()).expect("room");
+    let weights = DeviceParams::new(device, model.params()).expect("room");
     let exec = OnDevice::new(&weights);
     generate_batch_on(exec, model, requests, drafter, &mut ()).expect("finite logits")
 }
@@ -181,7 +181,7 @@ fn tokens_are_those_of_the_cpu() {
             let expected =
                 generate_batch(&model, &requests, &mut *drafter(), &mut ()).expect("finite logits");
             let found = on_device(&device, &model, &requests, &mut *drafter());
-            // Tokens, steps, and how many drafts of each depth were made and accepted.
+            // Tokens, steps, and the drafts made and accepted by each head.
             assert_eq!(found, expected, "{kind:?}, {drafts} drafts");
             assert!(expected.iter().all(|g| g.tokens.len() == 12));
         }
@@ -189,7 +189,7 @@ fn tokens_are_those_of_the_cpu() {
 }
 
 #[test]
-fn logits_that_are_no_numbers_are_the_same_error() {
+fn nan_logits_are_the_same_error() {
     let Some(device) = device() else { return };
     let mut broken = model(HeadKind::Recursive, 0);
     let params = broken.params_mut();
@@ -206,12 +206,12 @@ fn logits_that_are_no_numbers_are_the_same_error() {
         };
         let requests = [request];
         let expected = generate_batch(&broken, &requests, &mut NoDrafts, &mut ());
-        let weights = Weights::new(&device, broken.params()).expect("room");
+        let weights = DeviceParams::new(&device, broken.params()).expect("room");
         let exec = OnDevice::new(&weights);
         let found = generate_batch_on(exec, &broken, &requests, &mut NoDrafts, &mut ());
         assert_eq!(
-            found.expect_err("no numbers").to_string(),
-            expected.expect_err("no numbers").to_string()
+            found.expect_err("NaN logits").to_string(),
+            expected.expect_err("NaN logits").to_string()
         );
     }
 }
@@ -223,7 +223,7 @@ fn evaluations_are_those_of_the_cpu() {
     let tokens = Tokens::from(text(50, 3));
     for (kind, model) in models() {
         let expected = evaluate_stored(&model, &tokens, &tokenizer, 18).expect("enough tokens");
-        let weights = Weights::new(&device, model.params()).expect("room");
+        let weights = DeviceParams::new(&device, model.params()).expect("room");
         let exec = || OnDevice::with_sequence(&weights);
         let found = evaluate_stored_on(&exec, &model, &tokens, &tokenizer, 18);
         assert_eq!(found.expect("enough tokens"), expected, "{kind:?}");
@@ -242,12 +242,12 @@ fn evaluations_are_those_of_the_cpu() {
     }
 }
 
-/// Nobody takes what was computed after a failure for a result.
+/// Values computed after a failure never become results.
 #[test]
 fn a_device_that_failed_gives_errors() {
     let Some(device) = device() else { return };
     let model = model(HeadKind::Recursive, 0);
-    let weights = Weights::new(&device, model.params()).expect("room");
+    let weights = DeviceParams::new(&device, model.params()).expect("room");
     // More than any device has.
     device.empty(1 << 61);
     device.working().expect_err("no room");
@@ -265,5 +265,5 @@ fn a_device_that_failed_gives_errors() {
     };
     let exec = OnDevice::new(&weights);
     generate_batch_on(exec, &model, &[request], &mut NoDrafts, &mut ()).expect_err("no tokens");
-    assert!(Weights::new(&device, model.params()).is_err());
+    assert!(DeviceParams::new(&device, model.params()).is_err());
 }
