@@ -1,6 +1,9 @@
 //! A run has one answer: the same weights for every instruction set, number of threads and process, and a loss that
 //! stops being finite leaves the last good weights.
 
+mod common;
+
+use common::train_logits;
 use foretoken::checkpoint::ModelDir;
 use foretoken::data::{RandomWindows, Tokenizer, Tokens, corpus, read_tokens};
 use foretoken::exec::{Rows, Train};
@@ -201,6 +204,39 @@ fn evaluation_predicts_every_token_but_the_first_once() {
     }
     assert!(evaluate(&model, &[1], &tokenizer, 20).is_err());
     assert!(evaluate(&model, &[1, 2], &tokenizer, 0).is_err());
+}
+
+/// Each head's loss window by window in `f64`, from logits. Head k has k targets fewer in a window, so it has a smaller
+/// share of them in the partial window at the end: a mean over windows would be another number.
+#[test]
+fn evaluation_weighs_every_target_of_a_head_alike() {
+    for kind in HeadKind::ALL {
+        let model = small(kind);
+        for n in [22, 24, 41, 50] {
+            let text = &tokens(1000)[..n];
+            let (mut totals, mut hits, mut counts) = ([0.0; 3], [0.0; 3], [0.0; 3]);
+            for (w, window) in text[..n - 1].chunks(20).enumerate() {
+                let mut exec = Train::no_grad(model.params());
+                let logits = train_logits(&mut exec, &model, &[window.to_vec()]);
+                for (k, logits) in logits.iter().enumerate() {
+                    for (i, row) in logits.chunks(257).enumerate() {
+                        let target = text[w * 20 + i + k + 1] as usize;
+                        let sum: f64 = row.iter().map(|x| f64::from(*x).exp()).sum();
+                        totals[k] += sum.ln() - f64::from(row[target]);
+                        hits[k] += f64::from(row.iter().all(|x| *x <= row[target]));
+                        counts[k] += 1.0;
+                    }
+                }
+            }
+            let result = evaluate(&model, text, &Tokenizer::bytes(), 20).expect("enough text");
+            for k in 0..3 {
+                let (loss, share) = (totals[k] / counts[k], hits[k] / counts[k]);
+                let what = format!("{kind:?}, {n} tokens, head {k}");
+                assert!((result.loss_heads[k] - loss).abs() < 1e-5, "{what}");
+                assert!((result.accuracy_heads[k] - share).abs() < 1e-6, "{what}");
+            }
+        }
+    }
 }
 
 #[test]
