@@ -5,6 +5,7 @@
 //! operations a product, GB/s the bytes of the weights, and those that a copy reads and writes. Times include launches,
 //! and products are launched without waiting for the one before.
 
+#[allow(unsafe_code)]
 mod cublas;
 
 use cublas::Cublas;
