@@ -1,24 +1,25 @@
-//! The one error type: what in the world outside the program was wrong, and what was expected.
+//! The crate's error type.
 //!
-//! A bug in a shape is a panic that names the operation; only files, text and flags give an [`Error`].
+//! An [`Error`] is about something outside the program: a file, a text, a setting, a device. A wrong shape is a bug in the
+//! calling code, and panics with the name of the operation and both shapes.
 
 use std::path::{Path, PathBuf};
 
-/// What went wrong outside the program.
+/// What was wrong, where, and what was expected instead.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A flag or an argument cannot be used. The sentence names it and says what was expected.
+    /// An argument cannot be used; the sentence names it and says what was expected.
     #[error("{0}")]
     Usage(String),
-    /// A setting of a request, of a training run or of the machine has a value that cannot be used.
+    /// A setting of a request, a training run or the machine has a value that cannot be used.
     #[error("{field}: expected {expected}, found {found}")]
     Setting {
-        /// Name of the setting's field or argument, such as `max_tokens`. The command line shows its flag instead.
+        /// Name of the field or argument, such as `max_tokens`.
         field: &'static str,
-        /// What would have been accepted.
+        /// The values that are accepted.
         expected: String,
-        /// What was there.
+        /// The value that was given.
         found: String,
     },
     /// A field of a model's configuration has a value that no model can have.
@@ -26,51 +27,48 @@ pub enum Error {
     Config {
         /// Name of the field, as in `config.json`.
         field: &'static str,
-        /// What would have been accepted.
+        /// The values that are accepted.
         expected: String,
-        /// What was there.
+        /// The value that was given.
         found: String,
     },
     /// A file or directory could not be read or written.
     #[error("{action} {}: {source}", path.display())]
     Io {
-        /// What was tried, as a verb: `read`, `write`, `rename`.
+        /// The operation that failed, as a verb: `read`, `write`, `rename`.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// The system's reason.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A file was read, and what it says cannot be right.
+    /// A file's contents are invalid.
     #[error("{}: {reason}", path.display())]
     File {
         /// The file or directory.
         path: PathBuf,
-        /// What was expected and what was found.
+        /// What was expected, and what was found.
         reason: String,
     },
-    /// A file holds a tensor that does not fit.
+    /// A tensor in a file is invalid or does not match the model.
     #[error("{}: tensor `{tensor}`: {reason}", path.display())]
     Tensor {
         /// The file.
         path: PathBuf,
         /// The tensor's name.
         tensor: String,
-        /// What was expected and what was found.
+        /// What was expected, and what was found.
         reason: String,
     },
-    /// A GPU or what it needs is missing, or a GPU failed.
+    /// A GPU, its driver or its compiler is missing, or the GPU failed.
     #[error("{0}")]
     Device(String),
-    /// A number stopped being finite.
+    /// A loss, a gradient or a logit is not finite.
     #[error("{0}")]
     Diverged(String),
-    /// A signal asked the program to end, and it did so in good order.
-    #[error("stopped by signal {0}")]
-    Stopped(u8),
 }
 
-/// A result whose error is [`enum@Error`].
+/// A result with [`enum@Error`] as its error.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
@@ -107,16 +105,6 @@ impl Error {
             path: path.to_owned(),
             tensor: tensor.to_owned(),
             reason: reason.into(),
-        }
-    }
-
-    /// The process's exit code: 2 where the command line was wrong, 128 and the signal's number after a signal, 1 for
-    /// everything else.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Usage(_) | Self::Setting { .. } => 2,
-            Self::Stopped(signal) => signal.saturating_add(128),
-            _ => 1,
         }
     }
 }

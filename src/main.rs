@@ -1,4 +1,4 @@
-//! The command line program; see `foretoken::cli`.
+//! The command line program.
 
 fn main() -> std::process::ExitCode {
     foretoken::cli::main()

@@ -5,6 +5,7 @@
 //! are the bytes of the weights, or those that a copy reads and writes. Times include launches, which do not wait for each
 //! other.
 
+#[allow(unsafe_code)]
 mod cublas;
 
 use cublas::Cublas;

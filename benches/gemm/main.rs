@@ -5,6 +5,7 @@
 //! its own. GFLOP/s count 2 · M · N · K operations a product. All three are asked for x Wᵀ; in the scenarios of decoding
 //! our weights are packed once, as a decoder holds them, and theirs are as they are.
 
+#[allow(unsafe_code)]
 mod peers;
 
 use foretoken::kernels::gemm::{Panels, Right, Start, View, matmul};

@@ -1,29 +1,30 @@
 //! Flags that the commands that decode share: prompt, sampling, drafts, context.
 
-use super::train::one_of;
+use super::failure::{Failure, Result};
+use super::output::one_of;
+use crate::Error;
 use crate::data::Tokenizer;
 use crate::infer::{Drafts, Mode, Options, Sampler};
 use crate::model::{Model, WeightFormat};
-use crate::{Error, Result};
 use clap::{Args, ValueEnum};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Tokens to generate where nobody says how many.
+/// Default of `--max-tokens`.
 const TOKENS: usize = 200;
 
-/// How tokens are found.
+/// How tokens are decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Way {
     /// The heads draft, the trunk verifies; the tokens are those of plain decoding
     Speculative,
-    /// One token a step
+    /// One token per step
     Plain,
-    /// Drafts are accepted with a probability: the distribution of plain decoding, but not its tokens
+    /// Rejection sampling: the distribution of plain decoding, but another sample from it
     Rejection,
 }
 
-/// Where the text to continue comes from.
+/// The text to continue.
 #[derive(Clone, Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct Prompt {
@@ -36,10 +37,10 @@ pub struct Prompt {
 }
 
 impl Prompt {
-    /// The text.
+    /// Reads the text.
     ///
     /// # Errors
-    /// A file that cannot be read.
+    /// If the file cannot be read.
     pub fn read(&self) -> Result<Vec<u8>> {
         match (&self.prompt, &self.prompt_file) {
             (Some(text), _) => Ok(text.clone().into_bytes()),
@@ -49,25 +50,25 @@ impl Prompt {
                 read.map_err(Error::io("read", Path::new("standard input")))?;
                 Ok(text)
             }
-            (None, Some(path)) => std::fs::read(path).map_err(Error::io("read", path)),
+            (None, Some(path)) => Ok(std::fs::read(path).map_err(Error::io("read", path))?),
             (None, None) => unreachable!("clap asks for one of the two"),
         }
     }
 }
 
-/// How a token is chosen, how many are drafted, and when it ends.
+/// Sampling, drafts, and limits.
 #[derive(Clone, Debug, Args)]
 pub struct Decoding {
-    /// Tokens to generate at most [default: 200, or as many as the context has room for]
+    /// Most tokens to generate [default: 200, or as many as the context has room for]
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
-    /// How matrices are stored, rounded where it is not f32
+    /// How weight matrices are stored; bf16 and q8 are quantised
     #[arg(long, default_value = "f32", value_parser = one_of(&WeightFormat::ALL, WeightFormat::name))]
     pub weights: WeightFormat,
-    /// Drafts a step: a number, or as many as pay by measured time and acceptance; never changes a token
+    /// Drafts per step: a number, or chosen by measured time and acceptance; never changes a token
     #[arg(long, default_value = "auto", value_name = "auto|N", value_parser = drafts)]
     draft: Drafts,
-    /// How much chance there is; 0 takes the most likely token
+    /// Sampling temperature; 0 is greedy
     #[arg(
         long,
         default_value_t = 0.0,
@@ -75,10 +76,10 @@ pub struct Decoding {
         allow_negative_numbers = true
     )]
     temperature: f32,
-    /// Choose among this many of the best tokens only; 0 for all
+    /// Sample from the K most likely tokens only; 0 for all
     #[arg(long, default_value_t = 0, value_name = "K")]
     top_k: usize,
-    /// Choose among the best tokens that have this share of the probability
+    /// Sample from the most likely tokens whose probabilities add up to P
     #[arg(
         long,
         default_value_t = 1.0,
@@ -86,7 +87,7 @@ pub struct Decoding {
         allow_negative_numbers = true
     )]
     top_p: f32,
-    /// Choose among tokens with at least this share of the best one's probability
+    /// Sample from tokens with at least P times the probability of the most likely one
     #[arg(
         long,
         default_value_t = 0.0,
@@ -94,36 +95,35 @@ pub struct Decoding {
         allow_negative_numbers = true
     )]
     min_p: f32,
-    /// Seed of the choices
+    /// Seed for sampling
     #[arg(long, default_value_t = 0, value_name = "S")]
     seed: u64,
-    /// Positions to use at most [default: all that the model has]
+    /// Most positions to use [default: all that the model has]
     #[arg(long, value_name = "T")]
     context: Option<usize>,
-    /// When the context is full, go on with the last N tokens as if they were the whole text
+    /// When the context is full, continue with the last N tokens as if they were the whole text
     #[arg(long, value_name = "N")]
     window: Option<usize>,
 }
 
 fn drafts(text: &str) -> std::result::Result<Drafts, String> {
-    match text {
-        "auto" => Ok(Drafts::Auto),
-        _ => match text.parse() {
-            Ok(n) => Ok(Drafts::Fixed(n)),
-            Err(_) => Err("expected `auto` or a number of drafts".to_owned()),
-        },
+    if text == "auto" {
+        return Ok(Drafts::Auto);
     }
+    let number = text.parse().map(Drafts::Fixed);
+    number.map_err(|_| "expected `auto` or a number of drafts".to_owned())
 }
 
 impl Decoding {
-    /// The options of one sequence with a prompt of so many tokens.
+    /// The options for a prompt of `prompt` tokens.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a flag out of its range.
+    /// If a flag is out of its range.
     pub fn options(
         &self,
         way: Way,
-        (model, tokenizer): (&Model, &Tokenizer),
+        model: &Model,
+        tokenizer: &Tokenizer,
         prompt: usize,
     ) -> Result<Options> {
         let sampler = Sampler {
@@ -161,18 +161,18 @@ impl Decoding {
     }
 }
 
-/// Where `n` prompts of `len` tokens start, spread evenly over a text of `tokens`.
+/// Starts of `n` prompts of `len` tokens, spread evenly over a text of `tokens`.
 ///
 /// # Errors
-/// [`Error::Usage`] for none, or a text shorter than one.
+/// If there would be no prompt, or the text is shorter than one.
 pub fn cut(tokens: usize, n: usize, len: usize) -> Result<Vec<usize>> {
     if n == 0 || len == 0 || tokens < len || n > tokens {
-        return Err(Error::Usage(format!(
+        return Err(Failure::Usage(format!(
             "--prompts {n} of --prompt-tokens {len}: expected at least one of at least one token, and no more than the \
              {tokens} tokens of the text"
         )));
     }
-    // In 128 bits, because a token file may be so long that the product fits in no fewer.
+    // In 128 bits, because the product with the length of a long token file overflows 64.
     let start = |i: usize| ((tokens - len) as u128 * i as u128 / n as u128) as usize;
     Ok((0..n).map(start).collect())
 }

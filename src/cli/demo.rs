@@ -1,11 +1,11 @@
 //! `foretoken demo`: the main job on embedded data, with no file and no network.
 
-use super::Machine;
 use super::decoding::Way;
 use super::device::Device;
+use super::failure::Result;
 use super::generate::timed;
-use super::output::{Output, figures, progress, show};
-use crate::Result;
+use super::machine::Machine;
+use super::output::{Output, check_identical, figures, progress, show};
 use crate::data::corpus::{DEMO_SEED, stories};
 use crate::data::{Tokenizer, Tokens};
 use crate::infer::measure::median;
@@ -14,18 +14,19 @@ use crate::model::{HeadKind, JointLoss, Model, Preset, WeightFormat};
 use crate::train::{Event, Options, Plan, Schedule, Trainer};
 use clap::Args;
 
-/// Bytes of the stories.
+/// Bytes of the training text.
 const CORPUS: usize = 2_000_000;
 /// K
 const HEADS: usize = 3;
-/// T and B of the training windows.
+/// T of the training windows.
 const CONTEXT: usize = 256;
+/// B
 const BATCH: usize = 4;
-/// The highest learning rate.
+/// Peak learning rate.
 const PEAK: f64 = 4e-3;
 /// Tokens of the continuation.
 const CONTINUATION: usize = 190;
-/// Timed generations each way.
+/// Timed generations with drafts, and as many without.
 const REPEATS: usize = 9;
 
 /// Flags of `foretoken demo`.
@@ -42,13 +43,13 @@ impl Demo {
     /// Runs the command.
     ///
     /// # Errors
-    /// A loss that is not finite.
-    pub fn run(self) -> Result<()> {
+    /// If a loss is not finite.
+    pub fn run(self) -> Result {
         let machine = self.machine.clone();
         machine.scope(move || self.demo())
     }
 
-    fn demo(self) -> Result<()> {
+    fn demo(self) -> Result {
         let mut output = Output::new(false);
         let tokenizer = Tokenizer::bytes();
         let tokens = Tokens::from(tokenizer.encode(stories(DEMO_SEED, CORPUS).as_bytes())?);
@@ -108,17 +109,12 @@ impl Demo {
         let mut model = trainer.model;
         model.pack(WeightFormat::F32);
         speak(&model, &tokenizer, &rest, &mut output)?;
-        output.finish()
+        Ok(output.finish()?)
     }
 }
 
-/// Generates a continuation both ways and compares.
-fn speak(
-    model: &Model,
-    tokenizer: &Tokenizer,
-    held_out: &[u32],
-    output: &mut Output,
-) -> Result<()> {
+/// Generates a continuation with and without drafts, and compares.
+fn speak(model: &Model, tokenizer: &Tokenizer, held_out: &[u32], output: &mut Output) -> Result {
     let text = tokenizer.decode(held_out);
     // The first held-out story that starts inside the text, with its opening as the prompt.
     let start = text
@@ -170,10 +166,5 @@ fn speak(
         plain_seconds / fast_seconds,
         if same { "identical" } else { "DIFFERENT" }
     ));
-    match same {
-        true => Ok(()),
-        false => Err(crate::Error::Diverged(
-            "speculation changed the text: please report this".to_owned(),
-        )),
-    }
+    check_identical(same)
 }

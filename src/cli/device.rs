@@ -1,4 +1,4 @@
-//! `--device`: what computes a model.
+//! `--device`: the device that computes.
 
 use crate::Result;
 use crate::data::{Tokenizer, Tokens};
@@ -11,15 +11,15 @@ use clap::{Args, ValueEnum};
 #[cfg(feature = "cuda")]
 use crate::{gpu, infer, train};
 
-/// Flag of the commands that can compute elsewhere than on the CPU.
+/// Flag of the commands that can compute on a GPU.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct On {
-    /// What computes; never changes a result
+    /// Device to compute on; never changes a result
     #[arg(long, default_value = "cpu")]
     device: Name,
 }
 
-/// What can compute.
+/// Names of devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Name {
     /// This machine's CPU
@@ -28,7 +28,7 @@ enum Name {
     Cuda,
 }
 
-/// What computes, ready for work.
+/// An open device.
 #[derive(Clone)]
 pub enum Device {
     /// The CPU.
@@ -39,17 +39,17 @@ pub enum Device {
 }
 
 impl On {
-    /// The device.
+    /// Opens the device.
     ///
     /// # Errors
-    /// One sentence about what is missing: the feature, a driver, a GPU.
-    pub fn open(self) -> Result<Device> {
+    /// If the feature, a driver or a GPU is missing.
+    pub fn open(self) -> super::failure::Result<Device> {
         match self.device {
             Name::Cpu => Ok(Device::Cpu),
             #[cfg(feature = "cuda")]
             Name::Cuda => Ok(Device::Cuda(gpu::Device::open()?)),
             #[cfg(not(feature = "cuda"))]
-            Name::Cuda => Err(crate::Error::Usage(
+            Name::Cuda => Err(super::failure::Failure::Usage(
                 "--device cuda: this program was built without CUDA; build it with `cargo build --release --features cuda`"
                     .to_owned(),
             )),
@@ -58,10 +58,10 @@ impl On {
 }
 
 impl Device {
-    /// A model that this device is to run; its weights are sent there.
+    /// Sends a model's weights to this device.
     ///
     /// # Errors
-    /// Where there is no room for them.
+    /// If they do not fit.
     pub fn hold<'m>(&self, model: &'m Model) -> Result<Held<'m>> {
         Ok(Held {
             model,

@@ -1,11 +1,10 @@
 //! `foretoken eval`
 
-use super::Machine;
 use super::agreement::{self, Agreement};
 use super::device::On;
-use super::output::{Output, figures};
-use super::train::one_of;
-use crate::Result;
+use super::failure::Result;
+use super::machine::Machine;
+use super::output::{Output, figures, one_of};
 use crate::checkpoint::ModelDir;
 use crate::data::{check_length, open_tokens};
 use crate::model::WeightFormat;
@@ -26,10 +25,10 @@ pub struct Eval {
     /// Text between documents that becomes the end-of-text token, as in training; by default it is plain text
     #[arg(long, value_name = "TEXT")]
     split_on: Option<String>,
-    /// Tokens of a window [default: the one the model was trained with]
+    /// Tokens per window [default: as the model was trained]
     #[arg(long, value_name = "T")]
     context: Option<usize>,
-    /// How matrices are stored, rounded where it is not f32
+    /// How weight matrices are stored; bf16 and q8 are quantised
     #[arg(long, default_value = "f32", value_parser = one_of(&WeightFormat::ALL, WeightFormat::name))]
     weights: WeightFormat,
     #[command(flatten)]
@@ -48,8 +47,7 @@ pub struct Eval {
 struct Report<'a> {
     #[serde(flatten)]
     evaluation: &'a Evaluation,
-    /// e to the loss: as many equally likely tokens are as hard to choose from. Left out where it is beyond an `f64`, from a
-    /// loss of some 709 nats on.
+    /// e to the loss. Left out if it overflows an `f64`, which takes a loss of some 709 nats.
     #[serde(skip_serializing_if = "Option::is_none")]
     perplexity: Option<f64>,
     /// Name of the format.
@@ -62,19 +60,19 @@ impl Eval {
     /// Runs the command.
     ///
     /// # Errors
-    /// A model or data that cannot be read.
-    pub fn run(self) -> Result<()> {
+    /// If the model or the data cannot be read.
+    pub fn run(self) -> Result {
         let machine = self.machine.clone();
         machine.scope(move || self.eval())
     }
 
-    fn eval(self) -> Result<()> {
+    fn eval(self) -> Result {
         let device = self.device.open()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
         let context = self.context.unwrap_or(model.config().default_context());
         let tokens = open_tokens(&self.data, &tokenizer, self.split_on.as_deref())?;
         check_length("--data", tokens.len(), 1)?;
-        // Before the evaluation, which may take long.
+        // Checked before the evaluation, which may take long.
         if self.agreement.agreement {
             self.agreement.check(&model, &tokens)?;
         }
@@ -86,9 +84,10 @@ impl Eval {
             evaluation: &result,
             perplexity: perplexity(result.loss),
             weights: self.weights.name(),
-            agreement: match self.agreement.agreement {
-                true => Some(self.agreement.measure(&held, &tokenizer, &tokens)?),
-                false => None,
+            agreement: if self.agreement.agreement {
+                Some(self.agreement.measure(&held, &tokenizer, &tokens)?)
+            } else {
+                None
             },
         };
         output.result(&report, || {
@@ -110,11 +109,11 @@ impl Eval {
             }
             text
         });
-        output.finish()
+        Ok(output.finish()?)
     }
 }
 
-/// e to the loss, where it is a finite number.
+/// e to the loss, if it is finite.
 fn perplexity(loss: f64) -> Option<f64> {
     Some(scalar::exp(loss)).filter(|p| p.is_finite())
 }

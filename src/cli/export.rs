@@ -1,8 +1,8 @@
 //! `foretoken export`
 
+use super::failure::{Failure, Result};
 use super::output;
 use crate::checkpoint::ModelDir;
-use crate::{Error, Result};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 pub struct Export {
     /// Model directory to read
     dir: PathBuf,
-    /// Model directory to make
+    /// Model directory to create
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Replace the model directory if it exists
@@ -29,16 +29,17 @@ impl Export {
     /// Runs the command.
     ///
     /// # Errors
-    /// A model that cannot be read, more heads than it has, a directory that cannot be made.
-    pub fn run(self) -> Result<()> {
+    /// If the model cannot be read, has fewer heads, or the directory cannot be created.
+    pub fn run(self) -> Result {
         let (model, tokenizer) = ModelDir::load(&self.dir)?;
         let all = model.config().mtp_depth;
-        let kept = match self.without_heads {
-            true => 0,
-            false => self.heads.unwrap_or(all),
+        let kept = if self.without_heads {
+            0
+        } else {
+            self.heads.unwrap_or(all)
         };
         if kept > all {
-            return Err(Error::Usage(format!(
+            return Err(Failure::Usage(format!(
                 "--heads {kept}: expected at most the model's {all} heads"
             )));
         }

@@ -1,14 +1,14 @@
 //! `foretoken generate`
 
-use super::Machine;
 use super::decoding::{Decoding, Prompt, Way};
 use super::device::{Held, On};
+use super::failure::{Failure, Result};
+use super::machine::Machine;
 use super::output::{Output, message};
 use super::voice::{Voice, legend};
 use crate::checkpoint::ModelDir;
 use crate::data::Tokenizer;
 use crate::infer::{Drafter, Generated, HeadDrafter, Listener, NoDrafts, Request};
-use crate::{Error, Result};
 use clap::Args;
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -22,24 +22,24 @@ pub struct Generate {
     dir: PathBuf,
     #[command(flatten)]
     prompt: Prompt,
-    /// How tokens are found
+    /// How tokens are decoded
     #[arg(long, default_value = "speculative")]
     decode: Way,
     #[command(flatten)]
     decoding: Decoding,
-    /// Text before which the continuation ends; may be given several times
+    /// Stop string: the continuation ends before it; may be given several times
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Id of a token that ends the continuation, beside the end of text; may be given several times
+    /// Id of a token that ends the continuation, in addition to the end of text; may be given several times
     #[arg(long, value_name = "ID")]
     stop_token: Vec<u32>,
     /// Continuations to generate together, with the seeds S, S + 1, ..
     #[arg(long, default_value_t = 1, value_name = "N")]
     samples: usize,
-    /// Colour each token by the depth that proposed it and show rejected drafts struck out
+    /// Colour each token by the head that proposed it, and show rejected drafts struck through
     #[arg(long, conflicts_with = "json")]
     show_drafts: bool,
-    /// Print one JSON object a continuation
+    /// Print one JSON object per continuation
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -51,7 +51,7 @@ pub struct Generate {
 /// What `foretoken generate --json` prints.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Number of the continuation, where several were asked for.
+    /// Index of the continuation, if there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample: Option<usize>,
     /// The new text up to a stop string; bytes that are not UTF-8 are replaced.
@@ -62,22 +62,22 @@ pub struct Report {
     pub prompt_tokens: usize,
     /// Number of new tokens.
     pub new_tokens: usize,
-    /// Passes of the trunk, the prefill counted as one.
+    /// Passes of the trunk; the prefill is one.
     pub steps: usize,
-    /// New tokens a step.
+    /// New tokens per step.
     pub tokens_per_step: f64,
-    /// New tokens a second, prefill included.
+    /// New tokens per second, including the prefill.
     pub tokens_per_s: f64,
-    /// How often depth 1, 2, .. drafted.
+    /// Drafts of head 1, 2, ..
     pub drafted_by_depth: Vec<usize>,
-    /// How often the draft of depth 1, 2, .. was accepted.
+    /// Accepted drafts of head 1, 2, ..
     pub accepted_by_depth: Vec<usize>,
 }
 
-/// Generates one way and measures the time, what the listener takes included.
+/// Generates, and measures the time, including the listener's.
 ///
 /// # Errors
-/// A request that the model cannot take.
+/// If the model cannot take a request.
 pub fn timed<'m>(
     held: &Held<'m>,
     requests: &[Request<'m>],
@@ -94,12 +94,12 @@ pub fn timed<'m>(
     Ok((generated, start.elapsed().as_secs_f64()))
 }
 
-/// Turns tokens into text as they come.
+/// Streams tokens as text.
 struct Speaker<'a> {
     tokenizer: &'a Tokenizer,
     voices: Vec<Voice>,
     texts: Vec<String>,
-    /// Where to say it at once.
+    /// Printed to at once, if text is streamed.
     output: Option<&'a mut Output>,
 }
 
@@ -121,9 +121,10 @@ impl Listener for Speaker<'_> {
             .output
             .as_ref()
             .is_some_and(|output| output.is_closed());
-        match unheard || self.voices[sequence].stopped() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
+        if unheard || self.voices[sequence].stopped() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
         }
     }
 
@@ -138,22 +139,22 @@ impl Generate {
     /// Runs the command.
     ///
     /// # Errors
-    /// A model or prompt that cannot be read or does not fit.
-    pub fn run(self) -> Result<()> {
+    /// If the model or the prompt cannot be read, or the prompt does not fit.
+    pub fn run(self) -> Result {
         let machine = self.machine.clone();
         machine.scope(move || self.generate())
     }
 
-    fn generate(self) -> Result<()> {
+    fn generate(self) -> Result {
         let device = self.device.open()?;
         let text = self.prompt.read()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
         let prompt = tokenizer.encode(&text)?;
-        let context = (&model, &tokenizer);
-        let mut options = { &self.decoding }.options(self.decode, context, prompt.len())?;
+        let decoding = &self.decoding;
+        let mut options = decoding.options(self.decode, &model, &tokenizer, prompt.len())?;
         options.stop.extend(&self.stop_token);
         if !(1..=1 << 12).contains(&self.samples) {
-            return Err(Error::Usage(format!(
+            return Err(Failure::Usage(format!(
                 "--samples: expected 1 to 4096, found {}",
                 self.samples
             )));
@@ -172,7 +173,7 @@ impl Generate {
         if self.show_drafts {
             message(&legend(model.config().mtp_depth));
         }
-        // One continuation is said as it comes, several when all are there.
+        // A single continuation is streamed; several are printed at the end.
         let streams = !self.json && self.samples == 1;
         let mut speaker = Speaker {
             tokenizer: &tokenizer,
@@ -200,7 +201,7 @@ impl Generate {
                 message(&describe(&report));
             }
         }
-        output.finish()
+        Ok(output.finish()?)
     }
 }
 

@@ -1,7 +1,7 @@
 //! `foretoken inspect`
 
+use super::failure::Result;
 use super::output::Output;
-use crate::Result;
 use crate::checkpoint::ModelDir;
 use crate::model::{Config, Flops};
 use clap::Args;
@@ -26,7 +26,7 @@ struct Report<'a> {
     head_parameters: usize,
     /// The heads' share of all parameters.
     head_share: f64,
-    /// Those of the trunk that the heads use as well.
+    /// Trunk parameters that the heads use as well.
     shared_parameters: usize,
     /// Bytes of all parameters, as f32.
     bytes: usize,
@@ -38,8 +38,8 @@ impl Inspect {
     /// Runs the command.
     ///
     /// # Errors
-    /// A model that cannot be read.
-    pub fn run(self) -> Result<()> {
+    /// If the model cannot be read.
+    pub fn run(self) -> Result {
         let (model, _) = ModelDir::load(&self.dir)?;
         let (counts, config) = (model.counts(), model.config());
         let (trunk, heads) = (counts.trunk, counts.heads);
@@ -55,7 +55,7 @@ impl Inspect {
         };
         let mut output = Output::new(self.json);
         output.result(&report, || describe(&report));
-        output.finish()
+        Ok(output.finish()?)
     }
 }
 

@@ -1,13 +1,15 @@
 //! Results on standard output, progress on standard error.
 
+use super::failure::Result;
+use crate::Error;
 use crate::train::Event;
-use crate::{Error, Result};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-/// Writes results. After an error nothing more is written; [`Output::finish`] says whether it was one.
+/// Writes results. Nothing is written after an error, which [`Output::finish`] returns.
 #[derive(Debug)]
 pub struct Output {
     json: bool,
@@ -15,17 +17,18 @@ pub struct Output {
 }
 
 impl Output {
-    /// Text, or one JSON object a line.
+    /// Text, or one JSON object per line.
     pub fn new(json: bool) -> Self {
         let closed = None;
         Self { json, closed }
     }
 
-    /// Writes a result in the form that was asked for.
+    /// Writes a result as JSON or as text.
     pub fn result(&mut self, value: &impl Serialize, text: impl FnOnce() -> String) {
-        let line = match self.json {
-            true => serde_json::to_string(value).expect("plain data"),
-            false => text(),
+        let line = if self.json {
+            serde_json::to_string(value).expect("plain data")
+        } else {
+            text()
         };
         self.line(&line);
     }
@@ -44,16 +47,16 @@ impl Output {
         }
     }
 
-    /// Whether nobody reads any more, or nothing can be written.
+    /// Whether standard output was closed or failed.
     pub fn is_closed(&self) -> bool {
         self.closed.is_some()
     }
 
-    /// Ends the results. A reader that has gone away is no error.
+    /// Ends the results. A reader that closed the pipe is no error.
     ///
     /// # Errors
-    /// [`Error::Io`] where standard output could not be written for another reason, as on a full disk.
-    pub fn finish(self) -> Result<()> {
+    /// Returns [`Error::Io`] if standard output could not be written for another reason, such as a full disk.
+    pub fn finish(self) -> crate::Result<()> {
         match self.closed {
             Some(error) if error.kind() != ErrorKind::BrokenPipe => {
                 Err(Error::io("write", Path::new("standard output"))(error))
@@ -63,32 +66,34 @@ impl Output {
     }
 }
 
-/// Writes a line of text to standard error. That nobody reads it is no error (`eprintln!` would panic).
+/// Writes a line of text to standard error. A closed standard error is ignored (`eprintln!` would panic).
 pub fn message(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// A path as a shell takes it for one word.
+/// A path quoted for a shell.
 pub fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
-    // One that begins with a hyphen would be taken for a flag.
-    let text = match text.starts_with('-') {
-        true => format!("./{text}"),
-        false => text,
+    // A path that begins with a hyphen would be read as a flag.
+    let text = if text.starts_with('-') {
+        format!("./{text}")
+    } else {
+        text
     };
     let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
-    match text.chars().all(plain) && !text.is_empty() {
-        true => text,
-        false => format!("'{}'", text.replace('\'', r"'\''")),
+    if text.chars().all(plain) && !text.is_empty() {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
     }
 }
 
-/// A progress bar for a run that has done `first` of its steps: rate, time left and the loss of every head. Silent when
-/// not a terminal.
+/// A progress bar for a run that has done `first` of its steps, with rate, time left and the loss of every head. It is
+/// hidden if standard error is not a terminal.
 pub fn progress(first: u64, steps: u64) -> ProgressBar {
     let style = "{bar:30} {pos}/{len} steps, {per_sec}, {eta} left  {msg}";
     let style = ProgressStyle::with_template(style).expect("a valid template");
-    // Hidden until it stands at its first position, so that nobody sees the rate of the jump there.
+    // Hidden until it is at its first position, because the jump there would show as a rate.
     let hidden = ProgressDrawTarget::hidden();
     let bar = ProgressBar::with_draw_target(Some(steps), hidden).with_style(style);
     bar.set_position(first);
@@ -97,7 +102,7 @@ pub fn progress(first: u64, steps: u64) -> ProgressBar {
     bar
 }
 
-/// Moves the bar.
+/// Shows an event on the bar.
 pub fn show(bar: &ProgressBar, event: &Event) {
     match event {
         Event::Step {
@@ -111,7 +116,31 @@ pub fn show(bar: &ProgressBar, event: &Event) {
     }
 }
 
-/// Numbers with three decimals, one after the other.
+/// An error unless speculative and plain decoding gave the same tokens.
+///
+/// # Errors
+/// Returns [`Error::Diverged`] if they differ, which is a bug.
+pub fn check_identical(identical: bool) -> Result {
+    if identical {
+        return Ok(());
+    }
+    let what = "speculation changed the text: please report this";
+    Err(Error::Diverged(what.to_owned()).into())
+}
+
+/// A parser for one of several values by name.
+pub fn one_of<T: Copy + Send + Sync + 'static>(
+    all: &'static [T],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    let find = move |found: String| {
+        let value = all.iter().find(|x| name(**x) == found);
+        *value.expect("clap admits the listed names only")
+    };
+    PossibleValuesParser::new(all.iter().map(|x| name(*x))).map(find)
+}
+
+/// Numbers with three decimals, separated by spaces.
 pub fn figures(x: &[f64]) -> String {
     let one = |x: &f64| format!("{x:.3}");
     x.iter().map(one).collect::<Vec<_>>().join(" ")

@@ -1,42 +1,35 @@
-//! `foretoken plot`: the curves of one or several runs, as a picture or on the terminal.
-//!
-//! * `figure`: which curves go into which panel, and what they look like.
-//! * `panel`: one panel: ranges, ticks, curves.
-//! * `canvas`: lines and letters on the backends of plotters.
-//! * `glyphs`: letters of dots, for pictures of pixels.
-//! * `terminal`: the loss curves in Braille characters, validation losses as marks.
+//! `foretoken plot`: the curves of one or several runs as an SVG picture of four charts.
 
-mod canvas;
-mod figure;
-mod glyphs;
-mod panel;
-mod terminal;
-
+use super::failure::{Failure, Result};
 use super::output::Output;
 use crate::checkpoint::write;
 use crate::train::Metrics;
-use crate::{Error, Result};
 use clap::Args;
+use plotters::coord::Shift;
+use plotters::coord::combinators::IntoLogRange;
+use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
+use plotters::coord::types::RangedCoordf64;
+use plotters::element::DashedPathElement;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Flags of `foretoken plot`.
 #[derive(Clone, Debug, Args)]
 pub struct Plot {
-    /// Model directories of runs, or their metrics.jsonl; a picture has at most 7
+    /// Model directories of runs, or their metrics.jsonl; at most 7
     #[arg(required = true, value_name = "DIR")]
     runs: Vec<PathBuf>,
-    /// Picture to write, .svg or .png; without it the losses are drawn on the terminal
+    /// Picture to write, an .svg file
     #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
-    /// Draw the losses on the terminal, beside a picture too
+    out: PathBuf,
+    /// Draw losses on a logarithmic scale
     #[arg(long)]
-    terminal: bool,
-    /// Columns of the terminal [default: $COLUMNS, or 100]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(40..=1000))]
-    width: Option<u16>,
+    log: bool,
 }
 
-/// A run with the name that the legend gives it.
+/// A run and its name in the legend.
 struct Run {
     name: String,
     metrics: Metrics,
@@ -46,62 +39,36 @@ impl Plot {
     /// Runs the command.
     ///
     /// # Errors
-    /// A run that cannot be read, or a picture that cannot be written.
-    pub fn run(self) -> Result<()> {
+    /// If a run cannot be read, or the picture cannot be written.
+    pub fn run(self) -> Result {
+        let ending = self.out.extension().unwrap_or_default();
+        if !ending.eq_ignore_ascii_case("svg") {
+            return Err(Failure::Usage(format!(
+                "--out {}: expected a name that ends in .svg",
+                self.out.display()
+            )));
+        }
+        if self.runs.len() > COLOURS.len() {
+            return Err(Failure::Usage(format!(
+                "expected at most {} runs, one for each colour, found {}",
+                COLOURS.len(),
+                self.runs.len()
+            )));
+        }
         let read = |path: &PathBuf| {
             let metrics = Metrics::read(path)?;
             let name = name_of(path, &self.runs);
             Ok(Run { name, metrics })
         };
-        let kind = self.out.as_deref().map(kind_of).transpose()?;
-        if kind.is_some() && self.runs.len() > figure::MOST_RUNS {
-            return Err(Error::Usage(format!(
-                "--out: expected at most {} runs, which is how many colours tell apart, found {}",
-                figure::MOST_RUNS,
-                self.runs.len()
-            )));
-        }
         let runs = self.runs.iter().map(read).collect::<Result<Vec<Run>>>()?;
+        write(&self.out, draw(&runs, self.log).as_bytes())?;
         let mut output = Output::new(false);
-        if self.terminal || self.out.is_none() {
-            let columns = std::env::var("COLUMNS")
-                .ok()
-                .and_then(|text| text.parse().ok());
-            let width = self.width.or(columns).unwrap_or(100).clamp(40, 1000);
-            output.text(&terminal::draw(&runs, usize::from(width)));
-        }
-        if let (Some(out), Some(kind)) = (&self.out, kind) {
-            match kind {
-                Kind::Svg => write(out, canvas::svg(&runs).as_bytes())?,
-                Kind::Png => canvas::png(&runs, out)?,
-            }
-            output.line(&out.display().to_string());
-        }
-        output.finish()
+        output.line(&self.out.display().to_string());
+        Ok(output.finish()?)
     }
 }
 
-/// Formats of a picture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Svg,
-    Png,
-}
-
-/// The format that a file's ending asks for.
-fn kind_of(out: &Path) -> Result<Kind> {
-    let ending = out.extension().unwrap_or_default().to_ascii_lowercase();
-    match ending.to_str() {
-        Some("svg") => Ok(Kind::Svg),
-        Some("png") => Ok(Kind::Png),
-        _ => Err(Error::Usage(format!(
-            "--out {}: expected a name that ends in .svg or .png",
-            out.display()
-        ))),
-    }
-}
-
-/// A run's name: the last part of its path, or the whole path where another run has the same last part.
+/// A run's name: the last part of its path, or the whole path if another run has the same last part.
 fn name_of(path: &Path, all: &[PathBuf]) -> String {
     let last = |path: &Path| match path.file_name() {
         Some(name) if name == "metrics.jsonl" => path.parent()?.file_name().map(|n| n.to_owned()),
@@ -114,12 +81,370 @@ fn name_of(path: &Path, all: &[PathBuf]) -> String {
     }
 }
 
+/// Colours that colour-blind readers can tell apart (Okabe and Ito 2008), without yellow, which is too pale for a line.
+const COLOURS: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    BLACK,
+];
+
+/// Lengths of dash and gap.
+const DASHES: [(i32, i32); 4] = [(1, 0), (8, 4), (2, 3), (14, 3)];
+
+/// Most points of a curve; more would be finer than the picture.
+const POINTS: usize = 600;
+
+/// Larger values are drawn as this one: a metrics file may hold any number.
+const LARGEST: f64 = 1e12;
+
+const SIZE: (u32, u32) = (1400, 900);
+const LEGEND_WIDTH: u32 = 230;
+/// Characters of a name in the legend.
+const NAME_LENGTH: usize = 22;
+
+/// Colour and dashes of a curve.
+#[derive(Clone, Copy, PartialEq)]
+struct Look {
+    colour: RGBColor,
+    dashes: (i32, i32),
+}
+
+impl Look {
+    /// Heads differ in colour if there is one run. Otherwise colours tell runs apart, and dashes heads.
+    fn of(run: usize, runs: usize, head: usize) -> Self {
+        let (colour, dashes) = match runs {
+            1 => (head, head / COLOURS.len()),
+            _ => (run, head),
+        };
+        Self {
+            colour: COLOURS[colour % COLOURS.len()],
+            dashes: DASHES[dashes % DASHES.len()],
+        }
+    }
+}
+
+/// Values by step, steps ascending.
+type Points = Vec<(f64, f64)>;
+
+struct Curve {
+    points: Points,
+    look: Look,
+    /// Drawn with dots; training losses are paler.
+    validation: bool,
+}
+
+struct Chart {
+    title: &'static str,
+    curves: Vec<Curve>,
+    from_zero: bool,
+    /// Training and validation share this chart, and `--log` is about it.
+    is_loss: bool,
+}
+
+impl Chart {
+    fn new(title: &'static str, from_zero: bool) -> Self {
+        Self {
+            title,
+            curves: Vec::new(),
+            from_zero,
+            is_loss: false,
+        }
+    }
+
+    fn add(&mut self, points: Points, look: Look, validation: bool) {
+        let points = if validation { points } else { means(&points) };
+        self.curves.push(Curve {
+            points,
+            look,
+            validation,
+        });
+    }
+}
+
+/// The whole picture.
+fn draw(runs: &[Run], log: bool) -> String {
+    let mut svg = String::new();
+    {
+        let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        draw_on(&root, runs, log).expect("a string takes all that is written");
+    }
+    svg
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Drawn = std::result::Result<(), DrawingAreaErrorKind<std::io::Error>>;
+
+fn draw_on(root: &Area<'_>, runs: &[Run], log: bool) -> Drawn {
+    root.fill(&WHITE)?;
+    let (left, right) = root.split_horizontally(SIZE.0 - LEGEND_WIDTH);
+    for (i, (name, look)) in legend(runs).into_iter().enumerate() {
+        let y = 40 + 22 * i as i32;
+        let sample = [(0, y), (34, y)];
+        if let Some(Look { colour, dashes }) = look {
+            let style = colour.stroke_width(2);
+            right.draw(&DashedPathElement::new(sample, dashes.0, dashes.1, style))?;
+        }
+        let x = if look.is_some() { 42 } else { 0 };
+        let style = ("sans-serif", 18).into_text_style(root);
+        let style = style.pos(Pos::new(HPos::Left, VPos::Center));
+        right.draw(&Text::new(name, (x, y), style))?;
+    }
+    let charts = charts(runs);
+    let steps = range_of(charts.iter().flat_map(|c| &c.curves), |p| p.0, true);
+    for (area, chart) in left.split_evenly((2, 2)).iter().zip(&charts) {
+        let steps = steps.clone();
+        let values = range_of(&chart.curves, |p| p.1, chart.from_zero);
+        if log && chart.is_loss {
+            let high = values.end.max(1e-9);
+            let low = values.start.max(high * 1e-6);
+            let axis = (low..high)
+                .log_scale()
+                .with_key_points(log_ticks(low, high));
+            draw_chart(area, chart, steps, axis, low..high)?;
+        } else {
+            draw_chart(area, chart, steps, values.clone(), values)?;
+        }
+    }
+    Ok(())
+}
+
+/// Draws a chart; values outside `range` are drawn on its border.
+fn draw_chart<Y>(
+    area: &Area<'_>,
+    chart: &Chart,
+    steps: Range<f64>,
+    axis: Y,
+    range: Range<f64>,
+) -> Drawn
+where
+    Y: AsRangedCoord<Value = f64>,
+    Y::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
+    let mut context = ChartBuilder::on(area)
+        .margin(12)
+        .margin_right(24)
+        .caption(chart.title, ("sans-serif", 20))
+        .x_label_area_size(44)
+        .y_label_area_size(64)
+        .build_cartesian_2d(steps, axis)?;
+    context
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(RGBColor(225, 225, 225))
+        .x_labels(6)
+        .y_labels(6)
+        .x_desc("step")
+        .x_label_formatter(&|x| label(*x))
+        .y_label_formatter(&|y| label(*y))
+        .label_style(("sans-serif", 17))
+        .draw()?;
+    for curve in &chart.curves {
+        let inside = |p: &(f64, f64)| (p.0, p.1.clamp(range.start, range.end));
+        let points: Points = curve.points.iter().map(inside).collect();
+        let Look { colour, dashes } = curve.look;
+        let pale = chart.is_loss && !curve.validation;
+        let colour = colour.mix(if pale { 0.45 } else { 1.0 });
+        let style = colour.stroke_width(2);
+        if curve.validation || points.len() == 1 {
+            let dots = points.iter().map(|p| Circle::new(*p, 3, colour.filled()));
+            context.draw_series(dots)?;
+        }
+        if dashes.1 == 0 {
+            context.draw_series(LineSeries::new(points, style))?;
+        } else {
+            let points = points.into_iter();
+            context.draw_series(DashedLineSeries::new(points, dashes.0, dashes.1, style))?;
+        }
+    }
+    Ok(())
+}
+
+/// The four charts: loss, accuracy, learning rate, throughput.
+fn charts(runs: &[Run]) -> [Chart; 4] {
+    let loss = "loss, nats per token (pale: training, dots: validation)";
+    let mut loss = Chart::new(loss, false);
+    loss.is_loss = true;
+    let mut accuracy = Chart::new("validation accuracy, % of the tokens", false);
+    let mut rate = Chart::new("learning rate", true);
+    let mut speed = Chart::new("training tokens per second", true);
+    for (i, run) in runs.iter().enumerate() {
+        let (steps, evals) = (&run.metrics.steps, &run.metrics.evals);
+        for head in 0..run.metrics.heads() {
+            let look = Look::of(i, runs.len(), head);
+            let at = |step: u64, x: Option<&f64>| Some((step as f64, *x?));
+            let train = steps
+                .iter()
+                .filter_map(|p| at(p.step, p.loss_heads.get(head)));
+            loss.add(train.collect(), look, false);
+            let valid = evals
+                .iter()
+                .filter_map(|p| at(p.step, p.loss_heads.get(head)));
+            loss.add(valid.collect(), look, true);
+            let share = evals
+                .iter()
+                .filter_map(|p| at(p.step, p.accuracy_heads.get(head)));
+            let percent = share.map(|(step, share)| (step, 100.0 * share));
+            accuracy.add(percent.collect(), look, true);
+        }
+        let look = Look::of(i, runs.len(), 0);
+        rate.add(
+            steps.iter().map(|p| (p.step as f64, p.lr)).collect(),
+            look,
+            false,
+        );
+        let points = steps.iter().map(|p| (p.step as f64, p.tokens_per_s));
+        speed.add(points.collect(), look, false);
+    }
+    [loss, accuracy, rate, speed]
+}
+
+/// Names and looks. The looks repeat, so the legend is bounded for any number of heads.
+fn legend(runs: &[Run]) -> Vec<(String, Option<Look>)> {
+    let heads = runs
+        .iter()
+        .map(|run| run.metrics.heads())
+        .max()
+        .unwrap_or(0);
+    let name = |head: usize| match head {
+        0 => "main head".to_owned(),
+        head => format!("head {head}"),
+    };
+    if let [run] = runs {
+        let heads = heads.min(COLOURS.len() * DASHES.len());
+        let heads = (0..heads).map(|head| (name(head), Some(Look::of(0, 1, head))));
+        return [(short(&run.name), None)]
+            .into_iter()
+            .chain(heads)
+            .collect();
+    }
+    let names = runs.iter().enumerate();
+    let names = names.map(|(i, run)| (short(&run.name), Some(Look::of(i, runs.len(), 0))));
+    let heads = (0..heads.min(DASHES.len())).map(|head| {
+        let dashes = DASHES[head];
+        let colour = RGBColor(110, 110, 110);
+        (name(head), Some(Look { colour, dashes }))
+    });
+    names.chain(heads).collect()
+}
+
+/// The range of an axis. A single outlier among its neighbours does not widen it.
+fn range_of<'a>(
+    curves: impl IntoIterator<Item = &'a Curve>,
+    of: fn(&(f64, f64)) -> f64,
+    from_zero: bool,
+) -> Range<f64> {
+    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+    for curve in curves {
+        let values: Vec<f64> = curve.points.iter().map(of).collect();
+        for (i, value) in values.iter().enumerate() {
+            let mut near = [*value; 3];
+            if i > 0 && i + 1 < values.len() {
+                near.copy_from_slice(&values[i - 1..i + 2]);
+                near.sort_by(f64::total_cmp);
+            }
+            let value = near[1].clamp(-LARGEST, LARGEST);
+            (low, high) = (low.min(value), high.max(value));
+        }
+    }
+    if low > high {
+        (low, high) = (0.0, 1.0);
+    }
+    if from_zero {
+        (low, high) = (low.min(0.0), high.max(0.0));
+    }
+    let mut room = (high - low) * 0.04;
+    let size = high.abs().max(low.abs());
+    if room <= size * 1e-9 {
+        // All values are the same: a range around them, wide enough for ticks.
+        room = if size == 0.0 { 1.0 } else { size * 0.1 };
+    }
+    let low = if from_zero && low == 0.0 {
+        0.0
+    } else {
+        low - room
+    };
+    low..high + room
+}
+
+/// Round numbers between `low` and `high`, both above 0.
+fn log_ticks(low: f64, high: f64) -> Vec<f64> {
+    if high < 10.0 * low {
+        return RangedCoordf64::from(low..high).key_points(6);
+    }
+    let decade = |k: i32| [1, 2, 5].map(|digit| format!("{digit}e{k}"));
+    let number = |text: String| text.parse().expect("a number");
+    let ticks = (-20..=13).flat_map(decade).map(number);
+    ticks.filter(|tick| (low..=high).contains(tick)).collect()
+}
+
+/// A number with at most four digits that matter.
+fn label(value: f64) -> String {
+    let rounded: f64 = format!("{value:.3e}").parse().expect("a number");
+    if rounded == 0.0 || (1e-3..1e7).contains(&rounded.abs()) {
+        rounded.to_string()
+    } else {
+        format!("{rounded:e}")
+    }
+}
+
+/// A name that fits into the legend; its end is kept.
+fn short(name: &str) -> String {
+    let shown = |c: char| if c.is_control() { '?' } else { c };
+    let letters: Vec<char> = name.chars().map(shown).collect();
+    match letters.len().checked_sub(NAME_LENGTH) {
+        None | Some(0) => letters.into_iter().collect(),
+        Some(more) => "..."
+            .chars()
+            .chain(letters[more + 3..].iter().copied())
+            .collect(),
+    }
+}
+
+/// Means of neighbouring points, at most [`POINTS`] of them.
+fn means(points: &[(f64, f64)]) -> Points {
+    let size = points.len().div_ceil(POINTS).max(1);
+    let mean = |part: &[(f64, f64)], of: fn(&(f64, f64)) -> f64| {
+        part.iter()
+            .map(|p| of(p).clamp(-LARGEST, LARGEST))
+            .sum::<f64>()
+            / part.len() as f64
+    };
+    let both = |part: &[(f64, f64)]| (mean(part, |p| p.0), mean(part, |p| p.1));
+    points.chunks(size).map(both).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::metrics::{EvalPoint, StepPoint};
+
+    fn run(losses: &[f64], heads: usize) -> Run {
+        let step = |(step, loss): (u64, &f64)| StepPoint {
+            step,
+            loss_heads: vec![*loss; heads],
+            lr: *loss,
+            tokens_per_s: *loss,
+        };
+        let eval = |p: &StepPoint| EvalPoint {
+            step: p.step,
+            loss_heads: p.loss_heads.clone(),
+            accuracy_heads: p.loss_heads.clone(),
+        };
+        let steps: Vec<StepPoint> = (1..).zip(losses).map(step).collect();
+        let evals = steps.iter().map(eval).collect();
+        let name = "a\u{1b}<name>".repeat(300);
+        Run {
+            name,
+            metrics: Metrics { steps, evals },
+        }
+    }
 
     #[test]
-    fn runs_are_named_by_what_tells_them_apart() {
+    fn runs_are_named_by_what_differs() {
         let paths: Vec<PathBuf> = ["a/x", "b/y/", "c/x/metrics.jsonl", "."]
             .map(PathBuf::from)
             .to_vec();
@@ -128,17 +453,69 @@ mod tests {
         assert_eq!(name_of(&paths[2], &paths[2..]), "x");
     }
 
+    /// A file may hold any number, and a run any number of heads.
     #[test]
-    fn the_ending_decides_the_format() {
-        assert_eq!(kind_of(Path::new("a.SVG")).unwrap(), Kind::Svg);
-        assert_eq!(kind_of(Path::new("a.b.png")).unwrap(), Kind::Png);
-        for wrong in ["a", "a.jpg", "svg", ".png"] {
-            assert!(
-                kind_of(Path::new(wrong))
-                    .unwrap_err()
-                    .to_string()
-                    .contains("--out")
-            );
+    fn any_metrics_can_be_drawn() {
+        let values = [
+            0.0,
+            1e-320,
+            1e-300,
+            1e-17,
+            1.0,
+            1.0 + f64::EPSILON,
+            -1.0,
+            1e300,
+            f64::MAX,
+            f64::MIN,
+        ];
+        for a in values {
+            for b in values {
+                for log in [false, true] {
+                    for losses in [&[a][..], &[a, b]] {
+                        let svg = draw(&[run(losses, 2)], log);
+                        assert!(svg.ends_with("</svg>\n") && svg.len() < 100_000, "{a} {b}");
+                        assert!(!svg.contains("NaN") && !svg.contains("inf"), "{a} {b}");
+                    }
+                }
+            }
+        }
+        for (runs, heads) in [(1, 5000), (7, 5000), (1, 0), (2, 1)] {
+            let runs: Vec<Run> = (0..runs).map(|_| run(&[1.0, 2.0], heads)).collect();
+            let entries = legend(&runs);
+            assert!(40 + 22 * entries.len() < SIZE.1 as usize);
+            assert!(entries.iter().all(|e| e.0.chars().count() <= NAME_LENGTH));
+            assert!(!draw(&runs, false).contains('\u{1b}'));
+        }
+    }
+
+    #[test]
+    fn one_outlier_does_not_widen_the_range() {
+        let loss = |losses: &[f64]| {
+            let [loss, ..] = charts(&[run(losses, 1)]);
+            range_of(&loss.curves, |p| p.1, false)
+        };
+        let calm = loss(&[5.0, 4.0, 3.0, 3.0, 2.0]);
+        assert_eq!(loss(&[5.0, 4.0, 900.0, 3.0, 2.0]), calm);
+        assert!(calm.contains(&5.0) && calm.contains(&2.0) && calm.end < 6.0);
+        assert!(loss(&[5.0, 4.0, 900.0, 900.0, 2.0]).contains(&900.0));
+    }
+
+    #[test]
+    fn labels_are_short() {
+        let shown = [0.1 + 0.2, 20_000.0, 0.0005, 0.0, 1e12, -2.5].map(label);
+        assert_eq!(shown, ["0.3", "20000", "5e-4", "0", "1e12", "-2.5"]);
+        assert_eq!(log_ticks(0.3, 40.0), [0.5, 1.0, 2.0, 5.0, 10.0, 20.0]);
+        assert_eq!(log_ticks(1.0, 3.0), [1.0, 1.5, 2.0, 2.5, 3.0]);
+    }
+
+    #[test]
+    fn means_keep_the_mean_and_bound_the_number() {
+        for n in [0, 1, POINTS, POINTS + 1, 10 * POINTS] {
+            let points: Points = (0..n).map(|i| (i as f64, 2.0)).collect();
+            let means = means(&points);
+            assert!(means.len() <= POINTS && means.is_empty() == points.is_empty());
+            assert!(means.iter().all(|p| p.1 == 2.0));
+            assert!(n > POINTS || means == points);
         }
     }
 }

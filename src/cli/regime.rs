@@ -1,6 +1,6 @@
 //! Flags of `foretoken train` that say what learns, when and from what.
 
-use super::train::one_of;
+use super::output::one_of;
 use crate::Result;
 use crate::checkpoint::ModelDir;
 use crate::data::Tokenizer;

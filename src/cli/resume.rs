@@ -1,11 +1,11 @@
 //! `foretoken train --resume DIR`: the run's own options, and which flags may stand beside them.
 
+use super::failure::{Failure, Result};
 use super::output::{message, quoted};
 use super::stop;
 use super::texts::{Texts, check_kind};
 use super::train::Train;
 use crate::train::{Ending, Intervals, Keep, Origin, Record, Run, Saving, TextFile};
-use crate::{Error, Result};
 use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -33,22 +33,22 @@ impl Checkpoints {
     /// When checkpoints are made. Signals are not listened to yet.
     ///
     /// # Errors
-    /// [`Error::Usage`] for intervals that no run can have.
+    /// [`Failure::Usage`] for intervals that no run can have.
     pub fn saving(&self) -> Result<Saving> {
         if self.extend && self.resume.is_none() {
-            return Err(Error::Usage(
+            return Err(Failure::Usage(
                 "--extend: expected --resume beside it, whose run it makes longer".to_owned(),
             ));
         }
         if self.save_every == Some(0) {
-            return Err(Error::Usage(
+            return Err(Failure::Usage(
                 "--save-every: expected at least 1, found 0".to_owned(),
             ));
         }
         let after = |minutes: f64| {
             let wrong = || {
                 let what = "--save-minutes: expected a number, more than 0";
-                Error::Usage(format!("{what}, found {minutes}"))
+                Failure::Usage(format!("{what}, found {minutes}"))
             };
             let seconds = Some(minutes * 60.0)
                 .filter(|s| *s > 0.0)
@@ -146,7 +146,7 @@ impl Given {
     }
 
     /// Whether every typed flag agrees with the run.
-    fn check(&self, dir: &Path, record: &Record) -> Result<()> {
+    fn check(&self, dir: &Path, record: &Record) -> Result {
         // Whole numbers first: as an f64, a large seed is another one.
         let whole = |a: &str, b: &str| Some(a.parse::<u64>().ok()? == b.parse::<u64>().ok()?);
         let real = |a: &str, b: &str| Some(a.parse::<f64>().ok()? == b.parse::<f64>().ok()?);
@@ -166,7 +166,7 @@ impl Given {
                 Some(stored) => format!("--{} {stored}", id.replace('_', "-")),
                 None => "without that flag".to_owned(),
             };
-            return Err(Error::Usage(format!(
+            return Err(Failure::Usage(format!(
                 "--{} {value}: the run in {} was started {}{stored}, and goes on as it was started; leave the flag out",
                 id.replace('_', "-"),
                 dir.display(),
@@ -185,7 +185,7 @@ impl Given {
 ///
 /// # Errors
 /// Flags, texts or files that are not the run's, each before anything is written.
-pub fn resume(train: &Train, dir: &Path) -> Result<()> {
+pub fn resume(train: &Train, dir: &Path) -> Result {
     let saving = train.checkpoints.saving()?;
     let (mut run, mut trainer, tokenizer) = Run::open(dir, saving)?;
     let record = run.record();
@@ -209,10 +209,10 @@ pub fn resume(train: &Train, dir: &Path) -> Result<()> {
     let data: Vec<PathBuf> = moved(&train.data, &record.origin.data);
     let valid: Vec<PathBuf> = moved(&train.valid, &record.origin.valid);
     let found = |paths: &[PathBuf], flag: &str, typed: bool| {
-        let files = check_kind(flag, paths).and_then(|()| TextFile::read(paths));
+        let files = check_kind(flag, paths).and_then(|()| Ok(TextFile::read(paths)?));
         files.map_err(|error| match typed {
             true => error,
-            false => Error::Usage(format!(
+            false => Failure::Usage(format!(
                 "{error}; if the text has moved, say where with {flag}"
             )),
         })
@@ -225,8 +225,8 @@ pub fn resume(train: &Train, dir: &Path) -> Result<()> {
         valid_tokens,
         ..
     } = &run.record().origin;
-    let files = (&*data, &*valid);
-    let texts = Texts::open(files, &tokenizer, separator.as_deref(), *valid_tokens)?;
+    let separator = separator.as_deref();
+    let texts = Texts::open(&data, &valid, &tokenizer, separator, *valid_tokens)?;
     // A file may have changed between the two readings. What counts is what was read now.
     run.set_texts(texts.data_files.clone(), texts.valid_files.clone())?;
     options.check(trainer.model.config())?;
@@ -244,12 +244,12 @@ fn more_steps(train: &Train, dir: &Path, record: &Record) -> Result<u64> {
         dir.display()
     );
     if given < stored {
-        return Err(Error::Usage(format!(
+        return Err(Failure::Usage(format!(
             "{started}, and cannot become shorter"
         )));
     }
     if given > stored && !train.checkpoints.extend {
-        return Err(Error::Usage(format!(
+        return Err(Failure::Usage(format!(
             "{started}, on which its learning rates depend; with --extend it goes on to more, and ends with other weights \
              than a run of {given} steps from the start"
         )));
@@ -260,8 +260,8 @@ fn more_steps(train: &Train, dir: &Path, record: &Record) -> Result<u64> {
 /// What is said, and returned, where a run was asked to stop.
 ///
 /// # Errors
-/// [`Error::Stopped`] unless the run is done.
-pub fn ended(ending: Ending, run: &Run) -> Result<()> {
+/// Returns [`Failure::Stopped`] unless the run is done.
+pub fn ended(ending: Ending, run: &Run) -> Result {
     let Ending::Stopped(step) = ending else {
         return Ok(());
     };
@@ -269,7 +269,7 @@ pub fn ended(ending: Ending, run: &Run) -> Result<()> {
         "stopped after step {step}, with a checkpoint; go on with: foretoken train --resume {}",
         quoted(run.path())
     ));
-    Err(Error::Stopped(stop::signal(run.stopper())))
+    Err(Failure::Stopped(stop::signal(run.stopper())))
 }
 
 #[cfg(test)]

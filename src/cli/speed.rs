@@ -1,23 +1,23 @@
 //! `foretoken speed`
 
-use super::Machine;
 use super::agreement::add;
 use super::decoding::{Decoding, Prompt, Way, cut};
 use super::device::On;
+use super::failure::Result;
 use super::generate::timed;
-use super::output::Output;
+use super::machine::Machine;
+use super::output::{Output, check_identical};
 use crate::checkpoint::ModelDir;
 use crate::infer::measure::{Costs, median};
 use crate::infer::{Generated, Options, Request};
 use crate::model::Model;
-use crate::{Error, Result};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Rows whose cost is measured.
+/// Most rows of a pass whose time is measured.
 const ROWS: usize = 16;
-/// Repeats of the cost of rows.
+/// Repeats of that measurement.
 const COST_REPEATS: usize = 41;
 
 /// Flags of `foretoken speed`.
@@ -27,15 +27,15 @@ pub struct Speed {
     dir: PathBuf,
     #[command(flatten)]
     prompt: Prompt,
-    /// Cut this many prompts out of the text, evenly spread, instead of taking it whole
+    /// Cut N prompts out of the text, evenly spread, instead of using all of it as one
     #[arg(long, value_name = "N", requires = "prompt_tokens")]
     prompts: Option<usize>,
-    /// Tokens of each prompt that is cut out
+    /// Tokens per prompt that is cut out
     #[arg(long, value_name = "N", requires = "prompts")]
     prompt_tokens: Option<usize>,
     #[command(flatten)]
     decoding: Decoding,
-    /// Timed runs each way, in turn; the medians are reported
+    /// Timed runs with drafts and without, in turn; medians are reported
     #[arg(long, default_value_t = 5, value_name = "N")]
     repeats: usize,
     /// Print one JSON object
@@ -51,7 +51,7 @@ pub struct Speed {
 #[derive(Clone, Debug, Serialize)]
 struct Plain {
     tokens_per_s: f64,
-    /// Bytes of weights that its passes read a second, in GB (10^9).
+    /// Bytes of weights read by its passes, in GB (10^9) per second.
     weights_gb_per_s: f64,
 }
 
@@ -62,7 +62,7 @@ struct Speculative {
     tokens_per_step: f64,
     drafted_by_depth: Vec<usize>,
     accepted_by_depth: Vec<usize>,
-    /// Share of the drafts of each depth that were accepted; one after a wrong draft is not.
+    /// Acceptance rate of each head; a draft after a wrong one is not accepted.
     acceptance_by_depth: Vec<f64>,
 }
 
@@ -82,20 +82,20 @@ struct Report {
     speculative: Speculative,
     /// Measured: plain time over speculative time.
     speedup: f64,
-    /// What the costs of rows and head steps and the accepted drafts predict.
+    /// Predicted from the costs of rows and head steps and the accepted drafts.
     predicted_speedup: f64,
     row_cost: Vec<RowCost>,
     /// Time of a head step.
     head_ms: Option<f64>,
     /// The same relative to a pass over one row.
     head_relative: Option<f64>,
-    /// A plain read of as many bytes as a pass reads, in GB/s.
+    /// Speed of a plain read of as many bytes as a pass reads, in GB/s.
     read_gb_per_s: f64,
-    /// Share of that which a pass over one row reaches.
+    /// Share of that speed reached by a pass over one row.
     bandwidth_share: f64,
     prompts: usize,
     new_tokens: usize,
-    /// Whether both ways gave the same tokens.
+    /// Whether drafting left the tokens unchanged.
     identical: bool,
 }
 
@@ -103,13 +103,13 @@ impl Speed {
     /// Runs the command.
     ///
     /// # Errors
-    /// A model or prompt that cannot be read or does not fit; two texts that differ.
-    pub fn run(self) -> Result<()> {
+    /// If the model or the prompt cannot be read, the prompt does not fit, or the two texts differ.
+    pub fn run(self) -> Result {
         let machine = self.machine.clone();
         machine.scope(move || self.speed())
     }
 
-    fn speed(self) -> Result<()> {
+    fn speed(self) -> Result {
         let device = self.device.open()?;
         let text = self.prompt.read()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
@@ -121,13 +121,13 @@ impl Speed {
             }
             _ => vec![&*text],
         };
-        let options = |way| { &self.decoding }.options(way, (&model, &tokenizer), prompts[0].len());
+        let decoding = &self.decoding;
+        let options = |way| decoding.options(way, &model, &tokenizer, prompts[0].len());
         let (plain, drafting) = (options(Way::Plain)?, options(Way::Speculative)?);
         model.pack(self.decoding.weights);
         let held = device.hold(&model)?;
         let mut identical = true;
-        let mut times = [Vec::new(), Vec::new()];
-        let mut results = [Vec::new(), Vec::new()];
+        let (mut all_plain, mut all_fast) = (Timed::default(), Timed::default());
         for prompt in &prompts {
             let (mut plain_times, mut fast_times) = (Vec::new(), Vec::new());
             let run = |options: &Options, way| -> Result<(Generated, f64)> {
@@ -147,33 +147,30 @@ impl Speed {
                 fast = again;
             }
             identical &= fast.tokens == expected.tokens;
-            results[0].push(expected);
-            results[1].push(fast);
-            times[0].push(median(plain_times));
-            times[1].push(median(fast_times));
+            all_plain.results.push(expected);
+            all_fast.results.push(fast);
+            all_plain.seconds.push(median(plain_times));
+            all_fast.seconds.push(median(fast_times));
         }
         let costs = held.costs(prompts[0], ROWS, COST_REPEATS)?;
-        let report = report(&model, &costs, &times, &results, identical);
+        let report = report(&model, &costs, &all_plain, &all_fast, identical);
         let mut output = Output::new(self.json);
         output.result(&report, || describe(&report));
         output.finish()?;
-        match report.identical {
-            true => Ok(()),
-            false => Err(Error::Diverged(
-                "speculation changed the text: please report this".to_owned(),
-            )),
-        }
+        check_identical(report.identical)
     }
 }
 
-fn report(
-    model: &Model,
-    costs: &Costs,
-    times: &[Vec<f64>; 2],
-    [plain, fast]: &[Vec<Generated>; 2],
-    identical: bool,
-) -> Report {
-    let [plain_time, fast_time] = [0, 1].map(|way: usize| times[way].iter().sum::<f64>());
+/// One way of decoding: the seconds and the result of each prompt.
+#[derive(Default)]
+struct Timed {
+    seconds: Vec<f64>,
+    results: Vec<Generated>,
+}
+
+fn report(model: &Model, costs: &Costs, plain: &Timed, fast: &Timed, identical: bool) -> Report {
+    let [plain_time, fast_time] = [plain, fast].map(|way| way.seconds.iter().sum::<f64>());
+    let (plain, fast) = (&plain.results, &fast.results);
     let new_tokens: usize = plain.iter().map(|g| g.tokens.len()).sum();
     let steps: usize = fast.iter().map(|g| g.steps).sum();
     let (mut drafted, mut accepted) = (Vec::new(), Vec::new());
@@ -197,7 +194,7 @@ fn report(
             accepted_by_depth: accepted,
         },
         speedup: plain_time / fast_time,
-        predicted_speedup: predict(costs, new_tokens, steps, &drafted),
+        predicted_speedup: costs.predicted_speedup(new_tokens, steps, &drafted),
         row_cost: (1..)
             .zip(&costs.passes)
             .map(|(rows, seconds)| RowCost {
@@ -214,20 +211,6 @@ fn report(
         new_tokens,
         identical,
     }
-}
-
-/// The speed-up that costs predict for steps that drafted so often at each depth.
-fn predict(costs: &Costs, tokens: usize, steps: usize, drafted: &[usize]) -> f64 {
-    // A step that drafted exactly d tokens was a pass over d + 1 rows; rows that were not measured cost as the last.
-    let at_least = |d: usize| match d {
-        0 => steps,
-        d => drafted.get(d - 1).copied().unwrap_or(0),
-    };
-    let pass = |d: usize| costs.passes[d.min(costs.passes.len() - 1)];
-    let exactly = |d: usize| (at_least(d) - at_least(d + 1)) as f64;
-    let passes: f64 = (0..=drafted.len()).map(|d| exactly(d) * pass(d)).sum();
-    let heads = costs.head.unwrap_or(0.0) * drafted.iter().sum::<usize>() as f64;
-    tokens as f64 * costs.passes[0] / (passes + heads)
 }
 
 fn describe(report: &Report) -> String {

@@ -1,4 +1,4 @@
-//! Signals that ask a run to end: it finishes its step, makes a checkpoint, and says how to go on.
+//! Signals that end a run: it finishes its step, writes a checkpoint, and prints how to resume.
 
 use crate::{Error, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -7,11 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// From now on `stop` becomes the number of the signal when SIGINT (Ctrl-C) or SIGTERM arrives. A second one ends the
-/// process at once. Before this is called the first one does, which is right as long as there is nothing to save.
+/// Sets `stop` to the number of the signal when SIGINT (Ctrl-C) or SIGTERM arrives. A second signal ends the process at
+/// once. Before this call the first one does, which is right as long as there is nothing to save.
 ///
 /// # Errors
-/// [`Error::Io`] where the system does not let signals be caught.
+/// Returns [`Error::Io`] if the system does not allow signals to be caught.
 pub fn on_signals(stop: &Arc<AtomicUsize>) -> Result<()> {
     let again = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
@@ -25,7 +25,7 @@ pub fn on_signals(stop: &Arc<AtomicUsize>) -> Result<()> {
     Ok(())
 }
 
-/// The number of the signal that arrived; SIGINT's where none did.
+/// The number of the signal that arrived; SIGINT's if none did.
 pub fn signal(stop: &AtomicUsize) -> u8 {
     let number = stop.load(Ordering::Relaxed);
     u8::try_from(number)

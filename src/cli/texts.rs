@@ -1,41 +1,42 @@
-//! What `foretoken train` trains and validates on.
+//! The texts that `foretoken train` trains and validates on.
 
+use super::failure::{Failure, Result};
 use crate::data::{TokenFile, Tokenizer, Tokens, open_hashed};
 use crate::train::TextFile;
-use crate::{Error, Result};
 use std::path::PathBuf;
 
-/// Tokens of a token file that are validated on unless the user says otherwise.
+/// Most validation tokens taken from a token file by default.
 const VALID_TOKENS: usize = 1_000_000;
 
 /// Tokens to train on and to validate on.
 pub struct Texts {
-    /// The former, which may lie in a file larger than memory.
+    /// To train on; a token file may be larger than memory.
     pub train: Tokens,
-    /// The latter.
+    /// To validate on.
     pub valid: Vec<u32>,
-    /// How many of the latter were wanted at most; none where all were.
+    /// Limit on the validation tokens; none for all.
     pub valid_tokens: Option<usize>,
-    /// The files to train on, and what they held when the tokens were read.
+    /// The files to train on, with the hash of what was read.
     pub data_files: Vec<TextFile>,
-    /// The same of the files to validate on.
+    /// The files to validate on, likewise.
     pub valid_files: Vec<TextFile>,
 }
 
 impl Texts {
-    /// Opens `data` and `valid`, each text files or one token file, and keeps the last tenth of the former for validation
-    /// where there is none of the latter. The separator is for text files: one of the two may be a token file beside it.
+    /// Opens `data` and `valid`, each of them text files or one token file. Without `valid` the last tenth of `data` is kept
+    /// for validation. The separator applies to text files only.
     ///
     /// # Errors
-    /// What [`open_hashed`] returns, and [`Error::File`] where a token file is changed meanwhile.
+    /// As [`open_hashed`], and if a token file changes in the meantime.
     pub fn open(
-        (data, valid): (&[PathBuf], &[PathBuf]),
+        data: &[PathBuf],
+        valid: &[PathBuf],
         tokenizer: &Tokenizer,
         separator: Option<&str>,
         valid_tokens: Option<usize>,
     ) -> Result<Self> {
         let has_tokens = |paths: &[PathBuf]| matches!(paths, [path] if TokenFile::is_one(path));
-        // Beside texts that the separator is for, a token file has its end-of-text tokens already.
+        // A token file has its end-of-text tokens already. Alone with a separator it is refused; next to texts it is not.
         let of = |paths, others: &[PathBuf]| {
             let needless = has_tokens(paths) && !others.is_empty() && !has_tokens(others);
             separator.filter(|_| !needless)
@@ -44,15 +45,14 @@ impl Texts {
             let (tokens, contents) = open_hashed(paths, tokenizer, separator)?;
             let files = paths.iter().zip(contents);
             let files = files.map(|(path, content)| TextFile::holding(path, content));
-            Ok((tokens, files.collect::<Result<Vec<_>>>()?))
+            Ok::<_, Failure>((tokens, files.collect::<crate::Result<Vec<_>>>()?))
         };
         let (tokens, data_files) = open(data, of(data, valid))?;
-        let ((train, valid), valid_files) = match valid.is_empty() {
-            true => (tokens.split(), Vec::new()),
-            false => {
-                let (others, files) = open(valid, of(valid, data))?;
-                ((tokens, others), files)
-            }
+        let ((train, valid), valid_files) = if valid.is_empty() {
+            (tokens.split(), Vec::new())
+        } else {
+            let (others, files) = open(valid, of(valid, data))?;
+            ((tokens, others), files)
         };
         let usual = valid.in_file().then_some(VALID_TOKENS);
         let valid_tokens = valid_tokens.or(usual);
@@ -69,13 +69,13 @@ impl Texts {
     }
 }
 
-/// Whether a run can go on with these files later; `flag` names them in the error.
+/// Checks that a resumed run can read these files again; `flag` names them in the error.
 ///
 /// # Errors
-/// [`Error::Usage`] for a pipe, a device or the like, which could be read once only, or for ever.
-pub fn check_kind(flag: &str, paths: &[PathBuf]) -> Result<()> {
+/// If one is a pipe, a device or the like, which can be read only once, or without end.
+pub fn check_kind(flag: &str, paths: &[PathBuf]) -> Result {
     let mut checks = paths.iter().map(|path| TextFile::check_kind(path));
-    checks.try_for_each(|check| check.map_err(|error| Error::Usage(format!("{flag}: {error}"))))
+    checks.try_for_each(|check| check.map_err(|error| Failure::Usage(format!("{flag}: {error}"))))
 }
 
 #[cfg(test)]
@@ -95,7 +95,7 @@ mod tests {
             std::fs::write(path, format!("the text of {}", path.display())).unwrap();
         }
         let before = TextFile::read(&paths).unwrap();
-        let texts = Texts::open((&paths[..2], &paths[2..]), &tokenizer, None, None).unwrap();
+        let texts = Texts::open(&paths[..2], &paths[2..], &tokenizer, None, None).unwrap();
         for path in &paths {
             std::fs::write(path, "another text").unwrap();
         }
@@ -114,7 +114,7 @@ mod tests {
         let source = Text::new(&[text], None).unwrap();
         write_tokens(&path, &mut out, &source, &tokenizer).unwrap();
         let paths = [path.clone()];
-        let texts = Texts::open((&paths, &[]), &tokenizer, None, Some(1)).unwrap();
+        let texts = Texts::open(&paths, &[], &tokenizer, None, Some(1)).unwrap();
         assert_eq!(texts.data_files, TextFile::read(&paths).unwrap());
         texts.train.unchanged().unwrap();
         // Written over with as many bytes, later.
@@ -124,7 +124,7 @@ mod tests {
         let named = message.starts_with(&path.display().to_string());
         assert!(named && message.contains("changed"), "{message}");
         // Another file under its name changes nothing about the one that is open.
-        let texts = Texts::open((&paths, &[]), &tokenizer, None, Some(1)).unwrap();
+        let texts = Texts::open(&paths, &[], &tokenizer, None, Some(1)).unwrap();
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "x").unwrap();
         texts.train.unchanged().unwrap();

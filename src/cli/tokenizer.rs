@@ -1,20 +1,20 @@
 //! `foretoken tokenizer`, and the flags that choose a vocabulary.
 
+use super::failure::{Failure, Result};
 use super::output::{Output, message};
 use crate::checkpoint::{write, write_with};
 use crate::data::{Texts, Tokenizer, write_tokens};
-use crate::{Error, Result};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// Which vocabulary.
+/// A choice of vocabulary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// `bytes`: the 256 byte values and the end of text.
     Bytes,
-    /// `bpe:N`: byte pairs learned from the training text, N tokens with the bytes.
+    /// `bpe:N`: a byte-pair vocabulary of N tokens, learned from the training text.
     Learn(usize),
     /// The path of a `tokenizer.json`.
     File(PathBuf),
@@ -59,20 +59,20 @@ impl Vocabulary {
         self.split_on.as_deref()
     }
 
-    /// The tokenizer; one to be learned is learned from these texts.
+    /// The tokenizer, learned from these texts if the flag says so.
     ///
     /// # Errors
-    /// A file that cannot be read or describes no tokenizer.
+    /// If a file cannot be read or is no tokenizer.
     pub fn of(&self, texts: &[PathBuf]) -> Result<Tokenizer> {
         match &self.tokenizer {
             Choice::Bytes => Ok(Tokenizer::bytes()),
-            Choice::File(path) => Tokenizer::load(path),
+            Choice::File(path) => Ok(Tokenizer::load(path)?),
             Choice::Learn(size) => learn(&Texts::new(texts, self.separator())?, *size),
         }
     }
 }
 
-/// Learns a vocabulary, and says so if the text gives fewer tokens than asked for.
+/// Learns a vocabulary, and reports if the text yields fewer tokens than requested.
 fn learn(texts: &Texts, size: usize) -> Result<Tokenizer> {
     let tokenizer = Tokenizer::learn(texts.pieces(), size)?;
     if tokenizer.vocab_size() < size {
@@ -175,7 +175,7 @@ struct Shown {
     /// The tokens of the text.
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens: Option<Vec<u32>>,
-    /// How the vocabulary writes each of them.
+    /// The vocabulary's spelling of each of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     spellings: Option<Vec<String>>,
 }
@@ -184,8 +184,8 @@ impl Command {
     /// Runs the command.
     ///
     /// # Errors
-    /// Files that cannot be read or written, or text that the vocabulary cannot encode.
-    pub fn run(self) -> Result<()> {
+    /// If a file cannot be read or written, or the vocabulary cannot encode a text.
+    pub fn run(self) -> Result {
         match self.action {
             Action::Train(train) => train.run(),
             Action::Encode(encode) => encode.run(),
@@ -195,9 +195,9 @@ impl Command {
 }
 
 impl Train {
-    fn run(self) -> Result<()> {
+    fn run(self) -> Result {
         if !(257..=Tokenizer::MAX_LEARNED).contains(&self.vocab) {
-            return Err(Error::Usage(format!(
+            return Err(Failure::Usage(format!(
                 "--vocab: expected 257 to {} tokens, found {}",
                 Tokenizer::MAX_LEARNED,
                 self.vocab
@@ -210,12 +210,12 @@ impl Train {
         let mut output = Output::new(false);
         let (out, size) = (self.out.display(), tokenizer.vocab_size());
         output.line(&format!("{out}: {size} tokens"));
-        output.finish()
+        Ok(output.finish()?)
     }
 }
 
 impl Encode {
-    fn run(self) -> Result<()> {
+    fn run(self) -> Result {
         let tokenizer = chosen(&self.tokenizer)?;
         check_free(&self.out, self.force)?;
         let texts = Texts::new(&self.data, self.split_on.as_deref())?;
@@ -237,12 +237,12 @@ impl Encode {
                 report.vocab_size
             )
         });
-        output.finish()
+        Ok(output.finish()?)
     }
 }
 
 impl Show {
-    fn run(self) -> Result<()> {
+    fn run(self) -> Result {
         let tokenizer = chosen(&self.tokenizer)?;
         let tokens = self
             .text
@@ -279,25 +279,25 @@ impl Show {
             }
             text
         });
-        output.finish()
+        Ok(output.finish()?)
     }
 }
 
-/// A tokenizer that needs no text.
+/// A tokenizer that is not learned.
 fn chosen(choice: &Choice) -> Result<Tokenizer> {
     match choice {
         Choice::Bytes => Ok(Tokenizer::bytes()),
-        Choice::File(path) => Tokenizer::load(path),
-        Choice::Learn(size) => Err(Error::Usage(format!(
+        Choice::File(path) => Ok(Tokenizer::load(path)?),
+        Choice::Learn(size) => Err(Failure::Usage(format!(
             "bpe:{size}: expected bytes or a file here; `foretoken tokenizer train --vocab {size}` makes one"
         ))),
     }
 }
 
-/// Refuses to replace a file that nobody asked to replace.
-fn check_free(out: &Path, force: bool) -> Result<()> {
+/// Refuses to replace a file without `--force`.
+fn check_free(out: &Path, force: bool) -> Result {
     if !force && out.symlink_metadata().is_ok() {
-        return Err(Error::Usage(format!(
+        return Err(Failure::Usage(format!(
             "{} exists: choose another file, or replace it with --force",
             out.display()
         )));

@@ -1,7 +1,8 @@
 //! `foretoken train`
 
-use super::Machine;
-use super::output::{Output, describe, message, progress, show};
+use super::failure::{Failure, Result};
+use super::machine::Machine;
+use super::output::{Output, describe, message, one_of, progress, show};
 use super::regime::Learning;
 use super::resume::{Checkpoints, Given, ended, resume};
 use super::stop;
@@ -12,22 +13,9 @@ use crate::data::{Tokenizer, check_length};
 use crate::model::config::ARITHMETIC;
 use crate::model::{Config, HeadKind, JointLoss, Model, Preset};
 use crate::train::{Event, Kind, Options, Origin, Run, Schedule, Settings, Shape, Trainer};
-use crate::{Error, Result, profile};
+use crate::{Error, profile};
 use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::path::PathBuf;
-
-/// One of several values, by name.
-pub(super) fn one_of<T: Copy + Send + Sync + 'static>(
-    all: &'static [T],
-    name: fn(T) -> &'static str,
-) -> impl TypedValueParser<Value = T> {
-    let find = move |found: String| {
-        let value = all.iter().find(|x| name(**x) == found);
-        *value.expect("clap admits the listed names only")
-    };
-    PossibleValuesParser::new(all.iter().map(|x| name(*x))).map(find)
-}
 
 /// Flags of `foretoken train`.
 #[derive(Clone, Debug, Args)]
@@ -131,14 +119,14 @@ fn default_rate(hidden_size: usize) -> f64 {
 }
 
 /// A size that no model can have, named by the flag that asked for it.
-fn by_flag(error: Error) -> Error {
+fn by_flag(error: Error) -> Failure {
     let Error::Config {
         field,
         expected,
         found,
     } = error
     else {
-        return error;
+        return error.into();
     };
     let flag = match field {
         "mtp_depth" => "--heads",
@@ -146,7 +134,7 @@ fn by_flag(error: Error) -> Error {
         "max_position_embeddings" => "--context",
         other => other,
     };
-    Error::Usage(format!("{flag}: expected {expected}, found {found}"))
+    Failure::Usage(format!("{flag}: expected {expected}, found {found}"))
 }
 
 impl Train {
@@ -154,12 +142,12 @@ impl Train {
     ///
     /// # Errors
     /// Flags, data or files that cannot be used, each before anything is written; a loss that is not finite.
-    pub fn run(self) -> Result<()> {
+    pub fn run(self) -> Result {
         let machine = self.machine.clone();
         machine.scope(move || self.train())
     }
 
-    fn train(self) -> Result<()> {
+    fn train(self) -> Result {
         // Before anything is read or written.
         let preset = self.preset;
         if let Some(dir) = &self.checkpoints.resume {
@@ -184,8 +172,8 @@ impl Train {
         }
         config.foretoken_arithmetic = ARITHMETIC;
         let separator = self.vocabulary.separator();
-        let files = (&*self.data, &*self.valid);
-        let texts = Texts::open(files, &tokenizer, separator, self.valid_tokens)?;
+        let (data, valid) = (&self.data, &self.valid);
+        let texts = Texts::open(data, valid, &tokenizer, separator, self.valid_tokens)?;
         check_length("the training part of --data", texts.train.len(), context)?;
         check_length("the validation part", texts.valid.len(), 1)?;
 
@@ -255,7 +243,7 @@ impl Train {
         options: &Options,
         texts: Texts,
         tokenizer: &Tokenizer,
-    ) -> Result<()> {
+    ) -> Result {
         let mut output = Output::new(self.json);
         let bar = progress(trainer.steps(), options.steps);
         let answer = Answer::to(run.stopper(), &bar);

@@ -96,6 +96,23 @@ pub fn costs_on(
     })
 }
 
+impl Costs {
+    /// The predicted speed-up over plain decoding for `steps` steps that yielded `tokens` tokens and in which head
+    /// k = 1, 2, .. drafted `drafted[k - 1]` times.
+    pub fn predicted_speedup(&self, tokens: usize, steps: usize, drafted: &[usize]) -> f64 {
+        // A step with exactly d drafts is a pass over d + 1 rows; rows beyond those measured cost as much as the last.
+        let at_least = |d: usize| match d {
+            0 => steps,
+            d => drafted.get(d - 1).copied().unwrap_or(0),
+        };
+        let pass = |d: usize| self.passes[d.min(self.passes.len() - 1)];
+        let exactly = |d: usize| (at_least(d) - at_least(d + 1)) as f64;
+        let passes: f64 = (0..=drafted.len()).map(|d| exactly(d) * pass(d)).sum();
+        let heads = self.head.unwrap_or(0.0) * drafted.iter().sum::<usize>() as f64;
+        tokens as f64 * self.passes[0] / (passes + heads)
+    }
+}
+
 fn seconds(f: impl FnOnce()) -> f64 {
     let start = Instant::now();
     f();

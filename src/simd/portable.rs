@@ -114,6 +114,7 @@ impl Simd for Portable {
         zip(a, b, |x, y| x / y)
     }
     #[inline(always)]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     fn fma(self, a: V, b: V, c: V) -> V {
         let mut out = c;
         for i in 0..LANES {
