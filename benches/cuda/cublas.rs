@@ -124,8 +124,8 @@ impl Buffers<'_> {
         let (one, zero) = (1.0, 0.0);
         // cuBLAS stores matrices by column, so that ours are its transposed ones: yᵀ = w xᵀ.
         let (transposed, plain) = (1, 0);
-        // SAFETY: the buffers hold matrices of these sizes and leading dimensions, and live as long as `self`; the factors
-        // are read before the call returns.
+        // SAFETY: the buffers hold matrices of these sizes and leading dimensions, and live as long as `self`; the
+        // factors are read before the call returns.
         let code = unsafe {
             (self.cublas.sgemm)(
                 self.cublas.handle,

@@ -1,9 +1,9 @@
 //! Matrix multiplication on a GPU compared with cuBLAS in f32: `cargo bench --features cuda --bench cuda`.
 //!
-//! Each scenario alternates the two and compares medians. cuBLAS runs in its default mode, which does not use TF32; it is
-//! loaded at run time, and its columns stay empty if it is missing. A matrix multiplication is 2 · M · N · K operations. GB/s
-//! are the bytes of the weights, or those that a copy reads and writes. Times include launches, which do not wait for each
-//! other.
+//! Each scenario alternates the two and compares medians. cuBLAS runs in its default mode, which does not use TF32; it
+//! is loaded at run time, and its columns stay empty if it is missing. A matrix multiplication is 2 · M · N · K
+//! operations. GB/s are the bytes of the weights, or those that a copy reads and writes. Times include launches, which
+//! do not wait for each other.
 
 #[allow(unsafe_code)]
 mod cublas;

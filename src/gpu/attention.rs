@@ -138,8 +138,8 @@ fn stride(keys: usize) -> usize {
     keys.next_multiple_of(16)
 }
 
-/// Causal attention of rows of qkv [rows, (H + 2 G) D], grouped by sequence, to the positions of their caches up to their
-/// own -> [rows, H D].
+/// Causal attention of rows of qkv [rows, (H + 2 G) D], grouped by sequence, to the positions of their caches up to
+/// their own -> [rows, H D].
 ///
 /// # Panics
 /// Panics if `queries` do not have `rows` rows, or if a cache has too few positions.

@@ -1,7 +1,7 @@
 //! Compiled kernels in the user's cache directory.
 //!
-//! A file's name is the SHA-256 of everything that its contents depend on. The file begins with the SHA-256 of the rest; a
-//! damaged one is replaced. If the directory cannot be used, kernels are compiled each time.
+//! A file's name is the SHA-256 of everything that its contents depend on. The file begins with the SHA-256 of the
+//! rest; a damaged one is replaced. If the directory cannot be used, kernels are compiled each time.
 
 use sha2::{Digest, Sha256};
 use std::fs;

@@ -83,7 +83,8 @@ impl Cuda {
             kernels: Mutex::default(),
         };
         cuda.enter().map_err(opened)?;
-        // SAFETY: the image is the compiler's output, or a copy from the user's own cache directory that matches its checksum.
+        // SAFETY: the image is the compiler's output, or a copy from the user's own cache directory that matches its
+        // checksum.
         cuda.module = unsafe { result::module::load_data(image.as_ptr().cast()) }
             .map_err(|why| describe("the driver rejects the compiled kernels", why))?;
         Ok(cuda)

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A GPU. Clones are the same device.
 ///
-/// Work is asynchronous and runs in the order of the calls. Only reading waits, so only reading returns errors: after its
-/// first failure a device ignores all work, and every read returns that error.
+/// Work is asynchronous and runs in the order of the calls. Only reading waits, so only reading returns errors: after
+/// its first failure a device ignores all work, and every read returns that error.
 #[derive(Clone)]
 pub struct Device(Arc<Shared>);
 
@@ -49,7 +49,8 @@ impl Device {
     /// The first GPU.
     ///
     /// # Errors
-    /// Returns [`Error::Device`] if the driver, a GPU or the run-time compiler is missing, or if the kernels do not compile.
+    /// Returns [`Error::Device`] if the driver, a GPU or the run-time compiler is missing, or if the kernels do not
+    /// compile.
     pub fn open() -> Result<Self> {
         let cuda = Cuda::open().map_err(Error::Device)?;
         Ok(Self::on(Box::new(cuda)))

@@ -1,10 +1,11 @@
 //! The executor whose values are on a device.
 //!
-//! It does what [`Decode`](crate::exec::Decode) does. Weights, KV caches and hidden states stay on the device; tokens travel.
-//! Operations without kernels run on the CPU, with the same bits: their inputs are downloaded and their result is uploaded.
+//! It does what [`Decode`](crate::exec::Decode) does. Weights, KV caches and hidden states stay on the device; tokens
+//! travel. Operations without kernels run on the CPU, with the same bits: their inputs are downloaded and their result
+//! is uploaded.
 //!
-//! A device can fail at any operation, and operations return no errors. The device keeps its first failure and ignores all
-//! later work; reading a result returns the error.
+//! A device can fail at any operation, and operations return no errors. The device keeps its first failure and ignores
+//! all later work; reading a result returns the error.
 
 use super::attention::{self, Cache};
 use super::device::Array;

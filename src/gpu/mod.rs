@@ -1,7 +1,7 @@
 //! Running a model on an NVIDIA GPU, with the bits of the CPU. Needs the feature `cuda`.
 //!
-//! The kernels are CUDA C (`kernels/*.cu`), compiled at run time for the GPU at hand. They perform the operations of the
-//! CPU's kernels in the same order.
+//! The kernels are CUDA C (`kernels/*.cu`), compiled at run time for the GPU at hand. They perform the operations of
+//! the CPU's kernels in the same order.
 //!
 //! | file | what |
 //! |---|---|
@@ -21,8 +21,8 @@
 //! | `exec` | [`OnDevice`]: the executor |
 //! | `tests` | every kernel and whole models against the CPU; a device emulated by the host's CPU |
 //!
-//! `unsafe` occurs here and in [`simd`](crate::simd) only. Lower layers never name this one; they define the traits that it
-//! implements.
+//! `unsafe` occurs here and in [`simd`](crate::simd) only. Lower layers never name this one; they define the traits
+//! that it implements.
 
 mod attention;
 mod backend;

@@ -1,10 +1,10 @@
-//! The compiler of kernels, NVIDIA's NVRTC, loaded at run time.
+//! NVIDIA's run-time compiler NVRTC, loaded at run time.
 
 use libloading::{Library, Symbol};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
 
-/// What the bits of the results rest on: no contraction of products and sums, subnormals kept, division and root exact.
+/// The bits of the results depend on these: no contraction, subnormals kept, exact division and square root.
 const OPTIONS: [&str; 5] = [
     "--std=c++17",
     "--fmad=false",
@@ -13,7 +13,7 @@ const OPTIONS: [&str; 5] = [
     "--prec-sqrt=true",
 ];
 
-/// Names of the library in the versions that know what is asked of it.
+/// Names of the library in supported versions.
 const NAMES: [&str; 7] = [
     "libnvrtc.so",
     "libnvrtc.so.13",
@@ -23,7 +23,7 @@ const NAMES: [&str; 7] = [
     "nvrtc64_120_0.dll",
     "nvrtc64_112_0.dll",
 ];
-/// The first version that makes machine code.
+/// The first version that compiles to machine code.
 const OLDEST: [c_int; 2] = [11, 2];
 
 // As NVRTC's header declares them.
@@ -45,18 +45,18 @@ pub(super) struct Nvrtc {
     version: [c_int; 2],
 }
 
-/// What is compiled for: a kind of GPU by its compute capability, 90 for 9.0.
+/// What to compile for, by compute capability: 90 is 9.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     /// Machine code.
     Real(u32),
-    /// Code that the driver compiles for newer GPUs.
+    /// PTX, which the driver compiles for newer GPUs.
     Virtual(u32),
 }
 
 impl Nvrtc {
-    /// Loads the library that `FORETOKEN_NVRTC` names, or one that the system finds. A driver takes code of its own major
-    /// version of CUDA and of earlier ones; `newest` is the former, where a driver is there.
+    /// Loads the library that `FORETOKEN_NVRTC` names, or one that the system finds. `newest` is the driver's major
+    /// version of CUDA, if there is a driver; it rejects code of later ones.
     pub fn open(newest: Option<c_int>) -> Result<Self, String> {
         if let Some(path) = std::env::var_os("FORETOKEN_NVRTC") {
             let named = Self::load(&path);
@@ -74,38 +74,38 @@ impl Nvrtc {
     }
 
     fn load(name: impl AsRef<std::ffi::OsStr>) -> Result<Self, String> {
-        // SAFETY: NVRTC's library has no conditions on being loaded.
+        // SAFETY: loading NVRTC has no preconditions.
         let library = unsafe { Library::new(name.as_ref()) }.map_err(|e| e.to_string())?;
         let mut version = [0; 2];
         let [major, minor] = &mut version;
-        // SAFETY: the type is that of NVRTC's header, and both numbers are there to be written.
+        // SAFETY: the type is that of NVRTC's header, which writes two numbers.
         let code = unsafe {
             let f: Symbol<'_, Version> = symbol(&library, "nvrtcVersion")?;
             f(major, minor)
         };
         if code != 0 {
-            return Err(format!("nvrtcVersion gives error {code}"));
+            return Err(format!("nvrtcVersion returned error {code}"));
         }
         if version < OLDEST {
             let [major, minor] = version;
             return Err(format!(
-                "it is NVRTC {major}.{minor}: expected 11.2 or later"
+                "expected NVRTC 11.2 or later, found {major}.{minor}"
             ));
         }
         Ok(Self { library, version })
     }
 
-    /// Everything besides the source that the compiled form depends on.
+    /// Everything but the source that the compiled kernels depend on.
     pub fn signature(&self, target: Target) -> String {
         format!("NVRTC {:?} {OPTIONS:?} {target:?}", self.version)
     }
 
-    /// What to compile for, so that it runs on a GPU of this compute capability.
+    /// The target for a GPU of this compute capability.
     pub fn target(&self, capability: u32) -> Result<Target, String> {
         let mut count = 0;
         self.call("nvrtcGetNumSupportedArchs", &mut count)?;
         let mut known = vec![0; usize::try_from(count).unwrap_or_default()];
-        // SAFETY: the type is that of NVRTC's header, and there is room for as many numbers as it has.
+        // SAFETY: the type is that of NVRTC's header, which writes `count` numbers.
         let code = unsafe {
             let f: Symbol<'_, Numbers> = symbol(&self.library, "nvrtcGetSupportedArchs")?;
             f(known.as_mut_ptr())
@@ -125,7 +125,7 @@ impl Nvrtc {
         }
     }
 
-    /// Compiles; the result is what the driver loads.
+    /// Compiles to an image that the driver loads.
     pub fn compile(&self, source: &str, target: Target) -> Result<Vec<u8>, String> {
         let source = CString::new(source).map_err(|e| e.to_string())?;
         let (architecture, size, data) = match target {
@@ -138,7 +138,7 @@ impl Nvrtc {
         let options = options.map_err(|e| e.to_string())?;
         let options: Vec<_> = options.iter().map(|option| option.as_ptr()).collect();
         let mut program: Program = ptr::null_mut();
-        // SAFETY: the type is that of NVRTC's header; the source ends with a zero, and there are no headers.
+        // SAFETY: the type is that of NVRTC's header; the source is a C string, and there are no headers.
         let code = unsafe {
             let f: Symbol<'_, Create> = symbol(&self.library, "nvrtcCreateProgram")?;
             let name = c"foretoken.cu".as_ptr();
@@ -156,7 +156,7 @@ impl Nvrtc {
             nvrtc: self,
             program,
         };
-        // SAFETY: the type is that of NVRTC's header; the program is there, and so are as many options as are announced.
+        // SAFETY: the type is that of NVRTC's header; the program exists, and `options` has that many C strings.
         let code = unsafe {
             let f: Symbol<'_, Compile> = symbol(&self.library, "nvrtcCompileProgram")?;
             f(program.program, options.len() as c_int, options.as_ptr())
@@ -170,9 +170,9 @@ impl Nvrtc {
         program.fetch(size, data)
     }
 
-    /// A function that writes one number.
+    /// Calls a function that writes one number.
     fn call(&self, name: &str, number: &mut c_int) -> Result<(), String> {
-        // SAFETY: the type is that of NVRTC's header, and the number is there to be written.
+        // SAFETY: the type is that of NVRTC's header, which writes one number.
         let code = unsafe {
             let f: Symbol<'_, Numbers> = symbol(&self.library, name)?;
             f(number)
@@ -184,7 +184,7 @@ impl Nvrtc {
         if code == 0 {
             return Ok(());
         }
-        // SAFETY: the type is that of NVRTC's header, and what it gives is text that is there for good.
+        // SAFETY: the type is that of NVRTC's header, which returns a static C string.
         let text = unsafe {
             let f: Symbol<'_, Text> = symbol(&self.library, "nvrtcGetErrorString")?;
             CStr::from_ptr(f(code))
@@ -200,18 +200,18 @@ struct Compiling<'n> {
 }
 
 impl Compiling<'_> {
-    /// Bytes whose number one function tells and which another one writes.
+    /// The bytes that one function counts and another one writes.
     fn fetch(&self, size: &str, data: &str) -> Result<Vec<u8>, String> {
         let library = &self.nvrtc.library;
         let mut bytes = 0;
-        // SAFETY: the type is that of NVRTC's header; the program is there, and the number is there to be written.
+        // SAFETY: the type is that of NVRTC's header; the program exists, and one number is written.
         let code = unsafe {
             let f: Symbol<'_, Size> = symbol(library, size)?;
             f(self.program, &mut bytes)
         };
         self.nvrtc.check(code)?;
         let mut buffer = vec![0_u8; bytes];
-        // SAFETY: the type is that of NVRTC's header; there is room for as many bytes as it has.
+        // SAFETY: the type is that of NVRTC's header; the buffer has the size that NVRTC asked for.
         let code = unsafe {
             let f: Symbol<'_, Data> = symbol(library, data)?;
             f(self.program, buffer.as_mut_ptr().cast())
@@ -223,7 +223,7 @@ impl Compiling<'_> {
 
 impl Drop for Compiling<'_> {
     fn drop(&mut self) {
-        // SAFETY: the type is that of NVRTC's header, and nobody uses the program any more.
+        // SAFETY: the type is that of NVRTC's header; no other use of the program is left.
         unsafe {
             if let Ok(f) = symbol::<Destroy>(&self.nvrtc.library, "nvrtcDestroyProgram") {
                 f(&mut self.program);
@@ -247,13 +247,13 @@ mod tests {
     use super::*;
     use std::io::Write;
 
-    /// The library that is named or found, or loudly nothing; no GPU is needed.
+    /// The library, or a message that the test is skipped. No GPU is needed.
     fn nvrtc() -> Option<Nvrtc> {
         match Nvrtc::open(None) {
             Ok(nvrtc) => Some(nvrtc),
             Err(why) => {
                 assert!(why.starts_with("no NVRTC"), "{why}");
-                // Not by a macro, whose output tests that pass keep to themselves.
+                // The output of `eprintln!` is captured in passing tests.
                 let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
                 None
             }
@@ -270,17 +270,17 @@ mod tests {
             let image = nvrtc.compile(&source, target).expect("sound kernels");
             assert_eq!(image[..4], *b"\x7fELF");
         }
-        // Newer than all that this version can know.
-        let target = nvrtc.target(999).expect("something to compile for");
+        // Newer than any GPU that this version knows.
+        let target = nvrtc.target(999).expect("a virtual target");
         assert!(matches!(target, Target::Virtual(_)));
         let text = nvrtc.compile(&source, target).expect("sound kernels");
         let text = String::from_utf8(text).expect("text");
-        // Nothing fused that the source does not fuse, nothing flushed, nothing approximate.
+        // Nothing is fused implicitly, flushed or approximate.
         assert!(text.contains("fma.rn.f32"));
         for wrong in ["approx", ".ftz", "fma.rn.f64", "mad.f32", "mad.rn.f32"] {
             assert!(!text.contains(wrong), "{wrong}");
         }
-        // And each operation rounds by itself: without `.rn`, a product and a sum may become one.
+        // Each operation rounds on its own: without `.rn`, a multiplication and an addition may be fused.
         let operations = ["add", "sub", "mul", "div", "sqrt", "fma"];
         for word in text.split_whitespace() {
             let mut parts = word.split('.');
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_compile_is_said() {
+    fn errors_of_the_compiler_are_returned() {
         let Some(nvrtc) = nvrtc() else { return };
         let wrong = "__global__ void f() { no_such_name(); }";
         let why = nvrtc

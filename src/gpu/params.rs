@@ -9,7 +9,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Parameters on a device, uploaded once. For quantised weights these are the widened values, which the CPU multiplies too.
+/// Parameters on a device, uploaded once. For quantised weights these are the widened values, which the CPU multiplies
+/// too.
 pub struct DeviceParams<'m> {
     pub(super) device: Device,
     pub(super) params: &'m Params,
@@ -60,8 +61,8 @@ impl<'m> DeviceParams<'m> {
         self.locations.borrow()[id.index()].clone()
     }
 
-    /// Matrices of one width, stacked in one array, so that one matrix multiplication covers them all. The first call for
-    /// these moves them there and releases their old memory.
+    /// Matrices of one width, stacked in one array, so that one matrix multiplication covers them all. The first call
+    /// for these moves them there and releases their old memory.
     pub(super) fn fused(&self, ids: &[ParamId]) -> Location {
         let [first, _, ..] = ids else {
             return self.location(ids[0]);

@@ -12,11 +12,11 @@ const NO_TOKEN: u32 = u32::MAX;
 /// Rows of one launch: the limit of a grid's second dimension.
 const ROWS: usize = 65_535;
 
-/// The tokens that [`infer::pick`](crate::infer::pick()) chooses from rows of logits [.., V]. `rows` holds each row's index,
-/// the token's position and the sampler.
+/// The tokens that [`infer::pick`](crate::infer::pick()) chooses from rows of logits [.., V]. `rows` holds each row's
+/// index, the token's position and the sampler.
 ///
-/// Rows whose sampler filters tokens are downloaded for the CPU to decide. So are rows with NaN or an infinite maximum, for
-/// which the CPU returns its error.
+/// Rows whose sampler filters tokens are downloaded for the CPU to decide. So are rows with NaN or an infinite maximum,
+/// for which the CPU returns its error.
 ///
 /// # Errors
 /// Returns the device's first failure.
@@ -34,11 +34,11 @@ pub fn pick(
         let there = v == 0 || *row < logits.len() / v;
         assert!(there, "row {row} of {} logits, {v} each", logits.len());
     }
-    let asks: Vec<_> = rows.iter().copied().filter(|x| plain(x.2)).collect();
+    let requests: Vec<_> = rows.iter().copied().filter(|x| plain(x.2)).collect();
     let mut decided = Vec::new();
     if v > 0 {
-        for asks in asks.chunks(ROWS) {
-            decided.extend(decide(device, logits, v, asks)?);
+        for requests in requests.chunks(ROWS) {
+            decided.extend(decide(device, logits, v, requests)?);
         }
     }
     let mut decided = decided.into_iter();
@@ -72,21 +72,26 @@ fn decide(
     rows: &[(usize, usize, Sampler)],
 ) -> Result<Vec<u32>> {
     let words = |n: u64| [n as u32, (n >> 32) as u32];
-    let ask = |&(row, position, sampler): &(usize, usize, Sampler)| {
+    let request = |&(row, position, sampler): &(usize, usize, Sampler)| {
         let [low, high] = words(position as u64);
         let [seed_low, seed_high] = words(sampler.seed);
         let temperature = sampler.temperature.to_bits();
         let row = u32::try_from(row).expect("a row of 32 bits");
         [row, low, high, temperature, seed_low, seed_high]
     };
-    let asks: Vec<u32> = rows.iter().flat_map(ask).collect();
-    let asks = device.upload_u32(&asks);
+    let requests: Vec<u32> = rows.iter().flat_map(request).collect();
+    let requests = device.upload_u32(&requests);
     let (n, blocks) = (rows.len(), v.div_ceil(TOKENS));
     let size = elements(&[n, blocks, ENTRY]);
     // The kernels index entries in 32 bits.
     word(size);
     let entries = device.empty(size);
-    let args = [logits.into(), (&asks).into(), (&entries).into(), word(v)];
+    let args = [
+        logits.into(),
+        (&requests).into(),
+        (&entries).into(),
+        word(v),
+    ];
     // SAFETY: the kernel's parameters; `pick` checked the rows, and each block of a row has an entry.
     unsafe { device.launch("pick_largest", [blocks, n, 1], THREADS, &args) };
     let mut perturbed = entries.clone();
@@ -94,7 +99,7 @@ fn decide(
         perturbed = device.empty(size);
         let args = [
             logits.into(),
-            (&asks).into(),
+            (&requests).into(),
             (&entries).into(),
             (&perturbed).into(),
             word(v),
@@ -104,13 +109,13 @@ fn decide(
     }
     let tokens = device.empty(n);
     let args = [
-        (&asks).into(),
+        (&requests).into(),
         (&entries).into(),
         (&perturbed).into(),
         (&tokens).into(),
         word(blocks),
     ];
-    // SAFETY: the kernel's parameters; `n` rows of asks, of entries and of tokens.
+    // SAFETY: the kernel's parameters; `n` rows of requests, of entries and of tokens.
     unsafe { device.launch("pick_token", [n, 1, 1], THREADS, &args) };
     device.download_u32(&tokens)
 }

@@ -1,7 +1,7 @@
 //! Operations on rows of matrices. Each launches one kernel and returns a new array.
 //!
-//! Matrices are contiguous; an array may be longer than its matrix. The operations are those of [`crate::kernels`], with
-//! their bits. All of them panic if an array is too short.
+//! Matrices are contiguous; an array may be longer than its matrix. The operations are those of [`crate::kernels`],
+//! with their bits. All of them panic if an array is too short.
 
 use super::device::{Arg, Array, Device, elements};
 use crate::kernels::attention::AttentionHeads;
@@ -81,7 +81,8 @@ pub fn rms_norm(
     y
 }
 
-/// qkv [rows, (H + 2 G) D], weights `[D]` -> [rows, (H + 2 G) D]: RMSNorm of each query and key head; values are copied.
+/// qkv [rows, (H + 2 G) D], weights `[D]` -> [rows, (H + 2 G) D]: RMSNorm of each query and key head; values are
+/// copied.
 #[track_caller]
 pub fn qk_norm(
     device: &Device,
@@ -159,8 +160,8 @@ impl Angles {
     }
 }
 
-/// qkv [rows, (H + 2 G) D], positions `[rows]` (u32) -> the first H + G heads rotated by the angles of the row's position,
-/// values copied. Rotated heads are NaN if the table does not reach the position.
+/// qkv [rows, (H + 2 G) D], positions `[rows]` (u32) -> the first H + G heads rotated by the angles of the row's
+/// position, values copied. Rotated heads are NaN if the table does not reach the position.
 #[track_caller]
 pub fn rope(
     device: &Device,

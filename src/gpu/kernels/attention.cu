@@ -1,7 +1,7 @@
 // Causal attention of rows to KV caches under rule R5: one kernel for the scores, one for softmax and weighted values.
 //
-// A launch takes up to four chunks, each consecutive rows of one sequence with its cache. Keys and values of a cache are
-// [positions, G D] each. Scores are [rows, H, stride].
+// A launch takes up to four chunks, each consecutive rows of one sequence with its cache. Keys and values of a cache
+// are [positions, G D] each. Scores are [rows, H, stride].
 
 /// Keys of a block of attention_scores, one for each thread.
 #define KEYS BLOCK_SIZE
@@ -38,8 +38,8 @@ EXPORT(cache_append)
 
 /// scores[row, head, j] = (chain over D of q k[j]) * scale, for the row's own keys.
 ///
-/// Block (x, y, z): the x-th eight queries of a key head, the y-th tile of keys, the z-th chunk. Row 0 of `scores` is row
-/// `top` of qkv.
+/// Block (x, y, z): the x-th eight queries of a key head, the y-th tile of keys, the z-th chunk. Row 0 of `scores` is
+/// row `top` of qkv.
 KERNEL_OF(BLOCK_SIZE, 1, attention_scores)
 (const float* qkv, const float* keys0, const float* keys1, const float* keys2, const float* keys3, float* scores,
  unsigned from0, unsigned from1, unsigned from2, unsigned from3, unsigned len0, unsigned len1, unsigned len2,
@@ -112,8 +112,8 @@ struct Fetched {
     float scores[ROWS * POSITIONS / BLOCK_SIZE];
 };
 
-/// Fetches positions base..end; row r has scores up to position first + r only. `values` points to the block's first element
-/// of the head, which has `left` elements from there on.
+/// Fetches positions base..end; row r has scores up to position first + r only. `values` points to the block's first
+/// element of the head, which has `left` elements from there on.
 static __device__ inline void fetch(Fetched* to, const float* values, unsigned value_stride, unsigned left,
                                     const float* scores, word64 score_stride, unsigned rows, unsigned first,
                                     unsigned base, unsigned end)
@@ -137,8 +137,8 @@ static __device__ inline void fetch(Fetched* to, const float* values, unsigned v
 
 /// m = max s;  e[j] = exp(s[j] - m);  Z = Σ e by rule R2;  out = (chain over j ascending of e[j] v[j]) / Z.
 ///
-/// Block (x, y, z): the x-th four rows of the z-th chunk, the y-th part of the heads. A thread computes one element of two
-/// rows.
+/// Block (x, y, z): the x-th four rows of the z-th chunk, the y-th part of the heads. A thread computes one element of
+/// two rows.
 KERNEL_OF(BLOCK_SIZE, 1, attention_values)
 (const float* scores, const float* values0, const float* values1, const float* values2, const float* values3,
  float* out, unsigned from0, unsigned from1, unsigned from2, unsigned from3, unsigned len0, unsigned len1, unsigned len2,
@@ -168,8 +168,8 @@ KERNEL_OF(BLOCK_SIZE, 1, attention_values)
     scores += ((word64)(from - top) * query + head) * stride;
     word64 row_stride = (word64)query * stride;
 
-    // The order is free: with a NaN among the scores the result is NaN whatever the maximum, and subtracting either zero is
-    // the same.
+    // The order is free: with a NaN among the scores the result is NaN whatever the maximum, and subtracting either
+    // zero is the same.
     unsigned r = t / (BLOCK_SIZE / ROWS);
     float most = MINUS_INFINITE;
     if (r < rows)

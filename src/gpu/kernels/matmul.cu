@@ -1,13 +1,14 @@
-// Matrix multiplication under rule R1: y [M, N] = x [M, K] wᵀ with w [N, K]. Each output is one chain of fused multiply-adds
-// over k ascending, computed by one thread. No chain is padded: one more fma(0, 0, c) would turn -0 into +0.
+// Matrix multiplication under rule R1: y [M, N] = x [M, K] wᵀ with w [N, K]. Each output is one chain of fused
+// multiply-adds over k ascending, computed by one thread. No chain is padded: one more fma(0, 0, c) would turn -0 into
+// +0.
 
 // Whether every row of a matrix with `cols` columns can be read four elements at a time.
 static __device__ inline bool by_fours(const float *data, unsigned cols) {
     return cols % 4 == 0 && (size_t)data % 16 == 0;
 }
 
-// ---- Many rows. A block computes a tile of 128 x 128 outputs, a thread 8 x 8 of them. Steps of 8 k pass through shared
-// memory: while one is multiplied, the next one is on its way to registers.
+// ---- Many rows. A block computes a tile of 128 x 128 outputs, a thread 8 x 8 of them. Steps of 8 k pass through
+// shared memory: while one is multiplied, the next one is on its way to registers.
 
 #define TILE 128
 #define STEP 8
@@ -30,7 +31,8 @@ struct Carrier {
         from = data + (word64)(first + row) * cols + k;
     }
 
-    // Loads from the next step, which has `left` k. What is not there becomes 0 and never enters an output that is stored.
+    // Loads from the next step, which has `left` k. What is not there becomes 0 and never enters an output that is
+    // stored.
     __device__ void load(unsigned left) {
         const unsigned along = there && k < left ? left - k : 0;
         if (aligned && along >= 4) {
@@ -74,7 +76,8 @@ KERNEL_OF(256, 2, matmul_tiles)(const float *x, const float *w, float *y, unsign
     __shared__ Step steps[2];
     const unsigned top = blockIdx.x * TILE, left = blockIdx.y * TILE;
     Carrier x_next(x, top, m, k), w_next(w, left, n, k);
-    // A warp computes 32 x 64 outputs, so that it reads 32 and 64 neighbours of shared memory for each k, four at a time.
+    // A warp computes 32 x 64 outputs, so that it reads 32 and 64 neighbours of shared memory for each k, four at a
+    // time.
     const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const unsigned row = warp / 2 * 32 + lane / 8 * 4, col = warp % 2 * 64 + lane % 8 * 4;
     float sum[8][8] = {};
@@ -126,9 +129,10 @@ EXPORT(matmul_tiles)
 #undef STEP
 #undef PITCH
 
-// ---- Few rows. The time goes into reading w, so each of its elements is read once. A block computes 16 outputs of every
-// row. Its threads load a stretch of its 16 rows of w and of all rows of x, whole cache lines at a time; then each thread
-// continues the chains of one column and up to ROWS / 16 rows. Meanwhile the next stretch is on its way to registers.
+// ---- Few rows. The time goes into reading w, so each of its elements is read once. A block computes 16 outputs of
+// every row. Its threads load a stretch of its 16 rows of w and of all rows of x, whole cache lines at a time; then
+// each thread continues the chains of one column and up to ROWS / 16 rows. Meanwhile the next stretch is on its way to
+// registers.
 
 #define COLUMNS 16
 #define THREADS 256

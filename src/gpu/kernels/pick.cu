@@ -1,12 +1,12 @@
 // Choosing tokens as infer::pick does: the largest logit, or the largest score plus Gumbel noise.
 //
-// Each block takes 2048 tokens of a row and writes an entry of four words: a value in two words, its token, and the first
-// token whose logit is NaN. `asks` has six words per row: the row of logits, the position in two words, the temperature,
-// the seed in two words.
+// Each block takes 2048 tokens of a row and writes an entry of four words: a value in two words, its token, and the
+// first token whose logit is NaN. `requests` has six words per row: the row of logits, the position in two words, the
+// temperature, the seed in two words.
 
 /// Tokens of a block.
 #define TOKENS 2048u
-#define ASK 6u
+#define REQUEST 6u
 #define ENTRY 4u
 #define NO_TOKEN 0xffffffffu
 
@@ -64,9 +64,9 @@ static __device__ inline unsigned random_word(unsigned seed_low, unsigned seed_h
 }
 
 /// Standard Gumbel noise of a token: -ln(-ln u) with u in (0, 1).
-static __device__ inline double gumbel_of(const unsigned* ask, unsigned token)
+static __device__ inline double gumbel_of(const unsigned* request, unsigned token)
 {
-    unsigned bits = random_word(ask[4], ask[5], ask[1], ask[2], token) >> 9;
+    unsigned bits = random_word(request[4], request[5], request[1], request[2], token) >> 9;
     // 2^-24, so that the product is exact.
     double u = __dmul_rn((double)(2 * bits + 1), 5.9604644775390625e-8);
     return -ln_of_double(-ln_of_double(u));
@@ -141,11 +141,11 @@ static __device__ inline void best_of_entries(const unsigned* entries, unsigned 
     best_of_block(value, token, bad);
 }
 
-/// Each block's largest logit: entries [asks, blocks, 4].
+/// Each block's largest logit: entries [requests, blocks, 4].
 KERNEL_OF(BLOCK_SIZE, 1, pick_largest)
-(const float* logits, const unsigned* asks, unsigned* entries, unsigned vocab)
+(const float* logits, const unsigned* requests, unsigned* entries, unsigned vocab)
 {
-    unsigned row = asks[blockIdx.y * ASK];
+    unsigned row = requests[blockIdx.y * REQUEST];
     const float* z = logits + (word64)row * vocab;
     unsigned from = blockIdx.x * TOKENS;
     unsigned to = smaller_of(vocab, from + TOKENS);
@@ -168,16 +168,16 @@ EXPORT(pick_largest)
 
 /// Each block's largest score plus noise, score = (logit - max) / temperature, if the temperature is not 0.
 KERNEL_OF(BLOCK_SIZE, 1, pick_perturbed)
-(const float* logits, const unsigned* asks, const unsigned* entries, unsigned* perturbed, unsigned vocab)
+(const float* logits, const unsigned* requests, const unsigned* entries, unsigned* perturbed, unsigned vocab)
 {
-    const unsigned* ask = asks + blockIdx.y * ASK;
-    float temperature = float_of(ask[3]);
+    const unsigned* request = requests + blockIdx.y * REQUEST;
+    float temperature = float_of(request[3]);
     if (temperature == 0.0f) return;
     double most;
     unsigned best;
     unsigned bad;
     best_of_entries(entries + blockIdx.y * gridDim.x * ENTRY, gridDim.x, &most, &best, &bad);
-    const float* z = logits + (word64)ask[0] * vocab;
+    const float* z = logits + (word64)request[0] * vocab;
     unsigned from = blockIdx.x * TOKENS;
     unsigned to = smaller_of(vocab, from + TOKENS);
     double value = 0.0;
@@ -187,11 +187,11 @@ KERNEL_OF(BLOCK_SIZE, 1, pick_perturbed)
     bool sound = bad == NO_TOKEN && best != NO_TOKEN && max < INFINITE && max > MINUS_INFINITE;
     if (sound) {
         // The likeliest token has score 0, so the winner has at least its noise.
-        double least = gumbel_of(ask, best);
+        double least = gumbel_of(request, best);
         for (unsigned i = from + threadIdx.x; i < to; i += BLOCK_SIZE) {
             double score = (double)__fdiv_rn(less_by(z[i], max), temperature);
             if (__dadd_rn(score, NOISE_MOST) < least) continue;
-            double x = __dadd_rn(score, gumbel_of(ask, i));
+            double x = __dadd_rn(score, gumbel_of(request, i));
             if (token == NO_TOKEN || x > value) {
                 value = x;
                 token = i;
@@ -206,7 +206,7 @@ EXPORT(pick_perturbed)
 
 /// Each row's token, or NO_TOKEN if the CPU has to return an error.
 KERNEL_OF(BLOCK_SIZE, 1, pick_token)
-(const unsigned* asks, const unsigned* entries, const unsigned* perturbed, unsigned* tokens, unsigned blocks)
+(const unsigned* requests, const unsigned* entries, const unsigned* perturbed, unsigned* tokens, unsigned blocks)
 {
     double most;
     unsigned best;
@@ -214,7 +214,7 @@ KERNEL_OF(BLOCK_SIZE, 1, pick_token)
     best_of_entries(entries + blockIdx.x * blocks * ENTRY, blocks, &most, &best, &bad);
     unsigned chosen = bad == NO_TOKEN ? best : NO_TOKEN;
     // All threads of a block take the same branch.
-    if (float_of(asks[blockIdx.x * ASK + 3]) != 0.0f) {
+    if (float_of(requests[blockIdx.x * REQUEST + 3]) != 0.0f) {
         best_of_entries(perturbed + blockIdx.x * blocks * ENTRY, blocks, &most, &best, &bad);
         chosen = bad == NO_TOKEN ? best : NO_TOKEN;
     }
@@ -223,6 +223,6 @@ KERNEL_OF(BLOCK_SIZE, 1, pick_token)
 EXPORT(pick_token)
 
 #undef TOKENS
-#undef ASK
+#undef REQUEST
 #undef ENTRY
 #undef NOISE_MOST

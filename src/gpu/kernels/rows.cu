@@ -139,8 +139,8 @@ KERNEL_OF(BLOCK_SIZE, 1, qk_norm)
 }
 EXPORT(qk_norm)
 
-/// qkv [rows, heads 2 half] -> y: the first `rotated` heads rotated by the angles of the rows' positions, the others copied;
-/// a thread for each pair. NaN for positions that the table does not reach.
+/// qkv [rows, heads 2 half] -> y: the first `rotated` heads rotated by the angles of the rows' positions, the others
+/// copied; a thread for each pair. NaN for positions that the table does not reach.
 KERNEL(rope)(const float* qkv, const float* cosines, const float* sines, const unsigned* positions, float* y,
              unsigned table, unsigned half, unsigned rotated, unsigned heads)
 {
@@ -166,8 +166,8 @@ KERNEL(rope)(const float* qkv, const float* cosines, const float* sines, const u
 }
 EXPORT(rope)
 
-/// logits [rows, V], targets [rows] -> out [2, rows]: losses ln Σ exp(z) - z[target], then 1 if the target has the largest
-/// logit, else 0. NaN and 0 for targets outside the vocabulary. A block for each row.
+/// logits [rows, V], targets [rows] -> out [2, rows]: losses ln Σ exp(z) - z[target], then 1 if the target has the
+/// largest logit, else 0. NaN and 0 for targets outside the vocabulary. A block for each row.
 KERNEL_OF(BLOCK_SIZE, 1, cross_entropy)(const float* logits, const unsigned* targets, float* out, unsigned rows, unsigned vocab)
 {
     __shared__ float stage[STAGE];

@@ -1,8 +1,8 @@
 // Prelude for the host's C++ compiler: what CUDA C has and C++ lacks.
 //
-// Each thread of a block is a fiber that runs until a barrier or its end; then the next one runs. When all have reached the
-// barrier, the first one continues. Blocks run one after the other. A value that is read with no barrier after it was
-// written is visible in one order of threads and not in the other.
+// Each thread of a block is a fiber that runs until a barrier or its end; then the next one runs. When all have reached
+// the barrier, the first one continues. Blocks run one after the other. A value that is read with no barrier after it
+// was written is visible in one order of threads and not in the other.
 
 #include <csetjmp>
 #include <cmath>
@@ -81,8 +81,8 @@ struct Index {
 
 static emulation::Index threadIdx, blockIdx, blockDim, gridDim;
 
-// Runs all threads of all blocks. Returns 1 if some threads of a block wait at a barrier and others at another one or at the
-// end.
+// Runs all threads of all blocks. Returns 1 if some threads of a block wait at a barrier and others at another one or
+// at the end.
 extern "C" __attribute__((visibility("default"))) int foretoken_run(emulation::Entry entry, int descending,
         const unsigned *grid, unsigned threads, void **arguments) {
     using namespace emulation;

@@ -27,8 +27,8 @@ const UNWRITTEN: u32 = u32::MAX;
 type Entry = unsafe extern "C" fn(*mut *mut c_void);
 type Run = unsafe extern "C" fn(Entry, c_int, *const u32, u32, *mut *mut c_void) -> c_int;
 
-/// The order in which the threads of a block run from barrier to barrier. A kernel with a missing barrier gives different
-/// results in the two.
+/// The order in which the threads of a block run from barrier to barrier. A kernel with a missing barrier gives
+/// different results in the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     Ascending,

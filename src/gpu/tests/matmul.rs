@@ -17,7 +17,8 @@ fn pattern(n: usize, seed: usize) -> Vec<f32> {
     (0..n).map(value).collect()
 }
 
-/// Compares x [m, k] · wᵀ with the CPU's. x and w [n, k] start at these elements of their arrays, and are followed by others.
+/// Compares x [m, k] · wᵀ with the CPU's. x and w [n, k] start at these elements of their arrays, and are followed by
+/// others.
 #[track_caller]
 fn check_data(device: &Device, [m, k, n]: [usize; 3], offsets: [usize; 2], x: &[f32], w: &[f32]) {
     let [x_here, w_here] = [(x, offsets[0], m), (w, offsets[1], n)]

@@ -1,8 +1,8 @@
 //! A device against the CPU, bit by bit.
 //!
-//! The device is the first GPU; without one, the emulation runs the same kernels in both orders of threads. Standard error
-//! says which of them it was. `FORETOKEN_REQUIRE_CUDA=1` makes a missing GPU a failure, `FORETOKEN_REQUIRE_EMULATION=1` a
-//! missing C++ compiler.
+//! The device is the first GPU; without one, the emulation runs the same kernels in both orders of threads. Standard
+//! error says which of them it was. `FORETOKEN_REQUIRE_CUDA=1` makes a missing GPU a failure,
+//! `FORETOKEN_REQUIRE_EMULATION=1` a missing C++ compiler.
 
 mod attention;
 mod device;
