@@ -98,8 +98,8 @@ fn direction(gradient: &[f32], noise: &mut Noise) -> Vec<f64> {
         let norm = dot(&d, &d).sqrt();
         d.iter().map(|x| x / norm).collect::<Vec<_>>()
     };
-    let half = { gradient.iter() }.map(|d| if noise.next() > 0.0 { *d } else { 0.0 });
-    let half: Vec<_> = half.collect();
+    let mut some = |d: &f64| if noise.next() > 0.0 { *d } else { 0.0 };
+    let half: Vec<_> = gradient.iter().map(&mut some).collect();
     let other: Vec<_> = gradient.iter().zip(&half).map(|(d, h)| d - h).collect();
     let larger = if dot(&half, &half) > dot(&other, &other) {
         half
@@ -164,9 +164,8 @@ fn every_parameter_along_random_directions() {
             );
             for _ in 0..3 {
                 let direction = direction(d, &mut noise);
-                let slope: f64 = { d.iter().zip(&direction) }
-                    .map(|(g, d)| f64::from(*g) * d)
-                    .sum();
+                let pairs = d.iter().zip(&direction);
+                let slope: f64 = pairs.map(|(g, d)| f64::from(*g) * d).sum();
                 let measured = measured_slope(&mut model, &batch, id, &direction);
                 let error = (measured - slope).abs() / slope.abs();
                 let what = format!("{fixture:?}, {name}: slope {slope:e}, measured {measured:e}");

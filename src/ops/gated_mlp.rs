@@ -47,11 +47,8 @@ impl Op<5> for GatedMlp {
         for block in row_blocks(x.rows()) {
             let (n, _) = normed(self.eps, x, weight, &block);
             let gu = &mut gu.data_mut()[block.start * 2 * f..block.end * 2 * f];
-            matmul_many(
-                n.matrix(),
-                inner.iter(),
-                MatrixMut::new(gu, block.len(), 2 * f),
-            );
+            let to = MatrixMut::new(gu, block.len(), 2 * f);
+            matmul_many(n.matrix(), inner.iter(), to);
             let mut a = Tensor::empty(&[block.len(), f]);
             profile::time("SwiGLU", "forward", || swiglu::forward(gu, f, a.data_mut()));
             let (y, below) = rest.split_rows(block.len());
@@ -72,7 +69,7 @@ impl Op<5> for GatedMlp {
         for block in row_blocks(x.rows()) {
             let dy = dy.matrix().row_range(block.start, block.end);
             let mut da = Tensor::empty(&[block.len(), f]);
-            backward_dx(dy, [Right::Scratch(&packed_down)].into_iter(), &mut da);
+            backward_dx(dy, [Right::Scratch(&packed_down)], &mut da);
             // In place: g and u become dg and du, da becomes a.
             let own = &mut gu.data_mut()[block.start * 2 * f..block.end * 2 * f];
             profile::time("SwiGLU", "backward", || {

@@ -61,7 +61,7 @@ impl<const N: usize> Op<N> for Linear {
 /// dy [rows, Σ N_i], W_i [N_i, C] -> dx [rows, C]
 pub(super) fn backward_dx<'w>(
     dy: View<'_>,
-    weights: impl Iterator<Item = Right<'w>>,
+    weights: impl IntoIterator<Item = Right<'w>>,
     dx: &mut Tensor,
 ) {
     let _scope = profile::scope("Linear", "backward dx");
