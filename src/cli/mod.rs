@@ -20,7 +20,6 @@
 //! | [`device`] | what computes: `--device` |
 //! | [`plot`] | `foretoken plot` |
 //! | [`tokenizer`] | `foretoken tokenizer`, and the flags that choose one |
-//! | [`utf8`] | text from tokens that end inside a character |
 //! | [`output`] | results on standard output, progress on standard error |
 //!
 //! Results go to standard output, as text or one JSON object a line; progress and messages to standard error. The exit
@@ -45,7 +44,6 @@ pub mod stop;
 pub mod texts;
 pub mod tokenizer;
 pub mod train;
-pub mod utf8;
 pub mod voice;
 pub mod watch;
 

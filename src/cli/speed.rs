@@ -8,11 +8,12 @@ use super::generate::timed;
 use super::output::Output;
 use crate::checkpoint::ModelDir;
 use crate::infer::measure::{Costs, median};
-use crate::infer::{Generated, Options, Request};
+use crate::infer::{GenerateOptions, Generated, Request};
 use crate::model::Model;
 use crate::{Error, Result};
 use clap::Args;
 use serde::Serialize;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 /// Rows whose cost is measured.
@@ -130,10 +131,10 @@ impl Speed {
         let mut results = [Vec::new(), Vec::new()];
         for prompt in &prompts {
             let (mut plain_times, mut fast_times) = (Vec::new(), Vec::new());
-            let run = |options: &Options, way| -> Result<(Generated, f64)> {
-                let options = options.clone();
-                let (mut all, seconds) =
-                    timed(&held, &[Request { prompt, options }], way, &mut ())?;
+            let run = |options: &GenerateOptions, way| -> Result<(Generated, f64)> {
+                let request = Request::new(*prompt, options.clone());
+                let next = &mut |_, _, _: &[u32]| ControlFlow::Continue(());
+                let (mut all, seconds) = timed(&held, &[request], way, next)?;
                 Ok((all.remove(0), seconds))
             };
             // The first run of each warms up; the tokens of all are compared.

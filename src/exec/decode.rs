@@ -1,6 +1,6 @@
-//! The executor for decoding: keys and values are kept, everything else is freed.
+//! The executor for decoding: a KV cache for each sequence; everything else is freed.
 
-use super::{Exec, Rows};
+use super::{Exec, Rows, SequenceCache};
 use crate::Result;
 use crate::autograd::{Op, Var};
 use crate::kernels::attention::{self, AttentionHeads, KeyValues};
@@ -10,15 +10,17 @@ use crate::tensor::{ParamId, Params, Tensor};
 use std::any::type_name;
 use std::sync::Arc;
 
-/// Caches of several sequences: for each sequence and each attention layer, one [`KeyValues`] a key head. Beside them,
-/// hidden states that a caller keeps.
+/// The KV caches of several sequences: [`KeyValues`] for each sequence, attention layer and key/value head. It also keeps
+/// hidden states for its caller.
 #[derive(Debug)]
 pub struct Decode<'m> {
     params: &'m Params,
-    /// [sequence][cache][key head]
+    /// [sequence][cache][key/value head]
     caches: Vec<Vec<Vec<KeyValues>>>,
     /// [sequence][depth]: h [positions, C], row by row.
     hidden: Vec<Vec<Vec<f32>>>,
+    /// Numbers of removed sequences.
+    free: Vec<usize>,
 }
 
 impl<'m> Decode<'m> {
@@ -28,38 +30,42 @@ impl<'m> Decode<'m> {
             params,
             caches: Vec::new(),
             hidden: Vec::new(),
+            free: Vec::new(),
         }
     }
+}
 
-    /// A new sequence; returns its number.
-    pub fn add_sequence(&mut self) -> usize {
-        self.caches.push(Vec::new());
-        self.hidden.push(Vec::new());
-        self.caches.len() - 1
+impl SequenceCache for Decode<'_> {
+    fn add_sequence(&mut self) -> usize {
+        self.free.pop().unwrap_or_else(|| {
+            self.caches.push(Vec::new());
+            self.hidden.push(Vec::new());
+            self.caches.len() - 1
+        })
     }
 
-    /// Positions that cache `cache` holds of a sequence.
-    pub fn len(&self, sequence: usize, cache: usize) -> usize {
+    fn remove_sequence(&mut self, sequence: usize) {
+        self.caches[sequence] = Vec::new();
+        self.hidden[sequence] = Vec::new();
+        self.free.push(sequence);
+    }
+
+    fn len(&self, sequence: usize, cache: usize) -> usize {
         let heads = self.caches[sequence].get(cache);
         heads
             .and_then(|heads| heads.first())
             .map_or(0, KeyValues::len)
     }
 
-    /// Forgets positions `len..` of a sequence in cache `cache`; fewer may be there.
-    pub fn truncate(&mut self, sequence: usize, cache: usize, len: usize) {
+    fn truncate(&mut self, sequence: usize, cache: usize, len: usize) {
         for kv in self.caches[sequence].get_mut(cache).into_iter().flatten() {
             kv.truncate(len.min(kv.len()));
         }
     }
 
-    /// Keeps h [rows, C] of depth `depth` at the positions of its rows. What was kept of these sequences from there on is
-    /// forgotten.
-    ///
-    /// # Panics
-    /// Where a span does not start at a position kept before or the one after the last.
     #[track_caller]
-    pub fn keep(&mut self, depth: usize, rows: &Rows, h: &Tensor) {
+    fn keep(&mut self, depth: usize, rows: &Rows, h: &Var) {
+        let h = h.value();
         let mut rest = h.data();
         for span in rows.spans() {
             let (own, others) = rest.split_at(span.len * h.cols());
@@ -76,12 +82,8 @@ impl<'m> Decode<'m> {
         }
     }
 
-    /// What was kept of depth `depth` at the positions of some rows, [rows, `width`].
-    ///
-    /// # Panics
-    /// Where nothing was kept there.
     #[track_caller]
-    pub fn kept(&self, depth: usize, rows: &Rows, width: usize) -> Tensor {
+    fn kept(&mut self, depth: usize, rows: &Rows, width: usize) -> Var {
         let mut h = Tensor::empty(&[rows.len(), width]);
         let mut rest = h.data_mut();
         for span in rows.spans() {
@@ -90,7 +92,7 @@ impl<'m> Decode<'m> {
             let kept = &self.hidden[span.sequence][depth];
             own.copy_from_slice(&kept[span.first * width..][..own.len()]);
         }
-        h
+        Var::constant(h)
     }
 }
 
@@ -110,8 +112,6 @@ impl Exec for Decode<'_> {
         Var::constant(profile::time(type_name::<O>(), "forward", || op.forward(values)).0)
     }
 
-    /// # Panics
-    /// Where a span does not start at the end of its cache.
     fn attend(&mut self, cache: usize, heads: AttentionHeads, rows: &Rows, qkv: &Var) -> Var {
         let qkv = qkv.value();
         let mut from = 0;
