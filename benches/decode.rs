@@ -12,7 +12,7 @@ mod shapes;
 
 use foretoken::checkpoint::ModelDir;
 use foretoken::data::Tokenizer;
-use foretoken::exec::{Decode, Rows};
+use foretoken::exec::{Decode, Rows, SequenceCache};
 use foretoken::kernels::par::Threads;
 use foretoken::kernels::stream;
 use foretoken::model::{Model, WeightFormat};

@@ -9,7 +9,7 @@ mod common;
 
 use common::decoder::Decoder;
 use common::{Fixture, answer, cases, same_logits, tokens};
-use foretoken::exec::{Decode, Rows};
+use foretoken::exec::{Decode, Rows, SequenceCache};
 use foretoken::model::Model;
 use proptest::prelude::*;
 
@@ -19,7 +19,7 @@ const BOUNDARIES: [usize; 10] = [0, 1, 2, 3, 31, 32, 33, 63, 64, 65];
 /// One thing to do with a sequence.
 #[derive(Clone, Debug)]
 enum Action {
-    /// Append this many tokens, beside this many of the next sequence.
+    /// Append this many tokens, together with this many of the next sequence.
     Feed(usize, usize),
     /// Run every head on what there is.
     Heads,
@@ -64,11 +64,11 @@ proptest! {
                 tokens(n.min(MOST.saturating_sub(len)), fixture.vocab, salt)
             };
             match action {
-                Action::Feed(n, beside) => {
+                Action::Feed(n, others) => {
                     let mate = (s + 1) % 3;
                     let (a, b) = (
                         new(*n, len, step),
-                        new(*beside, decoder.tokens(mate).len(), step + 99),
+                        new(*others, decoder.tokens(mate).len(), step + 99),
                     );
                     decoder.feed(&[(mate, &b), (s, &a)]);
                 }
@@ -155,6 +155,18 @@ fn lengths_of_caches() {
     decode.truncate(b, 0, 0);
     decode.truncate(b, 1, 0);
     assert_eq!(lens(&decode), [[0, 0], [0, 0]]);
+
+    // A removed sequence leaves nothing to the one that gets its number, and nothing happens to the other.
+    model.trunk(&mut decode, &x, &Rows::one(a, 0, 33));
+    let h = model.trunk(&mut decode, &x[..5], &Rows::one(b, 0, 5));
+    decode.keep(0, &Rows::one(b, 0, 5), &h);
+    decode.remove_sequence(a);
+    assert_eq!(decode.add_sequence(), a);
+    assert_eq!(lens(&decode), [[0, 0], [5, 5]]);
+    let c = decode.add_sequence();
+    assert!(c != a && c != b);
+    model.trunk(&mut decode, &x[5..7], &Rows::one(b, 5, 2));
+    assert_eq!(lens(&decode), [[0, 0], [7, 7]]);
 }
 
 #[test]

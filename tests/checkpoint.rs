@@ -4,7 +4,7 @@
 use foretoken::Error;
 use foretoken::checkpoint::{ModelDir, TensorFile, encode};
 use foretoken::data::Tokenizer;
-use foretoken::infer::{HeadDrafter, Options, generate};
+use foretoken::infer::{GenerateOptions, HeadDrafter, generate};
 use foretoken::model::{HeadKind, Model, Preset, WeightFormat};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -69,10 +69,9 @@ fn load_dir(dir: &Path) -> Result<(), String> {
 /// What was loaded can be run: it gives tokens, or says that its logits are no numbers.
 fn run(mut model: Model, tokenizer: &Tokenizer) {
     model.pack(WeightFormat::F32);
-    let mut drafter = HeadDrafter::default();
-    let options = Options {
+    let options = GenerateOptions {
         max_tokens: 5,
-        ..Options::default()
+        ..GenerateOptions::default()
     };
     // The model may have more tokens than its vocabulary spells.
     let vocab = model.config().vocab_size;
@@ -80,10 +79,10 @@ fn run(mut model: Model, tokenizer: &Tokenizer) {
     let Ok(prompt) = tokenizer.encode(b"ab") else {
         return;
     };
-    match generate(&model, &prompt, &options, &mut drafter, &mut ()) {
+    match generate(&model, &prompt, &options, &mut HeadDrafter) {
         Ok(generated) => assert!(generated.tokens.iter().all(|t| (*t as usize) < vocab)),
         // Weights may be too large for any logit; a model may have a single position.
-        Err(Error::Diverged(_) | Error::Usage(_)) => {}
+        Err(Error::Diverged(_) | Error::Setting { .. }) => {}
         Err(other) => panic!("{other}"),
     }
 }

@@ -4,10 +4,11 @@ use super::decoding::cut;
 use super::device::Held;
 use super::failure::Result;
 use crate::data::{Tokenizer, Tokens};
-use crate::infer::{Drafts, NoDrafts, Options, Request, Session};
+use crate::infer::{Drafts, GenerateOptions, NoDrafts, Request};
 use crate::model::Model;
 use clap::Args;
 use serde::Serialize;
+use std::ops::ControlFlow;
 
 /// Flags of `--agreement`.
 #[derive(Clone, Debug, Args)]
@@ -65,15 +66,11 @@ impl Flags {
         let start = cut(tokens.len(), self.prompts, self.prompt_tokens)?[0];
         let mut prompt = Vec::new();
         tokens.read(start, self.prompt_tokens, &mut prompt)?;
-        let request = Request {
-            prompt: &prompt,
-            options: Options {
-                max_tokens: self.max_tokens,
-                ..Options::default()
-            },
+        let options = GenerateOptions {
+            max_tokens: self.max_tokens,
+            ..GenerateOptions::default()
         };
-        Session::new(model, &[request])?;
-        Ok(())
+        Ok(Request::new(prompt, options).check(model.config())?)
     }
 
     /// Measures agreement on prompts cut from `tokens`, at temperature 0.
@@ -93,11 +90,11 @@ impl Flags {
         };
         let starts = cut(tokens.len(), self.prompts, self.prompt_tokens)?;
         let prompts: Vec<Vec<u32>> = starts.into_iter().map(read).collect::<Result<_>>()?;
-        let options = Options {
+        let options = GenerateOptions {
             max_tokens: self.max_tokens,
             drafts: Drafts::Fixed(0),
             stop: tokenizer.end_of_text().into_iter().collect(),
-            ..Options::default()
+            ..GenerateOptions::default()
         };
         let depth = held.model.config().mtp_depth;
         let fixed = |drafts| Fixed {
@@ -111,25 +108,26 @@ impl Flags {
         let (mut agreed, mut places, mut new_tokens) = (vec![0; depth], vec![0; depth], 0);
         // A few at a time, because memory grows with the batch.
         for prompts in prompts.chunks(16) {
-            let request = |prompt| Request {
-                prompt,
-                options: options.clone(),
-            };
-            let requests: Vec<Request> = prompts.iter().map(|p| request(p)).collect();
-            let plain = held.generate_batch(&requests, &mut NoDrafts, &mut ())?;
+            let request = |prompt: &Vec<u32>| Request::new(&prompt[..], options.clone());
+            let requests: Vec<Request> = prompts.iter().map(request).collect();
+            let plain = held
+                .session()
+                .generate(&requests, &mut NoDrafts, &mut |_, _, _| {
+                    ControlFlow::Continue(())
+                })?;
             for (prompt, plain) in prompts.iter().zip(plain) {
                 new_tokens += plain.tokens.len();
                 let text = [&**prompt, &*plain.tokens].concat();
-                let hindsight = held.hindsight(&text, prompt.len(), &options)?;
-                for (k, (hits, rows)) in hindsight.agreement().into_iter().enumerate() {
+                let replay = held.replay(&text, prompt.len(), options.sampler)?;
+                for (k, (hits, rows)) in replay.agreement().into_iter().enumerate() {
                     agreed[k] += hits;
                     places[k] += rows;
                 }
                 for fixed in &mut fixed {
-                    let replay = hindsight.replay(fixed.drafts, self.max_tokens);
-                    fixed.steps += replay.steps;
-                    add(&mut fixed.drafted_by_depth, &replay.drafted_by_depth);
-                    add(&mut fixed.accepted_by_depth, &replay.accepted_by_depth);
+                    let generated = replay.generated(fixed.drafts, self.max_tokens);
+                    fixed.steps += generated.steps;
+                    add(&mut fixed.drafted_by_depth, &generated.drafted_by_depth);
+                    add(&mut fixed.accepted_by_depth, &generated.accepted_by_depth);
                 }
             }
         }

@@ -4,7 +4,7 @@ use super::failure::{Failure, Result};
 use super::output::one_of;
 use crate::Error;
 use crate::data::Tokenizer;
-use crate::infer::{Drafts, Mode, Options, Sampler};
+use crate::infer::{Drafts, GenerateOptions, Mode, Sampler};
 use crate::model::{Model, WeightFormat};
 use clap::{Args, ValueEnum};
 use std::io::Read;
@@ -125,7 +125,7 @@ impl Decoding {
         model: &Model,
         tokenizer: &Tokenizer,
         prompt: usize,
-    ) -> Result<Options> {
+    ) -> Result<GenerateOptions> {
         let sampler = Sampler {
             temperature: self.temperature,
             top_k: self.top_k,
@@ -142,7 +142,7 @@ impl Decoding {
             None => context.saturating_add(1).saturating_sub(prompt).max(1),
             Some(_) => usize::MAX,
         };
-        Ok(Options {
+        Ok(GenerateOptions {
             max_tokens: self.max_tokens.unwrap_or(room.min(TOKENS)),
             drafts: match way {
                 Way::Plain => Drafts::Fixed(0),
@@ -156,7 +156,7 @@ impl Decoding {
             },
             context: self.context,
             window: self.window,
-            ..Options::default()
+            ..GenerateOptions::default()
         })
     }
 }

@@ -9,10 +9,11 @@ use super::output::{Output, check_identical, figures, progress, show};
 use crate::data::corpus::{DEMO_SEED, stories};
 use crate::data::{Tokenizer, Tokens};
 use crate::infer::measure::median;
-use crate::infer::{Drafts, Generated, Options as Decoding, Request};
+use crate::infer::{Drafts, GenerateOptions, Generated, Request};
 use crate::model::{HeadKind, JointLoss, Model, Preset, WeightFormat};
 use crate::train::{Event, Options, Plan, Schedule, Trainer};
 use clap::Args;
+use std::ops::ControlFlow;
 
 /// Bytes of the training text.
 const CORPUS: usize = 2_000_000;
@@ -122,9 +123,10 @@ fn speak(model: &Model, tokenizer: &Tokenizer, held_out: &[u32], output: &mut Ou
         .position(|w| w == b"\n\n")
         .map_or(0, |i| i + 2);
     let prompt = tokenizer.encode(&text[start..start + 60])?;
-    let decoding = Decoding {
+    let decoding = GenerateOptions {
         max_tokens: CONTINUATION,
-        ..Decoding::default()
+        drafts: Drafts::All,
+        ..GenerateOptions::default()
     };
     let held = Device::Cpu.hold(model)?;
     let run = |way| -> Result<(Generated, f64)> {
@@ -132,8 +134,9 @@ fn speak(model: &Model, tokenizer: &Tokenizer, held_out: &[u32], output: &mut Ou
         if way == Way::Plain {
             options.drafts = Drafts::Fixed(0);
         }
-        let prompt = &prompt;
-        let (mut generated, seconds) = timed(&held, &[Request { prompt, options }], way, &mut ())?;
+        let request = Request::new(&prompt[..], options);
+        let next = &mut |_, _, _: &[u32]| ControlFlow::Continue(());
+        let (mut generated, seconds) = timed(&held, &[request], way, next)?;
         Ok((generated.remove(0), seconds))
     };
     let (plain, _) = run(Way::Plain)?;

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::data::{Tokenizer, Tokens};
 use crate::infer::measure::{Costs, costs};
-use crate::infer::{Drafter, Generated, Hindsight, Listener, Options, Request, generate_batch};
+use crate::infer::{OfflineReplay, Sampler, Session};
 use crate::model::Model;
 use crate::train::{Evaluation, evaluate_stored};
 use clap::{Args, ValueEnum};
@@ -83,22 +83,13 @@ pub struct Held<'m> {
 }
 
 impl<'m> Held<'m> {
-    /// As [`generate_batch`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn generate_batch(
-        &self,
-        requests: &[Request<'m>],
-        drafter: &mut dyn Drafter,
-        listener: &mut dyn Listener,
-    ) -> Result<Vec<Generated>> {
+    /// A session on the device.
+    pub fn session(&self) -> Session<'_> {
         #[cfg(feature = "cuda")]
         if let Some(weights) = &self.weights {
-            let exec = gpu::OnDevice::new(weights);
-            return infer::generate_batch_on(exec, self.model, requests, drafter, listener);
+            return Session::on(gpu::OnDevice::new(weights), self.model);
         }
-        generate_batch(self.model, requests, drafter, listener)
+        Session::new(self.model)
     }
 
     /// As [`costs`].
@@ -114,22 +105,22 @@ impl<'m> Held<'m> {
         costs(self.model, prompt, rows, repeats)
     }
 
-    /// As [`Hindsight::new`].
+    /// As [`OfflineReplay::new`].
     ///
     /// # Errors
     /// As there.
-    pub fn hindsight<'a>(
+    pub fn replay<'a>(
         &self,
         text: &'a [u32],
         prompt: usize,
-        options: &Options,
-    ) -> Result<Hindsight<'a>> {
+        sampler: Sampler,
+    ) -> Result<OfflineReplay<'a>> {
         #[cfg(feature = "cuda")]
         if let Some(weights) = &self.weights {
             let mut exec = gpu::OnDevice::with_sequence(weights);
-            return Hindsight::on(&mut exec, self.model, text, prompt, options);
+            return OfflineReplay::on(&mut exec, self.model, text, prompt, sampler);
         }
-        Hindsight::new(self.model, text, prompt, options)
+        OfflineReplay::new(self.model, text, prompt, sampler)
     }
 
     /// As [`evaluate_stored`].

@@ -8,7 +8,7 @@ use super::output::{Output, message};
 use super::voice::{Voice, legend};
 use crate::checkpoint::ModelDir;
 use crate::data::Tokenizer;
-use crate::infer::{Drafter, Generated, HeadDrafter, Listener, NoDrafts, Request};
+use crate::infer::{Accepted, Drafter, Generated, HeadDrafter, NoDrafts, OnToken, Request};
 use clap::Args;
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -74,23 +74,22 @@ pub struct Report {
     pub accepted_by_depth: Vec<usize>,
 }
 
-/// Generates, and measures the time, including the listener's.
+/// Generates one way and measures the time, including that of `on_token`.
 ///
 /// # Errors
-/// If the model cannot take a request.
-pub fn timed<'m>(
-    held: &Held<'m>,
-    requests: &[Request<'m>],
+/// A request that the model cannot take.
+pub fn timed(
+    held: &Held<'_>,
+    requests: &[Request],
     way: Way,
-    listener: &mut dyn Listener,
+    on_token: &mut OnToken<'_>,
 ) -> Result<(Vec<Generated>, f64)> {
-    let mut heads = HeadDrafter::default();
     let drafter: &mut dyn Drafter = match way {
-        Way::Speculative | Way::Rejection => &mut heads,
+        Way::Speculative | Way::Rejection => &mut HeadDrafter,
         Way::Plain => &mut NoDrafts,
     };
     let start = Instant::now();
-    let generated = held.generate_batch(requests, drafter, listener)?;
+    let generated = held.session().generate(requests, drafter, on_token)?;
     Ok((generated, start.elapsed().as_secs_f64()))
 }
 
@@ -110,28 +109,23 @@ impl Speaker<'_> {
             _ => self.texts[sequence] += text,
         }
     }
-}
 
-impl Listener for Speaker<'_> {
-    fn token(&mut self, sequence: usize, token: u32, depth: usize) -> ControlFlow<()> {
-        let bytes = self.tokenizer.decode(&[token]);
-        let text = self.voices[sequence].token(&bytes, depth);
+    fn token(&mut self, sequence: usize, token: Accepted, rejected: &[u32]) -> ControlFlow<()> {
+        if !rejected.is_empty() {
+            let bytes = self.tokenizer.decode(rejected);
+            let text = self.voices[sequence].rejected(&bytes);
+            self.say(sequence, &text);
+        }
+        let bytes = self.tokenizer.decode(&[token.id()]);
+        let text = self.voices[sequence].token(&bytes, token.head());
         self.say(sequence, &text);
-        let unheard = self
-            .output
-            .as_ref()
-            .is_some_and(|output| output.is_closed());
-        if unheard || self.voices[sequence].stopped() {
+        let output = self.output.as_ref();
+        let unread = output.is_some_and(|output| output.is_closed());
+        if unread || self.voices[sequence].stopped() {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
         }
-    }
-
-    fn rejected(&mut self, sequence: usize, drafts: &[u32]) {
-        let bytes = self.tokenizer.decode(drafts);
-        let text = self.voices[sequence].rejected(&bytes);
-        self.say(sequence, &text);
     }
 }
 
@@ -165,8 +159,7 @@ impl Generate {
             .map(|sample| {
                 let mut options = options.clone();
                 options.sampler.seed = options.sampler.seed.wrapping_add(sample as u64);
-                let prompt = &prompt;
-                Request { prompt, options }
+                Request::new(&prompt[..], options)
             })
             .collect();
         let mut output = Output::new(self.json);
@@ -181,7 +174,10 @@ impl Generate {
             texts: vec![String::new(); self.samples],
             output: streams.then_some(&mut output),
         };
-        let (generated, seconds) = timed(&held, &requests, self.decode, &mut speaker)?;
+        let (generated, seconds) =
+            timed(&held, &requests, self.decode, &mut |i, token, rejected| {
+                speaker.token(i, token, rejected)
+            })?;
         for sequence in 0..self.samples {
             let rest = speaker.voices[sequence].finish();
             speaker.say(sequence, &rest);

@@ -19,7 +19,6 @@
 //! | `tokenizer` | `foretoken tokenizer`, and the flags that choose one |
 //! | `decoding` | flags shared by the commands that decode |
 //! | `voice` | a continuation as text: stop strings, colours |
-//! | `utf8` | text from tokens that end inside a character |
 //! | `machine` | `--threads` |
 //! | `device` | `--device` |
 //! | `output` | results on standard output, progress on standard error |
@@ -50,7 +49,6 @@ mod stop;
 mod texts;
 mod tokenizer;
 mod train;
-mod utf8;
 mod voice;
 mod watch;
 

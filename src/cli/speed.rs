@@ -9,10 +9,11 @@ use super::machine::Machine;
 use super::output::{Output, check_identical};
 use crate::checkpoint::ModelDir;
 use crate::infer::measure::{Costs, median};
-use crate::infer::{Generated, Options, Request};
+use crate::infer::{GenerateOptions, Generated, Request};
 use crate::model::Model;
 use clap::Args;
 use serde::Serialize;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 /// Most rows of a pass whose time is measured.
@@ -130,10 +131,10 @@ impl Speed {
         let (mut all_plain, mut all_fast) = (Timed::default(), Timed::default());
         for prompt in &prompts {
             let (mut plain_times, mut fast_times) = (Vec::new(), Vec::new());
-            let run = |options: &Options, way| -> Result<(Generated, f64)> {
-                let options = options.clone();
-                let (mut all, seconds) =
-                    timed(&held, &[Request { prompt, options }], way, &mut ())?;
+            let run = |options: &GenerateOptions, way| -> Result<(Generated, f64)> {
+                let request = Request::new(*prompt, options.clone());
+                let next = &mut |_, _, _: &[u32]| ControlFlow::Continue(());
+                let (mut all, seconds) = timed(&held, &[request], way, next)?;
                 Ok((all.remove(0), seconds))
             };
             // The first run of each warms up; the tokens of all are compared.

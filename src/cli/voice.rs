@@ -1,158 +1,123 @@
-//! What a listener hears of a sequence: text from tokens, cut at a stop string, coloured by who proposed it.
+//! A continuation on a terminal: each token in the colour of the head that drafted it.
 
-use super::utf8::Utf8Stream;
+use crate::data::TextStream;
 use std::collections::VecDeque;
 
-/// Text on its way out. Nothing is said that a stop string could still take back.
+/// A text stream in colours.
 #[derive(Clone, Debug)]
 pub struct Voice {
-    bytes: Utf8Stream,
-    stops: Vec<String>,
+    stream: TextStream,
     colours: bool,
-    /// Text that may be the beginning of a stop string, in pieces.
+    /// The origins of the text that the stream holds back, and the rejected drafts among it.
     held: VecDeque<Piece>,
-    /// The text of the held pieces that are not rejected.
-    pending: String,
-    stopped: bool,
 }
 
-/// Text of one origin.
+/// Part of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Piece {
-    text: String,
-    origin: Origin,
+enum Piece {
+    /// This many bytes of text of one origin.
+    Text(usize, Origin),
+    Rejected(String),
 }
 
-/// Who proposed a text.
+/// What proposed a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
-    /// The trunk at depth 0, else a head.
+    /// A head, or the trunk (0).
     Depth(usize),
-    /// A head, in vain.
+    /// A head, and it was rejected.
     Rejected,
 }
 
 impl Voice {
-    /// With these stop strings; empty ones stop nothing.
+    /// With these stop strings; empty ones are ignored.
     pub fn new(stops: &[String], colours: bool) -> Self {
         Self {
-            bytes: Utf8Stream::default(),
-            stops: stops.iter().filter(|s| !s.is_empty()).cloned().collect(),
+            stream: TextStream::new(stops),
             colours,
             held: VecDeque::new(),
-            pending: String::new(),
-            stopped: false,
         }
     }
 
-    /// Takes the bytes of a token of some depth; returns what can be said now.
-    pub fn token(&mut self, bytes: &[u8], depth: usize) -> String {
-        let text = self.bytes.push(bytes);
-        self.say(text, depth)
+    /// Takes the bytes of a token that a head drafted; returns what can be printed now.
+    pub fn token(&mut self, bytes: &[u8], head: usize) -> String {
+        let before = self.stream.held();
+        let text = self.stream.push(bytes);
+        self.print(&text, before, head)
     }
 
-    /// Takes the text of rejected drafts; returns what can be said now.
+    /// Takes the bytes of rejected drafts; returns what can be printed now.
     pub fn rejected(&mut self, bytes: &[u8]) -> String {
         if !self.colours {
             return String::new();
         }
-        let text = String::from_utf8_lossy(bytes);
         let visible = |c: char| match c {
             '\n' => '⏎',
             c if c.is_control() => '·',
             c => c,
         };
-        self.held.push_back(Piece {
-            text: text.chars().map(visible).collect(),
-            origin: Origin::Rejected,
-        });
-        self.release(0)
+        let text = String::from_utf8_lossy(bytes);
+        let text = text.chars().map(visible).collect();
+        self.held.push_back(Piece::Rejected(text));
+        self.release("")
     }
 
     /// Whether a stop string has come.
     pub fn stopped(&self) -> bool {
-        self.stopped
+        self.stream.stopped().is_some()
     }
 
-    /// Ends the text; returns what is left of it.
+    /// Ends the text; returns the rest of it.
     pub fn finish(&mut self) -> String {
-        let text = std::mem::take(&mut self.bytes).finish();
-        let mut out = self.say(text, 0);
-        if !self.stopped {
-            out += &self.release(self.pending.len());
+        let before = self.stream.held();
+        let text = self.stream.finish();
+        self.print(&text, before, 0)
+    }
+
+    /// Colours text that came out of the stream when it held `before` bytes and a token of `head` was pushed.
+    fn print(&mut self, text: &str, before: usize, head: usize) -> String {
+        let new = (text.len() + self.stream.held()).saturating_sub(before);
+        self.held.push_back(Piece::Text(new, Origin::Depth(head)));
+        let out = self.release(text);
+        if self.stopped() {
+            self.held.clear();
         }
         out
     }
 
-    fn say(&mut self, text: String, depth: usize) -> String {
-        if self.stopped || text.is_empty() {
-            return String::new();
-        }
-        self.pending += &text;
-        let origin = Origin::Depth(depth);
-        self.held.push_back(Piece { text, origin });
-        let first = { self.stops.iter() }.filter_map(|stop| self.pending.find(stop.as_str()));
-        let certain = match first.min() {
-            Some(at) => {
-                self.stopped = true;
-                at
-            }
-            None => self.pending.len() - self.doubtful(),
-        };
-        self.release(certain)
-    }
-
-    /// Length of the longest end of the pending text with which a stop string begins.
-    fn doubtful(&self) -> usize {
-        let begins = |n: &usize| {
-            let end = self.pending.get(self.pending.len() - n..);
-            end.is_some_and(|end| self.stops.iter().any(|stop| stop.starts_with(end)))
-        };
-        let longest = self.stops.iter().map(String::len).max().unwrap_or(0);
-        let most = longest.saturating_sub(1).min(self.pending.len());
-        (1..=most).rev().find(begins).unwrap_or(0)
-    }
-
-    /// Says the next `n` bytes of pending text, and rejected drafts as far as they come before the text that is left.
-    fn release(&mut self, mut n: usize) -> String {
-        self.pending.drain(..n);
+    /// Colours the next piece of text, and rejected drafts as far as they come before the text that is held back.
+    fn release(&mut self, mut text: &str) -> String {
         let mut out = String::new();
+        let paint = |text: &str, origin| match colour(origin).filter(|_| self.colours) {
+            Some(colour) => paint(text, colour),
+            None => text.to_owned(),
+        };
         while let Some(piece) = self.held.front_mut() {
-            let rest = match piece.origin {
-                Origin::Rejected => String::new(),
-                Origin::Depth(_) if n == 0 => break,
-                Origin::Depth(_) => {
-                    let here = n.min(piece.text.len());
-                    n -= here;
-                    piece.text.split_off(here)
-                }
-            };
-            self.pattern(&mut out);
-            match self.held.front_mut() {
-                Some(piece) if !rest.is_empty() => piece.text = rest,
-                _ => drop(self.held.pop_front()),
-            }
-        }
-        out
-    }
-
-    /// Appends the first piece.
-    fn pattern(&self, out: &mut String) {
-        let piece = &self.held[0];
-        match colour(piece.origin).filter(|_| self.colours) {
-            None => *out += &piece.text,
-            // A colour ends with its line, so that a terminal does not fill the rest of it.
-            Some(colour) => {
-                for (i, line) in piece.text.split('\n').enumerate() {
-                    let newline = if i > 0 { "\n" } else { "" };
-                    *out += newline;
-                    if !line.is_empty() {
-                        *out += &format!("\x1b[{colour}m{line}\x1b[0m");
+            match piece {
+                Piece::Rejected(drafts) => out += &paint(drafts, Origin::Rejected),
+                Piece::Text(len, origin) => {
+                    let now;
+                    (now, text) = text.split_at(text.len().min(*len));
+                    *len -= now.len();
+                    out += &paint(now, *origin);
+                    if *len > 0 {
+                        break;
                     }
                 }
             }
+            self.held.pop_front();
         }
+        out
     }
+}
+
+/// A colour ends with its line, so that a terminal does not fill the rest of the line.
+fn paint(text: &str, colour: &str) -> String {
+    let line = |line: &str| match line {
+        "" => String::new(),
+        line => format!("\x1b[{colour}m{line}\x1b[0m"),
+    };
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// The terminal's code for a colour; none for the trunk's own tokens.
@@ -167,11 +132,11 @@ fn colour(origin: Origin) -> Option<&'static str> {
     }
 }
 
-/// One line that explains the colours of a model with so many depths.
+/// One line that explains the colours of a model with this many heads.
 pub fn legend(depths: usize) -> String {
     let pattern = |origin, text: &str| match colour(origin) {
         None => text.to_owned(),
-        Some(colour) => format!("\x1b[{colour}m{text}\x1b[0m"),
+        Some(colour) => paint(text, colour),
     };
     let mut words = vec!["trunk".to_owned()];
     for k in 1..=depths {
@@ -184,39 +149,6 @@ pub fn legend(depths: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn hear(text: &str, stops: &[&str], size: usize) -> (String, bool) {
-        let stops: Vec<String> = stops.iter().map(|s| s.to_string()).collect();
-        let mut voice = Voice::new(&stops, false);
-        let mut out = String::new();
-        for bytes in text.as_bytes().chunks(size) {
-            out += &voice.token(bytes, 0);
-            assert!(text.starts_with(&out), "nothing is taken back");
-            if voice.stopped() {
-                break;
-            }
-        }
-        out += &voice.finish();
-        (out, voice.stopped())
-    }
-
-    #[test]
-    fn a_text_ends_before_the_first_stop_string_whatever_the_pieces() {
-        for size in 1..=9 {
-            let hear = |text, stops: &[&str]| hear(text, stops, size);
-            assert_eq!(hear("one two three", &["two"]), ("one ".to_owned(), true));
-            assert_eq!(hear("aabaabaac", &["aabaac"]), ("aab".to_owned(), true));
-            assert_eq!(hear("é€é€", &["€é"]), ("é".to_owned(), true));
-            assert_eq!(
-                hear("ends in tw", &["two"]),
-                ("ends in tw".to_owned(), false)
-            );
-            assert_eq!(hear("nothing", &["", "x"]), ("nothing".to_owned(), false));
-            assert_eq!(hear("stop", &["stop"]), (String::new(), true));
-        }
-        // The first to be complete ends the text.
-        assert_eq!(hear("abcd", &["bcd", "c"], 1), ("ab".to_owned(), true));
-    }
 
     #[test]
     fn colours_show_depth_and_rejection() {

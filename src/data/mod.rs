@@ -12,6 +12,7 @@
 //! | `token_file.rs` | the file |
 //! | `batch.rs` | a batch of windows; the one place where targets are shifted |
 //! | `windows.rs` | which windows: drawn at random to train, one after the other to evaluate |
+//! | `stream.rs` | text from tokens as they are generated |
 //! | `corpus` | the built-in text: a small grammar that writes stories |
 //! | `draws.rs` | seeded random numbers that never change between versions and machines |
 //!
@@ -23,6 +24,7 @@ mod batch;
 mod content;
 mod draws;
 mod pieces;
+mod stream;
 mod text;
 mod token_file;
 mod tokenizer;
@@ -31,6 +33,7 @@ mod windows;
 
 pub use batch::Batch;
 pub use content::Content;
+pub use stream::TextStream;
 pub use text::{Texts, check_length, open_hashed, open_tokens, read_tokens};
 pub(crate) use token_file::hex;
 pub use token_file::{TokenFile, write_tokens};

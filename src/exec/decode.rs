@@ -1,6 +1,6 @@
 //! The executor for decoding: a KV cache for each sequence; everything else is freed.
 
-use super::{Exec, Rows};
+use super::{Exec, Rows, SequenceCache};
 use crate::Result;
 use crate::autograd::{Op, Var};
 use crate::kernels::attention::{self, AttentionHeads, KeyValues};
@@ -10,8 +10,8 @@ use crate::tensor::{ParamId, Params, Tensor};
 use std::any::type_name;
 use std::sync::Arc;
 
-/// The KV caches of several sequences: [`KeyValues`] for each sequence, attention layer and key/value head. It also
-/// keeps hidden states for its caller.
+/// The KV caches of several sequences: [`KeyValues`] for each sequence, attention layer and key/value head. It also keeps
+/// hidden states for its caller.
 #[derive(Debug)]
 pub struct Decode<'m> {
     params: &'m Params,
@@ -19,6 +19,8 @@ pub struct Decode<'m> {
     caches: Vec<Vec<Vec<KeyValues>>>,
     /// [sequence][depth]: h [positions, C], row by row.
     hidden: Vec<Vec<Vec<f32>>>,
+    /// Numbers of removed sequences.
+    free: Vec<usize>,
 }
 
 impl<'m> Decode<'m> {
@@ -28,37 +30,42 @@ impl<'m> Decode<'m> {
             params,
             caches: Vec::new(),
             hidden: Vec::new(),
+            free: Vec::new(),
         }
     }
+}
 
-    /// Adds an empty sequence and returns its number.
-    pub fn add_sequence(&mut self) -> usize {
-        self.caches.push(Vec::new());
-        self.hidden.push(Vec::new());
-        self.caches.len() - 1
+impl SequenceCache for Decode<'_> {
+    fn add_sequence(&mut self) -> usize {
+        self.free.pop().unwrap_or_else(|| {
+            self.caches.push(Vec::new());
+            self.hidden.push(Vec::new());
+            self.caches.len() - 1
+        })
     }
 
-    /// Number of positions of a sequence in cache `cache`.
-    pub fn len(&self, sequence: usize, cache: usize) -> usize {
+    fn remove_sequence(&mut self, sequence: usize) {
+        self.caches[sequence] = Vec::new();
+        self.hidden[sequence] = Vec::new();
+        self.free.push(sequence);
+    }
+
+    fn len(&self, sequence: usize, cache: usize) -> usize {
         let heads = self.caches[sequence].get(cache);
         heads
             .and_then(|heads| heads.first())
             .map_or(0, KeyValues::len)
     }
 
-    /// Removes positions `len..` of a sequence from cache `cache`, if it holds that many.
-    pub fn truncate(&mut self, sequence: usize, cache: usize, len: usize) {
+    fn truncate(&mut self, sequence: usize, cache: usize, len: usize) {
         for kv in self.caches[sequence].get_mut(cache).into_iter().flatten() {
             kv.truncate(len.min(kv.len()));
         }
     }
 
-    /// Keeps h [rows, C] of depth `depth` at the positions of its rows. Later positions of these sequences are dropped.
-    ///
-    /// # Panics
-    /// Panics if positions before a span are missing.
     #[track_caller]
-    pub fn keep(&mut self, depth: usize, rows: &Rows, h: &Tensor) {
+    fn keep(&mut self, depth: usize, rows: &Rows, h: &Var) {
+        let h = h.value();
         let mut rest = h.data();
         for span in rows.spans() {
             let (own, others) = rest.split_at(span.len * h.cols());
@@ -75,12 +82,8 @@ impl<'m> Decode<'m> {
         }
     }
 
-    /// The hidden states kept of depth `depth` at the positions of some rows, [rows, `width`].
-    ///
-    /// # Panics
-    /// Panics if none were kept there.
     #[track_caller]
-    pub fn kept(&self, depth: usize, rows: &Rows, width: usize) -> Tensor {
+    fn kept(&mut self, depth: usize, rows: &Rows, width: usize) -> Var {
         let mut h = Tensor::empty(&[rows.len(), width]);
         let mut rest = h.data_mut();
         for span in rows.spans() {
@@ -89,7 +92,7 @@ impl<'m> Decode<'m> {
             let kept = &self.hidden[span.sequence][depth];
             own.copy_from_slice(&kept[span.first * width..][..own.len()]);
         }
-        h
+        Var::constant(h)
     }
 }
 

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`rows`] | [`Rows`]: which sequence and position each row of a computation belongs to |
 //! | [`train`] | [`Train`]: whole sequences on a tape |
+//! | [`sequences`] | [`SequenceCache`]: KV caches and hidden states by sequence, for decoding |
 //! | [`decode`] | [`Decode`]: rows appended to caches |
 //! | [`no_grad`] | [`NoGrad`]: another executor without gradients of parameters |
 //!
@@ -15,11 +16,13 @@
 pub mod decode;
 pub mod no_grad;
 pub mod rows;
+pub mod sequences;
 pub mod train;
 
 pub use decode::Decode;
 pub use no_grad::NoGrad;
 pub use rows::{Rows, Span};
+pub use sequences::SequenceCache;
 pub use train::Train;
 
 use crate::Result;

@@ -15,11 +15,10 @@ use super::pick::pick;
 use super::value::Value;
 use crate::Result;
 use crate::autograd::Op;
-use crate::exec::{Exec, Rows};
-use crate::infer::{Ask, Decoder, Told, pick_at};
+use crate::exec::{Exec, Rows, SequenceCache};
+use crate::infer::{self, Decoder, SampleRequest};
 use crate::kernels::attention::AttentionHeads;
 use crate::tensor::{ParamId, Tensor};
-use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Hidden states of one sequence and one depth, which may have more memory than rows.
@@ -41,6 +40,8 @@ struct Sequence {
 pub struct OnDevice<'w> {
     weights: &'w DeviceParams<'w>,
     sequences: Vec<Sequence>,
+    /// Numbers of removed sequences.
+    free: Vec<usize>,
 }
 
 impl<'w> OnDevice<'w> {
@@ -49,6 +50,7 @@ impl<'w> OnDevice<'w> {
         Self {
             weights,
             sequences: Vec::new(),
+            free: Vec::new(),
         }
     }
 
@@ -119,10 +121,17 @@ impl Exec for OnDevice<'_> {
     }
 }
 
-impl Decoder for OnDevice<'_> {
+impl SequenceCache for OnDevice<'_> {
     fn add_sequence(&mut self) -> usize {
-        self.sequences.push(Sequence::default());
-        self.sequences.len() - 1
+        self.free.pop().unwrap_or_else(|| {
+            self.sequences.push(Sequence::default());
+            self.sequences.len() - 1
+        })
+    }
+
+    fn remove_sequence(&mut self, sequence: usize) {
+        self.sequences[sequence] = Sequence::default();
+        self.free.push(sequence);
     }
 
     fn len(&self, sequence: usize, cache: usize) -> usize {
@@ -183,48 +192,46 @@ impl Decoder for OnDevice<'_> {
         }
         Value::new(y, rows.len(), width)
     }
+}
 
-    fn decide(&mut self, logits: &Value, asks: &[Ask], told: &mut Told<'_>) -> Result<()> {
-        // What a filter cuts off is the CPU's to find, and only for rows that are reached.
-        let filtered = |ask: &Ask| {
-            let s = ask.sampler;
-            s.temperature > 0.0 && (s.top_k > 0 || s.top_p < 1.0 || s.min_p > 0.0)
+impl Decoder for OnDevice<'_> {
+    fn sample(
+        &mut self,
+        logits: &Value,
+        requests: &[SampleRequest],
+    ) -> Result<Vec<Result<Vec<u32>>>> {
+        // Filters run on the CPU, and only on rows that are reached; all other rows are picked at once on the device.
+        let rows = |request: &SampleRequest| {
+            let (row, position, sampler) = (request.row, request.position, request.sampler);
+            (0..=request.drafts.len()).map(move |i| (row + i, position + i, sampler))
         };
-        let rows = |ask: &Ask| {
-            let ask = *ask;
-            (0..ask.rows).map(move |i| (ask.row + i, ask.position + i, ask.sampler))
-        };
-        let on_device = asks.iter().filter(|ask| !filtered(ask));
+        let on_device = requests.iter().filter(|request| !filters(request));
         let on_device: Vec<_> = on_device.flat_map(rows).collect();
-        let mut decided = match on_device.is_empty() {
+        let device = &self.weights.device;
+        let mut picked = match on_device.is_empty() {
             true => Vec::new(),
-            false => pick(&self.weights.device, &logits.array, logits.cols, &on_device)?,
+            false => pick(device, &logits.array, logits.cols, &on_device)?,
         }
         .into_iter();
-        for (index, ask) in asks.iter().enumerate() {
-            let mut go_on = true;
-            for i in 0..ask.rows {
-                // Also what is not reached has to be passed over.
-                let token = match filtered(ask) {
-                    false => decided.next().expect("a token for each row"),
-                    true if go_on => {
-                        let row = self.row(logits, ask.row + i)?;
-                        pick_at(&row, ask.position + i, ask.sampler)
-                    }
-                    true => break,
-                };
-                if go_on {
-                    go_on = told(index, token)?;
-                }
-            }
+        let mut sampled = Vec::with_capacity(requests.len());
+        for request in requests {
+            sampled.push(if filters(request) {
+                request.accept(|row, position| {
+                    infer::pick(&self.row(logits, row)?, position, request.sampler)
+                })
+            } else {
+                let own: Vec<_> = picked.by_ref().take(1 + request.drafts.len()).collect();
+                let mut own = own.into_iter();
+                request.accept(|_, _| own.next().expect("a token for each row"))
+            });
         }
-        Ok(())
+        self.weights.device.working()?;
+        Ok(sampled)
     }
 
-    fn row<'v>(&mut self, logits: &'v Value, row: usize) -> Result<Cow<'v, [f32]>> {
+    fn row(&mut self, logits: &Value, row: usize) -> Result<Vec<f32>> {
         let range = row * logits.cols..(row + 1) * logits.cols;
-        let row = self.weights.device.read(&logits.array, range)?;
-        Ok(Cow::Owned(row))
+        self.weights.device.read(&logits.array, range)
     }
 
     fn wait(&mut self) -> Result<()> {
@@ -232,4 +239,9 @@ impl Decoder for OnDevice<'_> {
         let device = &self.weights.device;
         device.read(&device.upload(&[0.0]), 0..1).map(drop)
     }
+}
+
+/// Whether the sampler filters tokens.
+fn filters(request: &SampleRequest) -> bool {
+    request.sampler.temperature > 0.0 && !request.sampler.keeps_all()
 }

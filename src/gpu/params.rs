@@ -5,9 +5,8 @@ use super::rows::Angles;
 use crate::Result;
 use crate::kernels::rope::RopeTable;
 use crate::tensor::{ParamId, Params};
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::Mutex;
 
 /// Parameters on a device, uploaded once. For quantised weights these are the widened values, which the CPU multiplies
 /// too.
@@ -15,11 +14,11 @@ pub struct DeviceParams<'m> {
     pub(super) device: Device,
     pub(super) params: &'m Params,
     /// By parameter.
-    locations: RefCell<Vec<Location>>,
+    locations: Mutex<Vec<Location>>,
     /// The most recent RoPE table and its copy on the device.
-    angles: RefCell<Option<(Arc<RopeTable>, Rc<Angles>)>>,
+    angles: Mutex<Option<(Arc<RopeTable>, Arc<Angles>)>>,
     /// The positions of the most recent pass, which all layers read.
-    positions: RefCell<Option<(Arc<[u32]>, Array)>>,
+    positions: Mutex<Option<(Arc<[u32]>, Array)>>,
 }
 
 /// Where a parameter lies.
@@ -51,14 +50,14 @@ impl<'m> DeviceParams<'m> {
         Ok(Self {
             device: device.clone(),
             params,
-            locations: RefCell::new(locations),
-            angles: RefCell::new(None),
-            positions: RefCell::new(None),
+            locations: Mutex::new(locations),
+            angles: Mutex::new(None),
+            positions: Mutex::new(None),
         })
     }
 
     pub(super) fn location(&self, id: ParamId) -> Location {
-        self.locations.borrow()[id.index()].clone()
+        self.locations.lock().expect("no thread panicked")[id.index()].clone()
     }
 
     /// Matrices of one width, stacked in one array, so that one matrix multiplication covers them all. The first call
@@ -67,7 +66,7 @@ impl<'m> DeviceParams<'m> {
         let [first, _, ..] = ids else {
             return self.location(ids[0]);
         };
-        let mut locations = self.locations.borrow_mut();
+        let mut locations = self.locations.lock().expect("no thread panicked");
         let len = |id: &ParamId| self.params.get(*id).data().len();
         let offsets = ids.iter().scan(0, |end, id| {
             *end += len(id);
@@ -96,21 +95,21 @@ impl<'m> DeviceParams<'m> {
     }
 
     /// The table's angles. A model makes a new table only when positions outgrow the old one.
-    pub(super) fn angles(&self, table: &Arc<RopeTable>) -> Rc<Angles> {
-        let mut last = self.angles.borrow_mut();
+    pub(super) fn angles(&self, table: &Arc<RopeTable>) -> Arc<Angles> {
+        let mut last = self.angles.lock().expect("no thread panicked");
         if let Some((known, angles)) = &*last
             && Arc::ptr_eq(known, table)
         {
-            return Rc::clone(angles);
+            return Arc::clone(angles);
         }
-        let angles = Rc::new(Angles::new(&self.device, table));
-        *last = Some((Arc::clone(table), Rc::clone(&angles)));
+        let angles = Arc::new(Angles::new(&self.device, table));
+        *last = Some((Arc::clone(table), Arc::clone(&angles)));
         angles
     }
 
     /// The positions of a pass.
     pub(super) fn positions(&self, positions: &Arc<[u32]>) -> Array {
-        let mut last = self.positions.borrow_mut();
+        let mut last = self.positions.lock().expect("no thread panicked");
         if let Some((known, array)) = &*last
             && Arc::ptr_eq(known, positions)
         {

@@ -3,7 +3,7 @@
 use super::device::{Array, Device, elements};
 use super::rows::{THREADS, word};
 use crate::Result;
-use crate::infer::{Sampler, pick_at};
+use crate::infer::{self, Sampler};
 
 /// `TOKENS`, `ENTRY` and `NO_TOKEN` of `kernels/pick.cu`.
 const TOKENS: usize = 2048;
@@ -52,7 +52,7 @@ pub fn pick(
             return Ok(Ok(token));
         }
         let z = device.read(logits, row * v..(row + 1) * v)?;
-        Ok(pick_at(&z, position, sampler))
+        Ok(infer::pick(&z, position, sampler))
     };
     rows.iter().map(decide).collect()
 }
@@ -60,8 +60,7 @@ pub fn pick(
 /// Whether the sampler is greedy, or samples from the whole vocabulary.
 fn plain(sampler: Sampler) -> bool {
     let temperature = sampler.temperature;
-    let all = sampler.top_k == 0 && sampler.top_p >= 1.0 && sampler.min_p <= 0.0;
-    temperature == 0.0 || (all && temperature > 0.0 && temperature.is_finite())
+    temperature == 0.0 || (sampler.keeps_all() && temperature > 0.0 && temperature.is_finite())
 }
 
 /// A token for each row, or [`NO_TOKEN`].

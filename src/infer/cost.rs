@@ -1,67 +1,67 @@
-//! Measured times: what a pass costs by its rows.
+//! Measured times: the cost of a pass by its number of rows.
 
-/// Time that a row adds to a pass, as a share of it, before any other was measured.
-const ROW: f64 = 0.05;
+/// Assumed time of a further row, as a share of the pass, until two numbers of rows have been measured.
+const ROW_GUESS: f64 = 0.05;
 
-/// Values before which a guess is better.
-pub(super) const ENOUGH: usize = 2;
+/// Samples before a minimum is used.
+pub(super) const MIN_SAMPLES: usize = 2;
 
-/// The last few values of something that noise makes larger and never smaller.
+/// The last few samples of a time. Noise only ever makes a time longer, so that the least of them is the best estimate.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Recent {
-    values: [f64; 5],
+pub(super) struct RecentTimes {
+    samples: [f64; 5],
     count: usize,
 }
 
-impl Recent {
-    pub fn add(&mut self, x: f64) {
-        self.values[self.count % self.values.len()] = x;
+impl RecentTimes {
+    pub fn add(&mut self, seconds: f64) {
+        self.samples[self.count % self.samples.len()] = seconds;
         self.count += 1;
     }
 
-    /// The least, once there are enough of them for one to be free of noise.
-    pub fn least(&self) -> Option<f64> {
-        if self.count < ENOUGH {
+    /// The least sample, if there are [`MIN_SAMPLES`].
+    pub fn min(&self) -> Option<f64> {
+        if self.count < MIN_SAMPLES {
             return None;
         }
-        let known = &self.values[..self.count.min(self.values.len())];
+        let known = &self.samples[..self.count.min(self.samples.len())];
         known.iter().copied().min_by(f64::total_cmp)
     }
 }
 
-/// Seconds of passes by their rows.
+/// Seconds of passes, by number of rows.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Passes(Vec<Recent>);
+pub(super) struct PassTimes(Vec<RecentTimes>);
 
-impl Passes {
+impl PassTimes {
     pub fn add(&mut self, rows: usize, seconds: f64) {
         if self.0.len() <= rows {
-            self.0.resize(rows + 1, Recent::default());
+            self.0.resize(rows + 1, RecentTimes::default());
         }
         self.0[rows].add(seconds);
     }
 
-    /// What is known now. More rows never take less time; where a measurement says so, the machine was slower when fewer
+    /// The current estimate. It never falls: if more rows were measured to be faster, the machine was slower when fewer
     /// were measured.
-    pub fn line(&self) -> Line {
+    pub fn curve(&self) -> CostCurve {
         let mut most = 0.0;
-        let known = |(rows, times): (usize, &Recent)| {
-            most = times.least()?.max(most);
+        let known = |(rows, times): (usize, &RecentTimes)| {
+            most = times.min()?.max(most);
             Some((rows as f64, most))
         };
-        Line(self.0.iter().enumerate().filter_map(known).collect())
+        CostCurve(self.0.iter().enumerate().filter_map(known).collect())
     }
 }
 
-/// A line through what was measured: (rows, seconds).
+/// Seconds of a pass by its rows, interpolated between measured points (rows, seconds).
 #[derive(Clone, Debug)]
-pub(super) struct Line(Vec<(f64, f64)>);
+pub(super) struct CostCurve(Vec<(f64, f64)>);
 
-impl Line {
-    /// Seconds of a pass over so many rows; 1 for one row before anything was measured.
+impl CostCurve {
+    /// Seconds of a pass over so many rows; if nothing was measured, in units of a pass over one row.
     pub fn at(&self, rows: usize) -> f64 {
         let rows = rows as f64;
-        let guess = |m: f64| 1.0 + ROW * (m - 1.0);
+        let guess = |m: f64| 1.0 + ROW_GUESS * (m - 1.0);
         let above = self.0.partition_point(|(m, _)| *m < rows);
         let below = above.checked_sub(1).map(|i| self.0[i]);
         match (below, self.0.get(above).copied()) {
@@ -78,9 +78,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_meets_what_was_measured() {
-        let mut passes = Passes::default();
-        assert_eq!(passes.line().at(1), 1.0);
+    fn the_curve_meets_what_was_measured() {
+        let mut passes = PassTimes::default();
+        assert_eq!(passes.curve().at(1), 1.0);
         for (rows, seconds) in [
             (2, 3.0),
             (2, 2.0),
@@ -92,14 +92,14 @@ mod tests {
         ] {
             passes.add(rows, seconds);
         }
-        let line = passes.line();
-        assert_eq!([2, 4, 6].map(|rows| line.at(rows)), [2.0, 3.0, 4.0]);
-        assert!(line.at(1) < 2.0 && line.at(8) > 4.0);
+        let curve = passes.curve();
+        assert_eq!([2, 4, 6].map(|rows| curve.at(rows)), [2.0, 3.0, 4.0]);
+        assert!(curve.at(1) < 2.0 && curve.at(8) > 4.0);
         // A pass over more rows that was faster counts as equally fast.
         (0..3).for_each(|_| passes.add(7, 1.0));
-        assert_eq!(passes.line().at(7), 4.0);
+        assert_eq!(passes.curve().at(7), 4.0);
         // Only the last few count.
         (0..5).for_each(|_| passes.add(2, 5.0));
-        assert_eq!(passes.line().at(2), 5.0);
+        assert_eq!(passes.curve().at(2), 5.0);
     }
 }

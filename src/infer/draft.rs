@@ -1,35 +1,20 @@
-//! Drafting: guesses for the tokens after the current one, from wherever.
-//!
-//! A step of the prediction heads. Let p be the position of the current token, which the trunk has not seen yet, and s
-//! the entries of depth k that stay: those computed from known tokens only.
-//!
-//! ```text
-//! for k = 1..=K:
-//!     s = min(length of cache k, max(0, p − k))      entry i of depth k depends on tokens up to x_{i+k}
-//!     truncate cache k and h^k to s
-//!     h^k[s..p] = head k on h^{k-1}[s..p] and x_{s+k}..x_{p-1+k}     drafts stand in where i + k > p
-//!     d_k = pick(logits of row p − 1)                                the draft for position p + k
-//! ```
-//!
-//! So the rows that catch up on accepted tokens and the row that drafts go through in one pass, and what the drafter
-//! computes is what the training graph computes on the same tokens. Kinds that read the trunk's state only are never
-//! tentative: their s is min(length of cache k, p − 1), since row p − 1 is computed in any case. Kinds without a cache compute row p − 1 alone. A depth that does not
-//! draft in a step falls behind and catches up in one pass later; what rejected drafts left was forgotten when the trunk
-//! was rewound. Several sequences draft together, depth by depth, each from where it is.
+//! Drafting: proposals for the tokens after the newest one, from whatever source.
 
-use super::engine::Ask;
-use super::generate::Mode;
+use super::heads::run_heads;
+use super::pick::Sampler;
 use super::rejection::Distribution;
-use super::sequence::Session;
-use crate::Result;
-use crate::exec::{Rows, Span};
+use super::runner::Runner;
+use super::sequence::{Sequence, SequenceId};
+use crate::model::Model;
+use crate::{Error, Result};
 
-/// A guess.
+/// A proposed token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Draft {
     /// The token.
     pub token: u32,
-    /// What it was drawn from, for the mode that rejects; a draft without it counts as certain.
+    /// The distribution that it was drawn from, for [`Mode::Rejection`](super::Mode::Rejection); without it, all of the
+    /// probability is on the token.
     pub distribution: Option<Distribution>,
 }
 
@@ -43,132 +28,196 @@ impl From<u32> for Draft {
     }
 }
 
-/// Guesses the tokens after the current one.
+/// Proposes the next tokens of sequences. Whatever it returns, the tokens are those of plain decoding.
 pub trait Drafter {
-    /// At most `wanted[i]` guesses for the positions after the last known token of sequence i.
+    /// Drafts for each of [`Drafting::requests`], in their order: at most `max_drafts` tokens for the positions after the
+    /// newest one. Drafts beyond that are ignored, and so are those from the first id on that is no token.
     ///
     /// # Errors
-    /// Where guessing fails; a wrong guess is no failure.
-    fn draft(&mut self, session: &mut Session<'_>, wanted: &[usize]) -> Result<Vec<Vec<Draft>>>;
+    /// An error ends the step before any sequence has changed. A wrong draft is not an error.
+    fn draft(&mut self, drafting: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>>;
+
+    /// Most drafts per step that [`Drafts::Auto`](super::Drafts::Auto) considers: by default as many as the model has
+    /// heads.
+    fn max_drafts(&self, model: &Model) -> usize {
+        model.config().mtp_depth
+    }
 }
 
-/// Guesses nothing: plain decoding.
-#[derive(Clone, Copy, Debug)]
+/// Drafts nothing: plain decoding.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct NoDrafts;
 
 impl Drafter for NoDrafts {
-    fn draft(&mut self, _: &mut Session<'_>, wanted: &[usize]) -> Result<Vec<Vec<Draft>>> {
-        Ok(vec![Vec::new(); wanted.len()])
+    fn draft(&mut self, _: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
+        Ok(Vec::new())
+    }
+
+    fn max_drafts(&self, _: &Model) -> usize {
+        0
     }
 }
 
-/// Guesses with the model's prediction heads. What they remember lies in the session.
+/// Drafts with the model's prediction heads.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct HeadDrafter(());
-
-/// One sequence in the course of a step.
-struct Course {
-    sequence: usize,
-    wanted: usize,
-    drafts: Vec<Draft>,
-}
+pub struct HeadDrafter;
 
 impl Drafter for HeadDrafter {
-    fn draft(&mut self, session: &mut Session<'_>, wanted: &[usize]) -> Result<Vec<Vec<Draft>>> {
-        let config = session.model.config();
-        let mut courses = Vec::new();
-        for (sequence, wanted) in wanted.iter().enumerate() {
-            let state = &session.sequences[sequence];
-            // Where the trunk has not seen the tokens before the current one there is nothing to draft from.
-            let p = state.current();
-            if *wanted > 0 && p > 0 && state.seen == p {
-                courses.push(Course {
-                    sequence,
-                    wanted: *wanted,
-                    drafts: Vec::new(),
-                });
-            }
-        }
-        let mut drafts = vec![Vec::new(); wanted.len()];
-        for k in 1..=config.mtp_depth {
-            courses.retain_mut(|course| {
-                let goes_on = course.wanted >= k && course.drafts.len() == k - 1;
-                if !goes_on {
-                    drafts[course.sequence] = std::mem::take(&mut course.drafts);
-                }
-                goes_on
-            });
-            if courses.is_empty() {
-                return Ok(drafts);
-            }
-            depth(session, k, &mut courses)?;
-        }
-        for course in courses {
-            drafts[course.sequence] = course.drafts;
-        }
-        Ok(drafts)
+    fn draft(&mut self, drafting: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
+        let requests = drafting.requests().iter();
+        let max_drafts: Vec<usize> = requests.map(DraftRequest::max_drafts).collect();
+        drafting.run_heads(&max_drafts)
     }
 }
 
-/// Depth k of every course, in one pass.
-fn depth(session: &mut Session<'_>, k: usize, courses: &mut [Course]) -> Result<()> {
-    let model = session.model;
-    let kind = model.config().mtp_kind;
-    let cache = model.head_cache(k);
-    let mut spans = Vec::with_capacity(courses.len());
-    let mut following = Vec::new();
-    for course in &*courses {
-        let state = &session.sequences[course.sequence];
-        let p = state.current();
-        // Row p - 1 is computed in any case: its logits are the draft.
-        let first = match kind.cached() {
-            true => {
-                let known = session.engine.len(course.sequence, cache);
-                kind.settled(k, p).min(p - 1).min(known)
-            }
-            false => p - 1,
-        };
-        session.engine.truncate(course.sequence, cache, first);
-        let drafts = course.drafts.iter().map(|draft| draft.token);
-        let tokens = state.in_view().iter().copied().chain(drafts);
-        following.extend(tokens.skip(first + k).take(p - first));
-        spans.push(Span {
-            sequence: course.sequence,
-            first,
-            len: p - first,
-        });
+/// A sequence that drafts in this step.
+#[derive(Debug)]
+pub struct DraftRequest<'s> {
+    pub(super) sequence: &'s mut Sequence,
+    max_drafts: usize,
+}
+
+impl DraftRequest<'_> {
+    /// The sequence's id.
+    pub fn id(&self) -> SequenceId {
+        self.sequence.id()
     }
-    session.engine.head(k, &following, &Rows::new(spans));
-    let (mut asks, mut asking) = (
-        Vec::with_capacity(courses.len()),
-        Vec::with_capacity(courses.len()),
-    );
-    for (row, course) in courses.iter_mut().enumerate() {
-        let state = &session.sequences[course.sequence];
-        let position = state.tokens().len() + course.drafts.len();
-        let sampler = state.request.options.sampler;
-        match state.request.options.mode {
-            Mode::Exact => {
-                asks.push(Ask {
-                    row,
-                    rows: 1,
-                    position,
-                    sampler,
-                });
-                asking.push(row);
-            }
-            Mode::Rejection => {
-                let q = Distribution::of(&session.engine.row(row)?, position, sampler);
-                course.drafts.extend(q.map(|q| Draft {
-                    token: q.draft(sampler.seed, position),
-                    distribution: Some(q),
-                }));
-            }
+
+    /// All known tokens. The first draft is for the position `tokens().len()`.
+    pub fn tokens(&self) -> &[u32] {
+        self.sequence.tokens()
+    }
+
+    /// How tokens are chosen. Drafts that [`pick`](super::pick()) chooses from another model's logits with this sampler
+    /// share the noise of verification, which makes it accept more of them (coupled sampling).
+    pub fn sampler(&self) -> Sampler {
+        self.sequence.options.sampler
+    }
+
+    /// Most drafts that are of use, at least 1.
+    pub fn max_drafts(&self) -> usize {
+        self.max_drafts
+    }
+}
+
+/// What a drafter sees of a session in one step: the sequences that draft, to read, and the model's heads, to run.
+///
+/// It cannot be made, and it cannot be replaced by that of another session, because no two steps have the same lifetime:
+///
+/// ```compile_fail
+/// use foretoken::infer::{Draft, Drafter, Drafting};
+/// struct Swap<'a, 'b>(&'a mut Drafting<'b>);
+/// impl Drafter for Swap<'_, '_> {
+///     fn draft(&mut self, drafting: &mut Drafting<'_>) -> foretoken::Result<Vec<Vec<Draft>>> {
+///         std::mem::swap(self.0, drafting);
+///         Ok(Vec::new())
+///     }
+/// }
+/// ```
+///
+/// Its sequences cannot be changed, replaced or taken out:
+///
+/// ```compile_fail,E0616
+/// # use foretoken::infer::Drafting;
+/// fn cheat(drafting: &mut Drafting<'_>) {
+///     drafting.requests.swap(0, 1);
+/// }
+/// ```
+///
+/// ```compile_fail,E0594
+/// # use foretoken::infer::Drafting;
+/// fn cheat(drafting: &mut Drafting<'_>) {
+///     drafting.requests()[0].tokens()[0] = 7;
+/// }
+/// ```
+pub struct Drafting<'s> {
+    model: &'s Model,
+    runner: &'s mut dyn Runner,
+    requests: Vec<DraftRequest<'s>>,
+}
+
+impl std::fmt::Debug for Drafting<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(&self.requests).finish()
+    }
+}
+
+impl<'s> Drafting<'s> {
+    /// Of sequences and the most drafts of each; those with none do not take part.
+    pub(super) fn new(
+        model: &'s Model,
+        runner: &'s mut dyn Runner,
+        sequences: impl Iterator<Item = (&'s mut Sequence, usize)>,
+    ) -> Self {
+        let requests = sequences.filter(|(_, max_drafts)| *max_drafts > 0);
+        let requests = requests.map(|(sequence, max_drafts)| DraftRequest {
+            sequence,
+            max_drafts,
+        });
+        Self {
+            model,
+            runner,
+            requests: requests.collect(),
         }
     }
-    session.engine.decide(&asks, &mut |ask, token| {
-        // A head that computes nonsense drafts nothing; what is generated is the trunk's to decide.
-        courses[asking[ask]].drafts.extend(token.map(Draft::from));
-        Ok(false)
-    })
+
+    /// The model that verifies the drafts.
+    pub fn model(&self) -> &'s Model {
+        self.model
+    }
+
+    /// The sequences that draft in this step.
+    pub fn requests(&self) -> &[DraftRequest<'s>] {
+        &self.requests
+    }
+
+    /// Drafts with the model's heads 1, 2, ..: at most `max_drafts[i]` tokens for request i (none if there is no such
+    /// element).
+    ///
+    /// # Errors
+    /// Returns [`Error::Device`] if the executor's device failed.
+    pub fn run_heads(&mut self, max_drafts: &[usize]) -> Result<Vec<Vec<Draft>>> {
+        run_heads(self.model, self.runner, &mut self.requests, max_drafts)
+    }
+}
+
+/// Asks the drafter; returns the usable drafts of every sequence.
+///
+/// # Errors
+/// Returns the drafter's error, or [`Error::Setting`] for a distribution that is not one over the vocabulary.
+pub(super) fn draft(
+    model: &Model,
+    runner: &mut dyn Runner,
+    sequences: &mut [&mut Sequence],
+    max_drafts: &[usize],
+    drafter: &mut dyn Drafter,
+) -> Result<Vec<Vec<Draft>>> {
+    let sequences = sequences.iter_mut().map(|sequence| &mut **sequence);
+    let pairs = sequences.zip(max_drafts.iter().copied());
+    let mut drafting = Drafting::new(model, runner, pairs);
+    let mut answers = match drafting.requests.is_empty() {
+        true => Vec::new(),
+        false => drafter.draft(&mut drafting)?,
+    }
+    .into_iter();
+    let vocab = model.config().vocab_size;
+    let mut all = Vec::with_capacity(max_drafts.len());
+    for max_drafts in max_drafts {
+        let mut drafts = match max_drafts {
+            0 => Vec::new(),
+            _ => answers.next().unwrap_or_default(),
+        };
+        let tokens = drafts.iter().take(*max_drafts);
+        let usable = tokens.take_while(|draft| (draft.token as usize) < vocab);
+        let usable = usable.count();
+        drafts.truncate(usable);
+        for draft in &drafts {
+            if let Some(q) = draft.distribution.as_ref().filter(|q| q.len() != vocab) {
+                let expected = format!("probabilities of {vocab} tokens");
+                return Err(Error::setting("distribution", expected, q.len()));
+            }
+        }
+        all.push(drafts);
+    }
+    Ok(all)
 }

@@ -1,33 +1,34 @@
-//! What decoding costs on this machine: a pass by its rows, a head step, a plain read of as many bytes.
+//! What decoding costs on this machine: a pass by its rows, a head, a plain read of as many bytes.
 
-use super::draft::{Drafter, HeadDrafter};
-use super::engine::{Decoder, Wanted};
-use super::generate::{Options, Request};
-use super::sequence::Session;
-use super::verify::prefill;
-use crate::Result;
-use crate::exec::Decode;
+use super::decoder::Decoder;
+use super::draft::{Drafting, NoDrafts};
+use super::request::{GenerateOptions, Request};
+use super::runner::{LogitRows, Runner};
+use super::session::Session;
+use crate::exec::{Decode, Rows};
 use crate::kernels::stream;
 use crate::model::Model;
+use crate::{Error, Result};
 use std::hint::black_box;
 use std::time::Instant;
 
 /// Medians of interleaved repeats, in seconds.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Costs {
-    /// A pass of the trunk with its logits over 1, 2, .. rows.
+    /// A pass of the trunk over 1, 2, .. rows, including their logits.
     pub passes: Vec<f64>,
-    /// One head step with its logits, averaged over the depths; nothing for a model without heads.
+    /// A head with its logits, averaged over the heads; none for a model without heads.
     pub head: Option<f64>,
-    /// A plain read of as many bytes as a pass reads of the weights.
+    /// A plain read of as many bytes of weights as a pass reads.
     pub read: f64,
 }
 
-/// Measures passes of 1 to `rows` rows after a prompt, `repeats` times in turn. The model should be packed. Of a prompt
-/// that leaves no room for the rows the end is taken.
+/// Measures passes of 1 to `rows` rows after a prompt, `repeats` times in turn. The model should be packed. If the prompt
+/// leaves no room for the rows, only its last tokens are used.
 ///
 /// # Errors
-/// As [`generate`](super::generate()).
+/// Returns [`Error::Setting`] if `rows` is 0 or the prompt is empty, and [`Error::Diverged`] if logits are not numbers.
 pub fn costs(model: &Model, prompt: &[u32], rows: usize, repeats: usize) -> Result<Costs> {
     costs_on(Decode::new(model.params()), model, prompt, rows, repeats)
 }
@@ -35,59 +36,65 @@ pub fn costs(model: &Model, prompt: &[u32], rows: usize, repeats: usize) -> Resu
 /// [`costs`] on any executor, which has no sequences yet. The plain read is the host's.
 ///
 /// # Errors
-/// As [`costs`], and where the executor's machine failed.
+/// As [`costs`].
 pub fn costs_on(
-    exec: impl Decoder,
+    exec: impl Decoder<Value: Send> + Send,
     model: &Model,
     prompt: &[u32],
     rows: usize,
     repeats: usize,
 ) -> Result<Costs> {
-    let options = Options {
-        max_tokens: rows,
-        ..Options::default()
-    };
-    let most = model
-        .config()
-        .max_position_embeddings
-        .saturating_sub(rows)
-        .max(1);
+    let positions = model.config().max_position_embeddings;
+    let most = positions.saturating_sub(rows).max(1);
     let prompt = &prompt[prompt.len().saturating_sub(most)..];
-    let rows = rows.min(model.config().max_position_embeddings + 1 - prompt.len());
-    let mut session = Session::on(model, exec, &[Request { prompt, options }])?;
-    // Now everything but the token after the prompt has been seen, and that one is the first row.
-    let next = prefill(&mut session, &[0])?[0];
-    session.push(0, next);
-    let p = session.sequences()[0].current();
+    let rows = rows.min(positions - prompt.len());
+    if rows == 0 {
+        return Err(Error::setting("rows", "at least 1, and room for it", rows));
+    }
+    let mut session = Session::on(exec, model);
+    let options = GenerateOptions {
+        max_tokens: 1,
+        ..GenerateOptions::default()
+    };
+    let id = session.add(Request::new(prompt, options))?;
+    for token in session.tokens(&mut NoDrafts) {
+        token?;
+    }
+    // Now everything but the token after the prompt has been computed, and that one is the first row.
+    let Session {
+        runner, sequences, ..
+    } = &mut session;
+    let sequence = sequences.get_mut(&id).expect("it was added");
+    let (slot, p) = (sequence.slot, sequence.current());
     let depth = model.config().mtp_depth;
-    let mut drafter = HeadDrafter::default();
+    let pass = |runner: &mut dyn Runner, rows: usize| {
+        let inputs: Vec<u32> = (0..rows).map(|i| prompt[i % prompt.len()]).collect();
+        runner.trunk(&inputs, &Rows::one(slot, p, rows), LogitRows::All);
+        runner.wait()
+    };
+    let mut draft = |runner: &mut dyn Runner| {
+        let drafting = std::iter::once((&mut *sequence, depth));
+        Drafting::new(model, runner, drafting)
+            .run_heads(&[depth])
+            .map(drop)
+    };
     // All but the first call find the heads' caches filled.
-    drafter.draft(&mut session, &[depth])?;
+    draft(&mut **runner)?;
     let memory = vec![1.0f32; model.weight_bytes() / 4];
-    let inputs: Vec<u32> = (0..rows).map(|i| prompt[i % prompt.len()]).collect();
     let (mut passes, mut heads, mut reads) = (vec![Vec::new(); rows], Vec::new(), Vec::new());
     for _ in 0..repeats.max(1) {
-        // The read leaves other memory in the caches, which a decoder would not find there.
-        session.advance(&[(0, 1)], &inputs[..1], Wanted::Nothing);
-        session.engine.wait()?;
-        session.rewind(0, p);
+        // The read leaves other memory in the CPU's caches, which a decoder would not find there.
+        pass(&mut **runner, 1)?;
         for (rows, times) in (1..).zip(&mut passes) {
-            let mut done = Ok(());
-            times.push(seconds(|| {
-                session.advance(&[(0, rows)], &inputs[..rows], Wanted::All);
-                done = session.engine.wait();
-            }));
-            done?;
-            session.rewind(0, p);
+            times.push(seconds(|| pass(&mut **runner, rows))?);
         }
         if depth > 0 {
-            let mut drafted = Ok(Vec::new());
-            heads.push(seconds(|| drafted = drafter.draft(&mut session, &[depth])));
-            drafted?;
+            heads.push(seconds(|| draft(&mut **runner))?);
         }
         reads.push(seconds(|| {
             black_box(stream::read(&memory));
-        }));
+            Ok(())
+        })?);
     }
     Ok(Costs {
         passes: passes.into_iter().map(median).collect(),
@@ -113,16 +120,16 @@ impl Costs {
     }
 }
 
-fn seconds(f: impl FnOnce()) -> f64 {
+fn seconds(f: impl FnOnce() -> Result<()>) -> Result<f64> {
     let start = Instant::now();
-    f();
-    start.elapsed().as_secs_f64()
+    f()?;
+    Ok(start.elapsed().as_secs_f64())
 }
 
-/// The middle one; of two, the larger.
+/// The middle value; of two, the larger.
 ///
 /// # Panics
-/// Where there is none.
+/// Panics if there is none.
 pub fn median(mut x: Vec<f64>) -> f64 {
     x.sort_by(f64::total_cmp);
     x[x.len() / 2]

@@ -1,44 +1,56 @@
-//! Floor 8: decoding. The heads draft, the trunk verifies, and no token ever changes.
+//! Decoding: the heads draft, the trunk verifies, and no token ever changes.
 //!
 //! | file | what |
 //! |---|---|
-//! | [`pick`](mod@pick) | the one function that decides a token |
+//! | [`step`] | one step of a session, from top to bottom; start reading here |
+//! | [`generate`](mod@generate) | [`generate()`], [`generate_batch`] and other simple functions over a session |
+//! | [`request`] | [`Request`], [`GenerateOptions`]: what to generate |
+//! | [`session`] | [`Session`]: sequences that are decoded together, and join and leave between steps |
+//! | [`sequence`] | [`Sequence`]: known tokens, and how far the model has computed them |
+//! | `prefill` | the trunk's passes over prompts |
+//! | [`draft`] | [`Drafter`], and the view of a session that it gets |
+//! | `heads` | drafting with the model's prediction heads |
+//! | [`verify`] | the trunk's pass over the drafts; the only place that makes an [`Accepted`] token |
+//! | [`pick`](mod@pick) | [`Sampler`], and the one function that decides a token |
 //! | `noise` | random numbers keyed by (seed, position, token) |
-//! | [`rejection`] | the mode that keeps the distribution instead of the sample |
-//! | `sequence` | [`Session`]: known tokens, caches and hidden states of the sequences decoded together |
-//! | [`engine`] | [`Decoder`]: what decoding asks of an executor; a model's passes over one |
-//! | [`draft`] | [`Drafter`] and the drafter that runs the prediction heads |
-//! | `verify` | the trunk's pass over the drafts; the only place that makes an [`Accepted`] token |
+//! | [`rejection`] | rejection sampling, for comparison |
+//! | [`policy`] | [`Drafts`]: how many tokens to draft |
 //! | `cost` | measured times of passes |
-//! | `policy` | [`Drafts`]: how many tokens to draft |
-//! | [`agreement`] | how drafting would go on a finished text |
+//! | [`decoder`] | [`Decoder`]: what decoding needs of an executor |
+//! | `runner` | a model on an executor, with the executor's type erased |
+//! | [`replay`] | [`OfflineReplay`]: the accepted drafts, predicted from a finished text |
 //! | [`measure`] | what decoding costs on this machine |
-//! | [`generate`](mod@generate) | prefill, then draft, verify, accept until the end |
 //!
 //! This folder never knows training, files or text.
 
-pub mod agreement;
 mod cost;
+pub mod decoder;
 pub mod draft;
-pub mod engine;
 pub mod generate;
+mod heads;
 pub mod measure;
 mod noise;
 pub mod pick;
-mod policy;
+pub mod policy;
+mod prefill;
 pub mod rejection;
-mod sequence;
-mod verify;
+pub mod replay;
+pub mod request;
+mod runner;
+pub mod sequence;
+pub mod session;
+pub mod step;
+pub mod verify;
 
-pub use agreement::Hindsight;
-pub use draft::{Draft, Drafter, HeadDrafter, NoDrafts};
-pub use engine::{Ask, Decoder, Told};
-pub use generate::{
-    Generated, Listener, Mode, Options, Request, generate, generate_batch, generate_batch_on,
-};
-pub(crate) use pick::pick_at;
+pub use decoder::{Decoder, SampleRequest};
+pub use draft::{Draft, DraftRequest, Drafter, Drafting, HeadDrafter, NoDrafts};
+pub use generate::{Generated, OnToken, generate, generate_batch};
 pub use pick::{Sampler, pick};
 pub use policy::Drafts;
 pub use rejection::Distribution;
-pub use sequence::{Sequence, Session};
+pub use replay::OfflineReplay;
+pub use request::{GenerateOptions, Mode, Request};
+pub use sequence::{Sequence, SequenceId};
+pub use session::Session;
+pub use step::{FinishReason, StepOutput};
 pub use verify::Accepted;

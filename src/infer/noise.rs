@@ -1,7 +1,7 @@
 //! Random numbers for sampling: a pure function of (seed, position, token).
 //!
 //! The generator is Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), keyed by the seed;
-//! its counter holds the token and the position. There is no state to carry, so it does not matter in which order tokens
+//! its counter holds the token and the position. Without a state it does not matter in which order tokens
 //! are decided, or how often one is looked at again.
 
 use crate::simd::scalar;
@@ -29,17 +29,17 @@ fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     counter
 }
 
-/// What a number is for. Each use has numbers of its own, independent of the others.
+/// The use of a number. Each use has an independent stream of numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(super) enum Stream {
-    /// Gumbel noise, one number a token.
+    /// Gumbel noise, one number per token.
     Pick = 0,
-    /// Which token to draft, in the mode that rejects.
+    /// Which token to draft, in rejection sampling.
     Draft = 1,
-    /// Whether a draft is accepted, in the mode that rejects.
+    /// Whether a draft is accepted, in rejection sampling.
     Accept = 2,
-    /// What to say instead, and what to say where nothing was drafted.
+    /// Which token to take after a rejection, or without a draft.
     Resample = 3,
 }
 
@@ -60,7 +60,7 @@ fn uniform(seed: u64, position: usize, token: u32) -> f64 {
     f64::from(2 * bits + 1) / f64::from(1 << 24)
 }
 
-/// A uniform number in [0, 1) with 53 random bits, one for each position of a stream.
+/// A uniform number in [0, 1) with 53 random bits: one per stream and position.
 pub(super) fn fine_uniform(seed: u64, stream: Stream, position: usize) -> f64 {
     let [high, low, ..] = words(seed, stream, position, 0);
     let bits = (u64::from(high) << 32 | u64::from(low)) >> 11;

@@ -1,4 +1,4 @@
-//! The one function that decides a token, for plain decoding, for drafting and for verification alike.
+//! Sampling: the one function that decides a token, in plain decoding, drafting and verification alike.
 
 use super::noise::{GUMBEL_MOST, gumbel};
 use crate::simd::scalar;
@@ -7,15 +7,15 @@ use crate::{Error, Result};
 /// How a token is chosen from logits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampler {
-    /// What scores are divided by; 0 takes the largest logit.
+    /// Divides the scores; 0 picks the largest logit.
     pub temperature: f32,
-    /// Only this many of the best tokens; 0 for all.
+    /// Keeps this many of the best tokens; 0 for all.
     pub top_k: usize,
-    /// Only the best tokens that together have this share of the probability; 1 for all.
+    /// Keeps the fewest of the best tokens that together have at least this probability; 1 for all.
     pub top_p: f32,
-    /// Only tokens with at least this share of the best one's probability; 0 for all.
+    /// Keeps tokens with at least this share of the best token's probability; 0 for all.
     pub min_p: f32,
-    /// Seed of the noise.
+    /// Seed of the random numbers.
     pub seed: u64,
 }
 
@@ -29,40 +29,43 @@ impl Sampler {
         seed: 0,
     };
 
-    /// Whether the settings make sense.
+    /// Checks that the settings are in range.
     ///
     /// # Errors
-    /// [`Error::Usage`] naming the flag.
+    /// Returns [`Error::Setting`] for the first that is not.
     pub fn check(&self) -> Result<()> {
         let settings = [
-            ("--temperature", self.temperature, 0.0..=1e6, "0 to 1000000"),
+            ("temperature", self.temperature, 0.0..=1e6, "0 to 1000000"),
             (
-                "--top-p",
+                "top_p",
                 self.top_p,
                 f32::MIN_POSITIVE..=1.0,
                 "more than 0, at most 1",
             ),
-            ("--min-p", self.min_p, 0.0..=1.0, "0 to 1"),
+            ("min_p", self.min_p, 0.0..=1.0, "0 to 1"),
         ];
-        for (flag, value, range, expected) in settings {
+        for (field, value, range, expected) in settings {
             if !range.contains(&value) {
-                return Err(Error::Usage(format!(
-                    "{flag}: expected a number, {expected}, found {value}"
-                )));
+                return Err(Error::setting(field, expected, value));
             }
         }
         Ok(())
     }
 
-    /// Ids and scores of the tokens that top-k, top-p and min-p leave, in that order.
+    /// Whether no token is filtered out.
+    pub(crate) fn keeps_all(&self) -> bool {
+        self.top_k == 0 && self.top_p >= 1.0 && self.min_p <= 0.0
+    }
+
+    /// Ids and scores of the tokens that top-k, top-p and min-p keep, applied in that order: at least one, the best first,
+    /// lower ids first among equal scores.
     ///
-    /// The best come first, the lowest id where scores are equal. Probabilities are chains of exp in `f64` down that
-    /// list; at least one token is left.
-    pub(super) fn survivors(&self, scores: &[f32]) -> Vec<(u32, f32)> {
+    /// Top-p cumulates exp(score) in `f64` down that list, in one chain.
+    pub(super) fn filter(&self, scores: &[f32]) -> Vec<(u32, f32)> {
         let mut list: Vec<(u32, f32)> = (0..).zip(scores.iter().copied()).collect();
         let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
         if (1..list.len()).contains(&self.top_k) {
-            // Only what is left has to be sorted.
+            // Only the kept tokens have to be sorted.
             list.select_nth_unstable_by(self.top_k - 1, order);
             list.truncate(self.top_k);
         }
@@ -93,38 +96,34 @@ impl Default for Sampler {
     }
 }
 
-/// The token at index `position` of its sequence, from logits `[V]` and the tokens before it.
+/// Picks the token at index `position` of its sequence from logits `[V]`.
 ///
-/// A pure function: the same logits, history and position give the same token, whoever asks. Speculative decoding is
-/// exact because drafts are accepted only where they equal what this function says on the trunk's logits. Above
-/// temperature 0 that holds too, since the noise belongs to (seed, position, token) and not to a moment:
+/// A pure function: plain decoding, drafting and verification call it, and get the same token for the same logits. So
+/// speculative decoding is exact: a draft is accepted only if it equals the token that this function picks from the
+/// trunk's logits. Above temperature 0 this is the Gumbel-max trick (Gumbel 1954) with noise that depends on (seed,
+/// position, token) only:
 ///
 /// ```text
-/// score = (logit − max) / temperature;  the filters;  then the largest score + gumbel(seed, position, token)
+/// score = (logit − max) / temperature;  the filters;  argmax of score + gumbel(seed, position, token)
 /// ```
 ///
 /// # Errors
-/// [`Error::Diverged`] where a logit is NaN, the largest is infinite and noise is asked for, or there is none.
-pub fn pick(logits: &[f32], history: &[u32], position: usize, sampler: Sampler) -> Result<u32> {
-    debug_assert_eq!(history.len(), position);
-    pick_at(logits, position, sampler)
-}
-
-/// [`pick`] where the tokens before are not at hand. No sampler reads them yet.
-pub(crate) fn pick_at(logits: &[f32], position: usize, sampler: Sampler) -> Result<u32> {
+/// Returns [`Error::Diverged`] if a logit is NaN, if there is none, or if the largest is infinite and the temperature is
+/// not 0.
+pub fn pick(logits: &[f32], position: usize, sampler: Sampler) -> Result<u32> {
     let (best, scores) = scores(logits, position, sampler)?;
     let Some(scores) = scores else {
         return Ok(best);
     };
-    let all = sampler.top_k == 0 && sampler.top_p >= 1.0 && sampler.min_p <= 0.0;
-    let chosen = match all {
-        true => loudest(sampler.seed, position, (0..).zip(scores)),
-        false => loudest(sampler.seed, position, sampler.survivors(&scores)),
+    let chosen = if sampler.keeps_all() {
+        gumbel_argmax(sampler.seed, position, (0..).zip(scores))
+    } else {
+        gumbel_argmax(sampler.seed, position, sampler.filter(&scores))
     };
     Ok(chosen.unwrap_or(best))
 }
 
-/// The token with the largest logit, and the scores `[V]` of all where the temperature is not 0.
+/// The token with the largest logit, and the scores `[V]` of all tokens unless the temperature is 0.
 pub(super) fn scores(
     logits: &[f32],
     position: usize,
@@ -136,7 +135,7 @@ pub(super) fn scores(
     }
     if max.is_infinite() {
         return Err(Error::Diverged(format!(
-            "the largest logit at position {position} is {max}: no probabilities follow from it"
+            "the largest logit at position {position} is {max}: it gives no probabilities"
         )));
     }
     let score = |x: &f32| (x - max) / sampler.temperature;
@@ -160,7 +159,7 @@ fn argmax(logits: &[f32], position: usize) -> Result<(u32, f32)> {
 }
 
 /// The token with the largest score plus noise; the lowest id wins a tie.
-fn loudest(
+fn gumbel_argmax(
     seed: u64,
     position: usize,
     tokens: impl IntoIterator<Item = (u32, f32)>,
@@ -168,7 +167,7 @@ fn loudest(
     let mut best: Option<(u32, f64)> = None;
     for (id, score) in tokens {
         let score = f64::from(score);
-        // No noise is large enough to bring this token to the top.
+        // Even the largest noise could not make this token the best.
         if best.is_some_and(|(_, most)| score + GUMBEL_MOST < most) {
             continue;
         }
@@ -188,8 +187,7 @@ mod tests {
     const LOGITS: [f32; 6] = [1.0, 0.2, -0.5, 1.0, -2.0, 0.4];
 
     fn at(position: usize, sampler: Sampler) -> usize {
-        let history = vec![0; position];
-        pick(&LOGITS, &history, position, sampler).expect("numbers") as usize
+        pick(&LOGITS, position, sampler).expect("numbers") as usize
     }
 
     fn sampler(temperature: f32) -> Sampler {
@@ -201,7 +199,7 @@ mod tests {
 
     #[test]
     fn the_largest_logit_and_the_lowest_id() {
-        let pick = |logits: &[f32]| pick(logits, &[], 0, Sampler::GREEDY);
+        let pick = |logits: &[f32]| pick(logits, 0, Sampler::GREEDY);
         assert_eq!(pick(&[0.0, 3.0, 3.0, -1.0]).expect("numbers"), 1);
         assert_eq!(pick(&[-0.0, 0.0]).expect("numbers"), 0);
         assert_eq!(pick(&[f32::NEG_INFINITY; 3]).expect("numbers"), 0);
@@ -260,8 +258,7 @@ mod tests {
                     seed,
                     ..sampler(1.0)
                 };
-                let draw =
-                    |p: usize| pick(&flat, &vec![0; p], p, sampler).expect("numbers") as usize;
+                let draw = |p: usize| pick(&flat, p, sampler).expect("numbers") as usize;
                 table[draw(5)][draw(5 + distance)] += 1.0;
             }
             let expected = n as f64 / 16.0;
@@ -276,7 +273,7 @@ mod tests {
     fn filters_keep_what_they_say() {
         let scores = [0.0f32, -0.8, -1.5, 0.0, -3.0, -0.6];
         let kept = |sampler: Sampler| -> Vec<u32> {
-            sampler.survivors(&scores).iter().map(|x| x.0).collect()
+            sampler.filter(&scores).iter().map(|x| x.0).collect()
         };
         let base = sampler(1.0);
         assert_eq!(kept(base), [0, 3, 5, 1, 2, 4]);
@@ -309,21 +306,21 @@ mod tests {
         let base = Sampler::GREEDY;
         let wrong = [
             (
-                "--temperature",
+                "temperature",
                 Sampler {
                     temperature: -1.0,
                     ..base
                 },
             ),
             (
-                "--temperature",
+                "temperature",
                 Sampler {
                     temperature: f32::NAN,
                     ..base
                 },
             ),
-            ("--top-p", Sampler { top_p: 0.0, ..base }),
-            ("--min-p", Sampler { min_p: 1.5, ..base }),
+            ("top_p", Sampler { top_p: 0.0, ..base }),
+            ("min_p", Sampler { min_p: 1.5, ..base }),
         ];
         for (flag, sampler) in wrong {
             let error = sampler.check().expect_err(flag);

@@ -1,316 +1,335 @@
-//! How many tokens to draft: what pays, from measured times and measured acceptance.
+//! The number of drafts per step: chosen to maximise tokens per second, from measured times and acceptance rates.
 //!
-//! With the time T(m) of a pass over m rows, H(k) of the head steps 1..=k, and a_k the share of depth k's drafts that are
-//! accepted where those before them were, a step of sequences that draft d_1, d_2, .. tokens yields
+//! Let time(m) be the time of a pass over m rows, heads(k) that of heads 1..=k, and a_k the acceptance rate of head k given
+//! that the drafts before were accepted. A step in which sequence i drafts d_i tokens yields
 //!
 //! ```text
-//! tokens = Σ_i (1 + a_1 + a_1 a_2 + .. + a_1 .. a_{d_i})        time = T(Σ_i (1 + d_i)) + H(max d_i)
+//! tokens = Σ_i (1 + a_1 + a_1 a_2 + .. + a_1 .. a_{d_i})        seconds = time(Σ_i (1 + d_i)) + heads(max d_i)
 //! ```
 //!
-//! The drafts are ordered by the probability that they count; the best number of them is the one with the most tokens
-//! for the time. Noise only ever makes a step slower, so a time is the least of the last few; acceptance forgets. Two
-//! things keep useless heads cheap. A sequence tries depth 1 first, and deeper ones only as drafts are accepted, so that
-//! no other depth has to catch up with the prompt. And what is not chosen is tried again only while all such tries take
-//! less than a hundredth of the time.
+//! Candidate drafts are sorted by their probability of being accepted, a_1 .. a_k; the number with the most tokens per
+//! second is taken. A time is the least of its last few samples, because noise only ever makes a step slower; acceptance
+//! rates forget old samples.
 //!
-//! Nothing here can change a token: drafts decide how many tokens a step yields.
+//! This is a multi-armed bandit whose arms are the numbers of drafts, and times and rates are learnt only of arms that are
+//! played. So now and then another arm is, as long as the time lost that way stays within 1 % of the total. And a sequence
+//! starts with head 1 and reaches deeper heads as drafts are accepted, so that useless heads never compute the prompt.
+//!
+//! Nothing here can change a token.
 
-use super::cost::{ENOUGH, Passes, Recent};
+use super::cost::{MIN_SAMPLES, PassTimes, RecentTimes};
 use crate::model::Config;
 use std::time::Duration;
 
-/// Drafts a step of a sequence.
+/// Drafts per step of a sequence. Changes speed only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Drafts {
-    /// As many as the drafter has.
+    /// As many as the drafter returns.
     All,
-    /// At most so many.
+    /// At most this many.
     Fixed(usize),
-    /// As many as pay.
+    /// As many as give the most tokens per second, by measurement.
     Auto,
 }
 
-/// What limits a sequence's drafts.
+/// Limits of a sequence's drafts in a step.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sight {
-    /// Drafts that still fit into the text and the context.
+pub(super) struct DraftLimit {
+    /// The sequence's number in the executor.
+    pub slot: usize,
+    /// Most drafts that still fit into the text and the context.
     pub room: usize,
-    /// What was asked for.
+    /// The request's setting.
     pub drafts: Drafts,
 }
 
-/// What a sequence did in a step.
+/// A sequence's drafts in a step.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Judged {
-    /// The sequence.
-    pub sequence: usize,
-    /// Drafts that there were.
+pub(super) struct StepStats {
+    /// Number of drafts verified.
     pub drafted: usize,
-    /// Drafts that were accepted.
+    /// Number of drafts accepted.
     pub accepted: usize,
 }
 
-/// Plain steps at the start: what all others are compared with.
-const PLAIN: u64 = ENOUGH as u64;
-/// Drafts must promise so many times the tokens of a plain step: less is within what times are known to.
-const WORTH: f64 = 1.02;
-/// Steps between two tries of what is not chosen, at least.
-const EXPLORE: u64 = 32;
-/// The share of all time that tries may take beyond what the best choice would have taken.
-const TRIES: f64 = 0.01;
-/// Share of the drafts that are expected to be accepted before any was judged, and how many drafts that counts as.
-const HOPE: f64 = 0.7;
-const HOPE_COUNTS: f64 = 0.5;
-/// Judged drafts that a share remembers, about.
-const MEMORY: f64 = 25.0;
+/// Plain steps at the start: the baseline.
+const PLAIN_STEPS: u64 = MIN_SAMPLES as u64;
+/// Drafting must promise this many times plain decoding's tokens per second; a smaller gain is within measurement error.
+const MIN_GAIN: f64 = 1.02;
+/// Least number of steps between two trials.
+const TRIAL_INTERVAL: u64 = 32;
+/// Share of the total time that trials may lose.
+const TRIAL_BUDGET: f64 = 0.01;
+/// Prior of an acceptance rate, and its weight in drafts.
+const PRIOR_RATE: f64 = 0.7;
+const PRIOR_WEIGHT: f64 = 0.5;
+/// Drafts that an acceptance rate averages over, about.
+const RATE_WINDOW: f64 = 25.0;
 
-/// Acceptance of one depth: a running share.
+/// The acceptance rate of a head: a running average.
 #[derive(Clone, Copy, Debug)]
-struct Share {
+struct AcceptanceRate {
     accepted: f64,
-    judged: f64,
+    total: f64,
 }
 
-impl Share {
+impl AcceptanceRate {
+    const PRIOR: Self = Self {
+        accepted: PRIOR_RATE * PRIOR_WEIGHT,
+        total: PRIOR_WEIGHT,
+    };
+
     fn add(&mut self, accepted: bool) {
-        let keep = (MEMORY / (self.judged + 1.0)).min(1.0);
+        let keep = (RATE_WINDOW / (self.total + 1.0)).min(1.0);
         self.accepted = (self.accepted + f64::from(u8::from(accepted))) * keep;
-        self.judged = (self.judged + 1.0) * keep;
+        self.total = (self.total + 1.0) * keep;
     }
 
     fn value(self) -> f64 {
-        self.accepted / self.judged
+        self.accepted / self.total
     }
 }
 
-/// A sequence with its acceptance.
+/// What is known of a sequence's drafts.
 #[derive(Clone, Debug)]
-struct Record {
-    shares: Vec<Share>,
-    /// Depths that may be tried: one, and two more for each draft accepted in one step.
-    reach: usize,
-    /// Drafts that it was asked for in the step before: deeper depths have to catch up first.
-    before: usize,
+struct SequenceStats {
+    /// By head.
+    rates: Vec<AcceptanceRate>,
+    /// The deepest head that may draft: 1 at first, and 2 a + 1 once a drafts were accepted in one step.
+    max_head: usize,
+    /// Drafts requested in the step before. Deeper heads are behind and catch up first.
+    last: usize,
 }
 
-/// A try that is under way.
+/// An arm played to learn about it.
 #[derive(Clone, Copy, Debug)]
-struct Try {
-    sequence: usize,
+struct Trial {
+    slot: usize,
     drafts: usize,
-    /// The first of its two steps lets heads catch up, the second is measured.
+    /// In the first of its two steps heads catch up, in the second they are measured.
     steps_left: u8,
-    /// Seconds that what it replaces would have taken.
-    instead: f64,
+    /// Seconds that the best arm would have taken.
+    best_time: f64,
 }
 
-/// Chooses the number of drafts.
+/// Chooses the numbers of drafts.
 #[derive(Clone, Debug)]
 pub(super) struct Policy {
+    /// Most drafts of a sequence that [`Drafts::Auto`] considers.
     depth: usize,
-    passes: Passes,
-    /// Seconds of the head steps 1..=d together, by d, of depths that had nothing to catch up with.
-    heads: Vec<Recent>,
-    records: Vec<Record>,
-    /// A head step's time as a share of a plain pass, before it was measured.
+    passes: PassTimes,
+    /// Seconds of heads 1..=k together, by k, in steps in which none had to catch up.
+    heads: Vec<RecentTimes>,
+    /// By slot.
+    sequences: Vec<SequenceStats>,
+    /// Time of a head relative to a plain pass, until it has been measured.
     head_guess: f64,
     steps: u64,
-    /// The step after which the next try may come, the number of tries, and the one under way.
-    next_try: u64,
-    tries: u64,
-    trying: Option<Try>,
-    /// Seconds of all steps, and of tries beyond what they should have taken.
+    trials: u64,
+    trial: Option<Trial>,
+    /// The step from which on the next trial may start.
+    next_trial: u64,
+    /// Seconds of all steps.
     total: f64,
+    /// Seconds lost by trials, and by the last one.
     lost: f64,
-    /// What the last try lost.
     last_loss: f64,
-    /// What was asked for in this step.
-    asked: Vec<usize>,
+    /// Slots and numbers of drafts of the step under way.
+    requested: Vec<(usize, usize)>,
 }
 
 impl Policy {
-    pub fn new(config: &Config, sequences: usize) -> Self {
-        let head_guess = match config.mtp_depth {
-            0 => 1.0,
-            _ => {
-                let flops = config.flops(config.default_context());
-                0.02 + flops.draft as f64 / flops.decode as f64
-            }
+    pub fn new(config: &Config) -> Self {
+        let head_guess = if config.mtp_depth == 0 {
+            1.0
+        } else {
+            let flops = config.flops(config.default_context());
+            0.02 + flops.draft as f64 / flops.decode as f64
         };
-        Self::of_depth(config.mtp_depth, sequences, head_guess)
+        Self::with_head_guess(head_guess)
     }
 
-    fn of_depth(depth: usize, sequences: usize, head_guess: f64) -> Self {
-        let share = Share {
-            accepted: HOPE * HOPE_COUNTS,
-            judged: HOPE_COUNTS,
-        };
-        let record = Record {
-            shares: vec![share; depth],
-            reach: 1,
-            before: 0,
-        };
+    fn with_head_guess(head_guess: f64) -> Self {
         Self {
-            depth,
-            passes: Passes::default(),
-            heads: vec![Recent::default(); depth + 1],
-            records: vec![record; sequences],
+            depth: 0,
+            passes: PassTimes::default(),
+            heads: Vec::new(),
+            sequences: Vec::new(),
             head_guess,
             steps: 0,
-            next_try: EXPLORE,
-            tries: 0,
-            trying: None,
+            trials: 0,
+            trial: None,
+            next_trial: TRIAL_INTERVAL,
             total: 0.0,
             lost: 0.0,
             last_loss: 0.0,
-            asked: Vec::new(),
+            requested: Vec::new(),
         }
     }
 
-    /// Drafts for each sequence; none for those that are done.
-    pub fn choose(&mut self, sights: &[Option<Sight>]) -> Vec<usize> {
-        let fixed = |sight: &Option<Sight>| match sight {
-            Some(Sight { room, drafts }) => match drafts {
-                Drafts::All => *room,
-                Drafts::Fixed(n) => (*n).min(*room),
-                Drafts::Auto => 0,
-            },
-            None => 0,
+    /// A new sequence in this slot.
+    pub fn add_sequence(&mut self, slot: usize) {
+        let new = SequenceStats {
+            rates: Vec::new(),
+            max_head: 1,
+            last: 0,
         };
-        let mut wanted: Vec<usize> = sights.iter().map(fixed).collect();
-        // A drafter has no more than the model's depths, or it is not ours to know.
-        let others: usize = wanted.iter().map(|n| (*n).min(self.depth)).sum();
-        let rows = sights.iter().flatten().count() + others;
-        let rooms: Vec<usize> = (0..sights.len())
-            .map(|i| match sights[i] {
-                Some(sight) if sight.drafts == Drafts::Auto => sight.room.min(self.depth),
-                _ => 0,
-            })
-            .collect();
-        if self.steps >= PLAIN && rooms.iter().any(|room| *room > 0) {
-            let mut best = self.best(&rooms, rows);
-            self.explore(&mut best, &rooms, rows);
-            wanted.iter_mut().zip(best).for_each(|(n, auto)| *n += auto);
+        if self.sequences.len() <= slot {
+            self.sequences.resize(slot + 1, new.clone());
+        }
+        self.sequences[slot] = new;
+    }
+
+    /// Numbers of drafts for the sequences of a step; `depth` is the most of a sequence that pays to consider.
+    pub fn choose(&mut self, limits: &[DraftLimit], depth: usize) -> Vec<usize> {
+        self.depth = depth;
+        let heads = self.heads.len().max(depth + 1);
+        self.heads.resize(heads, RecentTimes::default());
+        let fixed = |limit: &DraftLimit| match limit.drafts {
+            Drafts::All => limit.room,
+            Drafts::Fixed(n) => n.min(limit.room),
+            Drafts::Auto => 0,
+        };
+        let mut numbers: Vec<usize> = limits.iter().map(fixed).collect();
+        // Rows that are computed whatever is chosen here; a drafter seldom returns more than `depth` drafts.
+        let rows = limits.len() + numbers.iter().map(|n| (*n).min(depth)).sum::<usize>();
+        let room = |limit: &DraftLimit| match limit.drafts {
+            Drafts::Auto => limit.room.min(depth),
+            _ => 0,
+        };
+        let rooms: Vec<usize> = limits.iter().map(room).collect();
+        if self.steps >= PLAIN_STEPS && rooms.iter().any(|room| *room > 0) {
+            let mut auto = self.best(limits, &rooms, rows);
+            self.explore(&mut auto, limits, &rooms, rows);
+            numbers
+                .iter_mut()
+                .zip(auto)
+                .for_each(|(n, auto)| *n += auto);
         }
         self.steps += 1;
-        self.asked.clone_from(&wanted);
-        wanted
+        let slots = limits.iter().map(|limit| limit.slot);
+        self.requested = slots.zip(numbers.iter().copied()).collect();
+        numbers
     }
 
-    /// The drafts with the most tokens for the time; `rows` are computed in any case.
-    fn best(&self, rooms: &[usize], rows: usize) -> Vec<usize> {
-        // Probabilities that a draft counts, which fall with depth within a sequence.
+    /// The numbers with the most tokens per second; `rows` are computed in any case.
+    fn best(&mut self, limits: &[DraftLimit], rooms: &[usize], rows: usize) -> Vec<usize> {
+        // Probabilities of acceptance, which fall with depth within a sequence.
         let mut drafts: Vec<(f64, usize)> = Vec::new();
-        for (sequence, room) in rooms.iter().enumerate() {
-            let record = &self.records[sequence];
-            let mut counts = 1.0;
-            for share in &record.shares[..(*room).min(record.reach)] {
-                counts *= share.value();
-                drafts.push((counts, sequence));
+        for (i, (limit, room)) in limits.iter().zip(rooms).enumerate() {
+            let stats = &mut self.sequences[limit.slot];
+            let known = stats.rates.len().max(self.depth);
+            stats.rates.resize(known, AcceptanceRate::PRIOR);
+            let mut probability = 1.0;
+            for rate in &stats.rates[..(*room).min(stats.max_head)] {
+                probability *= rate.value();
+                drafts.push((probability, i));
             }
         }
         drafts.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let line = self.passes.line();
-        let mut wanted = vec![0; rooms.len()];
+        let curve = self.passes.curve();
+        let mut numbers = vec![0; rooms.len()];
         let mut tokens = rows as f64;
-        let plain = tokens / line.at(rows);
-        let mut best = (plain * WORTH, 0);
+        let plain = tokens / curve.at(rows);
+        let mut best = (plain * MIN_GAIN, 0);
         let mut deepest = 0;
-        for (i, (counts, sequence)) in drafts.iter().enumerate() {
-            tokens += counts;
-            wanted[*sequence] += 1;
-            deepest = deepest.max(wanted[*sequence]);
-            let rate = tokens / (line.at(rows + i + 1) + self.head(deepest));
+        for (i, (probability, sequence)) in drafts.iter().enumerate() {
+            tokens += probability;
+            numbers[*sequence] += 1;
+            deepest = deepest.max(numbers[*sequence]);
+            let rate = tokens / (curve.at(rows + i + 1) + self.head_time(deepest));
             if rate > best.0 {
                 best = (rate, i + 1);
             }
         }
-        wanted.fill(0);
+        numbers.fill(0);
         for (_, sequence) in &drafts[..best.1] {
-            wanted[*sequence] += 1;
+            numbers[*sequence] += 1;
         }
-        wanted
+        numbers
     }
 
-    /// Every so often lets one sequence draft one token more or less, or none, if that costs little.
-    fn explore(&mut self, best: &mut [usize], rooms: &[usize], rows: usize) {
-        let budget = TRIES * self.total - self.lost;
-        if self.trying.is_none() && self.steps >= self.next_try && budget >= self.last_loss {
+    /// Replaces one sequence's best number by one more, one less or none, if the budget allows a trial.
+    fn explore(&mut self, best: &mut [usize], limits: &[DraftLimit], rooms: &[usize], rows: usize) {
+        let budget = TRIAL_BUDGET * self.total - self.lost;
+        if self.trial.is_none() && self.steps >= self.next_trial && budget >= self.last_loss {
             let candidates: Vec<usize> = (0..rooms.len()).filter(|i| rooms[*i] > 0).collect();
-            let sequence = candidates[self.tries as usize % candidates.len()];
+            let sequence = candidates[self.trials as usize % candidates.len()];
             let n = best[sequence];
-            let drafts = match self.tries % 3 {
+            let drafts = match self.trials % 3 {
                 0 => (n + 1).min(rooms[sequence]),
                 1 => n.saturating_sub(1),
                 _ if n == 0 => 1,
                 _ => 0,
             };
-            self.tries += 1;
-            self.next_try = self.steps + EXPLORE;
+            self.trials += 1;
+            self.next_trial = self.steps + TRIAL_INTERVAL;
             if drafts != n {
-                self.trying = Some(Try {
-                    sequence,
+                self.trial = Some(Trial {
+                    slot: limits[sequence].slot,
                     drafts,
                     steps_left: 2,
-                    instead: 0.0,
+                    best_time: 0.0,
                 });
                 self.last_loss = 0.0;
             }
         }
         let deepest = best.iter().copied().max().unwrap_or(0);
-        let instead = self.passes.line().at(rows + best.iter().sum::<usize>()) + self.head(deepest);
-        if let Some(go) = &mut self.trying {
-            go.instead = instead;
-            best[go.sequence] = go.drafts.min(rooms[go.sequence]);
-            go.steps_left -= 1;
-        }
-    }
-
-    /// Seconds of the head steps 1..=d: measured, or in proportion to the nearest that were.
-    fn head(&self, d: usize) -> f64 {
-        if d == 0 {
-            return 0.0;
-        }
-        let known = |k: usize| Some((k, self.heads[k].least()?));
-        let nearest = (1..=self.depth).filter_map(known);
-        match nearest.min_by_key(|(k, _)| k.abs_diff(d)) {
-            Some((k, t)) => t * d as f64 / k as f64,
-            None => self.head_guess * d as f64 * self.passes.line().at(1),
-        }
-    }
-
-    /// What the step took and what came of it: head steps, a pass, and every sequence that took part.
-    pub fn learn(&mut self, heads: Duration, pass: Duration, judged: &[Judged]) {
-        let (heads, pass) = (heads.as_secs_f64(), pass.as_secs_f64());
-        let rows = judged.iter().map(|j| 1 + j.drafted).sum();
-        let (mut deepest, mut caught_up) = (0, true);
-        for j in judged {
-            let asked = self.asked[j.sequence].min(self.depth);
-            deepest = deepest.max(asked);
-            caught_up &= asked <= self.records[j.sequence].before;
-        }
-        self.passes.add(rows, pass);
-        if deepest > 0 && caught_up {
-            self.heads[deepest].add(heads);
-        }
-        self.total += heads + pass;
-        if let Some(go) = self.trying {
-            let loss = (heads + pass - go.instead).max(0.0);
-            self.lost += loss;
-            self.last_loss += loss;
-            if go.steps_left == 0 {
-                self.trying = None;
+        let rows = rows + best.iter().sum::<usize>();
+        let best_time = self.passes.curve().at(rows) + self.head_time(deepest);
+        if let Some(trial) = &mut self.trial {
+            trial.best_time = best_time;
+            trial.steps_left = trial.steps_left.saturating_sub(1);
+            if let Some(i) = limits.iter().position(|limit| limit.slot == trial.slot) {
+                best[i] = trial.drafts.min(rooms[i]);
             }
         }
-        for j in judged {
-            let asked = self.asked[j.sequence].min(self.depth);
-            let record = &mut self.records[j.sequence];
-            record.before = asked;
-            record.reach = record.reach.max(2 * j.accepted + 1).min(self.depth);
-            // Drafts after a wrong one were not judged. One that was asked for and did not come is as good as wrong.
-            for (k, share) in record.shares.iter_mut().take(asked).enumerate() {
-                if k <= j.accepted {
-                    share.add(k < j.accepted);
+    }
+
+    /// Seconds of heads 1..=k: measured, or in proportion to the nearest that were.
+    fn head_time(&self, k: usize) -> f64 {
+        if k == 0 {
+            return 0.0;
+        }
+        let known = |i: usize| Some((i, self.heads[i].min()?));
+        let nearest = (1..self.heads.len()).filter_map(known);
+        match nearest.min_by_key(|(i, _)| i.abs_diff(k)) {
+            Some((i, t)) => t * k as f64 / i as f64,
+            None => self.head_guess * k as f64 * self.passes.curve().at(1),
+        }
+    }
+
+    /// The times of a step's heads and pass, and the drafts of the sequences for which it was [chosen](Self::choose).
+    pub fn learn(&mut self, heads: Duration, pass: Duration, stats: &[StepStats]) {
+        let (heads, pass) = (heads.as_secs_f64(), pass.as_secs_f64());
+        let requested: Vec<(usize, usize)> = { self.requested.iter() }
+            .map(|(slot, n)| (*slot, (*n).min(self.depth)))
+            .collect();
+        let deepest = requested.iter().map(|(_, n)| *n).max().unwrap_or(0);
+        let behind = |(slot, n): &(usize, usize)| *n > self.sequences[*slot].last;
+        if deepest > 0 && !requested.iter().any(behind) {
+            self.heads[deepest].add(heads);
+        }
+        let rows = stats.iter().map(|stats| 1 + stats.drafted).sum();
+        self.passes.add(rows, pass);
+        self.total += heads + pass;
+        if let Some(trial) = self.trial {
+            let loss = (heads + pass - trial.best_time).max(0.0);
+            self.lost += loss;
+            self.last_loss += loss;
+            if trial.steps_left == 0 {
+                self.trial = None;
+            }
+        }
+        for ((slot, requested), stats) in requested.into_iter().zip(stats) {
+            let sequence = &mut self.sequences[slot];
+            sequence.last = requested;
+            sequence.max_head = sequence.max_head.max(2 * stats.accepted + 1);
+            // Drafts after a wrong one were not verified. A missing draft is as good as a wrong one.
+            for (k, rate) in sequence.rates.iter_mut().take(requested).enumerate() {
+                if k <= stats.accepted {
+                    rate.add(k < stats.accepted);
                 }
             }
         }

@@ -1,28 +1,51 @@
-//! The mode that rejects: the same distribution as plain sampling, but not the same sample.
+//! Rejection sampling: the same distribution as plain sampling, but a different sample.
 //!
 //! Leviathan et al. 2023 (arXiv:2211.17192, section 2.3) and Chen et al. 2023 (arXiv:2302.01318, algorithm 2). The drafter
-//! draws x from its distribution q, the trunk says p:
+//! draws x from its distribution q; p is the trunk's distribution:
 //!
 //! ```text
 //! accept x with probability min(1, p(x) / q(x));  else draw from max(0, p − q) / Σ max(0, p − q)
-//! after the last draft, and where there is none, draw from p
+//! after the last draft, and if there is none, draw from p
 //! ```
 //!
-//! Whatever q is, the token has distribution p: of x it gets min(p, q) by acceptance, and the rejected mass
-//! Σ max(0, q − p) = Σ max(0, p − q) is spread over max(0, p − q). It is here to be compared with the exact mode, in which
-//! the tokens themselves are those of plain decoding. Drafting, accepting and resampling have random streams of their own.
+//! Whatever q is, the token has distribution p: x gets min(p, q) by acceptance, and the rejected mass
+//! Σ max(0, q − p) = Σ max(0, p − q) is spread over max(0, p − q). It is here to be compared with exact decoding, which
+//! gives the very tokens of plain decoding. Drafting, accepting and resampling have random streams of their own.
 
+use super::decoder::SampleRequest;
+use super::draft::Draft;
 use super::noise::{Stream, fine_uniform};
 use super::pick::{Sampler, scores};
-use crate::Result;
+use super::runner::Runner;
 use crate::simd::scalar;
+use crate::{Error, Result};
+use std::borrow::Cow;
 
 /// Probabilities of all tokens `[V]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Distribution(Vec<f64>);
 
 impl Distribution {
-    /// What a sampler draws from: the softmax of the scores that its filters leave.
+    /// Probabilities of all tokens `[V]`; they are divided by their sum.
+    ///
+    /// # Errors
+    /// Returns [`Error::Setting`] if one is negative or not finite, or if their sum is not positive and finite.
+    pub fn new(mut probabilities: Vec<f64>) -> Result<Self> {
+        let wrong = |p: &&f64| !p.is_finite() || **p < 0.0;
+        if let Some(p) = probabilities.iter().find(wrong) {
+            let expected = "finite probabilities of at least 0";
+            return Err(Error::setting("distribution", expected, p));
+        }
+        let sum: f64 = probabilities.iter().sum();
+        if sum <= 0.0 || sum.is_infinite() {
+            let expected = "a positive, finite sum";
+            return Err(Error::setting("distribution", expected, sum));
+        }
+        probabilities.iter_mut().for_each(|p| *p /= sum);
+        Ok(Self(probabilities))
+    }
+
+    /// The distribution that a sampler draws from: the softmax of the scores that its filters keep.
     ///
     /// # Errors
     /// As [`pick`](super::pick()).
@@ -33,7 +56,7 @@ impl Distribution {
             p[best as usize] = 1.0;
             return Ok(Self(p));
         };
-        let kept = sampler.survivors(&scores);
+        let kept = sampler.filter(&scores);
         for (id, score) in &kept {
             p[*id as usize] = scalar::exp(f64::from(*score));
         }
@@ -42,14 +65,22 @@ impl Distribution {
         Ok(Self(p))
     }
 
-    /// All on one token: a drafter that has no doubt.
+    /// All probability on one of `vocab` tokens.
+    ///
+    /// # Panics
+    /// Panics if `token` is not below `vocab`.
     pub fn certain(token: u32, vocab: usize) -> Self {
         let mut p = vec![0.0; vocab];
         p[token as usize] = 1.0;
         Self(p)
     }
 
-    /// The token at `u` in [0, 1) of the cumulated probabilities.
+    /// Number of tokens.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The token at `u` in [0, 1) of the cumulative distribution.
     fn at(&self, u: f64) -> u32 {
         let total: f64 = self.0.iter().sum();
         let (mut sum, mut last) = (0.0, 0);
@@ -62,33 +93,77 @@ impl Distribution {
         }
         last
     }
+}
 
-    /// The token that a drafter with this distribution drafts for a position.
-    pub(super) fn draft(&self, seed: u64, position: usize) -> u32 {
-        self.at(fine_uniform(seed, Stream::Draft, position))
+/// A draft drawn from the distribution of a row of a head's logits; none if they are not numbers.
+///
+/// # Errors
+/// Returns the executor's error.
+pub(super) fn draft(runner: &mut dyn Runner, request: &SampleRequest) -> Result<Option<Draft>> {
+    let (position, sampler) = (request.position, request.sampler);
+    let q = Distribution::of(&runner.row(request.row)?, position, sampler).ok();
+    Ok(q.map(|q| Draft {
+        token: q.at(fine_uniform(sampler.seed, Stream::Draft, position)),
+        distribution: Some(q),
+    }))
+}
+
+/// The accepted drafts and one token more, from the logits rows of a request.
+///
+/// # Errors
+/// As [`pick`](super::pick()), and the executor's error.
+pub(super) fn accept(
+    runner: &mut dyn Runner,
+    request: &SampleRequest,
+    drafts: &[Draft],
+) -> Result<Vec<u32>> {
+    let mut tokens = Vec::with_capacity(1 + drafts.len());
+    loop {
+        let i = tokens.len();
+        let (position, sampler) = (request.position + i, request.sampler);
+        let p = Distribution::of(&runner.row(request.row + i)?, position, sampler)?;
+        let draft = drafts.get(i).map(|draft| {
+            let certain = || Distribution::certain(draft.token, p.len());
+            let q = draft.distribution.as_ref().map(Cow::Borrowed);
+            (draft.token, q.unwrap_or_else(|| Cow::Owned(certain())))
+        });
+        let draft = draft.as_ref().map(|(x, q)| (*x, &**q));
+        let (token, accepted) = decide(&p, draft, sampler.seed, position);
+        tokens.push(token);
+        if !accepted {
+            return Ok(tokens);
+        }
     }
 }
 
 /// Probability that a draft of token `x` is accepted.
 fn acceptance(p: &Distribution, q: &Distribution, x: u32) -> f64 {
     let (p, q) = (p.0[x as usize], q.0[x as usize]);
-    if p >= q { 1.0 } else { p / q }
-}
-
-/// What is drawn from after a rejection: max(0, p − q) up to a factor; p where that is nothing, which no draft that was
-/// drawn from q can bring about but by rounding.
-fn residual(p: &Distribution, q: &Distribution) -> Distribution {
-    let part = |(p, q): (&f64, &f64)| if p > q { p - q } else { 0.0 };
-    let rest: Vec<f64> = p.0.iter().zip(&q.0).map(part).collect();
-    match rest.iter().any(|p| *p > 0.0) {
-        true => Distribution(rest),
-        false => p.clone(),
+    // A drafter may return tokens that its distribution excludes; one that the trunk excludes is never accepted.
+    if p == 0.0 {
+        0.0
+    } else if p >= q {
+        1.0
+    } else {
+        p / q
     }
 }
 
-/// Decides the token at `position` from the trunk's distribution and the draft for it, if there is one, with the
-/// distribution that it was drawn from. Says whether the draft was accepted.
-pub(super) fn decide(
+/// The distribution after a rejection: max(0, p − q) up to a factor. If that is zero everywhere, which only rounding or
+/// a draft not drawn from q can cause, p.
+fn residual(p: &Distribution, q: &Distribution) -> Distribution {
+    let part = |(p, q): (&f64, &f64)| if p > q { p - q } else { 0.0 };
+    let rest: Vec<f64> = p.0.iter().zip(&q.0).map(part).collect();
+    if rest.iter().any(|p| *p > 0.0) {
+        Distribution(rest)
+    } else {
+        p.clone()
+    }
+}
+
+/// Decides the token at `position` from the trunk's distribution p and the draft for it, if there is one, with the
+/// distribution q that it was drawn from. Also returns whether the draft was accepted.
+fn decide(
     p: &Distribution,
     draft: Option<(u32, &Distribution)>,
     seed: u64,
@@ -98,9 +173,10 @@ pub(super) fn decide(
     let Some((x, q)) = draft else {
         return (p.at(resample), false);
     };
-    match fine_uniform(seed, Stream::Accept, position) < acceptance(p, q, x) {
-        true => (x, true),
-        false => (residual(p, q).at(resample), false),
+    if fine_uniform(seed, Stream::Accept, position) < acceptance(p, q, x) {
+        (x, true)
+    } else {
+        (residual(p, q).at(resample), false)
     }
 }
 
@@ -208,7 +284,7 @@ mod tests {
             let (p, q) = (table(&[], flavour), table(&[], flavour + 1000));
             let mut counts = [[0.0f64; V]; 3];
             for seed in 0..n {
-                let x = q.draft(seed, 7);
+                let x = q.at(fine_uniform(seed, Stream::Draft, 7));
                 counts[0][x as usize] += 1.0;
                 counts[1][decide(&p, Some((x, &q)), seed, 7).0 as usize] += 1.0;
                 counts[2][decide(&p, None, seed, 7).0 as usize] += 1.0;
@@ -229,14 +305,31 @@ mod tests {
     fn a_draft_from_the_same_distribution_is_always_accepted() {
         let p = table(&[1], 3);
         for seed in 0..500 {
-            let x = p.draft(seed, 2);
+            let x = p.at(fine_uniform(seed, Stream::Draft, 2));
             assert_eq!(decide(&p, Some((x, &p)), seed, 2), (x, true));
         }
-        // One that the trunk excludes never is.
+        // One that the trunk excludes never is, even if the distribution that came with it excludes it too.
         let (a, b) = (Distribution::certain(0, V), Distribution::certain(2, V));
+        let other = Distribution::certain(1, V);
         for seed in 0..500 {
-            assert_eq!(decide(&a, Some((2, &b)), seed, 2), (0, false));
+            for q in [&a, &b, &other] {
+                assert_eq!(decide(&a, Some((2, q)), seed, 2), (0, false));
+            }
         }
+    }
+
+    #[test]
+    fn what_is_not_a_distribution_is_refused() {
+        for wrong in [-0.1, f64::NAN, f64::INFINITY] {
+            let error = Distribution::new(vec![0.5, wrong]).expect_err("refused");
+            assert!(error.to_string().contains(&wrong.to_string()), "{error}");
+        }
+        for wrong in [vec![], vec![0.0, 0.0], vec![f64::MAX; 2]] {
+            let error = Distribution::new(wrong).expect_err("refused");
+            assert!(error.to_string().contains("sum"), "{error}");
+        }
+        let sound = Distribution::new(vec![0.0, 2.0]).expect("a distribution");
+        assert_eq!(sound, Distribution::certain(1, 2));
     }
 
     #[test]

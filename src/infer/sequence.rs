@@ -1,24 +1,92 @@
-//! Sequences being decoded together: their tokens, caches and hidden states.
+//! One sequence: its known tokens, and how far the model has computed them.
 
-use super::engine::{Decoder, Engine, Passes, Wanted};
-use super::generate::Request;
+use super::policy::DraftLimit;
+use super::request::{GenerateOptions, Request};
+use super::step::FinishReason;
 use super::verify::Accepted;
-use crate::exec::{Decode, Rows, Span};
-use crate::model::Model;
-use crate::{Error, Result};
+use crate::exec::Span;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// One sequence being decoded. A drafter may look at it; only verification makes it longer.
-#[derive(Debug)]
-pub struct Sequence<'a> {
-    pub(super) request: Request<'a>,
-    tokens: Vec<u32>,
-    /// Index of the token at position 0: not 0 once the window has slid.
-    base: usize,
-    /// Positions that the trunk has seen.
-    pub(super) seen: usize,
+/// Identifies a sequence. No two sequences of a process have the same id, whatever their sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SequenceId(u64);
+
+impl SequenceId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
-impl Sequence<'_> {
+impl std::fmt::Display for SequenceId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What the next step does with a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Computes known tokens that the trunk has not seen; the last of them decides the first new token.
+    Prefill,
+    /// Drafts and verifies. The trunk has seen all tokens but the newest.
+    Decode,
+    /// Nothing.
+    Finished,
+}
+
+/// A sequence of a session. Only verification appends tokens:
+///
+/// ```compile_fail,E0624
+/// # use foretoken::infer::{Accepted, Sequence};
+/// fn cheat(sequence: &mut Sequence, token: Accepted) {
+///     sequence.push(token);
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Sequence {
+    id: SequenceId,
+    /// Its number in the executor.
+    pub(super) slot: usize,
+    pub(super) options: GenerateOptions,
+    pub(super) phase: Phase,
+    tokens: Vec<u32>,
+    /// Tokens of the prompt.
+    prompt: usize,
+    /// Index of the token at position 0: not 0 if the window has slid.
+    window_start: usize,
+    /// Positions that the trunk has seen.
+    pub(super) num_cached: usize,
+    /// Most positions.
+    context: usize,
+    /// The drafts, for the positions after the newest token, that the heads' caches have been computed from.
+    pub(super) head_drafts: Vec<u32>,
+}
+
+impl Sequence {
+    /// A checked request.
+    pub(super) fn new(slot: usize, request: Request, context: usize) -> Self {
+        let mut sequence = Self {
+            id: SequenceId::next(),
+            slot,
+            options: GenerateOptions::default(),
+            phase: Phase::Prefill,
+            tokens: Vec::new(),
+            prompt: 0,
+            window_start: 0,
+            num_cached: 0,
+            context,
+            head_drafts: Vec::new(),
+        };
+        sequence.restart(request, context);
+        sequence
+    }
+
+    /// The id.
+    pub fn id(&self) -> SequenceId {
+        self.id
+    }
+
     /// All known tokens, the prompt first.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
@@ -26,176 +94,100 @@ impl Sequence<'_> {
 
     /// The tokens after the prompt.
     pub fn generated(&self) -> &[u32] {
-        &self.tokens[self.request.prompt.len()..]
+        &self.tokens[self.prompt..]
     }
 
-    /// Position of the newest known token, which the trunk has not seen yet.
+    /// The options it was added or extended with.
+    pub fn options(&self) -> &GenerateOptions {
+        &self.options
+    }
+
+    /// Whether steps leave it as it is.
+    pub fn is_finished(&self) -> bool {
+        self.phase == Phase::Finished
+    }
+
+    /// Position of the newest token.
     pub(super) fn current(&self) -> usize {
-        self.tokens.len() - 1 - self.base
+        self.tokens.len() - 1 - self.window_start
     }
 
     /// The known tokens from position 0 on.
-    pub(super) fn in_view(&self) -> &[u32] {
-        &self.tokens[self.base..]
-    }
-}
-
-/// Sequences that one executor advances together. They never see each other, and each has the bits it has alone.
-pub struct Session<'m> {
-    pub(super) model: &'m Model,
-    /// Has the caches and hidden states of the trunk and of every head, by sequence.
-    pub(super) engine: Box<dyn Engine + 'm>,
-    pub(super) sequences: Vec<Sequence<'m>>,
-}
-
-impl std::fmt::Debug for Session<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let sequences = &self.sequences;
-        f.debug_struct("Session")
-            .field("sequences", sequences)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<'m> Session<'m> {
-    /// Sequences of known tokens, of which the model has seen none yet.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] for a prompt that is empty, does not fit into the context or holds a token outside the vocabulary.
-    pub fn new(model: &'m Model, requests: &[Request<'m>]) -> Result<Self> {
-        Self::on(model, Decode::new(model.params()), requests)
+    pub(super) fn in_window(&self) -> &[u32] {
+        &self.tokens[self.window_start..]
     }
 
-    /// The same on any executor, which has no sequences yet.
-    ///
-    /// # Errors
-    /// As [`Session::new`].
-    pub fn on(model: &'m Model, exec: impl Decoder + 'm, requests: &[Request<'m>]) -> Result<Self> {
-        let config = model.config();
-        let mut engine = Box::new(Passes {
-            model,
-            exec,
-            logits: None,
-        });
-        let mut sequences = Vec::with_capacity(requests.len());
-        for request in requests {
-            request.check(config)?;
-            engine.add_sequence();
-            sequences.push(Sequence {
-                request: request.clone(),
-                tokens: request.prompt.to_vec(),
-                base: 0,
-                seen: 0,
-            });
-        }
-        Ok(Self {
-            model,
-            engine,
-            sequences,
-        })
-    }
-
-    /// The model.
-    pub fn model(&self) -> &'m Model {
-        self.model
-    }
-
-    /// The sequences, in the order of the requests.
-    pub fn sequences(&self) -> &[Sequence<'m>] {
-        &self.sequences
-    }
-
-    /// Appends a token that verification accepted.
-    pub(super) fn push(&mut self, sequence: usize, token: Accepted) {
-        self.sequences[sequence].tokens.push(token.id());
-    }
-
-    /// Runs the trunk on tokens at the positions that follow those it has seen, of several sequences in one pass; the
-    /// logits that are wanted are the engine's then.
-    pub(super) fn advance(&mut self, spans: &[(usize, usize)], tokens: &[u32], wanted: Wanted) {
-        let span = |&(sequence, len): &(usize, usize)| Span {
-            sequence,
-            first: self.sequences[sequence].seen,
+    /// The next `len` positions for the trunk.
+    pub(super) fn span(&self, len: usize) -> Span {
+        Span {
+            sequence: self.slot,
+            first: self.num_cached,
             len,
+        }
+    }
+
+    /// Most drafts that still fit into the text and the context.
+    pub(super) fn draft_limit(&self) -> DraftLimit {
+        // A step yields one token more than the drafts it accepts.
+        let tokens = self.options.max_tokens - self.generated().len() - 1;
+        DraftLimit {
+            slot: self.slot,
+            room: tokens.min(self.context - 1 - self.current()),
+            drafts: self.options.drafts,
+        }
+    }
+
+    /// Appends a token; returns why the text ends with it, if it does.
+    pub(super) fn push(&mut self, token: Accepted) -> Option<FinishReason> {
+        self.tokens.push(token.id());
+        if self.options.stop.contains(&token.id()) {
+            return Some(FinishReason::Stop);
+        }
+        let length = self.generated().len() >= self.options.max_tokens;
+        length.then_some(FinishReason::Length)
+    }
+
+    /// Takes the last `keep` tokens as the whole text if the context is full.
+    pub(super) fn slide_if_full(&mut self) {
+        if self.current() == self.context {
+            let keep = self
+                .options
+                .window
+                .expect("checked: the tokens fit, or slide");
+            self.window_start = self.tokens.len() - keep;
+            (self.num_cached, self.phase) = (0, Phase::Prefill);
+        }
+    }
+
+    /// Makes a checked request's prompt, of which this sequence's tokens are a beginning, the whole text: what was
+    /// computed stays if it is what a new sequence would compute.
+    pub(super) fn restart(&mut self, request: Request, context: usize) {
+        let Request { prompt, options } = request;
+        let window_start = match options.window {
+            Some(keep) if prompt.len() > context => prompt.len() - keep,
+            _ => 0,
         };
-        let rows = Rows::new(spans.iter().map(span).collect());
-        self.engine.trunk(tokens, &rows, wanted);
-        for &(sequence, len) in spans {
-            self.sequences[sequence].seen += len;
+        if window_start != self.window_start {
+            self.num_cached = 0;
         }
+        (self.prompt, self.tokens) = (prompt.len(), prompt);
+        self.phase = match options.max_tokens {
+            0 => Phase::Finished,
+            _ => Phase::Prefill,
+        };
+        (self.window_start, self.context, self.options) = (window_start, context, options);
+        self.head_drafts.clear();
     }
 
-    /// Makes the trunk forget positions `len..` of a sequence, and every head what it computed from the tokens there.
-    ///
-    /// The heads forget here and not when they draft next: a depth that sits out a step would otherwise keep entries
-    /// made from rejected drafts.
-    pub(super) fn rewind(&mut self, sequence: usize, len: usize) {
-        let seen = &mut self.sequences[sequence].seen;
-        *seen = len.min(*seen);
-        let config = self.model.config();
-        for layer in 0..config.num_hidden_layers {
-            self.engine.truncate(sequence, layer, len);
+    /// Drops the tokens `len..` and finishes.
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.tokens.truncate(len);
+        self.prompt = self.prompt.min(len);
+        if len <= self.window_start {
+            (self.window_start, self.num_cached) = (0, 0);
         }
-        for k in 1..=config.mtp_depth {
-            let settled = config.mtp_kind.settled(k, len);
-            let cache = self.model.head_cache(k);
-            self.engine.truncate(sequence, cache, settled);
-        }
-    }
-
-    /// Slides the window: the last `keep` known tokens become the whole text, at positions from 0, and the model has
-    /// seen none of them.
-    pub(super) fn slide(&mut self, sequence: usize, keep: usize) {
-        self.rewind(sequence, 0);
-        let sequence = &mut self.sequences[sequence];
-        sequence.base = sequence.tokens.len() - keep;
-    }
-}
-
-impl Request<'_> {
-    /// Whether the model can take it.
-    fn check(&self, config: &crate::model::Config) -> Result<()> {
-        let wrong = |reason: String| Err(Error::Usage(reason));
-        let (prompt, options) = (self.prompt, &self.options);
-        options.sampler.check()?;
-        if prompt.is_empty() {
-            return wrong("the prompt is empty: expected at least one token".to_owned());
-        }
-        if let Some(token) = prompt.iter().find(|t| **t as usize >= config.vocab_size) {
-            return wrong(format!(
-                "the prompt holds token {token}: expected ids below the vocabulary's {}",
-                config.vocab_size
-            ));
-        }
-        let positions = config.max_position_embeddings;
-        let context = options.context(config);
-        if context == 0 || context > positions {
-            return wrong(format!(
-                "--context {context}: expected 1 to the model's {positions} positions"
-            ));
-        }
-        match options.window {
-            Some(keep) if keep == 0 || keep >= context => wrong(format!(
-                "--window {keep}: expected 1 to {}, fewer than the context's {context} positions",
-                context.saturating_sub(1)
-            )),
-            // A prompt of any length is cut to the window before anything is computed.
-            Some(_) => Ok(()),
-            None if prompt.len() > context => wrong(format!(
-                "the prompt has {} tokens: expected at most the context's {context} positions; --window N goes on with its \
-                 last N tokens",
-                prompt.len()
-            )),
-            // The last token needs no position of its own: the row before it decides it.
-            None if options.max_tokens > context + 1 - prompt.len() => wrong(format!(
-                "the prompt's {} tokens and --max-tokens {} need {} positions: the context has {context}; ask for at most \
-                 {} tokens, or for --window N to go on with the last N tokens when the context is full",
-                prompt.len(),
-                options.max_tokens,
-                prompt.len().saturating_add(options.max_tokens) - 1,
-                (context + 1).saturating_sub(prompt.len()),
-            )),
-            None => Ok(()),
-        }
+        self.num_cached = self.num_cached.min(self.current());
+        self.head_drafts.clear();
+        self.phase = Phase::Finished;
     }
 }

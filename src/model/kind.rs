@@ -63,7 +63,7 @@ impl HeadKind {
 
     /// Entries of depth k that were computed from tokens before position `p` only, where the trunk has seen positions
     /// 0..`p`: entry i of a chained kind reads tokens up to x_{i+k}, of the others up to x_i.
-    pub fn settled(self, k: usize, p: usize) -> usize {
+    pub fn num_valid(self, k: usize, p: usize) -> usize {
         match self.chained() {
             true => p.saturating_sub(k),
             false => p,

@@ -157,7 +157,7 @@ fn speed_reports_what_it_measured() {
     }
 }
 
-/// On prompts cut from a text, the counts that hindsight gives for fixed drafts are those of drafting.
+/// On prompts cut from a text, the counts that a replay gives for fixed drafts are those of drafting.
 #[test]
 fn agreement_is_what_generate_reports() {
     let folder = Folder::with_model();
@@ -211,9 +211,9 @@ fn agreement_is_what_generate_reports() {
         &["--agreement", "required"],
     );
     let long = "eval model --data text.txt --agreement --prompt-tokens 40 --max-tokens 20";
-    folder.refuses(long, 2, &["40", "--max-tokens 20", "48"]);
+    folder.refuses(long, 2, &["40", "--max-tokens", "48", "found 20"]);
     // Before the evaluation, which could not be made either.
-    folder.refuses(&format!("{long} --context 49"), 2, &["--max-tokens 20"]);
+    folder.refuses(&format!("{long} --context 49"), 2, &["--max-tokens", "20"]);
     let none = "eval model --data text.txt --agreement --prompts 0 --context 49";
     folder.refuses(none, 2, &["--prompts 0"]);
 }

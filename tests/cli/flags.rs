@@ -89,15 +89,21 @@ fn what_does_not_fit_the_model_is_refused() {
     folder.command_refuses(with_arg(generate(), &long), 2, &["prompt", &more, &most]);
     folder.succeeds(&format!("generate model --prompt {}", &long[1..]));
     for (flags, names) in [
-        ("--max-tokens 49", ["--max-tokens 49", "48"]),
+        (
+            "--max-tokens 49",
+            ["--max-tokens: expected at most 48", "49"],
+        ),
         (
             "--max-tokens 18446744073709551615",
-            ["--max-tokens", "--window"],
+            ["--max-tokens", "window"],
         ),
-        ("--context 49", ["--context 49", "48"]),
+        ("--context 49", ["--context: expected 1 to 48", "49"]),
         ("--context 0", ["--context 0", "48"]),
-        ("--window 48", ["--window 48", "47"]),
-        ("--window 0 --context 9", ["--window 0", "8"]),
+        ("--window 48", ["--window: expected 1 to 47", "48"]),
+        (
+            "--window 0 --context 9",
+            ["--window: expected 1 to 8", "found 0"],
+        ),
         ("--temperature=-1", ["--temperature", "-1"]),
         ("--top-p 0", ["--top-p", "0"]),
         ("--min-p 2", ["--min-p", "2"]),

@@ -2,7 +2,7 @@
 
 use super::{Logits, matrix};
 use foretoken::autograd::Var;
-use foretoken::exec::{Decode, Rows, Span};
+use foretoken::exec::{Decode, Rows, SequenceCache, Span};
 use foretoken::model::Model;
 
 /// Several sequences being decoded.

@@ -2,42 +2,51 @@
 
 use foretoken::Result;
 use foretoken::exec::{Exec, Rows, Train};
-use foretoken::infer::{Distribution, Draft, Drafter, HeadDrafter, Options, Sampler, Session};
+use foretoken::infer::{
+    Distribution, Draft, DraftRequest, Drafter, Drafting, GenerateOptions, HeadDrafter, Sampler,
+};
 use foretoken::model::Model;
 use foretoken::ops::SelectRows;
 
-use crate::run;
+use crate::{all, run};
 
-fn drafts(tokens: Vec<u32>) -> Vec<Draft> {
+pub fn drafts(tokens: Vec<u32>) -> Vec<Draft> {
     tokens.into_iter().map(Draft::from).collect()
 }
 
 /// Knows the plain output of every sequence and lies with a fixed pattern, so that every number of accepted drafts
 /// occurs.
 pub struct Oracle {
-    pub truths: Vec<Vec<u32>>,
+    /// Prompts with what plain decoding makes of them.
+    pub texts: Vec<Vec<u32>>,
     pub right_of_ten: u32,
     pub state: u32,
 }
 
-impl Drafter for Oracle {
-    fn draft(&mut self, session: &mut Session<'_>, wanted: &[usize]) -> Result<Vec<Vec<Draft>>> {
-        let mut all = Vec::new();
-        for (i, sequence) in session.sequences().iter().enumerate() {
-            let known = sequence.generated().len();
-            let truth = &self.truths[i][known.min(self.truths[i].len())..];
-            let mut guesses = Vec::new();
-            for token in truth.iter().take(wanted[i].min(6)) {
-                self.state = self
-                    .state
-                    .wrapping_mul(1_664_525)
-                    .wrapping_add(1_013_904_223);
-                let right = (self.state >> 16) % 10 < self.right_of_ten;
-                guesses.push(if right { *token } else { (token + 1) % 257 });
-            }
-            all.push(drafts(guesses));
+impl Oracle {
+    fn guess(&mut self, request: &DraftRequest<'_>) -> Vec<u32> {
+        let known = request.tokens();
+        let text = self.texts.iter().find(|text| text.starts_with(known));
+        let truth = &text.expect("the tokens are those of plain decoding")[known.len()..];
+        let mut guesses = Vec::new();
+        for token in truth.iter().take(request.max_drafts().min(6)) {
+            self.state = self
+                .state
+                .wrapping_mul(1_664_525)
+                .wrapping_add(1_013_904_223);
+            let right = (self.state >> 16) % 10 < self.right_of_ten;
+            guesses.push(if right { *token } else { (token + 1) % 257 });
         }
-        Ok(all)
+        guesses
+    }
+}
+
+impl Drafter for Oracle {
+    fn draft(&mut self, drafting: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
+        let requests = drafting.requests().iter();
+        Ok(requests
+            .map(|request| drafts(self.guess(request)))
+            .collect())
     }
 }
 
@@ -45,66 +54,78 @@ impl Drafter for Oracle {
 pub struct Wild;
 
 impl Drafter for Wild {
-    fn draft(&mut self, session: &mut Session<'_>, wanted: &[usize]) -> Result<Vec<Vec<Draft>>> {
-        let pairs = session.sequences().iter().zip(wanted);
-        let wild = pairs.map(|(sequence, wanted)| {
-            let token = sequence.tokens().len() as u32 % 300;
-            drafts(vec![token; (*wanted).min(500) + 3])
+    fn draft(&mut self, drafting: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
+        let wild = drafting.requests().iter().map(|request| {
+            let token = request.tokens().len() as u32 % 300;
+            drafts(vec![token; request.max_drafts().min(500) + 3])
         });
         Ok(wild.collect())
     }
 }
 
-/// Drafts a different number of tokens each step, and compares the drafts of a greedy text with those of a drafter that
+/// Drafts a different number of tokens in each step, and compares the drafts of a greedy text with those of a drafter that
 /// sees it for the first time.
 #[derive(Default)]
 pub struct Irregular {
-    heads: HeadDrafter,
     step: usize,
     /// Whether the text is greedy, as that of the other drafter is.
     pub greedy: bool,
 }
 
 impl Drafter for Irregular {
-    fn draft(&mut self, session: &mut Session<'_>, wanted: &[usize]) -> Result<Vec<Vec<Draft>>> {
+    fn draft(&mut self, drafting: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
         let pattern = [4, 1, 3, 0, 4, 2, 1, 3, 3, 1, 1, 4, 4, 2, 4];
-        let wanted = [wanted[0].min(pattern[self.step % pattern.len()])];
+        let most = pattern[self.step % pattern.len()];
+        let most = [drafting.requests()[0].max_drafts().min(most)];
         self.step += 1;
-        let drafts = self.heads.draft(session, &wanted)?;
-        assert_eq!(self.heads.draft(session, &wanted)?, drafts, "asked twice");
+        let drafts = drafting.run_heads(&most)?;
+        assert_eq!(drafting.run_heads(&most)?, drafts, "asked twice");
         if self.greedy {
-            let tokens = session.sequences()[0].tokens();
-            assert_eq!(first_draft(session.model(), tokens, wanted[0]), drafts);
+            let tokens = drafting.requests()[0].tokens();
+            assert_eq!(first_draft(drafting.model(), tokens, most[0]), drafts);
         }
         Ok(drafts)
     }
 }
 
+/// Runs the heads, as [`Irregular`] does, and returns something else.
+pub struct Liar {
+    pub oracle: Oracle,
+    pub steps: usize,
+}
+
+impl Drafter for Liar {
+    fn draft(&mut self, drafting: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
+        let most = drafting.requests()[0].max_drafts().min(1 + self.steps % 4);
+        self.steps += 1;
+        let drafts = drafting.run_heads(&[most])?;
+        let tokens = drafting.requests()[0].tokens();
+        assert_eq!(first_draft(drafting.model(), tokens, most), drafts);
+        self.oracle.draft(drafting)
+    }
+}
+
 /// What the heads draft after these tokens, without a past.
 fn first_draft(model: &Model, tokens: &[u32], wanted: usize) -> Vec<Vec<Draft>> {
-    struct Record(HeadDrafter, Option<Vec<Vec<Draft>>>);
+    struct Record(Option<Vec<Vec<Draft>>>);
     impl Drafter for Record {
-        fn draft(
-            &mut self,
-            session: &mut Session<'_>,
-            wanted: &[usize],
-        ) -> Result<Vec<Vec<Draft>>> {
-            let drafts = self.0.draft(session, wanted)?;
-            Ok(self.1.get_or_insert(drafts).clone())
+        fn draft(&mut self, drafting: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
+            let drafts = HeadDrafter.draft(drafting)?;
+            Ok(self.0.get_or_insert(drafts).clone())
         }
     }
     // The prefill of all but the last token decides that last one, as it did the first time.
     let (last, prompt) = tokens.split_last().expect("known tokens");
-    let options = Options {
+    let options = GenerateOptions {
         max_tokens: wanted + 2,
         drafts: crate::fixed(wanted),
         sampler: Sampler::GREEDY,
-        ..Options::default()
+        ..all()
     };
-    let mut record = Record(HeadDrafter::default(), None);
+    let mut record = Record(None);
     let again = run(model, prompt, &options, &mut record);
     assert_eq!(again.tokens[0], *last);
-    record.1.unwrap_or_else(|| vec![Vec::new()])
+    record.0.unwrap_or_else(|| vec![Vec::new()])
 }
 
 /// Checks every draft's distribution, and with it the head's logits, against the training graph on the same tokens, drafts
@@ -116,11 +137,11 @@ pub struct Checked {
 }
 
 impl Drafter for Checked {
-    fn draft(&mut self, session: &mut Session<'_>, wanted: &[usize]) -> Result<Vec<Vec<Draft>>> {
-        let drafts = self.irregular.draft(session, wanted)?;
-        let mut text = session.sequences()[0].tokens().to_vec();
+    fn draft(&mut self, drafting: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
+        let drafts = self.irregular.draft(drafting)?;
+        let mut text = drafting.requests()[0].tokens().to_vec();
         for (k, draft) in (1..).zip(&drafts[0]) {
-            let logits = last_logits(session.model(), &text, k);
+            let logits = last_logits(drafting.model(), &text, k);
             let exact = Distribution::of(&logits, text.len(), SOFTMAX)?;
             assert_eq!(draft.distribution.as_ref(), Some(&exact), "depth {k}");
             text.push(draft.token);

@@ -4,14 +4,17 @@
 //! mostly wrong, so an oracle that is right with a given probability makes every accept length occur.
 
 mod drafters;
+mod hostile;
 mod models;
 mod pairs;
 mod predicted;
+mod sessions;
 mod together;
 
-use drafters::{Checked, Irregular, Oracle, SOFTMAX, Wild};
+use drafters::{Checked, Irregular, Liar, Oracle, SOFTMAX, Wild};
 use foretoken::infer::{
-    Drafter, Drafts, Generated, HeadDrafter, Listener, Mode, NoDrafts, Options, Sampler, generate,
+    Drafter, Drafts, GenerateOptions, Generated, HeadDrafter, Mode, NoDrafts, Request, Sampler,
+    Session,
 };
 use foretoken::kernels::par::Threads;
 use foretoken::model::{HeadKind, Model};
@@ -21,45 +24,52 @@ use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use std::ops::ControlFlow;
 
-/// As many drafts a step.
+/// As many drafts per step.
 fn fixed(n: usize) -> Drafts {
     Drafts::Fixed(n)
 }
 
-/// Keeps what it hears.
-#[derive(Default)]
-struct Streamed(Vec<u32>);
-
-impl Listener for Streamed {
-    fn token(&mut self, _: usize, token: u32, _: usize) -> ControlFlow<()> {
-        self.0.push(token);
-        ControlFlow::Continue(())
+/// Options with as many drafts as there are: the steps do not depend on the clock.
+fn all() -> GenerateOptions {
+    GenerateOptions {
+        drafts: Drafts::All,
+        ..GenerateOptions::default()
     }
 }
 
-fn run(model: &Model, prompt: &[u32], options: &Options, drafter: &mut dyn Drafter) -> Generated {
-    let mut streamed = Streamed::default();
-    let result = generate(model, prompt, options, drafter, &mut streamed);
-    let result = result.expect("a prompt that fits");
+fn run(
+    model: &Model,
+    prompt: &[u32],
+    options: &GenerateOptions,
+    drafter: &mut dyn Drafter,
+) -> Generated {
+    let mut streamed = Vec::new();
+    let mut on_token = |_, token: foretoken::infer::Accepted, _: &[u32]| {
+        streamed.push(token.id());
+        ControlFlow::Continue(())
+    };
+    let request = Request::new(prompt, options.clone());
+    let result = Session::new(model).generate(&[request], drafter, &mut on_token);
+    let result = result.expect("a prompt that fits").remove(0);
     assert_eq!(
-        streamed.0, result.tokens,
+        streamed, result.tokens,
         "what was streamed is what was generated"
     );
     result
 }
 
-fn plain(model: &Model, prompt: &[u32], options: &Options) -> Vec<u32> {
+fn plain(model: &Model, prompt: &[u32], options: &GenerateOptions) -> Vec<u32> {
     let result = run(model, prompt, options, &mut NoDrafts);
     assert_eq!(
         result.steps,
         result.tokens.len(),
-        "plain decoding has one token a step"
+        "plain decoding has one token per step"
     );
     result.tokens
 }
 
-fn speculative(model: &Model, prompt: &[u32], options: &Options) -> Generated {
-    run(model, prompt, options, &mut HeadDrafter::default())
+fn speculative(model: &Model, prompt: &[u32], options: &GenerateOptions) -> Generated {
+    run(model, prompt, options, &mut HeadDrafter)
 }
 
 /// Greedy, and every filter at several temperatures.
@@ -98,8 +108,8 @@ proptest! {
         sampler in samplers(),
     ) {
         let model = random_model(kind, depth, seed);
-        let options = Options { max_tokens, drafts: fixed(drafts), chunk, sampler, ..Options::default() };
-        let expected = plain(&model, &prompt, &Options { chunk: 256, ..options.clone() });
+        let options = GenerateOptions { max_tokens, drafts: fixed(drafts), chunk, sampler, ..all() };
+        let expected = plain(&model, &prompt, &GenerateOptions { chunk: 256, ..options.clone() });
         let pool = Threads::new(threads).expect("a small pool");
         let got = pool.scope(|| speculative(&model, &prompt, &options));
         prop_assert_eq!(got.tokens, expected);
@@ -115,12 +125,12 @@ proptest! {
         sampler in samplers(),
     ) {
         let model = trained_model(kind);
-        let options = Options { max_tokens, sampler, ..Options::default() };
+        let options = GenerateOptions { max_tokens, sampler, ..all() };
         let truth = plain(model, &prompt, &options);
-        let mut oracle = Oracle { truths: vec![truth.clone()], right_of_ten, state };
+        let mut oracle = Oracle { texts: vec![[&prompt[..], &truth].concat()], right_of_ten, state };
         let got = run(model, &prompt, &options, &mut oracle);
         if right_of_ten == 10 {
-            // Six drafts and one more token a step; the prefill's token comes alone.
+            // Six drafts and one more token per step; the prefill's token comes alone.
             prop_assert_eq!(got.steps, 1 + (max_tokens - 1).div_ceil(7));
         }
         prop_assert_eq!(got.tokens, truth);
@@ -140,10 +150,10 @@ fn every_instruction_set_says_the_same() {
         .flat_map(|k| [(k, Sampler::GREEDY), (k, warm)])
     {
         let model = trained_model(*kind);
-        let options = Options {
+        let options = GenerateOptions {
             max_tokens: 60,
             sampler,
-            ..Options::default()
+            ..all()
         };
         let expected = plain(model, &[84, 104, 101], &options);
         for isa in Isa::all() {
@@ -157,9 +167,9 @@ fn every_instruction_set_says_the_same() {
 fn a_stop_token_ends_both_ways_alike() {
     let model = trained_model(HeadKind::Recursive);
     let prompt = [84, 104, 101];
-    let mut options = Options {
+    let mut options = GenerateOptions {
         max_tokens: 100,
-        ..Options::default()
+        ..all()
     };
     let whole = plain(model, &prompt, &options);
     let stop = whole[whole.len() / 2];
@@ -174,9 +184,9 @@ fn the_last_position_is_used() {
     for kind in HeadKind::ALL {
         let model = trained_model(kind);
         for len in 150..=160 {
-            let options = Options {
+            let options = GenerateOptions {
                 max_tokens: 161 - len,
-                ..Options::default()
+                ..all()
             };
             let prompt: Vec<u32> = (0..len as u32).map(|i| 97 + i % 7).collect();
             let expected = plain(model, &prompt, &options);
@@ -191,15 +201,28 @@ fn drafts_do_not_depend_on_the_past() {
     for kind in HeadKind::ALL {
         let random = random_model(kind, 4, 5);
         for model in [&random, trained_model(kind)] {
-            let options = Options {
+            let options = GenerateOptions {
                 max_tokens: 40,
-                ..Options::default()
+                ..all()
             };
             let mut drafter = Irregular::default();
             drafter.greedy = true;
             let prompt = [84, 104, 101, 114];
+            let expected = plain(model, &prompt, &options);
             let got = run(model, &prompt, &options, &mut drafter);
-            assert_eq!(got.tokens, plain(model, &prompt, &options));
+            assert_eq!(got.tokens, expected);
+            // Accepted drafts that are not those that the heads computed with.
+            let mut liar = Liar {
+                oracle: Oracle {
+                    texts: vec![[&prompt[..], &expected].concat()],
+                    right_of_ten: 9,
+                    state: 3,
+                },
+                steps: 0,
+            };
+            let got = run(model, &prompt, &options, &mut liar);
+            assert_eq!(got.tokens, expected);
+            assert!(liar.steps > 3);
         }
     }
 }
@@ -209,11 +232,11 @@ fn a_drafters_logits_are_those_of_the_training_graph() {
     for kind in HeadKind::ALL {
         for model in [&random_model(kind, 4, 5), trained_model(kind)] {
             let mut checked = Checked::default();
-            let options = Options {
+            let options = GenerateOptions {
                 max_tokens: 50,
                 mode: Mode::Rejection,
                 sampler: SOFTMAX,
-                ..Options::default()
+                ..all()
             };
             run(model, &[84, 104, 101, 114], &options, &mut checked);
             assert!(checked.checked > 30, "{kind:?}: {}", checked.checked);
@@ -224,9 +247,9 @@ fn a_drafters_logits_are_those_of_the_training_graph() {
 #[test]
 fn a_drafter_without_bounds_changes_nothing() {
     let model = trained_model(HeadKind::Parallel);
-    let options = Options {
+    let options = GenerateOptions {
         max_tokens: 150,
-        ..Options::default()
+        ..all()
     };
     let expected = plain(model, &[84, 104, 101], &options);
     assert_eq!(
@@ -239,7 +262,7 @@ fn a_drafter_without_bounds_changes_nothing() {
 fn heads_that_compute_nonsense_change_nothing() {
     for kind in HeadKind::ALL {
         let mut model = random_model(kind, 3, 1);
-        let options = Options::default();
+        let options = all();
         let expected = plain(&model, &[1, 2, 3], &options);
         for id in model.params().ids().collect::<Vec<_>>() {
             if model.params().name(id).starts_with("mtp.") {

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 /// K of the trained models.
 const DEPTH: usize = 6;
 
-fn config(kind: HeadKind, depth: usize, width: usize) -> Config {
+pub fn config(kind: HeadKind, depth: usize, width: usize) -> Config {
     let text = format!(
         r#"{{"vocab_size": 257, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
             "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 160,

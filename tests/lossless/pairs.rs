@@ -5,7 +5,7 @@
 use crate::models::{cut, random_model, trained_model};
 use crate::plain;
 use foretoken::data::{Tokenizer, corpus};
-use foretoken::infer::{Drafts, HeadDrafter, Options, Request, Sampler, generate_batch};
+use foretoken::infer::{Drafts, GenerateOptions, HeadDrafter, Request, Sampler, generate_batch};
 use foretoken::kernels::par::Threads;
 use foretoken::model::{HeadKind, Model, WeightFormat};
 
@@ -136,7 +136,7 @@ fn compare(row: &[usize], number: usize, tokens: usize) -> (usize, usize) {
         min_p: MIN_P[row[6]],
         seed: number as u64,
     };
-    let options = |i: usize| Options {
+    let options = |i: usize| GenerateOptions {
         max_tokens: LENGTH,
         drafts: DRAFTS[row[8]],
         chunk: CHUNKS[row[11]],
@@ -146,7 +146,7 @@ fn compare(row: &[usize], number: usize, tokens: usize) -> (usize, usize) {
             seed: sampler.seed + 1000 * i as u64,
             ..sampler
         },
-        ..Options::default()
+        ..GenerateOptions::default()
     };
     let pool = Threads::new(THREADS[row[9]]).expect("a small pool");
     let text = Tokenizer::bytes()
@@ -159,20 +159,16 @@ fn compare(row: &[usize], number: usize, tokens: usize) -> (usize, usize) {
             .collect();
         let requests: Vec<Request> = (next..)
             .zip(&prompts)
-            .map(|(i, prompt)| Request {
-                prompt,
-                options: options(i),
-            })
+            .map(|(i, prompt)| Request::new(*prompt, options(i)))
             .collect();
         next += prompts.len();
-        let results =
-            pool.scope(|| generate_batch(&model, &requests, &mut HeadDrafter::default(), &mut ()));
+        let results = pool.scope(|| generate_batch(&model, &requests, &mut HeadDrafter));
         for (request, result) in requests.iter().zip(results.expect("prompts that fit")) {
-            let one = Options {
+            let one = GenerateOptions {
                 chunk: 256,
                 ..request.options.clone()
             };
-            let expected = plain(&model, request.prompt, &one);
+            let expected = plain(&model, &request.prompt, &one);
             assert_eq!(
                 result.tokens,
                 expected,

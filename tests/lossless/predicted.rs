@@ -1,10 +1,10 @@
 //! The accepted counts are not only plausible: the training graph on the finished text predicts them exactly.
 
 use crate::models::trained_model;
-use crate::{fixed, speculative};
+use crate::{all, fixed, speculative};
 use foretoken::data::{Tokenizer, corpus};
 use foretoken::exec::{Exec, Rows, Train};
-use foretoken::infer::{Generated, Hindsight, Options, Sampler};
+use foretoken::infer::{GenerateOptions, Generated, OfflineReplay, Sampler};
 use foretoken::model::{HeadKind, Model};
 use foretoken::ops::SelectRows;
 
@@ -53,17 +53,13 @@ fn agreement(model: &Model, text: &[u32], prompt: usize) -> Vec<(usize, usize)> 
 
 /// The accepted counts of a fixed number of drafts, from the training graph on the finished text alone.
 ///
-/// Where drafts 1..k − 1 are right, head k is fed exactly the text, so its draft is the largest logit of the training
+/// If drafts 1..k − 1 are right, head k is fed exactly the text, so its draft is the largest logit of the training
 /// graph at the row before the current token.
 fn predicted(model: &Model, prompt: usize, text: &[u32], drafts: usize) -> Generated {
     let depth = model.config().mtp_depth;
     let guesses = guesses(model, text);
-    let mut result = Generated {
-        tokens: text[prompt..].to_vec(),
-        steps: 1,
-        drafted_by_depth: Vec::new(),
-        accepted_by_depth: Vec::new(),
-    };
+    let mut result = Generated::default();
+    (result.tokens, result.steps) = (text[prompt..].to_vec(), 1);
     // The prefill gave the first token; p is the current token's position.
     let mut p = prompt;
     while p + 1 < text.len() {
@@ -93,17 +89,17 @@ fn predicted_acceptance_is_live_acceptance() {
                     .encode(corpus::stories(100 + seed, 10).as_bytes())
                     .expect("bytes");
                 let prompt = &prompt[..20 + 5 * seed as usize];
-                let options = Options {
+                let options = GenerateOptions {
                     max_tokens: 90,
                     drafts: fixed(drafts),
-                    ..Options::default()
+                    ..all()
                 };
                 let live = speculative(model, prompt, &options);
                 let text = [prompt, &live.tokens].concat();
-                let hindsight = Hindsight::new(model, &text, prompt.len(), &options);
-                let hindsight = hindsight.expect("logits that are numbers");
-                assert_eq!(hindsight.replay(drafts, options.max_tokens), live);
-                assert_eq!(hindsight.agreement(), agreement(model, &text, prompt.len()));
+                let replay = OfflineReplay::new(model, &text, prompt.len(), options.sampler);
+                let replay = replay.expect("logits that are numbers");
+                assert_eq!(replay.generated(drafts, options.max_tokens), live);
+                assert_eq!(replay.agreement(), agreement(model, &text, prompt.len()));
                 assert_eq!(
                     live,
                     predicted(model, prompt.len(), &text, drafts),
@@ -121,13 +117,13 @@ fn predicted_acceptance_is_live_acceptance() {
 
 /// The same above temperature 0, where the noise is part of a guess, and where a token ends the text early.
 #[test]
-fn hindsight_knows_samplers_and_ends() {
+fn a_replay_knows_samplers_and_ends() {
     for kind in HeadKind::ALL {
         let model = trained_model(kind);
         let prompt = [84, 104, 101, 32];
         for (seed, stop) in [(0, vec![]), (1, vec![]), (2, vec![101]), (3, vec![46])] {
             for drafts in [1, 3, 6] {
-                let options = Options {
+                let options = GenerateOptions {
                     max_tokens: 60,
                     drafts: fixed(drafts),
                     stop: stop.clone(),
@@ -136,14 +132,43 @@ fn hindsight_knows_samplers_and_ends() {
                         seed,
                         ..Sampler::GREEDY
                     },
-                    ..Options::default()
+                    ..all()
                 };
                 let live = speculative(model, &prompt, &options);
                 let text = [&prompt[..], &live.tokens].concat();
-                let hindsight = Hindsight::new(model, &text, prompt.len(), &options);
-                let hindsight = hindsight.expect("logits that are numbers");
-                assert_eq!(hindsight.replay(drafts, 60), live, "{kind:?}, {drafts}");
+                let replay = OfflineReplay::new(model, &text, prompt.len(), options.sampler);
+                let replay = replay.expect("logits that are numbers");
+                assert_eq!(replay.generated(drafts, 60), live, "{kind:?}, {drafts}");
             }
         }
     }
+}
+
+/// A text that fills the context is one token longer than the model has positions.
+#[test]
+fn a_replay_takes_every_text_that_can_be_generated() {
+    let model = trained_model(HeadKind::Recursive);
+    let sampler = Sampler::GREEDY;
+    let prompt: Vec<u32> = (0..150).map(|i| 97 + i % 7).collect();
+    let options = GenerateOptions {
+        max_tokens: 11,
+        drafts: fixed(2),
+        ..all()
+    };
+    let live = speculative(model, &prompt, &options);
+    let text = [&prompt[..], &live.tokens].concat();
+    assert_eq!(text.len(), 161);
+    let replay = OfflineReplay::new(model, &text, 150, sampler).expect("a text that fits");
+    assert_eq!(replay.generated(2, 11), live);
+    let refused = |text: &[u32], prompt| {
+        let error = OfflineReplay::new(model, text, prompt, sampler).expect_err("refused");
+        error.to_string()
+    };
+    assert!(refused(&text, 0).contains("prompt: expected 1 to"));
+    assert!(refused(&text, 162).contains("162"));
+    assert!(refused(&[], 0).contains("prompt"));
+    assert!(refused(&[1, 257], 1).contains("257"));
+    assert!(refused(&[&text[..], &[1]].concat(), 1).contains("at most 161"));
+    let one = OfflineReplay::new(model, &text[..1], 1, sampler).expect("nothing to predict");
+    assert_eq!(one.agreement(), vec![(0, 0); 6]);
 }

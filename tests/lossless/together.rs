@@ -1,25 +1,25 @@
-//! Several sequences decoded together, windows that slide, listeners that end a text, and the mode that rejects.
+//! Several sequences decoded together, windows that slide, callbacks that end a text, and rejection sampling.
 
 use crate::drafters::Oracle;
 use crate::models::trained_model;
-use crate::{fixed, plain, speculative};
+use crate::{all, fixed, plain, speculative};
 use foretoken::data::{Tokenizer, corpus};
 use foretoken::infer::{
-    Distribution, Drafter, Drafts, Generated, HeadDrafter, Listener, Mode, NoDrafts, Options,
-    Request, Sampler, Session, generate, generate_batch,
+    Accepted, Distribution, Drafter, Drafts, GenerateOptions, Generated, HeadDrafter, Mode,
+    NoDrafts, Request, Sampler, Session, generate, generate_batch,
 };
 use foretoken::model::{HeadKind, Model};
 use std::ops::ControlFlow;
 
-fn together(model: &Model, requests: &[Request<'_>], drafter: &mut dyn Drafter) -> Vec<Generated> {
-    generate_batch(model, requests, drafter, &mut ()).expect("prompts that fit")
+fn together(model: &Model, requests: &[Request], drafter: &mut dyn Drafter) -> Vec<Generated> {
+    generate_batch(model, requests, drafter).expect("prompts that fit")
 }
 
-/// Prompts of different lengths, each with other options.
-fn requests(text: &[u32]) -> Vec<Request<'_>> {
+/// Prompts of different lengths, each with different options.
+pub fn requests(text: &[u32]) -> Vec<Request> {
     let request = |i: usize| Request {
-        prompt: &text[i * 31..][..1 + i * i % 29],
-        options: Options {
+        prompt: text[i * 31..][..1 + i * i % 29].to_vec(),
+        options: GenerateOptions {
             max_tokens: [40, 0, 7, 90, 1, 60][i % 6],
             drafts: [Drafts::All, Drafts::Auto, Drafts::Fixed(2), fixed(0)][i % 4],
             chunk: 1 + i * 5,
@@ -33,7 +33,7 @@ fn requests(text: &[u32]) -> Vec<Request<'_>> {
                 seed: i as u64,
                 ..Sampler::GREEDY
             },
-            ..Options::default()
+            ..all()
         },
     };
     (0..11).map(request).collect()
@@ -48,18 +48,17 @@ fn every_sequence_is_as_if_alone() {
     for kind in HeadKind::ALL {
         let model = trained_model(kind);
         let alone: Vec<Vec<u32>> = { requests.iter() }
-            .map(|request| plain(model, request.prompt, &request.options))
+            .map(|request| plain(model, &request.prompt, &request.options))
             .collect();
         let tokens =
             |results: Vec<Generated>| results.into_iter().map(|g| g.tokens).collect::<Vec<_>>();
         assert_eq!(tokens(together(model, &requests, &mut NoDrafts)), alone);
-        assert_eq!(
-            tokens(together(model, &requests, &mut HeadDrafter::default())),
-            alone
-        );
+        assert_eq!(tokens(together(model, &requests, &mut HeadDrafter)), alone);
         for right_of_ten in [0, 5, 9, 10] {
+            let pairs = requests.iter().zip(&alone);
+            let texts = pairs.map(|(request, new)| [&request.prompt[..], new].concat());
             let mut oracle = Oracle {
-                truths: alone.clone(),
+                texts: texts.collect(),
                 right_of_ten,
                 state: 7,
             };
@@ -69,17 +68,12 @@ fn every_sequence_is_as_if_alone() {
         let fixed: Vec<Request> = { requests.iter().cloned() }
             .filter(|request| request.options.drafts != Drafts::Auto)
             .collect();
-        let company = together(model, &fixed, &mut HeadDrafter::default());
+        let company = together(model, &fixed, &mut HeadDrafter);
         for (request, got) in fixed.iter().zip(company) {
-            assert_eq!(got, speculative(model, request.prompt, &request.options));
+            assert_eq!(got, speculative(model, &request.prompt, &request.options));
         }
     }
-    let none = generate_batch(
-        trained_model(HeadKind::Recursive),
-        &[],
-        &mut NoDrafts,
-        &mut (),
-    );
+    let none = generate_batch(trained_model(HeadKind::Recursive), &[], &mut NoDrafts);
     assert!(none.expect("nothing to do").is_empty());
 }
 
@@ -90,15 +84,15 @@ fn a_window_slides_where_it_says() {
         let model = trained_model(kind);
         let prompt: Vec<u32> = (0..30).map(|i| 97 + i % 7).collect();
         for (context, keep) in [(40, 10), (33, 32), (40, 1), (160, 50)] {
-            let options = Options {
+            let options = GenerateOptions {
                 max_tokens: 200,
                 context: Some(context),
                 window: Some(keep),
-                ..Options::default()
+                ..all()
             };
             let got = plain(model, &prompt, &options);
             // Above temperature 0 too; there the noise still belongs to the token's place in the whole text.
-            let warm = Options {
+            let warm = GenerateOptions {
                 sampler: Sampler {
                     temperature: 0.9,
                     seed: 3,
@@ -116,10 +110,10 @@ fn a_window_slides_where_it_says() {
             let (mut expected, mut view) = (Vec::new(), prompt.clone());
             while expected.len() < 200 {
                 let room = context + 1 - view.len();
-                let part = Options {
+                let part = GenerateOptions {
                     max_tokens: room.min(200 - expected.len()),
                     context: Some(context),
-                    ..Options::default()
+                    ..all()
                 };
                 let more = plain(model, &view, &part);
                 expected.extend_from_slice(&more);
@@ -131,11 +125,11 @@ fn a_window_slides_where_it_says() {
         }
         // A prompt longer than the context is cut to the window.
         let long: Vec<u32> = (0..100).map(|i| 97 + i % 11).collect();
-        let options = Options {
+        let options = GenerateOptions {
             max_tokens: 30,
             context: Some(48),
             window: Some(20),
-            ..Options::default()
+            ..all()
         };
         let expected = plain(model, &long[80..], &options);
         assert_eq!(plain(model, &long, &options)[..28], expected[..28]);
@@ -149,109 +143,82 @@ fn a_window_slides_where_it_says() {
 #[test]
 fn what_does_not_fit_is_said_before_anything_is_computed() {
     let model = trained_model(HeadKind::Recursive);
-    let refused = |prompt: &[u32], options: Options| {
-        let error = generate(model, prompt, &options, &mut NoDrafts, &mut ()).expect_err("refused");
+    let refused = |prompt: &[u32], options: GenerateOptions| {
+        let error = generate(model, prompt, &options, &mut NoDrafts).expect_err("refused");
         error.to_string()
     };
-    let base = Options::default();
+    let base = all();
     let too_many = refused(
         &[1; 150],
-        Options {
+        GenerateOptions {
             max_tokens: 12,
             ..base.clone()
         },
     );
-    for part in ["150", "12", "161", "160", "at most 11", "--window"] {
+    for part in [
+        "150",
+        "found 12",
+        "160",
+        "at most 11",
+        "max_tokens",
+        "window",
+    ] {
         assert!(too_many.contains(part), "{too_many}");
     }
-    assert!(refused(&[], base.clone()).contains("empty"));
+    assert!(refused(&[], base.clone()).contains("at least one token"));
     assert!(refused(&[257], base.clone()).contains("257"));
     assert!(
         refused(
             &[1],
-            Options {
+            GenerateOptions {
                 context: Some(161),
                 ..base.clone()
             }
         )
-        .contains("--context")
+        .contains("context")
     );
-    let window = Options {
+    let window = GenerateOptions {
         context: Some(20),
         window: Some(20),
         ..base.clone()
     };
-    assert!(refused(&[1], window).contains("--window"));
-    assert!(
-        Session::new(
-            model,
-            &[Request {
-                prompt: &[1; 161],
-                options: base
-            }]
-        )
-        .is_err()
-    );
-}
-
-/// Ends a text at its n-th token, and keeps what it hears.
-struct Until {
-    n: usize,
-    tokens: Vec<u32>,
-    depths: Vec<usize>,
-    rejected: usize,
-}
-
-impl Listener for Until {
-    fn token(&mut self, _: usize, token: u32, depth: usize) -> ControlFlow<()> {
-        self.tokens.push(token);
-        self.depths.push(depth);
-        match self.tokens.len() == self.n {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
-    }
-
-    fn rejected(&mut self, _: usize, drafts: &[u32]) {
-        self.rejected += drafts.len();
-    }
+    assert!(refused(&[1], window).contains("window"));
+    assert!(refused(&[1; 161], base).contains("161"));
 }
 
 #[test]
-fn a_listener_ends_a_text_at_any_token_and_hears_who_proposed_it() {
+fn a_callback_ends_a_text_at_any_token_and_knows_who_drafted_it() {
     let model = trained_model(HeadKind::Recursive);
     let prompt = [84, 104, 101];
-    let options = Options::default();
+    let options = all();
     let whole = plain(model, &prompt, &options);
     for n in 1..40 {
-        let mut until = Until {
-            n,
-            tokens: Vec::new(),
-            depths: Vec::new(),
-            rejected: 0,
+        let (mut tokens, mut heads, mut rejected) = (Vec::new(), Vec::new(), 0);
+        let mut on_token = |_, token: Accepted, drafts: &[u32]| {
+            tokens.push(token.id());
+            heads.push(token.head());
+            rejected += drafts.len();
+            assert!(token.head() == 0 || drafts.is_empty());
+            if tokens.len() == n {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         };
-        let got = generate(
-            model,
-            &prompt,
-            &options,
-            &mut HeadDrafter::default(),
-            &mut until,
-        );
-        let got = got.expect("a prompt that fits");
-        assert_eq!(
-            (&got.tokens[..], &until.tokens[..]),
-            (&whole[..n], &whole[..n])
-        );
+        let request = Request::new(prompt, options.clone());
+        let got = Session::new(model).generate(&[request], &mut HeadDrafter, &mut on_token);
+        let got = got.expect("a prompt that fits").remove(0);
+        assert_eq!((&got.tokens[..], &tokens[..]), (&whole[..n], &whole[..n]));
         for (k, accepted) in got.accepted_by_depth.iter().enumerate() {
             assert_eq!(
-                until.depths.iter().filter(|d| **d == k + 1).count(),
+                heads.iter().filter(|head| **head == k + 1).count(),
                 *accepted
             );
         }
         let drafted: usize = got.drafted_by_depth.iter().sum();
         let accepted: usize = got.accepted_by_depth.iter().sum();
-        // Where the text ended inside a step, the drafts after the end were neither.
-        assert!(until.rejected <= drafted - accepted);
+        // If the text ended inside a step, the drafts after the end were neither.
+        assert!(rejected <= drafted - accepted);
     }
 }
 
@@ -269,19 +236,18 @@ fn rejection_keeps_the_distribution_of_a_real_model() {
         let n = 3000;
         let mut counts = std::collections::BTreeMap::<Vec<u32>, [f64; 2]>::new();
         for (way, mode) in [Mode::Rejection, Mode::Exact].into_iter().enumerate() {
-            let requests: Vec<Request> = (0..n)
-                .map(|seed| Request {
-                    prompt: &prompt,
-                    options: Options {
-                        max_tokens: 4,
-                        mode,
-                        sampler: Sampler { seed, ..sampler },
-                        ..Options::default()
-                    },
-                })
-                .collect();
+            let request = |seed| {
+                let options = GenerateOptions {
+                    max_tokens: 4,
+                    mode,
+                    sampler: Sampler { seed, ..sampler },
+                    ..all()
+                };
+                Request::new(prompt, options)
+            };
+            let requests: Vec<Request> = (0..n).map(request).collect();
             for requests in requests.chunks(250) {
-                for result in together(model, requests, &mut HeadDrafter::default()) {
+                for result in together(model, requests, &mut HeadDrafter) {
                     counts.entry(result.tokens).or_default()[way] += 1.0;
                 }
             }
@@ -301,11 +267,11 @@ fn rejection_keeps_the_distribution_of_a_real_model() {
 fn rejection_at_temperature_zero_is_plain_decoding() {
     for kind in HeadKind::ALL {
         let model = trained_model(kind);
-        let options = Options {
+        let options = GenerateOptions {
             mode: Mode::Rejection,
-            ..Options::default()
+            ..all()
         };
-        let expected = plain(model, &[84, 104], &Options::default());
+        let expected = plain(model, &[84, 104], &all());
         let got = speculative(model, &[84, 104], &options);
         assert_eq!(got.tokens, expected);
         assert!(got.steps < got.tokens.len(), "drafts were accepted");

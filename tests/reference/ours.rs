@@ -4,15 +4,15 @@ use super::common::Fixture;
 use super::graph::Heads;
 use super::model::{EPS, Kind, Recipe, Sizes, THETA};
 use super::rules::{AdamW, Mat, Muon};
-use foretoken::autograd::{Gradients, Op, Tape, Var};
+use foretoken::autograd::{GradSink, Gradients, Op, Tape, Var};
 use foretoken::checkpoint::ModelDir;
 use foretoken::data::Batch;
 use foretoken::exec::{Rows, Train};
-use foretoken::infer::{Drafter, HeadDrafter, NoDrafts, Options, Sampler, generate, pick};
+use foretoken::infer::{Drafter, GenerateOptions, HeadDrafter, NoDrafts, Sampler, generate, pick};
 use foretoken::kernels::attention::AttentionHeads;
 use foretoken::kernels::par::Threads;
 use foretoken::kernels::rope::RopeTable;
-use foretoken::kernels::{adamw, linear_cross_entropy, muon, reduce};
+use foretoken::kernels::{adamw, linear_cross_entropy, muon, reduce, swiglu};
 use foretoken::model::{Config, HeadKind, JointLoss, Model, Preset};
 use foretoken::ops;
 use foretoken::simd::Isa;
@@ -136,8 +136,30 @@ pub fn attention(x: &[Mat], heads: Heads, lengths: &[usize], dy: &Mat) -> Ran {
     run(op, [matrix(&x[0])], dy)
 }
 
+/// The kernel of a gated MLP as an operation of its own.
+#[derive(Clone)]
+struct SwiGlu;
+
+impl Op<1> for SwiGlu {
+    type Saved = Arc<Tensor>;
+
+    fn forward(&self, [gu]: [&Arc<Tensor>; 1]) -> (Tensor, Arc<Tensor>) {
+        let f = gu.cols() / 2;
+        let mut y = Tensor::empty(&[gu.rows(), f]);
+        swiglu::forward(gu.data(), f, y.data_mut());
+        (y, Arc::clone(gu))
+    }
+
+    fn backward(&self, gu: Arc<Tensor>, mut dy: Tensor, sink: &mut GradSink<'_, 1>) {
+        let mut dgu = Arc::unwrap_or_clone(gu);
+        let f = dgu.cols() / 2;
+        swiglu::backward(dgu.data_mut(), f, dy.data_mut());
+        sink.add(0, dgu);
+    }
+}
+
 pub fn swiglu(x: &[Mat], dy: &Mat) -> Ran {
-    run(ops::SwiGlu, [matrix(&x[0])], dy)
+    run(SwiGlu, [matrix(&x[0])], dy)
 }
 
 pub fn silu(x: &[Mat], dy: &Mat) -> Ran {
@@ -380,8 +402,7 @@ impl Medusa {
         }
         let logits = self.model.logits(&mut exec, &h);
         let last = logits.value().row(seen.len() - 1);
-        // The tokens before have no part in the choice; there are as many as the position says.
-        pick(last, &vec![0; position], position, self.sampler).expect("finite logits")
+        pick(last, position, self.sampler).expect("finite logits")
     }
 
     pub fn generate(
@@ -391,16 +412,16 @@ impl Medusa {
         window: Window,
         drafts: bool,
     ) -> Decoded {
-        let options = Options {
+        let options = GenerateOptions {
             max_tokens,
             sampler: self.sampler,
             context: Some(window.context),
             window: Some(window.keep),
-            ..Options::default()
+            ..GenerateOptions::default()
         };
-        let (mut heads, mut none) = (HeadDrafter::default(), NoDrafts);
+        let (mut heads, mut none) = (HeadDrafter, NoDrafts);
         let drafter: &mut dyn Drafter = if drafts { &mut heads } else { &mut none };
-        let got = generate(&self.model, prompt, &options, drafter, &mut ());
+        let got = generate(&self.model, prompt, &options, drafter);
         let got = got.expect("a prompt that fits");
         Decoded {
             tokens: got.tokens,

@@ -3,13 +3,14 @@
 use super::device;
 use crate::data::{Tokenizer, Tokens};
 use crate::exec::{Decode, Rows, Span};
-use crate::gpu::{Device, DeviceParams, OnDevice};
+use crate::gpu::{DeviceParams, OnDevice};
 use crate::infer::{
-    Decoder, Drafter, Drafts, Generated, HeadDrafter, Hindsight, Mode, NoDrafts, Options, Request,
-    Sampler, generate_batch, generate_batch_on,
+    Decoder, Drafter, Drafts, GenerateOptions, Generated, HeadDrafter, Mode, NoDrafts,
+    OfflineReplay, Request, Sampler, Session,
 };
 use crate::model::{HeadKind, Model, Preset, WeightFormat};
 use crate::train::{evaluate_stored, evaluate_stored_on};
+use std::ops::ControlFlow;
 
 const VOCAB: usize = 257;
 const DEPTH: usize = 2;
@@ -119,15 +120,15 @@ fn sampler(temperature: f32, seed: u64) -> Sampler {
     }
 }
 
-/// Several requests together: greedy, sampled, filtered, with a sliding window, and with rejection sampling.
-fn requests<'a>(prompts: &'a [Vec<u32>], drafts: usize) -> Vec<Request<'a>> {
-    let base = Options {
+/// Several requests together: at temperature 0 and above, filtered, with a window that slides, and rejecting.
+fn requests(prompts: &[Vec<u32>], drafts: usize) -> Vec<Request> {
+    let base = GenerateOptions {
         max_tokens: 12,
         drafts: Drafts::Fixed(drafts),
         chunk: 9,
-        ..Options::default()
+        ..GenerateOptions::default()
     };
-    let with = |sampler| Options {
+    let with = |sampler| GenerateOptions {
         sampler,
         ..base.clone()
     };
@@ -139,30 +140,28 @@ fn requests<'a>(prompts: &'a [Vec<u32>], drafts: usize) -> Vec<Request<'a>> {
             top_p: 0.9,
             ..sampler(1.1, 4)
         }),
-        Options {
+        GenerateOptions {
             context: Some(20),
             window: Some(8),
             ..with(sampler(0.0, 0))
         },
-        Options {
+        GenerateOptions {
             mode: Mode::Rejection,
             ..with(sampler(0.8, 5))
         },
     ];
     let both = prompts.iter().zip(options);
-    both.map(|(prompt, options)| Request { prompt, options })
+    both.map(|(prompt, options)| Request::new(&prompt[..], options))
         .collect()
 }
 
-fn on_device(
-    device: &Device,
-    model: &Model,
-    requests: &[Request<'_>],
+/// Runs requests in a session.
+fn generate(
+    session: Session<'_>,
+    requests: &[Request],
     drafter: &mut dyn Drafter,
-) -> Vec<Generated> {
-    let weights = DeviceParams::new(device, model.params()).expect("room");
-    let exec = OnDevice::new(&weights);
-    generate_batch_on(exec, model, requests, drafter, &mut ()).expect("finite logits")
+) -> crate::Result<Vec<Generated>> {
+    session.generate(requests, drafter, &mut |_, _, _| ControlFlow::Continue(()))
 }
 
 #[test]
@@ -175,13 +174,15 @@ fn tokens_are_those_of_the_cpu() {
             let drafter = || -> Box<dyn Drafter> {
                 match drafts {
                     0 => Box::new(NoDrafts),
-                    _ => Box::new(HeadDrafter::default()),
+                    _ => Box::new(HeadDrafter),
                 }
             };
-            let expected =
-                generate_batch(&model, &requests, &mut *drafter(), &mut ()).expect("finite logits");
-            let found = on_device(&device, &model, &requests, &mut *drafter());
-            // Tokens, steps, and the drafts made and accepted by each head.
+            let expected = generate(Session::new(&model), &requests, &mut *drafter());
+            let expected = expected.expect("finite logits");
+            let weights = DeviceParams::new(&device, model.params()).expect("room");
+            let session = Session::on(OnDevice::new(&weights), &model);
+            let found = generate(session, &requests, &mut *drafter()).expect("finite logits");
+            // Tokens, steps, and how many drafts of each depth were made and accepted.
             assert_eq!(found, expected, "{kind:?}, {drafts} drafts");
             assert!(expected.iter().all(|g| g.tokens.len() == 12));
         }
@@ -197,18 +198,15 @@ fn nan_logits_are_the_same_error() {
     params.get_mut(norm).data_mut()[3] = f32::NAN;
     let prompt = text(5, 1);
     for temperature in [0.0, 1.0] {
-        let request = Request {
-            prompt: &prompt,
-            options: Options {
-                sampler: sampler(temperature, 1),
-                ..Options::default()
-            },
+        let options = GenerateOptions {
+            sampler: sampler(temperature, 1),
+            ..GenerateOptions::default()
         };
-        let requests = [request];
-        let expected = generate_batch(&broken, &requests, &mut NoDrafts, &mut ());
+        let requests = [Request::new(&prompt[..], options)];
+        let expected = generate(Session::new(&broken), &requests, &mut NoDrafts);
         let weights = DeviceParams::new(&device, broken.params()).expect("room");
-        let exec = OnDevice::new(&weights);
-        let found = generate_batch_on(exec, &broken, &requests, &mut NoDrafts, &mut ());
+        let session = Session::on(OnDevice::new(&weights), &broken);
+        let found = generate(session, &requests, &mut NoDrafts);
         assert_eq!(
             found.expect_err("NaN logits").to_string(),
             expected.expect_err("NaN logits").to_string()
@@ -229,14 +227,14 @@ fn evaluations_are_those_of_the_cpu() {
         assert_eq!(found.expect("enough tokens"), expected, "{kind:?}");
 
         let text = text(30, 4);
-        let options = Options::default();
-        let expected = Hindsight::new(&model, &text, 10, &options).expect("finite");
+        let expected = OfflineReplay::new(&model, &text, 10, Sampler::GREEDY).expect("finite");
         let mut exec = OnDevice::with_sequence(&weights);
-        let found = Hindsight::on(&mut exec, &model, &text, 10, &options).expect("finite");
+        let found = OfflineReplay::on(&mut exec, &model, &text, 10, Sampler::GREEDY);
+        let found = found.expect("finite");
         assert_eq!(found.agreement(), expected.agreement(), "{kind:?}");
         assert_eq!(
-            found.replay(DEPTH, 20),
-            expected.replay(DEPTH, 20),
+            found.generated(DEPTH, 20),
+            expected.generated(DEPTH, 20),
             "{kind:?}"
         );
     }
@@ -256,14 +254,12 @@ fn a_device_that_failed_gives_errors() {
     let tokenizer = Tokenizer::bytes();
     evaluate_stored_on(&exec, &model, &tokens, &tokenizer, 16).expect_err("no loss");
     let prompt = text(5, 1);
-    let request = Request {
-        prompt: &prompt,
-        options: Options {
-            max_tokens: 3,
-            ..Options::default()
-        },
+    let options = GenerateOptions {
+        max_tokens: 3,
+        ..GenerateOptions::default()
     };
-    let exec = OnDevice::new(&weights);
-    generate_batch_on(exec, &model, &[request], &mut NoDrafts, &mut ()).expect_err("no tokens");
+    let request = Request::new(prompt, options);
+    let session = Session::on(OnDevice::new(&weights), &model);
+    generate(session, &[request], &mut NoDrafts).expect_err("no tokens");
     assert!(DeviceParams::new(&device, model.params()).is_err());
 }

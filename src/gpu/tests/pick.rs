@@ -13,8 +13,7 @@ fn check(device: &Device, logits: &[f32], v: usize, rows: &[(usize, usize, Sampl
     let got = pick(device, &there, v, rows).expect("a device that works");
     assert_eq!(got.len(), rows.len());
     for (got, &(row, position, sampler)) in got.into_iter().zip(rows) {
-        let history = vec![0; position];
-        let expected = infer::pick(&logits[row * v..][..v], &history, position, sampler);
+        let expected = infer::pick(&logits[row * v..][..v], position, sampler);
         let message = |e: crate::Error| e.to_string();
         assert_eq!(
             got.map_err(message),

@@ -2,6 +2,13 @@
 
 use super::*;
 
+/// A policy with this many sequences.
+fn policy(sequences: usize, head_guess: f64) -> Policy {
+    let mut policy = Policy::with_head_guess(head_guess);
+    (0..sequences).for_each(|slot| policy.add_sequence(slot));
+    policy
+}
+
 fn micros(x: f64) -> Duration {
     Duration::from_nanos((x * 1000.0) as u64)
 }
@@ -24,13 +31,13 @@ const FLAT: Machine = Machine {
 };
 
 /// One sequence after a prompt of 100 tokens.
-struct Trial {
+struct Run {
     chosen: Vec<usize>,
     tokens: f64,
     micros: f64,
 }
 
-impl Trial {
+impl Run {
     /// Tokens for the time, relative to plain decoding.
     fn speed_up(&self, machine: &Machine) -> f64 {
         self.tokens / self.micros * (machine.pass)(1)
@@ -48,20 +55,21 @@ fn run(
     steps: usize,
     accepted: impl Fn(usize, usize) -> usize,
     arrive: impl Fn(usize) -> usize,
-) -> Trial {
-    let mut policy = Policy::of_depth(4, 1, 0.1);
-    let sight = Sight {
+) -> Run {
+    let mut policy = policy(1, 0.1);
+    let limit = DraftLimit {
+        slot: 0,
         room: 100,
         drafts: Drafts::Auto,
     };
     let mut behind = [100.0; 4];
-    let mut trial = Trial {
+    let mut trial = Run {
         chosen: Vec::new(),
         tokens: 0.0,
         micros: 0.0,
     };
     for step in 0..steps {
-        let asked = policy.choose(&[Some(sight)])[0];
+        let asked = policy.choose(&[limit], 4)[0];
         let drafted = arrive(asked);
         let accepted = accepted(step, drafted);
         let mut heads = 0.0;
@@ -76,12 +84,8 @@ fn run(
         behind
             .iter_mut()
             .for_each(|rows| *rows += 1.0 + accepted as f64);
-        let judged = Judged {
-            sequence: 0,
-            drafted,
-            accepted,
-        };
-        policy.learn(micros(heads), micros(pass), &[judged]);
+        let stats = StepStats { drafted, accepted };
+        policy.learn(micros(heads), micros(pass), &[stats]);
         trial.chosen.push(asked);
         trial.tokens += 1.0 + accepted as f64;
         trial.micros += heads + pass;
@@ -193,37 +197,88 @@ fn a_text_that_changes_is_followed() {
 
 #[test]
 fn sequences_share_a_pass_by_what_they_are_worth() {
-    let mut policy = Policy::of_depth(3, 3, 0.01);
-    let sight = |drafts| Some(Sight { room: 9, drafts });
-    let sights = [sight(Drafts::Auto), None, sight(Drafts::Auto)];
+    let mut policy = policy(3, 0.01);
+    let limit = |slot| DraftLimit {
+        slot,
+        room: 9,
+        drafts: Drafts::Auto,
+    };
+    // Slot 1 has finished.
+    let limits = [limit(0), limit(2)];
     let mut last = Vec::new();
     for step in 0..31 {
-        let wanted = policy.choose(&sights);
-        assert_eq!(wanted[1], 0);
-        assert!(step >= 2 || wanted == [0, 0, 0], "plain passes first");
-        let rows = 2 + wanted[0] + wanted[2];
-        let judged = |sequence: usize, accepted| Judged {
-            sequence,
-            drafted: wanted[sequence],
+        let numbers = policy.choose(&limits, 3);
+        assert!(step >= 2 || numbers == [0, 0], "plain passes first");
+        let rows = 2 + numbers.iter().sum::<usize>();
+        let stats = |i: usize, accepted| StepStats {
+            drafted: numbers[i],
             accepted,
         };
-        let judged = [judged(0, wanted[0]), judged(2, 0)];
-        let deepest = wanted.iter().max().copied().unwrap_or(0);
+        let stats = [stats(0, numbers[0]), stats(1, 0)];
+        let deepest = numbers.iter().max().copied().unwrap_or(0);
         let heads = micros(2.0 * deepest as f64);
-        policy.learn(heads, micros(100.0 + 9.0 * rows as f64), &judged);
-        last = wanted;
+        policy.learn(heads, micros(100.0 + 9.0 * rows as f64), &stats);
+        last = numbers;
     }
-    assert_eq!(last, [3, 0, 0]);
+    assert_eq!(last, [3, 0]);
+}
+
+/// Another sequence in the slot of one whose heads were useless starts afresh.
+#[test]
+fn a_new_sequence_inherits_no_acceptance() {
+    let mut policy = policy(1, 0.01);
+    let limits = [DraftLimit {
+        slot: 0,
+        room: 9,
+        drafts: Drafts::Auto,
+    }];
+    let step = |policy: &mut Policy| {
+        let drafted = policy.choose(&limits, 3)[0];
+        let stats = [StepStats {
+            drafted,
+            accepted: 0,
+        }];
+        policy.learn(micros(drafted as f64), micros(100.0), &stats);
+        drafted
+    };
+    let first: Vec<usize> = (0..25).map(|_| step(&mut policy)).collect();
+    assert!(first[2] > 0 && first[24] == 0, "{first:?}");
+    policy.add_sequence(0);
+    assert!(step(&mut policy) > 0);
+}
+
+/// A drafter that offers no drafts is not asked for any; one that offers more than before is.
+#[test]
+fn the_drafter_bounds_the_choice() {
+    let mut policy = policy(1, 0.01);
+    let limits = [DraftLimit {
+        slot: 0,
+        room: 9,
+        drafts: Drafts::Auto,
+    }];
+    let mut most = 0;
+    for step in 0..60 {
+        let depth = [0, 2, 5][step / 20];
+        let drafted = policy.choose(&limits, depth)[0];
+        assert!(drafted <= depth);
+        let stats = [StepStats {
+            drafted,
+            accepted: drafted,
+        }];
+        policy.learn(micros(drafted as f64), micros(100.0), &stats);
+        most = most.max(drafted);
+    }
+    assert_eq!(most, 5);
 }
 
 #[test]
 fn what_was_asked_for_is_done() {
-    let mut policy = Policy::of_depth(3, 3, 0.01);
-    let sight = |room, drafts| Some(Sight { room, drafts });
-    let sights = [
-        sight(5, Drafts::All),
-        sight(5, Drafts::Fixed(2)),
-        sight(1, Drafts::Fixed(2)),
+    let mut policy = policy(3, 0.01);
+    let limit = |slot, room, drafts| DraftLimit { slot, room, drafts };
+    let limits = [
+        limit(0, 5, Drafts::All),
+        limit(1, 5, Drafts::Fixed(2)),
+        limit(2, 1, Drafts::Fixed(2)),
     ];
-    assert_eq!(policy.choose(&sights), [5, 2, 1]);
+    assert_eq!(policy.choose(&limits, 3), [5, 2, 1]);
 }

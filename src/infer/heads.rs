@@ -1,0 +1,106 @@
+//! Drafting with the model's prediction heads.
+//!
+//! Let p be the position of the newest token, which the trunk has not seen yet.
+//!
+//! ```text
+//! for k = 1..=K:
+//!     s = min(length of cache k, valid entries, p − 1)           entry i of head k depends on tokens up to x_{i+k}
+//!     h^k[s..p] = head k on h^{k-1}[s..p] and x_{s+k}..x_{p-1+k}     drafts stand in for tokens after x_p
+//!     d_k = pick(logits of row p − 1)                               the draft for position p + k
+//! ```
+//!
+//! So one pass computes both the rows that catch up with accepted tokens and the row that drafts, and what the heads
+//! compute is what the training graph computes on the same tokens. Valid entries are those computed from known tokens only
+//! ([`HeadKind::num_valid`](crate::model::HeadKind::num_valid)). Heads without a cache compute row p − 1 only. A head that
+//! is skipped in a step falls behind, and catches up in one pass when it drafts again. Several sequences draft together,
+//! head by head.
+
+use super::decoder::SampleRequest;
+use super::draft::{Draft, DraftRequest};
+use super::rejection;
+use super::request::Mode;
+use super::runner::Runner;
+use crate::Result;
+use crate::exec::{Rows, Span};
+use crate::model::Model;
+
+/// At most `max_drafts[i]` drafts for request i.
+///
+/// # Errors
+/// Returns the executor's error.
+pub(super) fn run_heads(
+    model: &Model,
+    runner: &mut dyn Runner,
+    requests: &mut [DraftRequest<'_>],
+    max_drafts: &[usize],
+) -> Result<Vec<Vec<Draft>>> {
+    for request in &mut *requests {
+        // Drafts of a step that failed, or of heads that were run before in this one.
+        request.sequence.head_drafts.clear();
+        runner.rewind_heads(request.sequence.slot, request.sequence.num_cached);
+    }
+    let mut drafts = vec![Vec::new(); requests.len()];
+    for k in 1..=model.config().mtp_depth {
+        let drafting = |i: &usize| max_drafts.get(*i) >= Some(&k) && drafts[*i].len() == k - 1;
+        let drafting: Vec<usize> = (0..requests.len()).filter(drafting).collect();
+        if drafting.is_empty() {
+            break;
+        }
+        let found = head(model, runner, k, requests, &drafting)?;
+        for (i, draft) in drafting.into_iter().zip(found) {
+            if let Some(draft) = draft {
+                requests[i].sequence.head_drafts.push(draft.token);
+                drafts[i].push(draft);
+            }
+        }
+    }
+    Ok(drafts)
+}
+
+/// Head k of some requests in one pass: a draft for each, or none if the head's logits are not numbers.
+fn head(
+    model: &Model,
+    runner: &mut dyn Runner,
+    k: usize,
+    requests: &[DraftRequest<'_>],
+    drafting: &[usize],
+) -> Result<Vec<Option<Draft>>> {
+    let kind = model.config().mtp_kind;
+    let sequences = drafting.iter().map(|i| &*requests[*i].sequence);
+    let (mut following, mut spans) = (Vec::new(), Vec::new());
+    for sequence in sequences.clone() {
+        let (slot, p) = (sequence.slot, sequence.current());
+        // Row p − 1 is computed in any case: its logits are the draft.
+        let first = if kind.cached() {
+            { kind.num_valid(k, p) }
+                .min(p - 1)
+                .min(runner.head_len(slot, k))
+        } else {
+            p - 1
+        };
+        let tokens = sequence.in_window().iter().chain(&sequence.head_drafts);
+        following.extend(tokens.skip(first + k).take(p - first));
+        spans.push(Span {
+            sequence: slot,
+            first,
+            len: p - first,
+        });
+    }
+    runner.head(k, &following, &Rows::new(spans));
+    let request = |(row, sequence): (usize, &super::Sequence)| SampleRequest {
+        row,
+        position: sequence.tokens().len() + k - 1,
+        sampler: sequence.options.sampler,
+        drafts: Vec::new(),
+    };
+    let samples: Vec<SampleRequest> = sequences.clone().enumerate().map(request).collect();
+    let sampled = runner.sample(&samples)?;
+    let mut drafts = Vec::with_capacity(drafting.len());
+    for ((sequence, sample), tokens) in sequences.zip(&samples).zip(sampled) {
+        drafts.push(match sequence.options.mode {
+            Mode::Exact => tokens.ok().map(|tokens| Draft::from(tokens[0])),
+            Mode::Rejection => rejection::draft(runner, sample)?,
+        });
+    }
+    Ok(drafts)
+}

@@ -1,0 +1,66 @@
+//! Prefill: the trunk's passes over prompts, several sequences and at most some hundred tokens per pass.
+
+use super::runner::{LogitRows, Runner};
+use super::sequence::Sequence;
+use super::verify::{Accepted, pick_tokens};
+use crate::Result;
+use crate::exec::Rows;
+
+/// Target rows per pass; larger passes are not faster.
+const ROWS: usize = 256;
+
+/// One pass over tokens that the trunk has not seen. Returns the sequences whose prompts end in it, each with its first new
+/// token.
+///
+/// # Errors
+/// Returns the executor's error.
+pub(super) fn prefill<'s>(
+    runner: &mut dyn Runner,
+    waiting: Vec<&'s mut Sequence>,
+) -> Result<Vec<(&'s mut Sequence, Result<Vec<Accepted>>)>> {
+    let (mut tokens, mut spans) = (Vec::new(), Vec::new());
+    let (mut ended, mut ends, mut unfinished) = (Vec::new(), Vec::new(), None);
+    // In the order of joining, so that the first of them are done first.
+    for sequence in waiting {
+        let unseen = &sequence.in_window()[sequence.num_cached..];
+        let chunk = sequence.options.chunk.max(1);
+        let room = match tokens.len() {
+            0 => chunk,
+            rows => chunk.min(ROWS.saturating_sub(rows)),
+        };
+        let len = unseen.len().min(room);
+        if len == 0 {
+            break;
+        }
+        tokens.extend_from_slice(&unseen[..len]);
+        spans.push(sequence.span(len));
+        if len < unseen.len() {
+            unfinished = Some((sequence, len));
+            break;
+        }
+        ends.push(tokens.len() as u32 - 1);
+        ended.push(sequence);
+    }
+    if tokens.is_empty() {
+        return Ok(Vec::new());
+    }
+    for span in &spans {
+        // The heads keep what they computed from the tokens before: nothing, or the start of a conversation.
+        runner.rewind_heads(span.sequence, span.first);
+    }
+    let logits = if ends.is_empty() {
+        LogitRows::None
+    } else {
+        LogitRows::Some(ends.into())
+    };
+    runner.trunk(&tokens, &Rows::new(spans), logits);
+    if let Some((sequence, len)) = unfinished {
+        sequence.num_cached += len;
+    }
+    if ended.is_empty() {
+        return Ok(Vec::new());
+    }
+    let drafts = vec![Vec::new(); ended.len()];
+    let firsts = pick_tokens(runner, &ended, &drafts)?;
+    Ok(ended.into_iter().zip(firsts).collect())
+}

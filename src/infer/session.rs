@@ -1,0 +1,155 @@
+//! A session: sequences that are decoded together, and that join and leave between steps.
+
+use super::decoder::Decoder;
+use super::policy::Policy;
+use super::request::{GenerateOptions, Request};
+use super::runner::{ModelRunner, Runner};
+use super::sequence::{Sequence, SequenceId};
+use crate::exec::Decode;
+use crate::model::Model;
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+
+/// Sequences that one model decodes together. Each gets the tokens that it would get alone.
+///
+/// ```
+/// use foretoken::infer::{GenerateOptions, HeadDrafter, Request, Session};
+/// # use foretoken::model::{HeadKind, Model, Preset};
+/// # let mut config = Preset::Tiny.config(257, HeadKind::Recursive, 3);
+/// # config.num_hidden_layers = 1;
+/// # let model = Model::new(config, 1)?;
+/// let options = GenerateOptions { max_tokens: 20, ..GenerateOptions::default() };
+/// let mut session = Session::new(&model);
+/// let first = session.add(Request::new([72, 105], options.clone()))?;
+/// while session.unfinished() > 0 {
+///     for output in session.step(&mut HeadDrafter)? {
+///         for token in &output.tokens {
+///             println!("sequence {}: {} from head {}", output.id, token.id(), token.head());
+///         }
+///     }
+/// }
+/// // The conversation continues: only the new tokens are computed.
+/// session.extend(first, &[33, 10], options)?;
+/// # session.remove(first);
+/// # Ok::<(), foretoken::Error>(())
+/// ```
+pub struct Session<'m> {
+    pub(super) model: &'m Model,
+    pub(super) runner: Box<dyn Runner + 'm>,
+    /// In the order in which they joined.
+    pub(super) sequences: BTreeMap<SequenceId, Sequence>,
+    pub(super) policy: Policy,
+}
+
+impl std::fmt::Debug for Session<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let sequences = &self.sequences;
+        f.debug_struct("Session")
+            .field("sequences", sequences)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'m> Session<'m> {
+    /// A session on the CPU.
+    pub fn new(model: &'m Model) -> Self {
+        Self::on(Decode::new(model.params()), model)
+    }
+
+    /// A session on an executor of this model that has no sequences yet. The tokens are the same on all of them.
+    pub fn on(exec: impl Decoder<Value: Send> + Send + 'm, model: &'m Model) -> Self {
+        let logits = None;
+        let runner = ModelRunner {
+            model,
+            exec,
+            logits,
+        };
+        Self {
+            model,
+            runner: Box::new(runner),
+            sequences: BTreeMap::new(),
+            policy: Policy::new(model.config()),
+        }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &'m Model {
+        self.model
+    }
+
+    /// The sequences, in the order in which they joined.
+    pub fn sequences(&self) -> impl Iterator<Item = &Sequence> {
+        self.sequences.values()
+    }
+
+    /// A sequence, unless it was removed.
+    pub fn sequence(&self, id: SequenceId) -> Option<&Sequence> {
+        self.sequences.get(&id)
+    }
+
+    /// Number of sequences that are not finished.
+    pub fn unfinished(&self) -> usize {
+        self.sequences().filter(|s| !s.is_finished()).count()
+    }
+
+    /// Adds a sequence. The next steps compute its prompt; if `max_tokens` is 0, it is finished at once.
+    ///
+    /// # Errors
+    /// As [`Request::check`].
+    pub fn add(&mut self, request: Request) -> Result<SequenceId> {
+        request.check(self.model.config())?;
+        let context = request.options.context(self.model.config());
+        let slot = self.runner.add_sequence();
+        self.policy.add_sequence(slot);
+        let sequence = Sequence::new(slot, request, context);
+        let id = sequence.id();
+        self.sequences.insert(id, sequence);
+        Ok(id)
+    }
+
+    /// Removes a sequence, finished or not, and frees its caches.
+    pub fn remove(&mut self, id: SequenceId) -> Option<Sequence> {
+        let sequence = self.sequences.remove(&id)?;
+        self.runner.remove_sequence(sequence.slot);
+        Some(sequence)
+    }
+
+    /// Appends tokens to a sequence and continues it with new options; `max_tokens` is counted from here on. The result
+    /// is that of a new sequence with the whole text as its prompt, but only the new tokens are computed.
+    ///
+    /// # Errors
+    /// As [`Request::check`] of that prompt; [`Error::Setting`] if the session does not hold the sequence.
+    pub fn extend(
+        &mut self,
+        id: SequenceId,
+        tokens: &[u32],
+        options: GenerateOptions,
+    ) -> Result<()> {
+        let sequence = find(&mut self.sequences, id)?;
+        let request = Request::new([sequence.tokens(), tokens].concat(), options);
+        request.check(self.model.config())?;
+        let context = request.options.context(self.model.config());
+        sequence.restart(request, context);
+        Ok(())
+    }
+
+    /// Keeps the first `len` tokens of a sequence and finishes it; [`Session::extend`] continues from there.
+    ///
+    /// # Errors
+    /// Returns [`Error::Setting`] if the session does not hold the sequence, or not so many tokens of it, or if `len` is
+    /// 0.
+    pub fn truncate(&mut self, id: SequenceId, len: usize) -> Result<()> {
+        let sequence = find(&mut self.sequences, id)?;
+        let known = sequence.tokens().len();
+        if !(1..=known).contains(&len) {
+            return Err(Error::setting("len", format!("1 to {known}"), len));
+        }
+        sequence.truncate(len);
+        Ok(())
+    }
+}
+
+fn find(sequences: &mut BTreeMap<SequenceId, Sequence>, id: SequenceId) -> Result<&mut Sequence> {
+    let sequence = sequences.get_mut(&id);
+    sequence.ok_or_else(|| Error::setting("id", "a sequence of this session", id))
+}

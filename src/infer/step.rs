@@ -1,0 +1,149 @@
+//! One step of a session, from top to bottom.
+//!
+//! ```text
+//! sequences that decode                        sequences with a prompt to compute
+//!   how many drafts?      policy.rs              prefill.rs: one pass of the trunk over
+//!   draft                 draft.rs, heads.rs     some of the prompts' tokens
+//!   verify: one pass      verify.rs              where a prompt ends, pick its first token
+//!   accept                below                  accept, below
+//! ```
+
+use super::draft::{Draft, Drafter, draft};
+use super::policy::{DraftLimit, StepStats};
+use super::prefill::prefill;
+use super::runner::Runner;
+use super::sequence::{Phase, Sequence, SequenceId};
+use super::session::Session;
+use super::verify::{Accepted, verify};
+use crate::{Error, Result};
+use std::time::Instant;
+
+/// Why a sequence finished.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum FinishReason {
+    /// It has `max_tokens` new tokens.
+    Length,
+    /// Its last token is a stop token.
+    Stop,
+    /// The next token cannot be decided: the logits are not numbers. Other sequences are not affected.
+    Failed(Error),
+}
+
+/// What a sequence gained in a step.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct StepOutput {
+    /// The sequence.
+    pub id: SequenceId,
+    /// The new tokens: the accepted drafts of heads 1, 2, .. and one token of the trunk (head 0), up to the token that
+    /// finishes the text. None if the sequence failed.
+    pub tokens: Vec<Accepted>,
+    /// Number of drafts that were verified.
+    pub drafted: usize,
+    /// The drafts that the trunk's token replaced.
+    pub rejected: Vec<u32>,
+    /// Why the sequence finished, if it did. It stays in the session, and can be extended, until it is removed.
+    pub finish: Option<FinishReason>,
+}
+
+impl Session<'_> {
+    /// One step of every sequence that is not finished. A sequence with a prompt to compute gets one chunk of it computed;
+    /// the others draft and verify. Returns the output of the sequences that gained tokens or finished, in that order.
+    ///
+    /// # Errors
+    /// Returns the drafter's error, or [`Error::Setting`] if a draft's distribution is not one over the vocabulary; no
+    /// sequence has changed then. Returns [`Error::Device`] if the executor's device failed.
+    pub fn step(&mut self, drafter: &mut dyn Drafter) -> Result<Vec<StepOutput>> {
+        self.sequences.values_mut().for_each(|s| {
+            if s.phase == Phase::Decode {
+                s.slide_if_full();
+            }
+        });
+        // Chosen before anything is computed: a sequence that gets its first token now decodes from the next step on.
+        let (mut waiting, mut decoding) = (Vec::new(), Vec::new());
+        for sequence in self.sequences.values_mut() {
+            match sequence.phase {
+                Phase::Prefill => waiting.push(sequence),
+                Phase::Decode => decoding.push(sequence),
+                Phase::Finished => {}
+            }
+        }
+        let runner = &mut *self.runner;
+        let mut outputs = Vec::with_capacity(decoding.len());
+        if !decoding.is_empty() {
+            // How many drafts.
+            let limits: Vec<DraftLimit> = decoding.iter().map(|s| s.draft_limit()).collect();
+            let max_drafts = self.policy.choose(&limits, drafter.max_drafts(self.model));
+            // Draft.
+            let start = Instant::now();
+            let drafts = draft(self.model, runner, &mut decoding, &max_drafts, drafter)?;
+            let draft_time = start.elapsed();
+            // Verify: the accepted drafts of each sequence and one token more.
+            let start = Instant::now();
+            let verified = verify(runner, &decoding, &drafts)?;
+            let verify_time = start.elapsed();
+            let stats: Vec<StepStats> = { drafts.iter().zip(&verified) }
+                .map(|(drafts, tokens)| StepStats {
+                    drafted: drafts.len(),
+                    accepted: tokens.as_ref().map_or(0, |tokens| tokens.len() - 1),
+                })
+                .collect();
+            self.policy.learn(draft_time, verify_time, &stats);
+            // Accept.
+            for ((sequence, drafts), tokens) in decoding.into_iter().zip(drafts).zip(verified) {
+                outputs.push(accept(runner, sequence, &drafts, tokens));
+            }
+        }
+        for (sequence, tokens) in prefill(runner, waiting)? {
+            outputs.push(accept(runner, sequence, &[], tokens));
+        }
+        Ok(outputs)
+    }
+}
+
+/// Appends the verified tokens, up to one that finishes the text, and forgets what was computed from any other.
+fn accept(
+    runner: &mut dyn Runner,
+    sequence: &mut Sequence,
+    drafts: &[Draft],
+    tokens: Result<Vec<Accepted>>,
+) -> StepOutput {
+    let mut output = StepOutput {
+        id: sequence.id(),
+        tokens: Vec::new(),
+        drafted: drafts.len(),
+        rejected: Vec::new(),
+        finish: None,
+    };
+    // The drafts that the heads computed with stand as far as they are what was accepted.
+    let mut head_len = sequence.current() + 1;
+    match tokens {
+        Err(error) => output.finish = Some(FinishReason::Failed(error)),
+        Ok(tokens) => {
+            let right = tokens.iter().zip(&sequence.head_drafts);
+            head_len += right
+                .take_while(|(token, draft)| token.id() == **draft)
+                .count();
+            for token in &tokens {
+                output.tokens.push(*token);
+                output.finish = sequence.push(*token);
+                if output.finish.is_some() {
+                    break;
+                }
+            }
+            if output.tokens.len() == tokens.len() {
+                output.rejected = drafts[tokens.len() - 1..].iter().map(|d| d.token).collect();
+            }
+            // The trunk has seen all but the newest token.
+            sequence.num_cached = sequence.current();
+        }
+    }
+    runner.rewind_heads(sequence.slot, head_len.min(sequence.num_cached));
+    sequence.head_drafts.clear();
+    sequence.phase = match output.finish {
+        Some(_) => Phase::Finished,
+        None => Phase::Decode,
+    };
+    output
+}
