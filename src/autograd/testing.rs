@@ -19,7 +19,7 @@ use super::{Gradients, Op, Tape, Var};
 use crate::kernels::par::Threads;
 use crate::simd::Isa;
 use crate::tensor::{ParamId, Params, Tensor};
-use std::any::type_name;
+use std::any::type_name_of_val;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -45,14 +45,12 @@ pub fn slice_rows(t: &Tensor, range: Range<usize>) -> Arc<Tensor> {
 /// # Panics
 /// Panics if a law is broken, with the message of each.
 #[track_caller]
-pub fn check<O, const N: usize>(
-    op: &O,
+pub fn check<const N: usize>(
+    op: &(impl Op<N> + Clone + Sync + 'static),
     inputs: [Tensor; N],
     differentiable: [bool; N],
     reference: Reference<'_>,
-) where
-    O: Op<N> + Clone + Sync + 'static,
-{
+) {
     let verdicts = [
         forward(op, &inputs, reference),
         gradient(op, &inputs, differentiable, reference),
@@ -63,7 +61,7 @@ pub fn check<O, const N: usize>(
     assert!(
         broken.is_empty(),
         "{}\n{}",
-        type_name::<O>(),
+        type_name_of_val(op),
         broken.join("\n")
     );
 }
@@ -72,14 +70,11 @@ pub fn check<O, const N: usize>(
 ///
 /// # Errors
 /// Returns the first element that is not.
-pub fn forward<O, const N: usize>(
-    op: &O,
+pub fn forward<const N: usize>(
+    op: &(impl Op<N> + Clone + 'static),
     inputs: &[Tensor; N],
     reference: Reference<'_>,
-) -> Result<(), String>
-where
-    O: Op<N> + Clone + 'static,
-{
+) -> Result<(), String> {
     let y = Run::of(op, inputs, [false; N]).y;
     near("forward", y.data(), &reference(&widened(inputs)), 4e-6)
 }
@@ -88,15 +83,12 @@ where
 ///
 /// # Errors
 /// Returns the first element of a gradient that is not.
-pub fn gradient<O, const N: usize>(
-    op: &O,
+pub fn gradient<const N: usize>(
+    op: &(impl Op<N> + Clone + 'static),
     inputs: &[Tensor; N],
     differentiable: [bool; N],
     reference: Reference<'_>,
-) -> Result<(), String>
-where
-    O: Op<N> + Clone + 'static,
-{
+) -> Result<(), String> {
     const STEP: f64 = 1e-5;
     let run = Run::of(op, inputs, differentiable);
     let dy = widen(&run.dy);
@@ -124,14 +116,11 @@ where
 ///
 /// # Errors
 /// Returns the two slopes if they differ by more.
-pub fn slope<O, const N: usize>(
-    op: &O,
+pub fn slope<const N: usize>(
+    op: &(impl Op<N> + Clone + 'static),
     inputs: &[Tensor; N],
     differentiable: [bool; N],
-) -> Result<(), String>
-where
-    O: Op<N> + Clone + 'static,
-{
+) -> Result<(), String> {
     // A power of two, so that the step is exact; large enough that rounding of the outputs does not show.
     const STEP: f32 = 1.0 / 512.0;
     let here = Run::of(op, inputs, differentiable);
@@ -165,14 +154,11 @@ where
 ///
 /// # Panics
 /// Panics if the system refuses the threads.
-pub fn same_bits<O, const N: usize>(
-    op: &O,
+pub fn same_bits<const N: usize>(
+    op: &(impl Op<N> + Clone + Sync + 'static),
     inputs: &[Tensor; N],
     differentiable: [bool; N],
-) -> Result<(), String>
-where
-    O: Op<N> + Clone + Sync + 'static,
-{
+) -> Result<(), String> {
     everywhere([1, 2, 3, 8], || {
         let Run { y, dx, .. } = Run::of(op, inputs, differentiable);
         let tensors = std::iter::once(&y).chain(dx.iter().flatten());
@@ -268,10 +254,11 @@ struct Run<const N: usize> {
 }
 
 impl<const N: usize> Run<N> {
-    fn of<O>(op: &O, inputs: &[Tensor; N], differentiable: [bool; N]) -> Self
-    where
-        O: Op<N> + Clone + 'static,
-    {
+    fn of(
+        op: &(impl Op<N> + Clone + 'static),
+        inputs: &[Tensor; N],
+        differentiable: [bool; N],
+    ) -> Self {
         let (params, ids) = as_params(inputs);
         let vars: [Var; N] = std::array::from_fn(|i| {
             let var = Var::parameter(ids[i], params.get(ids[i]).clone());

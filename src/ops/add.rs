@@ -9,7 +9,7 @@ use crate::kernels::elementwise;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// a + b.
+/// a [rows, C], b [rows, C] -> a + b.
 #[derive(Clone, Copy, Debug)]
 pub struct Add;
 

@@ -10,11 +10,11 @@ use crate::kernels::bias;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// x + b for every row of x.
+/// x [rows, C], b [C] -> x + b, for every row.
 #[derive(Clone, Copy, Debug)]
 pub struct AddBias;
 
-/// The width of a row.
+/// C.
 pub struct Saved {
     cols: usize,
 }

@@ -14,7 +14,7 @@ use crate::kernels::attention::{self, AttentionHeads};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// Attention within each sequence.
+/// Attention within each sequence: qkv [rows, (H + 2 G) D] -> y [rows, H D].
 #[derive(Clone, Debug)]
 pub struct Attention {
     /// The layout of qkv.

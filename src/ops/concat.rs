@@ -8,7 +8,7 @@ use crate::autograd::{GradSink, Op};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// The columns of a, then those of b.
+/// a [rows, A], b [rows, B] -> y [rows, A + B]: the columns of a, then those of b.
 #[derive(Clone, Copy, Debug)]
 pub struct Concat;
 

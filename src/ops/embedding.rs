@@ -9,10 +9,12 @@ use crate::autograd::{GradSink, Op};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// One row of the embedding matrix for each id.
+/// E [V, C] -> y [rows, C]: the row of the embedding matrix for each id.
+///
+/// Panics if an id is not below V.
 #[derive(Clone, Debug)]
 pub struct Embedding {
-    /// Each below V.
+    /// One per row.
     pub ids: Arc<[u32]>,
 }
 
@@ -28,6 +30,7 @@ impl Op<1> for Embedding {
         let shape = [e.rows(), e.cols()];
         let mut y = Tensor::empty(&[self.ids.len(), shape[1]]);
         for (y, id) in y.data_mut().chunks_mut(shape[1]).zip(&*self.ids) {
+            assert!((*id as usize) < shape[0], "token {id} of {}", shape[0]);
             y.copy_from_slice(e.row(*id as usize));
         }
         (y, Saved { shape })

@@ -21,7 +21,7 @@ use crate::tensor::Tensor;
 use std::slice;
 use std::sync::Arc;
 
-/// Norm, gate, up and down; inputs are x, the norm weight, W_g, W_u and W_d.
+/// Norm, gate, up and down: x [rows, C] -> y [rows, C]; inputs are x, the norm weight, W_g, W_u and W_d.
 #[derive(Clone, Copy, Debug)]
 pub struct GatedMlp {
     /// ε, added to the mean square.

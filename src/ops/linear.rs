@@ -14,7 +14,7 @@ use crate::profile;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// x times N − 1 weights; inputs are x and then the weights.
+/// x [rows, C] times weights W_i [N_i, C] -> y [rows, Σ N_i]; inputs are x and then the N − 1 weights.
 #[derive(Clone, Copy, Debug)]
 pub struct Linear;
 

@@ -13,7 +13,7 @@ use crate::kernels::rope::{Direction, RopeTable, rotate};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// Rotates heads by position.
+/// Rotates the query and key heads of qkv [rows, (H + 2 G) D] by position.
 #[derive(Clone, Debug)]
 pub struct Rope {
     /// cos and sin.

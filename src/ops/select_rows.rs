@@ -9,7 +9,7 @@ use crate::autograd::{GradSink, Op};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// The rows `keep`.
+/// x [rows, C] -> y [n, C]: the rows `keep`.
 #[derive(Clone, Debug)]
 pub struct SelectRows {
     /// Row numbers, strictly ascending.

@@ -12,7 +12,7 @@ use crate::kernels::silu;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// x · sigmoid(x), element by element.
+/// x · sigmoid(x), element by element; x [rows, C].
 #[derive(Clone, Copy, Debug)]
 pub struct Silu;
 
