@@ -260,7 +260,8 @@ fn runs_are_drawn_as_pictures() {
             "{TRAIN} --data text.txt --log-every 1 --eval-every 2 --out {run}"
         ));
     }
-    let names = |text: &str| ["one", "two"].map(|name| text.contains(&format!("\n{name}\n")));
+    let names =
+        |text: &str| ["one", "two/metrics.jsonl"].map(|name| text.contains(&format!("\n{name}\n")));
     let svg = |words: &str| {
         assert_eq!(folder.succeeds(words), "drawn.svg\n");
         let svg = fs::read_to_string(folder.path("drawn.svg")).expect("a picture");
