@@ -112,6 +112,8 @@ fn names(file: &Source) -> Vec<(usize, String)> {
             found.push((import.at, name));
         }
     }
+    // The paths of one group have one place.
+    found.dedup();
     found
 }
 
