@@ -9,8 +9,9 @@
 //! | [`decoding`] | what a step does, how many tokens are drafted, what happens at the end of the context |
 //! | [`training`] | what a step computes, what a checkpoint holds, how to read the curves |
 //! | [`gpu`] | what a GPU computes, why its bits are the CPU's, how that is tested without one |
-//! | [`performance`] | how fast training and decoding are, beside other programs, and where the time goes |
+//! | [`performance`] | how fast training and decoding are, compared with other programs, and where the time goes |
 //! | [`experiments`] | what heads, regimes, kinds and widths do on small models |
+//! | [`reference`] | flags, files and environment variables |
 //!
 //! `docs/log.md` is the log of what was tried; it holds no code and is not part of the handbook.
 
@@ -40,3 +41,6 @@ pub mod performance {}
 
 #[doc = include_str!("../docs/experiments.md")]
 pub mod experiments {}
+
+#[doc = include_str!("../docs/reference.md")]
+pub mod reference {}

@@ -22,7 +22,7 @@ pub struct Flags {
     /// With --agreement: tokens per prompt
     #[arg(long, default_value_t = 64, value_name = "N", requires = "agreement")]
     prompt_tokens: usize,
-    /// With --agreement: most tokens to continue each prompt by
+    /// With --agreement: maximum number of tokens to continue each prompt by
     #[arg(long, default_value_t = 128, value_name = "N", requires = "agreement")]
     max_tokens: usize,
 }
@@ -154,7 +154,7 @@ impl Agreement {
                 self.new_tokens,
                 super::output::figures(&self.agreement_by_depth)
             ),
-            "drafts  tokens a step  accepted by depth".to_owned(),
+            "drafts  tokens per step  accepted by depth".to_owned(),
         ];
         for fixed in &self.fixed {
             lines.push(format!(

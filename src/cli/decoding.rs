@@ -20,7 +20,7 @@ pub enum Way {
     Speculative,
     /// One token per step
     Plain,
-    /// Rejection sampling: the distribution of plain decoding, but another sample from it
+    /// Rejection sampling: the distribution of plain decoding, but different tokens
     Rejection,
 }
 
@@ -59,7 +59,7 @@ impl Prompt {
 /// Sampling, drafts, and limits.
 #[derive(Clone, Debug, Args)]
 pub struct Decoding {
-    /// Most tokens to generate [default: 200, or as many as the context has room for]
+    /// Maximum number of tokens to generate [default: 200, or as many as the context has room for]
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
     /// How weight matrices are stored; bf16 and q8 are quantised
@@ -98,7 +98,7 @@ pub struct Decoding {
     /// Seed for sampling
     #[arg(long, default_value_t = 0, value_name = "S")]
     seed: u64,
-    /// Most positions to use [default: all that the model has]
+    /// Maximum number of positions to use [default: all that the model has]
     #[arg(long, value_name = "T")]
     context: Option<usize>,
     /// When the context is full, continue with the last N tokens as if they were the whole text

@@ -68,7 +68,7 @@ impl Demo {
             100.0 * heads as f64 / (trunk + heads) as f64,
             tokens.len(),
         ));
-        output.line("loss in nats a byte on held-out stories: main head, then heads 1 to 3; accuracy of the same");
+        output.line("loss in nats per byte on held-out stories: main head, then heads 1 to 3; accuracy of the same");
         let options = Options {
             steps: self.steps,
             batch: BATCH,
@@ -152,12 +152,12 @@ fn speak(model: &Model, tokenizer: &Tokenizer, held_out: &[u32], output: &mut Ou
     let rate = |seconds: f64| plain.tokens.len() as f64 / seconds;
     output.line(&format!("medians of {REPEATS} runs each, in turn:"));
     output.line(&format!(
-        "plain        {:>6.0} tokens/s, {:.2} tokens a step",
+        "plain        {:>6.0} tokens/s, {:.2} tokens per step",
         rate(plain_seconds),
         plain.tokens_per_step()
     ));
     output.line(&format!(
-        "speculative  {:>6.0} tokens/s, {:.2} tokens a step; drafted {:?}, accepted {:?} by depth",
+        "speculative  {:>6.0} tokens/s, {:.2} tokens per step; drafted {:?}, accepted {:?} by depth",
         rate(fast_seconds),
         fast.tokens_per_step(),
         fast.drafted_by_depth,

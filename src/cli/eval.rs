@@ -92,7 +92,7 @@ impl Eval {
         };
         output.result(&report, || {
             let mut text = format!(
-                "loss {:.4} nats a token, {}{:.4} bits a byte, {} tokens, {} weights\n\
+                "loss {:.4} nats per token, {}{:.4} bits per byte, {} tokens, {} weights\n\
                  loss by head      {}\naccuracy by head  {}",
                 result.loss,
                 report

@@ -218,7 +218,7 @@ fn report(generated: Generated, text: String, prompt_tokens: usize, seconds: f64
 
 fn describe(report: &Report) -> String {
     format!(
-        "{} tokens in {} steps: {:.2} tokens a step, {:.0} tokens/s; drafted {:?}, accepted {:?}",
+        "{} tokens in {} steps: {:.2} tokens per step, {:.0} tokens/s; drafted {:?}, accepted {:?}",
         report.new_tokens,
         report.steps,
         report.tokens_per_step,

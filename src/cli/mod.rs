@@ -5,9 +5,11 @@
 //! | `demo` | `foretoken demo`: the main job on embedded data |
 //! | `train` | `foretoken train` |
 //! | `regime` | its flags about what learns, when and from what |
+//! | `checkpoints` | its flags about checkpoints and resuming |
+//! | `given` | its flags as they were typed |
 //! | `texts` | the texts it trains and validates on |
 //! | `resume` | `foretoken train --resume` |
-//! | `stop` | signals that end a run |
+//! | `stop` | signals that end a run, and how to resume it |
 //! | `watch` | a run's progress bar, and the answer to a signal |
 //! | `eval` | `foretoken eval` |
 //! | `agreement` | its flag `--agreement` |
@@ -31,6 +33,7 @@
 //! A command reads flags, calls the library and prints. What a program that uses the library could need lies below.
 
 mod agreement;
+mod checkpoints;
 mod decoding;
 mod demo;
 mod device;
@@ -38,6 +41,7 @@ mod eval;
 mod export;
 mod failure;
 mod generate;
+mod given;
 mod inspect;
 mod machine;
 mod output;

@@ -4,6 +4,7 @@ use super::failure::{Failure, Result};
 use super::output::Output;
 use crate::checkpoint::write;
 use crate::train::Metrics;
+use crate::train::metrics::{EvalPoint, StepPoint};
 use clap::Args;
 use plotters::coord::Shift;
 use plotters::coord::combinators::IntoLogRange;
@@ -13,7 +14,7 @@ use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Flags of `foretoken plot`.
 #[derive(Clone, Debug, Args)]
@@ -29,7 +30,7 @@ pub struct Plot {
     log: bool,
 }
 
-/// A run and its name in the legend.
+/// A run, named by its path.
 struct Run {
     name: String,
     metrics: Metrics,
@@ -57,7 +58,7 @@ impl Plot {
         }
         let read = |path: &PathBuf| {
             let metrics = Metrics::read(path)?;
-            let name = name_of(path, &self.runs);
+            let name = short(&path.display().to_string());
             Ok(Run { name, metrics })
         };
         let runs = self.runs.iter().map(read).collect::<Result<Vec<Run>>>()?;
@@ -65,19 +66,6 @@ impl Plot {
         let mut output = Output::new(false);
         output.line(&self.out.display().to_string());
         Ok(output.finish()?)
-    }
-}
-
-/// A run's name: the last part of its path, or the whole path if another run has the same last part.
-fn name_of(path: &Path, all: &[PathBuf]) -> String {
-    let last = |path: &Path| match path.file_name() {
-        Some(name) if name == "metrics.jsonl" => path.parent()?.file_name().map(|n| n.to_owned()),
-        name => name.map(|n| n.to_owned()),
-    };
-    let same = all.iter().filter(|other| last(other) == last(path)).count();
-    match last(path) {
-        Some(name) if same == 1 => name.to_string_lossy().into_owned(),
-        _ => path.display().to_string(),
     }
 }
 
@@ -92,8 +80,8 @@ const COLOURS: [RGBColor; 7] = [
     BLACK,
 ];
 
-/// Lengths of dash and gap.
-const DASHES: [(i32, i32); 4] = [(1, 0), (8, 4), (2, 3), (14, 3)];
+/// Lengths of dash and gap; the first is a solid line.
+const DASHES: [(i32, i32); 4] = [(1_000_000, 0), (8, 4), (2, 3), (14, 3)];
 
 /// Most points of a curve; more would be finer than the picture.
 const POINTS: usize = 600;
@@ -133,37 +121,17 @@ type Points = Vec<(f64, f64)>;
 struct Curve {
     points: Points,
     look: Look,
-    /// Drawn with dots; training losses are paler.
+    /// Drawn with dots.
     validation: bool,
 }
 
-struct Chart {
-    title: &'static str,
-    curves: Vec<Curve>,
-    from_zero: bool,
-    /// Training and validation share this chart, and `--log` is about it.
-    is_loss: bool,
-}
-
-impl Chart {
-    fn new(title: &'static str, from_zero: bool) -> Self {
-        Self {
-            title,
-            curves: Vec::new(),
-            from_zero,
-            is_loss: false,
-        }
-    }
-
-    fn add(&mut self, points: Points, look: Look, validation: bool) {
-        let points = if validation { points } else { means(&points) };
-        self.curves.push(Curve {
-            points,
-            look,
-            validation,
-        });
-    }
-}
+/// The charts, in the order of [`charts`].
+const TITLES: [&str; 4] = [
+    "loss, nats per token (pale: training, dots: validation)",
+    "validation accuracy, % of the tokens",
+    "learning rate",
+    "training tokens per second",
+];
 
 /// The whole picture.
 fn draw(runs: &[Run], log: bool) -> String {
@@ -194,19 +162,20 @@ fn draw_on(root: &Area<'_>, runs: &[Run], log: bool) -> Drawn {
         right.draw(&Text::new(name, (x, y), style))?;
     }
     let charts = charts(runs);
-    let steps = range_of(charts.iter().flat_map(|c| &c.curves), |p| p.0, true);
-    for (area, chart) in left.split_evenly((2, 2)).iter().zip(&charts) {
+    let steps = range_of(charts.iter().flatten(), |p| p.0, true);
+    for (i, area) in left.split_evenly((2, 2)).iter().enumerate() {
+        let (is_loss, from_zero) = (i == 0, i >= 2);
         let steps = steps.clone();
-        let values = range_of(&chart.curves, |p| p.1, chart.from_zero);
-        if log && chart.is_loss {
+        let values = range_of(&charts[i], |p| p.1, from_zero);
+        if log && is_loss {
             let high = values.end.max(1e-9);
             let low = values.start.max(high * 1e-6);
-            let axis = (low..high)
-                .log_scale()
-                .with_key_points(log_ticks(low, high));
-            draw_chart(area, chart, steps, axis, low..high)?;
+            let axis = (low..high).log_scale();
+            let axis = axis.with_key_points(log_ticks(low, high));
+            draw_chart(area, TITLES[i], &charts[i], steps, axis, low..high)?;
         } else {
-            draw_chart(area, chart, steps, values.clone(), values)?;
+            let axis = values.clone();
+            draw_chart(area, TITLES[i], &charts[i], steps, axis, values)?;
         }
     }
     Ok(())
@@ -215,7 +184,8 @@ fn draw_on(root: &Area<'_>, runs: &[Run], log: bool) -> Drawn {
 /// Draws a chart; values outside `range` are drawn on its border.
 fn draw_chart<Y>(
     area: &Area<'_>,
-    chart: &Chart,
+    title: &str,
+    curves: &[Curve],
     steps: Range<f64>,
     axis: Y,
     range: Range<f64>,
@@ -227,7 +197,7 @@ where
     let mut context = ChartBuilder::on(area)
         .margin(12)
         .margin_right(24)
-        .caption(chart.title, ("sans-serif", 20))
+        .caption(title, ("sans-serif", 20))
         .x_label_area_size(44)
         .y_label_area_size(64)
         .build_cartesian_2d(steps, axis)?;
@@ -242,91 +212,76 @@ where
         .y_label_formatter(&|y| label(*y))
         .label_style(("sans-serif", 17))
         .draw()?;
-    for curve in &chart.curves {
+    let validated = curves.iter().any(|curve| curve.validation);
+    for curve in curves {
         let inside = |p: &(f64, f64)| (p.0, p.1.clamp(range.start, range.end));
         let points: Points = curve.points.iter().map(inside).collect();
         let Look { colour, dashes } = curve.look;
-        let pale = chart.is_loss && !curve.validation;
+        let pale = validated && !curve.validation;
         let colour = colour.mix(if pale { 0.45 } else { 1.0 });
         let style = colour.stroke_width(2);
         if curve.validation || points.len() == 1 {
             let dots = points.iter().map(|p| Circle::new(*p, 3, colour.filled()));
             context.draw_series(dots)?;
         }
-        if dashes.1 == 0 {
-            context.draw_series(LineSeries::new(points, style))?;
-        } else {
-            let points = points.into_iter();
-            context.draw_series(DashedLineSeries::new(points, dashes.0, dashes.1, style))?;
-        }
+        let points = points.into_iter();
+        context.draw_series(DashedLineSeries::new(points, dashes.0, dashes.1, style))?;
     }
     Ok(())
 }
 
-/// The four charts: loss, accuracy, learning rate, throughput.
-fn charts(runs: &[Run]) -> [Chart; 4] {
-    let loss = "loss, nats per token (pale: training, dots: validation)";
-    let mut loss = Chart::new(loss, false);
-    loss.is_loss = true;
-    let mut accuracy = Chart::new("validation accuracy, % of the tokens", false);
-    let mut rate = Chart::new("learning rate", true);
-    let mut speed = Chart::new("training tokens per second", true);
+/// The curves of loss, accuracy, learning rate and throughput.
+fn charts(runs: &[Run]) -> [Vec<Curve>; 4] {
+    let mut charts: [Vec<Curve>; 4] = Default::default();
     for (i, run) in runs.iter().enumerate() {
-        let (steps, evals) = (&run.metrics.steps, &run.metrics.evals);
+        let steps = |of: &dyn Fn(&StepPoint) -> Option<f64>| -> Points {
+            let points = run.metrics.steps.iter();
+            means(points.filter_map(|p| Some((p.step as f64, of(p)?))))
+        };
+        let evals = |of: &dyn Fn(&EvalPoint) -> Option<f64>| -> Points {
+            let points = run.metrics.evals.iter();
+            points
+                .filter_map(|p| Some((p.step as f64, of(p)?)))
+                .collect()
+        };
+        let mut add = |chart: usize, head: usize, points: Points, validation: bool| {
+            charts[chart].push(Curve {
+                points,
+                look: Look::of(i, runs.len(), head),
+                validation,
+            });
+        };
         for head in 0..run.metrics.heads() {
-            let look = Look::of(i, runs.len(), head);
-            let at = |step: u64, x: Option<&f64>| Some((step as f64, *x?));
-            let train = steps
-                .iter()
-                .filter_map(|p| at(p.step, p.loss_heads.get(head)));
-            loss.add(train.collect(), look, false);
-            let valid = evals
-                .iter()
-                .filter_map(|p| at(p.step, p.loss_heads.get(head)));
-            loss.add(valid.collect(), look, true);
-            let share = evals
-                .iter()
-                .filter_map(|p| at(p.step, p.accuracy_heads.get(head)));
-            let percent = share.map(|(step, share)| (step, 100.0 * share));
-            accuracy.add(percent.collect(), look, true);
+            add(0, head, steps(&|p| p.loss_heads.get(head).copied()), false);
+            add(0, head, evals(&|p| p.loss_heads.get(head).copied()), true);
+            let percent = |p: &EvalPoint| Some(100.0 * p.accuracy_heads.get(head)?);
+            add(1, head, evals(&percent), true);
         }
-        let look = Look::of(i, runs.len(), 0);
-        rate.add(
-            steps.iter().map(|p| (p.step as f64, p.lr)).collect(),
-            look,
-            false,
-        );
-        let points = steps.iter().map(|p| (p.step as f64, p.tokens_per_s));
-        speed.add(points.collect(), look, false);
+        add(2, 0, steps(&|p| Some(p.lr)), false);
+        add(3, 0, steps(&|p| Some(p.tokens_per_s)), false);
     }
-    [loss, accuracy, rate, speed]
+    charts
 }
 
 /// Names and looks. The looks repeat, so the legend is bounded for any number of heads.
 fn legend(runs: &[Run]) -> Vec<(String, Option<Look>)> {
-    let heads = runs
-        .iter()
-        .map(|run| run.metrics.heads())
-        .max()
-        .unwrap_or(0);
-    let name = |head: usize| match head {
-        0 => "main head".to_owned(),
-        head => format!("head {head}"),
-    };
-    if let [run] = runs {
-        let heads = heads.min(COLOURS.len() * DASHES.len());
-        let heads = (0..heads).map(|head| (name(head), Some(Look::of(0, 1, head))));
-        return [(short(&run.name), None)]
-            .into_iter()
-            .chain(heads)
-            .collect();
-    }
-    let names = runs.iter().enumerate();
-    let names = names.map(|(i, run)| (short(&run.name), Some(Look::of(i, runs.len(), 0))));
-    let heads = (0..heads.min(DASHES.len())).map(|head| {
-        let dashes = DASHES[head];
-        let colour = RGBColor(110, 110, 110);
-        (name(head), Some(Look { colour, dashes }))
+    let several = runs.len() > 1;
+    let names = runs.iter().enumerate().map(|(i, run)| {
+        let look = several.then(|| Look::of(i, runs.len(), 0));
+        (run.name.clone(), look)
+    });
+    let looks = DASHES.len() * if several { 1 } else { COLOURS.len() };
+    let heads = runs.iter().map(|run| run.metrics.heads()).max();
+    let heads = (0..heads.unwrap_or(0).min(looks)).map(|head| {
+        let name = match head {
+            0 => "main head".to_owned(),
+            head => format!("head {head}"),
+        };
+        let mut look = Look::of(0, runs.len(), head);
+        if several {
+            look.colour = RGBColor(110, 110, 110);
+        }
+        (name, Some(look))
     });
     names.chain(heads).collect()
 }
@@ -356,18 +311,15 @@ fn range_of<'a>(
     if from_zero {
         (low, high) = (low.min(0.0), high.max(0.0));
     }
-    let mut room = (high - low) * 0.04;
     let size = high.abs().max(low.abs());
-    if room <= size * 1e-9 {
+    let room = match (high - low) * 0.04 {
+        room if room > size * 1e-9 => room,
         // All values are the same: a range around them, wide enough for ticks.
-        room = if size == 0.0 { 1.0 } else { size * 0.1 };
-    }
-    let low = if from_zero && low == 0.0 {
-        0.0
-    } else {
-        low - room
+        _ if size == 0.0 => 1.0,
+        _ => size * 0.1,
     };
-    low..high + room
+    let below = if from_zero && low == 0.0 { 0.0 } else { room };
+    low - below..high + room
 }
 
 /// Round numbers between `low` and `high`, both above 0.
@@ -395,32 +347,26 @@ fn label(value: f64) -> String {
 fn short(name: &str) -> String {
     let shown = |c: char| if c.is_control() { '?' } else { c };
     let letters: Vec<char> = name.chars().map(shown).collect();
-    match letters.len().checked_sub(NAME_LENGTH) {
-        None | Some(0) => letters.into_iter().collect(),
-        Some(more) => "..."
-            .chars()
-            .chain(letters[more + 3..].iter().copied())
-            .collect(),
+    match letters.len().saturating_sub(NAME_LENGTH) {
+        0 => letters.into_iter().collect(),
+        more => format!("...{}", String::from_iter(&letters[more + 3..])),
     }
 }
 
-/// Means of neighbouring points, at most [`POINTS`] of them.
-fn means(points: &[(f64, f64)]) -> Points {
+/// Means of neighbouring points, at most [`POINTS`] of them, each at the step of its first point.
+fn means(points: impl Iterator<Item = (f64, f64)>) -> Points {
+    let points: Points = points.collect();
     let size = points.len().div_ceil(POINTS).max(1);
-    let mean = |part: &[(f64, f64)], of: fn(&(f64, f64)) -> f64| {
-        part.iter()
-            .map(|p| of(p).clamp(-LARGEST, LARGEST))
-            .sum::<f64>()
-            / part.len() as f64
+    let mean = |part: &[(f64, f64)]| {
+        let values = part.iter().map(|p| p.1.clamp(-LARGEST, LARGEST));
+        (part[0].0, values.sum::<f64>() / part.len() as f64)
     };
-    let both = |part: &[(f64, f64)]| (mean(part, |p| p.0), mean(part, |p| p.1));
-    points.chunks(size).map(both).collect()
+    points.chunks(size).map(mean).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::metrics::{EvalPoint, StepPoint};
 
     fn run(losses: &[f64], heads: usize) -> Run {
         let step = |(step, loss): (u64, &f64)| StepPoint {
@@ -436,21 +382,11 @@ mod tests {
         };
         let steps: Vec<StepPoint> = (1..).zip(losses).map(step).collect();
         let evals = steps.iter().map(eval).collect();
-        let name = "a\u{1b}<name>".repeat(300);
+        let name = short(&"a\u{1b}<name>".repeat(300));
         Run {
             name,
             metrics: Metrics { steps, evals },
         }
-    }
-
-    #[test]
-    fn runs_are_named_by_what_differs() {
-        let paths: Vec<PathBuf> = ["a/x", "b/y/", "c/x/metrics.jsonl", "."]
-            .map(PathBuf::from)
-            .to_vec();
-        let names: Vec<String> = paths.iter().map(|path| name_of(path, &paths)).collect();
-        assert_eq!(names, ["a/x", "y", "c/x/metrics.jsonl", "."]);
-        assert_eq!(name_of(&paths[2], &paths[2..]), "x");
     }
 
     /// A file may hold any number, and a run any number of heads.
@@ -492,7 +428,7 @@ mod tests {
     fn one_outlier_does_not_widen_the_range() {
         let loss = |losses: &[f64]| {
             let [loss, ..] = charts(&[run(losses, 1)]);
-            range_of(&loss.curves, |p| p.1, false)
+            range_of(&loss, |p| p.1, false)
         };
         let calm = loss(&[5.0, 4.0, 3.0, 3.0, 2.0]);
         assert_eq!(loss(&[5.0, 4.0, 900.0, 3.0, 2.0]), calm);
@@ -512,7 +448,7 @@ mod tests {
     fn means_keep_the_mean_and_bound_the_number() {
         for n in [0, 1, POINTS, POINTS + 1, 10 * POINTS] {
             let points: Points = (0..n).map(|i| (i as f64, 2.0)).collect();
-            let means = means(&points);
+            let means = means(points.iter().copied());
             assert!(means.len() <= POINTS && means.is_empty() == points.is_empty());
             assert!(means.iter().all(|p| p.1 == 2.0));
             assert!(n > POINTS || means == points);

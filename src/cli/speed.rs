@@ -221,7 +221,7 @@ fn describe(report: &Report) -> String {
     let mut lines = vec![
         format!("plain        {:>8.0} tokens/s", plain.tokens_per_s),
         format!(
-            "speculative  {:>8.0} tokens/s, {:.2} tokens a step",
+            "speculative  {:>8.0} tokens/s, {:.2} tokens per step",
             speculative.tokens_per_s, speculative.tokens_per_step
         ),
         format!(

@@ -1,6 +1,9 @@
 //! Signals that end a run: it finishes its step, writes a checkpoint, and prints how to resume.
 
-use crate::{Error, Result};
+use super::failure::{Failure, Result};
+use super::output::{message, quoted};
+use crate::Error;
+use crate::train::{Ending, Keep, Run};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::path::Path;
@@ -12,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 ///
 /// # Errors
 /// Returns [`Error::Io`] if the system does not allow signals to be caught.
-pub fn on_signals(stop: &Arc<AtomicUsize>) -> Result<()> {
+pub fn on_signals(stop: &Arc<AtomicUsize>) -> crate::Result<()> {
     let again = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // In this order: the first signal finds `again` unset, and sets it.
@@ -26,10 +29,25 @@ pub fn on_signals(stop: &Arc<AtomicUsize>) -> Result<()> {
 }
 
 /// The number of the signal that arrived; SIGINT's if none did.
-pub fn signal(stop: &AtomicUsize) -> u8 {
+fn signal(stop: &AtomicUsize) -> u8 {
     let number = stop.load(Ordering::Relaxed);
     u8::try_from(number)
         .ok()
         .filter(|n| *n > 0)
         .unwrap_or(SIGINT as u8)
+}
+
+/// Prints how to resume a run that a signal ended.
+///
+/// # Errors
+/// Returns [`Failure::Stopped`] unless the run is done.
+pub fn ended(ending: Ending, run: &Run) -> Result {
+    let Ending::Stopped(step) = ending else {
+        return Ok(());
+    };
+    message(&format!(
+        "stopped after step {step}, with a checkpoint; go on with: foretoken train --resume {}",
+        quoted(run.path())
+    ));
+    Err(Failure::Stopped(signal(run.stopper())))
 }

@@ -1,10 +1,11 @@
 //! `foretoken train`
 
+use super::checkpoints::Checkpoints;
 use super::failure::{Failure, Result};
+use super::given::Given;
 use super::machine::Machine;
 use super::output::{Output, describe, message, one_of, progress, show};
 use super::regime::Learning;
-use super::resume::{Checkpoints, Given, ended, resume};
 use super::stop;
 use super::texts::{Texts, check_kind};
 use super::tokenizer::Vocabulary;
@@ -92,7 +93,7 @@ pub struct Train {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    machine: Machine,
+    pub(super) machine: Machine,
 }
 
 /// Flags about the way of training.
@@ -138,21 +139,9 @@ fn by_flag(error: Error) -> Failure {
 }
 
 impl Train {
-    /// Runs the command.
-    ///
-    /// # Errors
-    /// Flags, data or files that cannot be used, each before anything is written; a loss that is not finite.
-    pub fn run(self) -> Result {
-        let machine = self.machine.clone();
-        machine.scope(move || self.train())
-    }
-
-    fn train(self) -> Result {
-        // Before anything is read or written.
+    /// Starts a run.
+    pub(super) fn train(self) -> Result {
         let preset = self.preset;
-        if let Some(dir) = &self.checkpoints.resume {
-            return resume(&self, dir);
-        }
         let saving = self.checkpoints.saving()?;
         check_kind("--data", &self.data)?;
         check_kind("--valid", &self.valid)?;
@@ -268,7 +257,7 @@ impl Train {
             message(table.trim_end());
         }
         output.finish()?;
-        ended(ending, run)
+        stop::ended(ending, run)
     }
 
     /// Whether a model that training starts from goes on with its own heads.

@@ -17,6 +17,8 @@ impl Avx2 {
     /// Enters `f` in a function compiled for AVX2 and FMA.
     #[inline]
     pub fn enter<K: super::Kernel>(self, kernel: K) -> K::Output {
+        /// # Safety
+        /// The CPU has these features.
         #[target_feature(enable = "avx2,fma")]
         fn trampoline<K: super::Kernel>(s: Avx2, kernel: K) -> K::Output {
             kernel.run(s)

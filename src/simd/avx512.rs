@@ -19,6 +19,8 @@ impl Avx512 {
     /// Enters `f` in a function compiled for AVX-512F.
     #[inline]
     pub fn enter<K: super::Kernel>(self, kernel: K) -> K::Output {
+        /// # Safety
+        /// The CPU has these features.
         #[target_feature(enable = "avx512f,avx2,fma")]
         fn trampoline<K: super::Kernel>(s: Avx512, kernel: K) -> K::Output {
             kernel.run(s)

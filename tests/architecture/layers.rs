@@ -1,46 +1,42 @@
-//! Floors: a lower floor never names a higher one, and neighbours never name each other.
+//! Layers: a file names its own folder and lower layers only. Folders on the same layer do not name each other.
 
-use crate::source::{Finding, Source, Tree, in_word, words};
+use crate::imports::imports;
+use crate::source::{Finding, Source, Tree};
 
-/// A folder under `src` and how high it stands.
-struct Floor {
-    folder: &'static str,
+/// A folder under `src` and its layer.
+struct Layer {
     number: u8,
-    /// Whether the folder may be missing.
-    optional: bool,
+    folder: &'static str,
 }
 
-const fn floor(number: u8, folder: &'static str) -> Floor {
-    Floor {
-        folder,
-        number,
-        optional: false,
-    }
+const fn layer(number: u8, folder: &'static str) -> Layer {
+    Layer { number, folder }
 }
 
-/// From the ground up. Floors of one number are neighbours.
-const FLOORS: [Floor; 13] = [
-    floor(0, "simd"),
-    floor(1, "kernels"),
-    floor(2, "tensor"),
+/// From the bottom up.
+const LAYERS: [Layer; 13] = [
+    layer(0, "simd"),
+    layer(1, "kernels"),
+    layer(2, "tensor"),
     // Names no operation: the tape knows the trait, the operations come from above.
-    floor(3, "autograd"),
-    floor(4, "ops"),
-    floor(5, "exec"),
-    floor(5, "data"),
-    floor(6, "model"),
-    floor(7, "checkpoint"),
-    floor(8, "train"),
-    floor(8, "infer"),
-    // In builds with the feature `cuda` only.
-    floor(9, "gpu"),
-    floor(10, "cli"),
+    layer(3, "autograd"),
+    layer(4, "ops"),
+    layer(5, "exec"),
+    layer(5, "data"),
+    layer(6, "model"),
+    layer(7, "checkpoint"),
+    layer(8, "train"),
+    layer(8, "infer"),
+    // Only with the feature `cuda`.
+    layer(9, "gpu"),
+    // Only with the feature `cli`.
+    layer(10, "cli"),
 ];
 
-/// What the crate's root offers to every floor.
+/// What the crate's root offers to every layer.
 const EVERYWHERE: [&str; 4] = ["error", "Error", "Result", "profile"];
 
-/// Files that put the floors together and may name them all.
+/// Files that put the layers together and may name them all.
 const ROOTS: [&str; 2] = ["src/lib.rs", "src/main.rs"];
 
 pub fn check(tree: &Tree) -> Vec<Finding> {
@@ -51,10 +47,9 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
 }
 
 pub fn check_presence(tree: &Tree) -> Vec<Finding> {
-    FLOORS
+    LAYERS
         .iter()
-        .filter(|floor| !floor.optional)
-        .map(|floor| format!("src/{}", floor.folder))
+        .map(|layer| format!("src/{}", layer.folder))
         .filter(|folder| tree.rust_in(folder).next().is_none())
         .map(|path| Finding {
             path,
@@ -67,13 +62,13 @@ pub fn check_presence(tree: &Tree) -> Vec<Finding> {
 fn check_file(file: &Source) -> Vec<Finding> {
     let own = match file.folder() {
         None => None,
-        Some(folder) => match floor_of(folder) {
+        Some(folder) => match layer_of(folder) {
             None => {
                 let what =
-                    format!("folder `{folder}` has no floor: add it to the list in floors.rs");
+                    format!("folder `{folder}` has no layer: add it to the list in layers.rs");
                 return vec![file.finding(0, what)];
             }
-            floor => floor,
+            layer => layer,
         },
     };
     names(file)
@@ -82,106 +77,43 @@ fn check_file(file: &Source) -> Vec<Finding> {
         .collect()
 }
 
-fn floor_of(name: &str) -> Option<&'static Floor> {
-    FLOORS.iter().find(|floor| floor.folder == name)
+fn layer_of(name: &str) -> Option<&'static Layer> {
+    LAYERS.iter().find(|layer| layer.folder == name)
 }
 
-/// What is wrong with naming `crate::name` on the floor `own` (none: a file directly in `src`).
-fn breach(own: Option<&Floor>, name: &str) -> Option<String> {
+/// What is wrong with naming `crate::name` on the layer `own` (none: a file directly in `src`).
+fn breach(own: Option<&Layer>, name: &str) -> Option<String> {
     if EVERYWHERE.contains(&name) {
         return None;
     }
-    let Some(named) = floor_of(name) else {
+    let Some(named) = layer_of(name) else {
         return Some(format!(
-            "names `crate::{name}`, which is no floor; only {EVERYWHERE:?} may be named everywhere"
+            "names `crate::{name}`, which is no layer; only {EVERYWHERE:?} may be named everywhere"
         ));
     };
     match own {
         Some(own) if named.folder == own.folder || named.number < own.number => None,
         Some(own) => Some(format!(
-            "{} (floor {}) names `crate::{name}` (floor {})",
+            "{} (layer {}) names `crate::{name}` (layer {})",
             own.folder, own.number, named.number
         )),
         None => Some(format!(
-            "a file directly in src names the floor `crate::{name}`; only lib.rs and main.rs may"
+            "a file directly in src names the layer `crate::{name}`; only lib.rs and main.rs may"
         )),
     }
 }
 
-/// Every name reached from the crate's root, with its place: `crate::a`, `crate::{a::b, c}`,
-/// `foretoken::a`, and `super::super::a` where the chain climbs out of the file's folder.
+/// The first name of every path from the crate's root.
 fn names(file: &Source) -> Vec<(usize, String)> {
-    let code = &file.code;
     let mut found = Vec::new();
-    for root in ["crate", "foretoken"] {
-        for at in words(code, root) {
-            let after = at + root.len();
-            if let Some(path) = after_colons(code, after) {
-                found.extend(first_names(code, path));
-            } else if code[after..].trim_start().starts_with("as ") {
-                found.push((at, "self".to_owned()));
-            }
+    for import in imports(file, &file.code) {
+        let name = import.path.into_iter().next().unwrap_or_default();
+        if !import.climbs || layer_of(&name).is_some() {
+            found.push((import.at, name));
         }
     }
-    // src/a/mod.rs is one module below the root, src/a/b.rs two. A module inside the file is deeper
-    // still, so that a name here may be a sibling: only names of floors count.
-    let depth = file.path.matches('/').count() - usize::from(file.path.ends_with("/mod.rs"));
-    for at in words(code, "super") {
-        if code[..at].trim_end().ends_with("::") {
-            continue;
-        }
-        let (mut climbed, mut path) = (0, at);
-        while code[path..].starts_with("super") {
-            let Some(next) = after_colons(code, path + "super".len()) else {
-                break;
-            };
-            (climbed, path) = (climbed + 1, next);
-        }
-        if climbed >= depth {
-            let reached = first_names(code, path);
-            found.extend(
-                reached
-                    .into_iter()
-                    .filter(|(_, name)| floor_of(name).is_some()),
-            );
-        }
-    }
-    found
-}
-
-/// The offset of the next token after `::`, if `::` comes next.
-fn after_colons(code: &str, at: usize) -> Option<usize> {
-    let rest = code[at..].trim_start().strip_prefix("::")?.trim_start();
-    Some(code.len() - rest.len())
-}
-
-/// The first segment of a path, or of every path of a group in braces.
-fn first_names(code: &str, from: usize) -> Vec<(usize, String)> {
-    let mut found = Vec::new();
-    let (mut depth, mut expecting, mut skip_to) = (0, true, from);
-    for (i, byte) in code.bytes().enumerate().skip(from) {
-        match byte {
-            _ if i < skip_to || byte.is_ascii_whitespace() => {}
-            b'{' => {
-                depth += 1;
-                expecting = depth == 1;
-            }
-            b'}' => {
-                depth -= 1;
-                expecting = false;
-            }
-            b',' => expecting = depth == 1,
-            _ if expecting => {
-                let length = code[i..].bytes().take_while(|&b| in_word(b)).count().max(1);
-                found.push((i, code[i..i + length].to_owned()));
-                (expecting, skip_to) = (false, i + length);
-            }
-            _ => {}
-        }
-        if depth <= 0 && !expecting {
-            break;
-        }
-    }
+    // The paths of one group have one place.
+    found.dedup();
     found
 }
 
@@ -195,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn higher_floors_and_neighbours_are_caught() {
+    fn higher_layers_and_neighbours_are_caught() {
         for (path, text, line, name) in [
             ("src/ops/a.rs", "use crate::exec::Train;", 1, "exec"),
             (
@@ -264,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_floor_is_caught() {
+    fn what_is_no_layer_is_caught() {
         for (path, text) in [
             ("src/ops/a.rs", "use crate::*;"),
             ("src/ops/a.rs", "use crate::VERSION;"),
@@ -308,10 +240,10 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_floor_is_caught() {
-        let mut files: Vec<(String, &str)> = FLOORS
+    fn a_missing_layer_is_caught() {
+        let mut files: Vec<(String, &str)> = LAYERS
             .iter()
-            .map(|floor| (format!("src/{}/mod.rs", floor.folder), ""))
+            .map(|layer| (format!("src/{}/mod.rs", layer.folder), ""))
             .collect();
         let present = |files: &[(String, &str)]| {
             let files: Vec<_> = files.iter().map(|(p, t)| (p.as_str(), *t)).collect();
@@ -319,7 +251,6 @@ mod tests {
         };
         assert_eq!(present(&files), 0);
         files.remove(3);
-        let optional = usize::from(FLOORS[3].optional);
-        assert_eq!(present(&files), 1 - optional);
+        assert_eq!(present(&files), 1);
     }
 }

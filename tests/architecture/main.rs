@@ -1,16 +1,19 @@
-//! Tidy rules as tests: what the design promises about the shape of the source, read from the files.
+//! Rules about the shape of the source, as tests that read the files.
 //!
-//! Each rule is a function from the tree's files to findings, so that it can be tried on small
-//! made-up trees too. A rule that silently matches nothing would otherwise pass for ever: every
-//! module ends with tests that feed its scanner what it must catch and what it must leave alone.
+//! Each rule is a function from the files to findings, so that it can be run on small made-up trees too. A rule that silently
+//! matches nothing would pass forever, so every module ends with tests of what it must catch and what it must leave alone.
 //!
 //! - `source`: the files, and their code without comments, strings and tests
-//! - `layers`: who may name whom
-//! - `safety`: where `unsafe` may stand and what it must say
+//! - `imports`: the paths that a file names
+//! - `layers`: which folder may name which
+//! - `circles`: files of a folder that name each other
+//! - `safety`: where `unsafe` may stand
 //! - `arithmetic`: no libm, no stray fused multiply-add, one user of rayon
-//! - `shape`: file length, the sections of an operation, module docs, dependencies, chapters
+//! - `shape`: the sections of an operation, module docs, dependencies, chapters
 
 mod arithmetic;
+mod circles;
+mod imports;
 mod layers;
 mod safety;
 mod shape;
@@ -31,47 +34,38 @@ fn enforce(rule: &str, why: &str, check: impl Fn(&Tree) -> Vec<Finding>) {
 }
 
 #[test]
-fn a_floor_names_only_lower_floors() {
+fn a_layer_names_only_lower_layers() {
     enforce(
-        "a file names (`crate::x`) its own floor folder and strictly lower floors only",
-        "then each floor can be read, tested and replaced knowing only what is below it",
+        "a file names (`crate::x`) its own folder and folders of strictly lower layers only",
+        "each layer can then be read, tested and replaced knowing only what is below it",
         layers::check,
     );
 }
 
 #[test]
-fn every_floor_exists() {
+fn every_layer_exists() {
     enforce(
-        "every folder of the floor list exists unless the list says optional",
+        "every folder of the list of layers exists",
         "a misspelt folder in the list would switch its rules off",
         layers::check_presence,
     );
 }
 
 #[test]
-fn files_are_short() {
+fn no_circles() {
     enforce(
-        "a Rust file has at most 400 lines",
-        "a file is read in one sitting; a longer one holds two concepts",
-        shape::check_length,
+        "files of one folder do not name each other in a circle",
+        "a file in a circle cannot be understood without all the others",
+        circles::check,
     );
 }
 
 #[test]
 fn unsafe_stays_in_its_folders() {
     enforce(
-        "the word unsafe occurs in src/simd and src/gpu only",
+        "`unsafe_code` is denied, and allowed for src/simd, src/gpu and the benches that call other libraries only",
         "whoever audits memory safety reads these folders and nothing else",
-        safety::check_place,
-    );
-}
-
-#[test]
-fn unsafe_says_why_it_is_sound() {
-    enforce(
-        "an unsafe block or impl has `// SAFETY:` directly above; a public unsafe fn has `# Safety`",
-        "each site must say what it relies on and who guarantees it",
-        safety::check_reasons,
+        safety::check,
     );
 }
 
@@ -81,24 +75,6 @@ fn rayon_has_one_user() {
         "rayon is named in src/kernels/par.rs or src/kernels/par/ only",
         "one place decides how work is split, so that threads can never change a result",
         arithmetic::check_rayon,
-    );
-}
-
-#[test]
-fn no_libm_decides_a_result() {
-    enforce(
-        "no exp, ln, sin, powi, ... of the standard library outside tests",
-        "libm differs by platform and version (rule R4); use simd's or simd::scalar's functions",
-        arithmetic::check_libm,
-    );
-}
-
-#[test]
-fn fused_multiply_add_stays_in_simd() {
-    enforce(
-        "mul_add occurs in src/simd only, tests aside",
-        "where a product is fused is part of the arithmetic's definition, which lives in simd",
-        arithmetic::check_mul_add,
     );
 }
 
@@ -116,7 +92,7 @@ fn an_operation_has_its_five_sections() {
 fn a_mod_lists_its_files() {
     enforce(
         "src/*/mod.rs begins with `//!` docs that list every sibling file, as `stem` or [stem]",
-        "the folder's page is its map; a file that it omits is a file that nobody finds",
+        "the folder's page is its map, and a reader does not find a file that it omits",
         shape::check_mod_docs,
     );
 }

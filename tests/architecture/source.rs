@@ -128,7 +128,7 @@ impl Tree {
 }
 
 fn read_folder(root: &Path, folder: &str, ending: &str, files: &mut Vec<Source>) {
-    // A folder that is not there has no files; the floors rule says which must be there.
+    // A missing folder has no files; the rule about layers says which must exist.
     let Ok(entries) = fs::read_dir(root.join(folder)) else {
         return;
     };

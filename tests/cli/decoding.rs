@@ -17,7 +17,7 @@ fn text(report: &Value) -> String {
 fn a_stop_string_ends_every_way_alike() {
     let folder = Folder::with_model();
     let whole = text(&json(&folder, GENERATE)[0]);
-    // Some text from the middle that is one word on a command line.
+    // A word from the middle, which is one argument on a command line.
     let words: Vec<&str> = whole[whole.len() / 3..].split_whitespace().collect();
     let stop = words.iter().max_by_key(|word| word.len()).expect("a word");
     let end = whole.find(stop).expect("it is there");
@@ -65,7 +65,7 @@ fn a_window_goes_on_where_the_context_ends() {
     assert_eq!(fast["tokens"], plain["tokens"]);
 }
 
-/// Takes the colours off: what is struck out is no text.
+/// Removes the colours, and the text that is struck through.
 fn without_colours(shown: &str) -> String {
     let mut text = String::new();
     let mut rest = shown;
@@ -94,7 +94,7 @@ fn colours_are_all_that_show_drafts_adds() {
         let rejected = shown.contains("\x1b[31;9m");
         match draft {
             "0" => assert!(!rejected && !shown.contains('\x1b')),
-            // A model that has learnt nothing guesses wrong sooner or later.
+            // An untrained model guesses wrong sooner or later.
             "3" => assert!(rejected),
             _ => {}
         }
@@ -157,11 +157,11 @@ fn speed_reports_what_it_measured() {
     }
 }
 
-/// On prompts cut from a text, the counts that a replay gives for fixed drafts are those of drafting.
+/// On prompts cut from a text, the predicted counts for a fixed number of drafts are those that `generate` reports.
 #[test]
 fn agreement_is_what_generate_reports() {
     let folder = Folder::with_model();
-    // Guesses of random weights would hardly ever be accepted, and then nothing would be compared.
+    // Random weights would hardly ever have a draft accepted, so that nothing would be compared.
     folder.succeeds(
         "train --init model --data text.txt --batch 8 --context 16 --steps 300 --lr 0.01 --out learned",
     );
@@ -212,7 +212,7 @@ fn agreement_is_what_generate_reports() {
     );
     let long = "eval model --data text.txt --agreement --prompt-tokens 40 --max-tokens 20";
     folder.refuses(long, 2, &["40", "--max-tokens", "48", "found 20"]);
-    // Before the evaluation, which could not be made either.
+    // Refused before the evaluation, which is not possible either.
     folder.refuses(&format!("{long} --context 49"), 2, &["--max-tokens", "20"]);
     let none = "eval model --data text.txt --agreement --prompts 0 --context 49";
     folder.refuses(none, 2, &["--prompts 0"]);

@@ -1,4 +1,4 @@
-//! `--device`: what there is not is said in one sentence, before anything is written.
+//! `--device`: a missing device is reported in one sentence, before anything is written.
 
 use crate::support::Folder;
 

@@ -1,16 +1,16 @@
-//! Runs that go wrong: what they say, and what they leave.
+//! Runs that diverge: what they report, and what they leave on the disk.
 
 use crate::support::{Folder, objects};
 use serde_json::Value;
 use std::fs;
 
-/// A run of a second or less.
+/// A run that takes a second or less.
 const TRAIN: &str = "train --data text.txt --out run --batch 2 --context 16 --steps 3";
 
 #[test]
 fn a_run_that_diverges_names_the_step_and_leaves_a_good_model() {
     let folder = Folder::with_text();
-    // Rates that send the weights beyond f32: at once, where the evaluation finds it, or after another step.
+    // Learning rates that overflow the weights at once, which the evaluation finds, or after another step.
     for (lr, every, steps) in [
         ("1e30", 1000, 20),
         ("1e30", 1, 20),
@@ -38,7 +38,7 @@ fn a_run_that_diverges_names_the_step_and_leaves_a_good_model() {
                 .all(|event| event["event"] != "done"),
             "{what}"
         );
-        // The message says which checkpoint is there, and it is that one.
+        // The message names the checkpoint that is on the disk.
         let state = folder.path("run/train_state.safetensors");
         let (record, _) = foretoken::checkpoint::read_state(&state).expect("a state");
         let record: Value = serde_json::from_str(&record).expect("JSON");
@@ -47,7 +47,7 @@ fn a_run_that_diverges_names_the_step_and_leaves_a_good_model() {
         assert!(errors.ends_with(&left), "{what}");
         let metrics = fs::read_to_string(folder.path("run/metrics.jsonl")).expect("a file");
         assert_eq!(objects(&metrics), objects(&printed), "{what}");
-        // The weights kept are those before the run went wrong: they have a loss.
+        // The weights are those from before the run diverged: their loss is finite.
         let kept = objects(&folder.succeeds("eval run --data text.txt --json"));
         assert!(kept[0]["loss"].as_f64().expect("a number") < 8.0, "{what}");
         let names = fs::read_dir(folder.path("run"))
@@ -57,7 +57,7 @@ fn a_run_that_diverges_names_the_step_and_leaves_a_good_model() {
     }
 }
 
-/// A rate that takes a few steps to do its harm, so that there is a later checkpoint than that of the start.
+/// A learning rate that takes a few steps to diverge, so that there is a checkpoint after the initial one.
 #[test]
 fn a_run_that_diverges_names_the_last_checkpoint() {
     let folder = Folder::with_text();

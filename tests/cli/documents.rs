@@ -1,9 +1,9 @@
-//! Separators between documents, for texts that stand beside token files; and vocabularies that threads cannot change.
+//! Separators between documents, for texts used together with token files; and vocabularies that do not depend on threads.
 
 use crate::support::{Folder, objects};
 use std::fs;
 
-/// `text.txt` and `more.txt`, the latter of documents that `|` separates, and `more.tok`, its tokens.
+/// `text.txt`, `more.txt` with documents separated by `|`, and `more.tok` with its tokens.
 fn with_documents() -> Folder {
     let folder = Folder::with_model();
     fs::write(folder.path("more.txt"), "one|two|three\n".repeat(40)).expect("a file");
@@ -20,7 +20,7 @@ fn an_evaluation_knows_documents_and_token_files() {
     };
     let documents = eval("more.txt --split-on |");
     assert_eq!(documents, eval("more.tok"));
-    // As many tokens, since a separator of one byte becomes one token; but other ones, and fewer bytes.
+    // As many tokens, because a separator of one byte becomes one token; but different ones, and fewer bytes.
     let plain = eval("more.txt");
     assert_eq!(plain["tokens"], documents["tokens"]);
     assert_ne!(plain["loss"], documents["loss"]);
@@ -35,7 +35,7 @@ fn an_evaluation_knows_documents_and_token_files() {
 }
 
 #[test]
-fn a_separator_is_for_the_texts_beside_a_token_file() {
+fn a_separator_applies_to_texts_and_not_to_a_token_file() {
     let folder = with_documents();
     let train = |flags: &str, out: &str| {
         let words = format!(
@@ -57,7 +57,7 @@ fn a_separator_is_for_the_texts_beside_a_token_file() {
     let texts = train("--data more.txt --valid more.txt --split-on |", "c");
     let file = train("--data more.txt --valid more.tok --split-on |", "d");
     assert_eq!(texts, file);
-    // A run goes on with the same separator.
+    // A resumed run uses the same separator.
     folder.succeeds("train --resume b --steps 5 --extend");
     let refused = "train --out e --context 16 --data more.tok --split-on |";
     folder.refuses(refused, 2, &["more.tok", "alone"]);
@@ -65,7 +65,7 @@ fn a_separator_is_for_the_texts_beside_a_token_file() {
     folder.refuses(&refused, 2, &["more.tok", "alone"]);
 }
 
-/// The library that finds the merges uses several threads, and hash tables whose order is another in each process.
+/// The library that finds the merges uses several threads, and hash tables whose order differs between processes.
 #[test]
 fn a_learned_vocabulary_is_a_function_of_the_text() {
     let folder = Folder::with_text();

@@ -1,4 +1,4 @@
-//! Command lines that no run can have: refused with exit code 2, before anything is written.
+//! Command lines that are refused with exit code 2, before anything is written.
 
 use crate::support::{Folder, POSITIONS, assert_refused, with_arg};
 
@@ -47,7 +47,7 @@ fn numbers_that_no_run_can_have_are_refused_by_flag() {
             "--threads 99999999999999999999",
             ["--threads", "99999999999999999999"],
         ),
-        // A batch that fits no memory must be refused before it is allocated.
+        // A batch too large for memory must be refused before it is allocated.
         (
             "--context 16 --batch 1000000000000000000",
             ["--batch", "1000000000000000000"],
@@ -230,7 +230,7 @@ fn a_directory_that_exists_is_kept_unless_force_is_given() {
         2,
         &["model", "exists", "--force"],
     );
-    // What is no model's directory is not replaced, asked for or not.
+    // A directory that is not a model's is not replaced, even with --force.
     std::fs::create_dir(folder.path("home")).expect("a directory");
     std::fs::write(folder.path("home/letter"), "kept").expect("a file");
     for flags in ["home --force", "home/letter --force", ". --force"] {
@@ -257,7 +257,7 @@ fn a_directory_that_exists_is_kept_unless_force_is_given() {
     folder.succeeds(&format!("{train} model --force"));
     assert!(
         before == others("model"),
-        "a replacement left something beside it"
+        "a replacement left something next to it"
     );
     assert!(!folder.path("model/stale").exists());
     let new = std::fs::read(folder.path("model/config.json")).expect("a file");
@@ -321,7 +321,7 @@ fn every_command_has_help() {
             .succeeds("--version")
             .contains(env!("CARGO_PKG_VERSION"))
     );
-    // Help is asked for to learn what is wrong, so a wrong environment does not stand in its way.
+    // A user reads the help to find out what is wrong, so a wrong environment must not prevent it.
     let mut command = folder.command("train --help");
     command.env("FORETOKEN_ISA", "sse9");
     assert!(command.output().expect("the binary").status.success());

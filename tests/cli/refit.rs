@@ -1,4 +1,4 @@
-//! Heads taken off a trained model, and new ones trained on it: `export` and `train --init`.
+//! Heads removed from a trained model, and new ones trained on it: `export` and `train --init`.
 
 use crate::support::{Folder, assert_refused, objects};
 use foretoken::checkpoint::ModelDir;
@@ -25,7 +25,7 @@ fn trunk(model: &Model) -> Vec<(String, Vec<u32>)> {
 }
 
 #[test]
-fn an_exported_trunk_says_what_the_model_says() {
+fn an_exported_trunk_writes_what_the_model_writes() {
     let folder = Folder::with_model();
     folder.succeeds("export model --out bare --without-heads");
     folder.succeeds("export model --out one --heads 1");
@@ -72,7 +72,7 @@ fn heads_of_every_kind_are_trained_on_a_frozen_trunk() {
     }
     let own = format!("{TRAIN} --init bare --tokenizer bytes --out own");
     folder.refuses(&own, 2, &["--tokenizer", "--init"]);
-    // Without the flag the trunk learns too, and without flags for heads the model's own go on.
+    // Without --freeze-trunk the trunk learns too, and without flags for heads the model's own are trained further.
     folder.succeeds(&format!("{TRAIN} --init model --out more"));
     let (more, model) = (load(&folder, "more"), load(&folder, "model"));
     assert_ne!(trunk(&more), trunk(&model));
@@ -84,7 +84,7 @@ fn heads_of_every_kind_are_trained_on_a_frozen_trunk() {
 }
 
 #[test]
-fn every_regime_runs_and_reports_the_heads_that_count() {
+fn every_regime_runs_and_reports_the_active_heads() {
     let folder = Folder::with_text();
     let run = |flags: &str| -> Vec<usize> {
         let words = format!("{TRAIN} --heads 2 --log-every 1 --json --force --out run {flags}");

@@ -1,4 +1,4 @@
-//! Runs that go well: what they print, what they write, and that threads and instruction sets never show in it.
+//! Runs that succeed: what they print and write, and that threads and instruction sets change neither.
 
 use crate::support::{Folder, assert_keys, objects};
 use foretoken::simd::isa::NAMES;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fs;
 
-/// A run of a second or less.
+/// A run that takes a second or less.
 const TRAIN: &str = "train --data text.txt --out run --batch 2 --context 16 --steps 3";
 
 fn sha256(bytes: &[u8]) -> String {
@@ -69,7 +69,7 @@ fn train_prints_its_events_and_writes_a_model() {
             );
         }
     }
-    // What steps took, which evaluations do not add to, is less than what everything took.
+    // The time of the steps, without evaluations, is less than the time of the run.
     let done = events.last().expect("an event");
     let seconds = |event: &Value| event["training_seconds"].as_f64();
     let clock: Vec<f64> = events.iter().filter_map(seconds).collect();
@@ -112,7 +112,7 @@ fn train_prints_its_events_and_writes_a_model() {
         );
     }
 
-    // The figures of the last event are those of the model on the disk, on the same last tenth.
+    // The last evaluation is that of the model on the disk, on the same last tenth.
     let text = fs::read(folder.path("text.txt")).expect("a file");
     fs::write(folder.path("rest.txt"), &text[text.len() * 9 / 10..]).expect("a file");
     let again = objects(&folder.succeeds("eval run --data rest.txt --json"));
@@ -122,7 +122,7 @@ fn train_prints_its_events_and_writes_a_model() {
 }
 
 #[test]
-fn train_prints_text_where_nobody_asks_for_json() {
+fn train_prints_text_without_json() {
     let folder = Folder::with_text();
     let output = folder.command(TRAIN).output().expect("the binary");
     assert!(
@@ -231,7 +231,7 @@ fn reports_have_their_documented_keys() {
         count("trunk_parameters") + count("head_parameters")
     );
     assert_eq!(count("bytes"), 4 * count("parameters"));
-    // V 257 and C 16, and the output matrix is the embedding.
+    // V 257 and C 16, and the LM head is tied to the embedding.
     assert_eq!(count("shared_parameters"), 257 * 16);
     assert_keys(&inspect["flops_per_token"], "context train decode draft");
     let bytes = fs::read(folder.path("model/model.safetensors")).expect("a file");
@@ -239,7 +239,7 @@ fn reports_have_their_documented_keys() {
     assert_eq!(count("parameters") * 4, bytes.len() as u64 - 8 - header);
     let config = fs::read(folder.path("model/config.json")).expect("a file");
     let mut config: Value = serde_json::from_slice(&config).expect("JSON");
-    // About another file, and not about the model's sizes.
+    // This one is about another file and not about the model's sizes.
     let fields = config.as_object_mut().expect("an object");
     let tokenizer = fs::read(folder.path("model/tokenizer.json")).expect("a file");
     let seal = fields.remove("foretoken_tokenizer_sha256");
@@ -285,7 +285,7 @@ fn drafts_never_change_a_token() {
         assert_keys(&report, keys);
         assert_eq!(report["tokens"], plain["tokens"], "{flags}");
         assert_eq!(report["text"], plain["text"], "{flags}");
-        // How many drafts pay is for the clock to say.
+        // `auto` decides by measured time.
         let expected = if depths > 3 {
             drafted(&report).min(3)
         } else {
@@ -323,7 +323,7 @@ fn a_reader_that_leaves_early_is_no_error() {
         "inspect model",
         "train --help",
     ] {
-        // Its reading end is closed before the program starts, so that its first word finds no reader.
+        // The reading end is closed before the program starts, so that its first write fails.
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
         let output = folder
@@ -338,14 +338,14 @@ fn a_reader_that_leaves_early_is_no_error() {
             "{words}: {errors}"
         );
     }
-    // The run went on to its end.
+    // The run continued to its end.
     let metrics = fs::read_to_string(folder.path("run/metrics.jsonl")).expect("a file");
     let events = objects(&metrics);
     let weights = fs::read(folder.path("run/model.safetensors")).expect("a file");
     assert_eq!(events.last().expect("an event")["sha256"], sha256(&weights));
 }
 
-/// What was not written must not pass for success, unless nobody was there to read it.
+/// A failed write must not pass for success, unless the reader has closed the pipe.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_behind_standard_output_is_an_error() {

@@ -51,7 +51,7 @@ impl Folder {
         command
     }
 
-    /// Runs it and expects success, without a word of panic. Gives its standard output.
+    /// Runs it and expects success without a panic. Returns its standard output.
     pub fn succeeds(&self, words: &str) -> String {
         let output = self.command(words).output().expect("the binary");
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -76,7 +76,7 @@ impl Folder {
         assert!(before == after, "{command:?} changed a file");
     }
 
-    /// Every path in the folder, hidden ones too, with a file's bytes.
+    /// Every path in the folder, including hidden ones, with the bytes of files.
     pub fn contents(&self) -> Contents {
         let mut contents = Contents::new();
         let mut open = vec![self.0.path().to_owned()];
@@ -94,12 +94,12 @@ impl Folder {
     }
 }
 
-/// Paths, with bytes where they are files.
+/// Paths, and the bytes of those that are files.
 pub type Contents = BTreeMap<PathBuf, Option<Vec<u8>>>;
 
 /// One sentence on standard error after `error: `, which names all of `names`; nothing on standard output.
 ///
-/// What clap refuses may be followed by clap's own hints.
+/// Errors from clap may be followed by its own hints.
 pub fn assert_refused(what: &str, output: &Output, code: i32, names: &[&str]) {
     let errors = String::from_utf8_lossy(&output.stderr);
     let context = format!("{what}\nstatus {}\nstderr: {errors}", output.status);
@@ -116,7 +116,7 @@ pub fn assert_refused(what: &str, output: &Output, code: i32, names: &[&str]) {
     }
 }
 
-/// The JSON objects of a text, one a line.
+/// The JSON objects of a text, one per line.
 pub fn objects(text: &str) -> Vec<Value> {
     let parse = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
     let objects: Vec<Value> = text.lines().map(parse).collect();

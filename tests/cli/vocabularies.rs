@@ -6,7 +6,7 @@ use foretoken::data::{Tokenizer, corpus};
 use serde_json::{Value, json};
 use std::fs;
 
-/// A run of a second or less.
+/// A run that takes a second or less.
 const TRAIN: &str = "train --batch 2 --context 16 --steps 3";
 
 #[test]
@@ -31,13 +31,13 @@ fn a_text_and_its_token_file_train_the_same_weights() {
         let last = |words: &str| objects(&folder.succeeds(words)).pop().expect("an event");
         assert_eq!(last(&text)["sha256"], last(&file)["sha256"], "{vocabulary}");
     }
-    // Learned on the fly it is the same vocabulary.
+    // A vocabulary learned by `train` is the same.
     folder.succeeds(&format!("{TRAIN} --tokenizer bpe:300 {data} --out c"));
     let read = |name: &str| fs::read(folder.path(name)).expect("a file");
     assert!(read("c/tokenizer.json") == read("v.json"));
     assert!(read("c/model.safetensors") == read("b-text/model.safetensors"));
     assert!(read("a-text/model.safetensors") != read("b-text/model.safetensors"));
-    // What was trained can be used, and validation can be bounded.
+    // The trained model can be used, and the number of validation tokens can be limited.
     let report =
         objects(&folder.succeeds("generate c --prompt One --max-tokens 5 --json")).remove(0);
     assert_keys(&report, "text tokens");
@@ -111,7 +111,7 @@ fn vocabularies_that_cannot_be_used_are_refused() {
     ] {
         folder.refuses(&words, 1, &names);
     }
-    // The library panics over a chunk of no characters. That is told as an error and not as a panic.
+    // The library panics on an empty chunk. That is reported as an error and not as a panic.
     let mut file: Value = serde_json::from_str(&Tokenizer::bytes().to_json()).expect("JSON");
     file["pre_tokenizer"] = json!({"type": "FixedLength", "length": 0});
     fs::write(folder.path("zero.json"), file.to_string()).expect("a file");
@@ -184,7 +184,7 @@ fn another_tokenizer_than_the_models_is_refused_by_whoever_reads_the_model() {
     fs::write(folder.path("own.json"), own.to_json()).expect("a file");
     let train = "train --data text.txt --context 16 --batch 1 --steps 1";
     folder.succeeds(&format!("{train} --tokenizer own.json --out start"));
-    // Whatever makes a directory from another keeps the hash.
+    // Every command that creates a directory from another keeps the hash.
     folder.succeeds(&format!("{train} --init start --out model"));
     folder.succeeds("train --resume model --steps 2 --extend");
     folder.succeeds("export model --without-heads --out trunk");
@@ -220,7 +220,7 @@ fn another_tokenizer_than_the_models_is_refused_by_whoever_reads_the_model() {
     }
     fs::write(folder.path("model/tokenizer.json"), own.to_json()).expect("a file");
     folder.succeeds("eval model --data text.txt");
-    // What is no text is no hash, and what is another text is shown in one line.
+    // A value that is no text is no hash, and a wrong hash is shown in one line.
     for (value, names) in [
         (json!(7), ["config.json", "line"]),
         (json!("\u{1b}[2J\n"), ["tokenizer.json", "\\n"]),
@@ -260,7 +260,8 @@ fn runs_are_drawn_as_pictures() {
             "{TRAIN} --data text.txt --log-every 1 --eval-every 2 --out {run}"
         ));
     }
-    let names = |text: &str| ["one", "two"].map(|name| text.contains(&format!("\n{name}\n")));
+    let names =
+        |text: &str| ["one", "two/metrics.jsonl"].map(|name| text.contains(&format!("\n{name}\n")));
     let svg = |words: &str| {
         assert_eq!(folder.succeeds(words), "drawn.svg\n");
         let svg = fs::read_to_string(folder.path("drawn.svg")).expect("a picture");
