@@ -25,7 +25,7 @@ pub enum Error {
     #[error("config field `{field}`: expected {expected}, found {found}")]
     Config {
         /// Name of the field, as in `config.json`.
-        field: &'static str,
+        field: String,
         /// What would have been accepted.
         expected: String,
         /// What was there.
@@ -62,9 +62,17 @@ pub enum Error {
     /// A GPU or what it needs is missing, or a GPU failed.
     #[error("{0}")]
     Device(String),
-    /// A number stopped being finite.
+    /// Training diverged: a loss, a gradient or a weight is not finite.
+    #[error("step {step}: {reason}")]
+    Diverged {
+        /// The step, counted from 1.
+        step: u64,
+        /// Which number, and the last good checkpoint if there is one.
+        reason: String,
+    },
+    /// A tensor or a row of logits holds a value that is not finite.
     #[error("{0}")]
-    Diverged(String),
+    NotFinite(String),
     /// A signal asked the program to end, and it did so in good order.
     #[error("stopped by signal {0}")]
     Stopped(u8),

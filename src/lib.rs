@@ -1,4 +1,7 @@
 #![doc = include_str!("../README.md")]
+#[macro_use]
+mod names;
+
 pub mod autograd;
 pub mod checkpoint;
 pub mod cli;

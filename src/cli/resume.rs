@@ -1,17 +1,19 @@
-//! `foretoken train --resume DIR`: the run's own options, and which flags may stand beside them.
+//! `foretoken train --resume DIR`: the run's own configuration, and which flags may be given too.
 
 use super::output::{message, quoted};
 use super::stop;
 use super::texts::{Texts, check_kind};
 use super::train::Train;
-use crate::train::{Ending, Intervals, Keep, Origin, Record, Run, Saving, TextFile};
+use crate::train::{Ending, Run, TextFile, TrainConfig, Trainer};
 use crate::{Error, Result};
 use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-/// Flags about checkpoints and going on from them.
+/// Flags about checkpoints and resuming.
 #[derive(Clone, Debug, Args)]
 pub struct Checkpoints {
     /// Go on with the run in this directory, with its own options, to the same weights as if it had never stopped
@@ -30,42 +32,38 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// When checkpoints are made. Signals are not listened to yet.
+    /// Checks the flags that no configuration holds.
     ///
     /// # Errors
-    /// [`Error::Usage`] for intervals that no run can have.
-    pub fn saving(&self) -> Result<Saving> {
+    /// Returns [`Error::Usage`] for `--extend` without `--resume`.
+    pub fn check(&self) -> Result<()> {
         if self.extend && self.resume.is_none() {
             return Err(Error::Usage(
-                "--extend: expected --resume beside it, whose run it makes longer".to_owned(),
+                "--extend: expected --resume too, with the run to make longer".to_owned(),
             ));
         }
-        if self.save_every == Some(0) {
-            return Err(Error::Usage(
-                "--save-every: expected at least 1, found 0".to_owned(),
-            ));
+        Ok(())
+    }
+
+    /// Sets the values of the flags that are given.
+    ///
+    /// # Errors
+    /// Returns [`Error::Setting`] for a time that is not positive.
+    pub fn set(&self, config: &mut TrainConfig) -> Result<()> {
+        config.save_every = self.save_every.or(config.save_every);
+        if let Some(minutes) = self.save_minutes {
+            let after = Duration::try_from_secs_f64(minutes * 60.0);
+            let after = after
+                .ok()
+                .filter(|_| minutes > 0.0)
+                .ok_or_else(|| Error::setting("save_minutes", "a number, more than 0", minutes))?;
+            config.save_after = Some(after);
         }
-        let after = |minutes: f64| {
-            let wrong = || {
-                let what = "--save-minutes: expected a number, more than 0";
-                Error::Usage(format!("{what}, found {minutes}"))
-            };
-            let seconds = Some(minutes * 60.0)
-                .filter(|s| *s > 0.0)
-                .ok_or_else(wrong)?;
-            Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
-        };
-        Ok(Saving {
-            intervals: Intervals {
-                every: self.save_every,
-                after: self.save_minutes.map(after).transpose()?,
-            },
-            ..Saving::default()
-        })
+        Ok(())
     }
 }
 
-/// The flags of a command line as text, and which of them were typed. It adds no flag.
+/// The flags of a command line as text, and which of them were typed. It adds no flag of its own.
 #[derive(Clone, Debug, Default)]
 pub struct Given {
     values: BTreeMap<String, String>,
@@ -109,7 +107,7 @@ impl Args for Given {
     }
 }
 
-/// Flags that change no weight, or are looked at one by one: they may stand beside `--resume`.
+/// Flags that may be given with `--resume`: they change no weight, or are checked one by one.
 const FREE: [&str; 11] = [
     "data",
     "valid",
@@ -125,18 +123,17 @@ const FREE: [&str; 11] = [
 ];
 
 impl Given {
-    /// The settings that a run is stored with: every flag that decides its weights, with the value that a default stands
-    /// for.
+    /// The flags that a run is stored with: all that decide its weights, with the values of defaults.
     pub fn settings(&self, defaults: &[(&str, String)]) -> BTreeMap<String, String> {
         let mut settings = self.values.clone();
         settings.retain(|id, _| !FREE.contains(&id.as_str()) && id != "out" && id != "force");
         if settings.contains_key("init") {
-            // These are the model's that the run starts from, so their defaults stand for nothing.
+            // The model that the run starts from decides these.
             settings.retain(|id, _| id != "preset" && id != "tokenizer");
         }
         for (id, value) in defaults {
-            let free = || value.clone();
-            settings.entry((*id).to_owned()).or_insert_with(free);
+            let entry = settings.entry((*id).to_owned());
+            entry.or_insert_with(|| value.clone());
         }
         settings
     }
@@ -145,9 +142,9 @@ impl Given {
         self.typed.contains(id)
     }
 
-    /// Whether every typed flag agrees with the run.
-    fn check(&self, dir: &Path, record: &Record) -> Result<()> {
-        // Whole numbers first: as an f64, a large seed is another one.
+    /// Checks that every typed flag agrees with the flags that the run was started with.
+    fn check(&self, dir: &Path, run: &BTreeMap<String, String>) -> Result<()> {
+        // Whole numbers first: a large seed may be different as an f64.
         let whole = |a: &str, b: &str| Some(a.parse::<u64>().ok()? == b.parse::<u64>().ok()?);
         let real = |a: &str, b: &str| Some(a.parse::<f64>().ok()? == b.parse::<f64>().ok()?);
         let number = |a: &str, b: &str| whole(a, b).or_else(|| real(a, b)).unwrap_or(a == b);
@@ -158,7 +155,7 @@ impl Given {
         };
         for id in self.typed.iter().filter(|id| !FREE.contains(&id.as_str())) {
             let value = &self.values[id];
-            let stored = record.origin.flags.get(id);
+            let stored = run.get(id);
             if stored.is_some_and(|stored| same(stored, value)) {
                 continue;
             }
@@ -181,64 +178,67 @@ impl Given {
     }
 }
 
-/// Goes on with a run.
+/// Resumes a run.
 ///
 /// # Errors
-/// Flags, texts or files that are not the run's, each before anything is written.
+/// Returns an error if flags, texts or files are not the run's, before anything is written.
 pub fn resume(train: &Train, dir: &Path) -> Result<()> {
-    let saving = train.checkpoints.saving()?;
-    let (mut run, mut trainer, tokenizer) = Run::open(dir, saving)?;
-    let record = run.record();
-    train.given.check(dir, record)?;
-    let mut options = record.options.clone();
+    let (mut run, mut trainer, tokenizer) = Run::open(dir)?;
+    train.given.check(dir, &run.origin().flags)?;
+    let mut config = trainer.config().clone();
     if train.given.typed("steps") {
-        options.steps = more_steps(train, dir, record)?;
-        options.schedule.steps = options.steps;
+        let steps = more_steps(train, dir, &trainer)?;
+        if steps > config.steps {
+            config.extend(steps);
+        }
     }
     if train.given.typed("log_every") {
-        options.log_every = train.log_every;
+        config.log_every = train.log_every;
     }
     if train.given.typed("eval_every") {
-        options.eval_every = train.eval_every;
+        config.eval_every = train.eval_every;
     }
-    let paths = |stored: &[TextFile]| stored.iter().map(|t| t.path.clone()).collect();
-    let moved = |given: &Vec<PathBuf>, stored: &[TextFile]| match given.is_empty() {
-        true => paths(stored),
-        false => given.clone(),
-    };
-    let data: Vec<PathBuf> = moved(&train.data, &record.origin.data);
-    let valid: Vec<PathBuf> = moved(&train.valid, &record.origin.valid);
-    let found = |paths: &[PathBuf], flag: &str, typed: bool| {
-        let files = check_kind(flag, paths).and_then(|()| TextFile::read(paths));
-        files.map_err(|error| match typed {
-            true => error,
-            false => Error::Usage(format!(
-                "{error}; if the text has moved, say where with {flag}"
-            )),
-        })
-    };
-    let data_found = found(&data, "--data", !train.data.is_empty())?;
-    let valid_found = found(&valid, "--valid", !train.valid.is_empty())?;
-    run.set_texts(data_found, valid_found)?;
-    let Origin {
-        separator,
-        valid_tokens,
-        ..
-    } = &run.record().origin;
-    let files = (&*data, &*valid);
-    let texts = Texts::open(files, &tokenizer, separator.as_deref(), *valid_tokens)?;
-    // A file may have changed between the two readings. What counts is what was read now.
+    train.checkpoints.set(&mut config)?;
+    config.check(trainer.model().config())?;
+    trainer.set_config(config)?;
+
+    let origin = run.origin().clone();
+    let (data, data_files) = find("--data", &train.data, &origin.data)?;
+    let (valid, valid_files) = find("--valid", &train.valid, &origin.valid)?;
+    run.set_texts(data_files, valid_files)?;
+    let separator = origin.separator.as_deref();
+    let texts = Texts::open((&data, &valid), &tokenizer, separator, origin.valid_tokens)?;
+    // A file may have changed between the two readings. The second one is used.
     run.set_texts(texts.data_files.clone(), texts.valid_files.clone())?;
-    options.check(trainer.model.config())?;
     // Not before: while texts are read there is nothing to save, and a signal ends the program at once.
-    stop::on_signals(run.stopper())?;
-    run.go_on(options.clone(), &trainer)?;
-    train.drive(&mut trainer, &run, &options, texts, &tokenizer)
+    let signal = Arc::default();
+    stop::on_signals(&signal)?;
+    run.resume(&trainer)?;
+    train.drive(trainer, run, texts, &tokenizer, &signal)
 }
 
-/// The number of steps that `--steps` asks for.
-fn more_steps(train: &Train, dir: &Path, record: &Record) -> Result<u64> {
-    let (given, stored) = (train.steps, record.options.steps);
+/// The texts that `flag` gives, or else those of the run, with their content.
+fn find(flag: &str, given: &[PathBuf], run: &[TextFile]) -> Result<(Vec<PathBuf>, Vec<TextFile>)> {
+    let paths = if given.is_empty() {
+        run.iter().map(|file| file.path.clone()).collect()
+    } else {
+        given.to_vec()
+    };
+    let files = check_kind(flag, &paths).and_then(|()| TextFile::read(&paths));
+    let files = files.map_err(|error| {
+        if !given.is_empty() {
+            return error;
+        }
+        Error::Usage(format!(
+            "{error}; if the text has moved, give its new path with {flag}"
+        ))
+    })?;
+    Ok((paths, files))
+}
+
+/// The number of steps of `--steps`.
+fn more_steps(train: &Train, dir: &Path, trainer: &Trainer) -> Result<u64> {
+    let (given, stored) = (train.steps, trainer.config().steps);
     let started = format!(
         "--steps {given}: the run in {} was started with --steps {stored}",
         dir.display()
@@ -250,26 +250,26 @@ fn more_steps(train: &Train, dir: &Path, record: &Record) -> Result<u64> {
     }
     if given > stored && !train.checkpoints.extend {
         return Err(Error::Usage(format!(
-            "{started}, on which its learning rates depend; with --extend it goes on to more, and ends with other weights \
-             than a run of {given} steps from the start"
+            "{started}, on which its learning rates depend; --extend makes it longer, and it ends with different weights \
+             than a run that was started with {given} steps"
         )));
     }
     Ok(given)
 }
 
-/// What is said, and returned, where a run was asked to stop.
+/// Reports a run that was stopped.
 ///
 /// # Errors
-/// [`Error::Stopped`] unless the run is done.
-pub fn ended(ending: Ending, run: &Run) -> Result<()> {
+/// Returns [`Error::Stopped`] unless the run is done.
+pub fn ended(ending: Ending, dir: &Path, signal: &Arc<AtomicUsize>) -> Result<()> {
     let Ending::Stopped(step) = ending else {
         return Ok(());
     };
     message(&format!(
         "stopped after step {step}, with a checkpoint; go on with: foretoken train --resume {}",
-        quoted(run.path())
+        quoted(dir)
     ));
-    Err(Error::Stopped(stop::signal(run.stopper())))
+    Err(Error::Stopped(stop::signal(signal)))
 }
 
 #[cfg(test)]
@@ -285,8 +285,9 @@ mod tests {
                 save_every: None,
                 save_minutes: Some(minutes),
             };
-            let after = flags.saving().unwrap().intervals.after;
-            assert_eq!(after, Some(Duration::from_secs_f64(seconds)));
+            let mut config = TrainConfig::default();
+            flags.set(&mut config).unwrap();
+            assert_eq!(config.save_after, Some(Duration::from_secs_f64(seconds)));
         }
     }
 }

@@ -159,7 +159,7 @@ impl Speed {
         output.finish()?;
         match report.identical {
             true => Ok(()),
-            false => Err(Error::Diverged(
+            false => Err(Error::NotFinite(
                 "speculation changed the text: please report this".to_owned(),
             )),
         }

@@ -50,7 +50,7 @@ impl<'a> Hindsight<'a> {
         // A depth that has no row in so short a text guesses nothing.
         let mut guesses = vec![Vec::new(); model.config().mtp_depth];
         for (k, guesses) in (1..text.len()).zip(&mut guesses) {
-            let state = model.next_depth(exec, k, &states, &text[k..], true);
+            let state = model.next_head(exec, k, &states, &text[k..], true);
             *guesses = said(model, exec, (&state.0, state.1.len()), text, k, options)?;
             states.push(state);
         }

@@ -144,7 +144,7 @@ pub fn generate(
 /// the mode that rejects this holds for their distribution.)
 ///
 /// # Errors
-/// [`crate::Error::Usage`] for a request that the model cannot take, [`crate::Error::Diverged`] for logits that are not
+/// [`crate::Error::Usage`] for a request that the model cannot take, [`crate::Error::NotFinite`] for logits that are not
 /// numbers, in whichever sequence they are.
 pub fn generate_batch<'m>(
     model: &'m Model,

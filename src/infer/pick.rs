@@ -104,7 +104,7 @@ impl Default for Sampler {
 /// ```
 ///
 /// # Errors
-/// [`Error::Diverged`] where a logit is NaN, the largest is infinite and noise is asked for, or there is none.
+/// [`Error::NotFinite`] where a logit is NaN, the largest is infinite and noise is asked for, or there is none.
 pub fn pick(logits: &[f32], history: &[u32], position: usize, sampler: Sampler) -> Result<u32> {
     debug_assert_eq!(history.len(), position);
     pick_at(logits, position, sampler)
@@ -135,7 +135,7 @@ pub(super) fn scores(
         return Ok((best, None));
     }
     if max.is_infinite() {
-        return Err(Error::Diverged(format!(
+        return Err(Error::NotFinite(format!(
             "the largest logit at position {position} is {max}: no probabilities follow from it"
         )));
     }
@@ -148,7 +148,7 @@ fn argmax(logits: &[f32], position: usize) -> Result<(u32, f32)> {
     let mut best: Option<(u32, f32)> = None;
     for (id, x) in (0..).zip(logits) {
         if x.is_nan() {
-            return Err(Error::Diverged(format!(
+            return Err(Error::NotFinite(format!(
                 "the logit of token {id} at position {position} is not a number"
             )));
         }
@@ -156,7 +156,7 @@ fn argmax(logits: &[f32], position: usize) -> Result<(u32, f32)> {
             best = Some((id, *x));
         }
     }
-    best.ok_or_else(|| Error::Diverged(format!("no logits at position {position}")))
+    best.ok_or_else(|| Error::NotFinite(format!("no logits at position {position}")))
 }
 
 /// The token with the largest score plus noise; the lowest id wins a tie.
