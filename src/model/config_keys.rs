@@ -80,7 +80,7 @@ const HARMLESS: [&str; 24] = [
 impl Config {
     /// Reads the keys of a `config.json` that deserialising a [`Config`] from it ignores, or leaves at a default.
     ///
-    /// `head_dim` is C / H if the file has none, and `rope_theta` may stand in `rope_parameters`.
+    /// `head_dim` is C / H if the file has none, and `rope_theta` may be inside `rope_parameters`.
     ///
     /// # Errors
     /// Returns [`Error::Config`] with the first key that asks for other mathematics, or that this crate does not know.
@@ -186,7 +186,7 @@ fn is_silu(value: &Value) -> bool {
     value == "silu" || value == "swish"
 }
 
-/// RoPE without scaling. The type stands under one of two names, and θ may stand beside it.
+/// RoPE without scaling. The type has one of two names, and θ may be given too.
 fn is_default_rope(value: &Value) -> bool {
     let plain = |(key, value): (&String, &Value)| match key.as_str() {
         "type" | "rope_type" => value == "default",

@@ -86,7 +86,7 @@ impl Optimiser {
 
     /// Muon's μ for the parameter of that name and shape; `None` if AdamW moves it.
     fn momentum(self, name: &str, shape: &[usize]) -> Option<f64> {
-        // Of an embedding only the rows of the tokens in the batch have a gradient; an orthogonal update has no such zeros.
+        // An embedding has gradients only for the tokens of the batch; an orthogonal update has no such zero rows.
         let by_token = name == "model.embed_tokens.weight" || name == "lm_head.weight";
         match self {
             Self::Muon { momentum, .. } if shape.len() == 2 && !by_token => Some(momentum),
