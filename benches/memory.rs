@@ -1,15 +1,15 @@
 //! Memory of a training step: `cargo bench --bench memory`.
 //!
 //! The largest resident memory of a process that makes two steps of `small` (T = 256, B = 16) with a vocabulary of 4096,
-//! for every kind of head, K = 0 and K = 3. What the heads' own parameters, gradients and moments take is subtracted:
-//! what is left should hardly depend on K. `tape` is the whole graph recorded and run backwards, for comparison.
-//! Memory is read from `/proc`, so this prints zeros on other systems than Linux. `-- recursive` picks kinds.
+//! for every kind of head, K = 0 and K = 3. The heads' own parameters, gradients and moments are subtracted; the rest
+//! should hardly depend on K. `lean` is [`Model::backward`], and `tape` records the whole graph, for comparison.
+//! Memory is read from `/proc`, so this prints zeros on systems other than Linux. `-- recursive` selects kinds.
 
 use foretoken::autograd::Gradients;
 use foretoken::data::RandomWindows;
 use foretoken::exec::Train;
 use foretoken::model::{HeadKind, JointLoss, Model, Preset};
-use foretoken::train::{Kind, Settings, Trainer, event::peak_rss_mb};
+use foretoken::train::{Optimiser, TrainConfig, Trainer, event::peak_rss_mb};
 use std::process::Command;
 
 const VOCAB: usize = 4096;
@@ -25,7 +25,7 @@ fn main() {
     if let ["measure", kind, depth, way] = words[..] {
         return measure(kind, depth.parse().expect("a number of heads"), way);
     }
-    println!("kind        way    K  largest MB  heads' own MB  the rest over K = 0");
+    println!("kind        way    K  largest MB  heads' own MB  the rest / K = 0");
     for way in ["lean", "tape"] {
         let base = peak("recursive", 0, way);
         println!("{:<11} {way}   0  {base:>10.0}", "-");
@@ -68,15 +68,16 @@ fn peak(kind: &str, depth: usize, way: &str) -> f64 {
 fn measure(kind: &str, depth: usize, way: &str) {
     let tokens: Vec<u32> = (0..100_000u32).map(|i| i * 7 % VOCAB as u32).collect();
     let windows = RandomWindows::new(tokens, CONTEXT, BATCH, 1).expect("enough tokens");
-    let mut trainer = Trainer::with(model(kind, depth), Settings::of(Kind::AdamW));
+    let mut config = TrainConfig::default();
+    config.optimiser = Optimiser::ADAMW;
+    let mut trainer = Trainer::new(model(kind, depth), config);
     if way == "tape" {
-        let mut gradients = Gradients::zeros(trainer.model.params());
+        let model = trainer.model();
+        let mut gradients = Gradients::zeros(model.params());
         for step in 0..2 {
-            let mut tape = Train::new(trainer.model.params());
+            let mut tape = Train::new(model.params());
             let batch = windows.batch(step).expect("in memory");
-            let reports = trainer
-                .model
-                .losses(&mut tape, &batch, JointLoss::default());
+            let reports = model.losses(&mut tape, &batch, JointLoss::default());
             let losses: Vec<_> = reports.into_iter().map(|r| r.value).collect();
             tape.backward(&losses, &mut gradients);
         }

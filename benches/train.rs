@@ -1,9 +1,10 @@
 //! Training steps of the shapes of the performance tables: `cargo bench --bench train`.
 //!
-//! One step is forward, backward, clipping and AdamW on random tokens, with K = 0 and K = 3 sequential heads; times are
-//! medians. One JSON line for each, with the peak in units of 2^20 bytes as `ru_maxrss` gives it to others. A window has T + 1 tokens, so head k is trained on T − k positions of each.
+//! One step is forward, backward, clipping and AdamW on random tokens, with K = 0 and K = 3 sequential heads. Times are
+//! medians. Each case is one JSON line, with the peak memory in units of 2^20 bytes, as other programs report `ru_maxrss`.
+//! A window has T + 1 tokens, so head k is trained on T − k positions of each.
 //!
-//! `-- small base` picks shapes, `k=3` and `threads=1` one of each, `steps=9` how many steps are timed; `profile` prints
+//! `-- small base` selects shapes, `k=3` and `threads=1` one of each, `steps=9` the number of timed steps; `profile` prints
 //! the time of each operation.
 
 mod shapes;
@@ -13,7 +14,7 @@ use foretoken::kernels::par::Threads;
 use foretoken::model::{JointLoss, Model};
 use foretoken::profile;
 use foretoken::train::event::peak_rss_mb;
-use foretoken::train::{Trainer, optimiser};
+use foretoken::train::{Optimiser, TrainConfig, Trainer};
 use rand::{Rng, SeedableRng};
 use shapes::{SHAPES, Shape, median, number};
 use std::time::Instant;
@@ -41,7 +42,9 @@ fn measure(shape: &Shape, depth: usize, threads: usize, steps: usize, profiled: 
     let model = Model::new(shape.config(depth), 1).expect("sound sizes");
     let params = model.params().elements();
     let vocab = model.config().vocab_size as u64;
-    let mut trainer = Trainer::with(model, optimiser::Settings::of(optimiser::Kind::AdamW));
+    let mut config = TrainConfig::default();
+    config.optimiser = Optimiser::ADAMW;
+    let mut trainer = Trainer::new(model, config);
     let [context, sequences] = shape.batch;
     let mut generator = rand_chacha::ChaCha8Rng::seed_from_u64(1);
     let mut step = || {

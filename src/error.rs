@@ -26,7 +26,7 @@ pub enum Error {
     #[error("config field `{field}`: expected {expected}, found {found}")]
     Config {
         /// Name of the field, as in `config.json`.
-        field: &'static str,
+        field: String,
         /// The values that are accepted.
         expected: String,
         /// The value that was given.
@@ -63,9 +63,17 @@ pub enum Error {
     /// A GPU, its driver or its compiler is missing, or the GPU failed.
     #[error("{0}")]
     Device(String),
-    /// A loss, a gradient or a logit is not finite.
+    /// Training diverged: a loss, a gradient or a weight is not finite.
+    #[error("step {step}: {reason}")]
+    Diverged {
+        /// The step, counted from 1.
+        step: u64,
+        /// Which number, and the last good checkpoint if there is one.
+        reason: String,
+    },
+    /// A tensor or a row of logits holds a value that is not finite.
     #[error("{0}")]
-    Diverged(String),
+    NotFinite(String),
 }
 
 /// A result with [`enum@Error`] as its error.

@@ -2,6 +2,9 @@
 // The functions of libm round differently from platform to platform (`.ci/clippy.toml` lists them). Tests compare with them.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+#[macro_use]
+mod names;
+
 pub mod autograd;
 pub mod checkpoint;
 #[cfg(feature = "cli")]

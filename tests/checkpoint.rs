@@ -82,7 +82,7 @@ fn run(mut model: Model, tokenizer: &Tokenizer) {
     match generate(&model, &prompt, &options, &mut HeadDrafter) {
         Ok(generated) => assert!(generated.tokens.iter().all(|t| (*t as usize) < vocab)),
         // Weights may be too large for any logit; a model may have a single position.
-        Err(Error::Diverged(_) | Error::Setting { .. }) => {}
+        Err(Error::NotFinite(_) | Error::Setting { .. }) => {}
         Err(other) => panic!("{other}"),
     }
 }
@@ -337,11 +337,7 @@ fn other_files_lying_around_do_no_harm() {
     dir.save_weights(&small(HeadKind::Recursive, 2))
         .expect("a disk");
     assert!(!left.exists());
-    dir.append_metrics(&json!({ "event": "step" }))
-        .expect("a disk");
     assert_eq!(load_dir(dir.path()), Ok(()));
-    let metrics = fs::read_to_string(dir.path().join("metrics.jsonl")).expect("a file");
-    assert!(metrics.ends_with("{\"event\":\"step\"}\n"), "{metrics}");
     fs::remove_file(dir.path().join("metrics.jsonl")).expect("a file");
     assert_eq!(load_dir(dir.path()), Ok(()));
 }
@@ -388,7 +384,7 @@ fn weights_that_are_not_finite_never_replace_those_that_are() {
         let error = dir.save_weights(&model).expect_err("not finite");
         let message = error.to_string();
         assert!(
-            matches!(error, Error::Diverged(_)) && message.contains("model.norm.weight"),
+            matches!(error, Error::NotFinite(_)) && message.contains("model.norm.weight"),
             "{message}"
         );
         assert!(fs::read(&path).expect("a file") == before);

@@ -12,13 +12,15 @@ use common::{Fixture, same_bits, tokens, train_logits};
 use foretoken::autograd::Gradients;
 use foretoken::data::Batch;
 use foretoken::exec::Train;
-use foretoken::model::{GradFlow, HeadKind, JointLoss, Model, Objective, layout};
+use foretoken::model::{GradFlow, HeadKind, JointLoss, Model, layout};
 use foretoken::tensor::ParamId;
 
 const JOINT: JointLoss = JointLoss {
     // More than usual, so that the heads' part of shared gradients is no rounding error.
     lambda: 0.75,
     beta: 0.5,
+    active_heads: None,
+    grad_flow: GradFlow::Joint,
 };
 
 fn batch(fixture: &Fixture, sequences: usize, context: usize, salt: usize) -> Batch {
@@ -185,26 +187,25 @@ fn head_by_head_has_the_bits_of_one_tape() {
     for fixture in Fixture::all() {
         let model = fixture.model(12);
         let batches = [(3, 17), (2, 2), (1, 1)].map(|(b, t)| batch(&fixture, b, t, 5));
-        for flow in [GradFlow::Joint, GradFlow::Detached, GradFlow::Frozen] {
-            for (batch, depths) in batches
+        for grad_flow in [GradFlow::Joint, GradFlow::Detached, GradFlow::Frozen] {
+            for (batch, active_heads) in batches
                 .iter()
-                .flat_map(|b| [0, 1, 2, usize::MAX].map(|d| (b, d)))
+                .flat_map(|b| [Some(0), Some(1), Some(2), None].map(|n| (b, n)))
             {
-                let joint = JOINT;
-                let objective = Objective {
-                    joint,
-                    depths,
-                    flow,
+                let joint = JointLoss {
+                    active_heads,
+                    grad_flow,
+                    ..JOINT
                 };
                 // Accumulators that are not +0, so that adding shows if a chain should have been continued.
                 let start = gradient(&model, &[batch], JOINT);
                 let (mut expected, mut got) = (start.clone(), start);
                 let mut tape = Train::new(model.params());
-                let reports = model.losses(&mut tape, batch, objective);
+                let reports = model.losses(&mut tape, batch, joint);
                 let losses: Vec<_> = reports.iter().map(|r| r.value.clone()).collect();
                 tape.backward(&losses, &mut expected);
-                let by_head = model.backward(batch, objective, &mut got);
-                let what = format!("{fixture:?}, {flow:?}, {depths} heads");
+                let by_head = model.backward(batch, joint, &mut got);
+                let what = format!("{fixture:?}, {joint:?}");
                 assert_eq!(by_head.len(), reports.len(), "{what}");
                 for (a, b) in by_head.iter().zip(&reports) {
                     same_bits(&what, 3, a.value.value().data(), b.value.value().data());
@@ -281,7 +282,7 @@ fn gradients_of_heads_are_linear_in_lambda() {
     for fixture in Fixture::all() {
         let (model, batch) = (fixture.model(14), batch(&fixture, 2, 20, 3));
         let [once, twice] = [0.25, 0.5].map(|lambda| {
-            let joint = JointLoss { lambda, beta: 0.6 };
+            let joint = JointLoss { lambda, ..JOINT };
             gradient(&model, &[&batch], joint)
         });
         let mut compared = 0;
@@ -306,15 +307,14 @@ fn gradients_of_heads_are_linear_in_lambda() {
 fn gradients_of_heads_are_the_same_wherever_they_flow() {
     for fixture in Fixture::all() {
         let (model, batch) = (fixture.model(17), batch(&fixture, 3, 17, 5));
-        let gradients = |depths, flow| {
-            let joint = JOINT;
-            let objective = Objective {
-                joint,
-                depths,
-                flow,
+        let gradients = |active, grad_flow| {
+            let joint = JointLoss {
+                active_heads: Some(active),
+                grad_flow,
+                ..JOINT
             };
             let mut gradients = Gradients::zeros(model.params());
-            model.backward(&batch, objective, &mut gradients);
+            model.backward(&batch, joint, &mut gradients);
             gradients
         };
         let flows = [GradFlow::Joint, GradFlow::Detached, GradFlow::Frozen];
@@ -354,7 +354,7 @@ fn heads_of_weight_zero_leave_the_trunk_alone() {
         let batch = batch(&fixture, 3, 33, 7);
         let silent = JointLoss {
             lambda: 0.0,
-            beta: 0.6,
+            ..JOINT
         };
         let (got, expected) = (
             gradient(&model, &[&batch], silent),

@@ -1,11 +1,10 @@
-//! Ways of training: what gradient accumulation keeps to the bit and what not, Muon, and the two schedules; each with
-//! one answer on every machine.
+//! Ways of training: which bits gradient accumulation keeps, and Muon; each with one answer on every machine.
 
 use foretoken::data::{Batch, RandomWindows, Tokenizer, corpus};
 use foretoken::kernels::par::Threads;
-use foretoken::model::{GradFlow, HeadKind, JointLoss, Model, Objective, Preset, layout};
+use foretoken::model::{GradFlow, HeadKind, JointLoss, Model, Preset, layout};
 use foretoken::simd::Isa;
-use foretoken::train::{Event, Kind, Options, Plan, Schedule, Settings, Shape, Trainer};
+use foretoken::train::{Event, Optimiser, TrainConfig, Trainer};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -25,10 +24,10 @@ fn small(kind: HeadKind, depth: usize, tied: bool) -> Model {
     Model::new(config, 4).expect("sound sizes")
 }
 
-/// Gradients by name after one step on six windows, in this many parts, with the losses of all heads that count.
+/// Gradients by name after one step on six windows, in this many parts, with the losses of all active heads.
 fn gradients(
     model: Model,
-    objective: Objective,
+    joint: JointLoss,
     parts: usize,
 ) -> (BTreeMap<String, Vec<f32>>, Vec<f64>) {
     let batch = RandomWindows::new(tokens(), 21, 6, 3)
@@ -36,10 +35,10 @@ fn gradients(
         .batch(0)
         .expect("in memory");
     let parts: Vec<Batch> = batch.parts(parts);
-    let mut trainer = Trainer::new(model);
-    let report = trainer.step_in_parts(&parts, objective, 1e-3);
+    let mut trainer = Trainer::new(model, TrainConfig::default());
+    let report = trainer.step_in_parts(&parts, joint, 1e-3);
     let report = report.expect("finite");
-    let params = trainer.model.params();
+    let params = trainer.model().params();
     let gradient = |id| {
         let data = trainer.gradients().get(id).data().to_vec();
         (params.name(id).to_owned(), data)
@@ -47,16 +46,16 @@ fn gradients(
     (params.ids().map(gradient).collect(), report.loss_heads)
 }
 
-/// Whether the loss uses that matrix once, of those uses that pass a gradient on.
-fn used_once(name: &str, kind: HeadKind, tied: bool, objective: Objective) -> bool {
-    let depth = objective.depths;
-    // What the trunk and the main head do with their own, and heads as well where gradients flow there.
-    let shared = objective.flow == GradFlow::Joint && depth > 0;
+/// Whether exactly one use of that matrix in the loss passes a gradient to it.
+fn used_once(name: &str, kind: HeadKind, tied: bool, joint: JointLoss) -> bool {
+    let active = joint.active_heads.expect("a number");
+    // Whether heads pass gradients to the trunk's matrices too.
+    let shared = joint.grad_flow == GradFlow::Joint && active > 0;
     match name {
         "lm_head.weight" => !shared,
-        // Looked up by the trunk, and once more for each depth of a kind that is fed tokens.
+        // Looked up by the trunk, and once more by each head that reads tokens.
         "model.embed_tokens.weight" => !(tied || shared && kind.chained()),
-        _ if layout::is_head(name) => kind != HeadKind::Recursive || depth <= 1,
+        _ if layout::is_head(name) => kind != HeadKind::Recursive || active <= 1,
         _ => true,
     }
 }
@@ -67,28 +66,29 @@ fn accumulation_keeps_the_bits_of_what_is_used_once_and_only_of_that() {
         (HeadKind::ALL.into_iter()).flat_map(|kind| [0, 1, 2].map(|k| (kind, k, GradFlow::Joint)));
     let apart = (HeadKind::ALL.into_iter())
         .flat_map(|kind| [GradFlow::Detached, GradFlow::Frozen].map(|flow| (kind, 2, flow)));
-    for ((kind, depths, flow), tied) in joint.chain(apart).flat_map(|x| [(x, true), (x, false)]) {
-        let joint = JointLoss::default();
-        let objective = Objective {
-            joint,
-            depths,
-            flow,
+    for ((kind, active, grad_flow), tied) in
+        joint.chain(apart).flat_map(|x| [(x, true), (x, false)])
+    {
+        let joint = JointLoss {
+            active_heads: Some(active),
+            grad_flow,
+            ..JointLoss::default()
         };
         let model = || small(kind, 2, tied);
-        let (whole, losses) = gradients(model(), objective, 1);
-        assert_eq!(losses.len(), depths + 1);
+        let (whole, losses) = gradients(model(), joint, 1);
+        assert_eq!(losses.len(), active + 1);
         for count in [2, 3] {
-            let what = format!("{kind:?}, {objective:?}, tied {tied}, {count} parts");
-            let (parts, other_losses) = gradients(model(), objective, count);
+            let what = format!("{kind:?}, {joint:?}, tied {tied}, {count} parts");
+            let (parts, other_losses) = gradients(model(), joint, count);
             for (name, whole) in &whole {
                 let part = &parts[name];
                 let is_matrix = !name.contains("norm") && !name.ends_with("bias");
-                // Depths that do not count, and a frozen trunk, have no gradient at all.
-                let idle = match layout::first_depth(name) {
-                    Some(k) => k > depths,
-                    None => flow == GradFlow::Frozen,
+                // Inactive heads and a frozen trunk have no gradient at all.
+                let idle = match layout::first_head(name) {
+                    Some(k) => k > active,
+                    None => grad_flow == GradFlow::Frozen,
                 };
-                // The first matrix of a slim Medusa head waits for the second, which starts at zero.
+                // The first matrix of a slim Medusa head has none until the second one, which starts at zero, has changed.
                 let waits = kind == HeadKind::Medusa && name.ends_with("down.weight");
                 let still = whole.iter().all(|x| *x == 0.0);
                 assert_eq!(still, idle || waits, "{what}: {name}");
@@ -96,9 +96,9 @@ fn accumulation_keeps_the_bits_of_what_is_used_once_and_only_of_that() {
                     .iter()
                     .zip(part)
                     .all(|(a, b)| a.to_bits() == b.to_bits());
-                let expected = idle || is_matrix && used_once(name, kind, tied, objective);
+                let expected = idle || is_matrix && used_once(name, kind, tied, joint);
                 assert_eq!(same, expected, "{what}: {name}");
-                // What differs, differs by rounding.
+                // Other differences are rounding.
                 let size = whole.iter().fold(0.0, |m: f32, x| m.max(x.abs()));
                 let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5 * size;
                 assert!(whole.iter().zip(part).all(near), "{what}: {name}");
@@ -110,44 +110,32 @@ fn accumulation_keeps_the_bits_of_what_is_used_once_and_only_of_that() {
     }
 }
 
-fn options() -> Options {
-    Options {
-        steps: 7,
-        batch: 2,
-        accumulate: 3,
-        context: 20,
-        seed: 2,
-        schedule: Schedule {
-            peak: 5e-3,
-            warmup: 2,
-            steps: 7,
-            floor: 0.1,
-            shape: Shape::Wsd,
-        },
-        joint: JointLoss::default(),
-        plan: Plan::default(),
-        eval_every: 100,
-        log_every: 100,
-    }
-}
-
-/// SHA-256 of the weights after a short run by Muon, with accumulation and the schedule `wsd`.
+/// SHA-256 of the weights after a short run with Muon, accumulation and the schedule `wsd`.
 fn trained(kind: HeadKind) -> String {
-    let mut trainer = Trainer::with(small(kind, 2, true), Settings::of(Kind::Muon));
+    let mut config = TrainConfig::default();
+    (config.steps, config.batch, config.accumulate) = (7, 2, 3);
+    (config.context, config.seed) = (20, 2);
+    (config.peak_lr, config.warmup) = (5e-3, Some(2));
+    let mut trainer = Trainer::new(small(kind, 2, true), config);
     let (data, mut sha) = (tokens(), String::new());
     let mut watch = |event: &Event| {
         if let Event::Done { sha256, .. } = event {
             sha = sha256.clone();
         }
     };
-    let texts = (data.clone(), &data[..300]);
-    let run = trainer.run(&options(), texts, &Tokenizer::bytes(), None, &mut watch);
+    let run = trainer.run(
+        data.clone(),
+        &data[..300],
+        &Tokenizer::bytes(),
+        None,
+        &mut watch,
+    );
     run.expect("a finite run");
     sha
 }
 
 #[test]
-fn a_run_by_muon_has_the_same_bits_on_every_machine() {
+fn a_run_with_muon_has_the_same_bits_on_every_machine() {
     for kind in HeadKind::ALL {
         let expected = trained(kind);
         for isa in Isa::all() {
@@ -161,19 +149,16 @@ fn a_run_by_muon_has_the_same_bits_on_every_machine() {
 }
 
 #[test]
-fn muon_learns_and_leaves_the_tables_to_adamw() {
-    let settings = Settings::of(Kind::Muon);
+fn muon_learns_and_leaves_the_embedding_and_the_lm_head_to_adamw() {
     let model = small(HeadKind::Recursive, 2, false);
     for (name, t) in model.params().iter() {
         let by_muon =
             name.contains("_proj") || name.ends_with(".fc.weight") || name.ends_with(".up.weight");
-        assert_eq!(settings.moves_by_muon(name, t.shape()), by_muon, "{name}");
-        assert!(
-            !Settings::of(Kind::AdamW).moves_by_muon(name, t.shape()),
-            "{name}"
-        );
+        let moves = |optimiser: Optimiser| optimiser.moves_by_muon(name, t.shape());
+        assert_eq!(moves(Optimiser::MUON), by_muon, "{name}");
+        assert!(!moves(Optimiser::ADAMW), "{name}");
     }
-    let mut trainer = Trainer::with(model, settings);
+    let mut trainer = Trainer::new(model, TrainConfig::default());
     let windows = RandomWindows::new(tokens(), 32, 8, 1).expect("enough text");
     let losses = (0..80).map(|i| {
         let batch = windows.batch(i).expect("in memory");
@@ -199,25 +184,27 @@ fn bits(model: &Model, head: bool) -> BTreeMap<String, Vec<u32>> {
 }
 
 #[test]
-fn muon_leaves_alone_what_takes_no_part() {
+fn muon_leaves_inactive_parameters_alone() {
     let windows = RandomWindows::new(tokens(), 21, 4, 3).expect("enough text");
-    let after = |model: Model, objective: Objective| {
-        let mut trainer = Trainer::with(model, Settings::of(Kind::Muon));
+    let after = |model: Model, joint: JointLoss| {
+        let mut trainer = Trainer::new(model, TrainConfig::default());
         for step in 0..3 {
             let batch = windows.batch(step).expect("in memory");
-            trainer.step(&batch, objective, 5e-3).expect("finite");
+            trainer.step(&batch, joint, 5e-3).expect("finite");
         }
-        trainer.model
+        trainer.into_model()
     };
     for kind in HeadKind::ALL {
-        let objective = |depths, flow| Objective {
-            joint: JointLoss::default(),
-            depths,
-            flow,
-        };
         let start = small(kind, 2, true);
-        let trained = |depths, flow| after(small(kind, 2, true), objective(depths, flow));
-        // No step of heads that do not count, and none of a frozen trunk: no decay and no momentum either.
+        let trained = |active, grad_flow| {
+            let joint = JointLoss {
+                active_heads: Some(active),
+                grad_flow,
+                ..JointLoss::default()
+            };
+            after(small(kind, 2, true), joint)
+        };
+        // Inactive heads and a frozen trunk do not move: they have no decay and no momentum either.
         let without = trained(0, GradFlow::Joint);
         assert_eq!(bits(&without, true), bits(&start, true), "{kind:?}");
         let frozen = trained(2, GradFlow::Frozen);

@@ -4,14 +4,11 @@ mod common;
 
 use common::same_bits;
 use foretoken::data::{RandomWindows, Tokenizer, corpus};
-use foretoken::model::{Config, HeadKind, JointLoss, Model, Objective, Preset, layout};
+use foretoken::model::{Config, HeadKind, JointLoss, Model, Preset, layout};
 use foretoken::train::{
-    Ending, Event, Kind, Options, Origin, Plan, Regime, Run, Saving, Schedule, Settings, Shape,
-    Trainer,
+    Ending, Event, Observer, Optimiser, Origin, Regime, Run, Schedule, TrainConfig, Trainer,
 };
 use std::fs;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Steps of a run: two for each stage of K + 1 = 3.
 const STEPS: u64 = 6;
@@ -40,70 +37,55 @@ fn text() -> Vec<u32> {
     Tokenizer::bytes().encode(text.as_bytes()).expect("bytes")
 }
 
-fn options(plan: Plan, joint: JointLoss, steps: u64) -> Options {
-    Options {
-        steps,
-        batch: 3,
-        accumulate: 1,
-        context: 20,
-        seed: 2,
-        schedule: Schedule {
-            peak: 5e-3,
-            warmup: 2,
-            steps,
-            floor: 0.1,
-            shape: Shape::Cosine,
-        },
-        joint,
-        plan,
-        eval_every: 100,
-        log_every: 1,
-    }
+/// A run of [`STEPS`] under a regime. With AdamW every parameter moves, by its gradient and its decay.
+fn regime(regime: Regime) -> TrainConfig {
+    let mut config = TrainConfig::default();
+    (config.steps, config.batch, config.context) = (STEPS, 3, 20);
+    (config.seed, config.regime) = (2, regime);
+    (config.peak_lr, config.warmup) = (5e-3, Some(2));
+    (config.schedule, config.optimiser) = (Schedule::Cosine, Optimiser::ADAMW);
+    (config.eval_every, config.log_every) = (100, 1);
+    config
 }
 
-/// Every parameter moves by AdamW, by its gradient and its decay.
-fn trainer(model: Model, plan: Plan) -> Trainer {
-    Trainer::planned(model, Settings::of(Kind::AdamW), plan)
+/// The same with a frozen trunk.
+fn frozen() -> TrainConfig {
+    let mut config = regime(Regime::Joint);
+    config.freeze_trunk = true;
+    config
 }
 
-/// A model after a whole run with these options.
-fn run(model: Model, options: &Options) -> Model {
-    let (text, mut trainer) = (text(), trainer(model, options.plan));
-    let data = (text.clone(), &text[..300]);
-    let run = trainer.run(options, data, &Tokenizer::bytes(), None, &mut |_| {});
+/// A model after a whole run.
+fn run(model: Model, config: &TrainConfig) -> Model {
+    let (text, mut trainer) = (text(), Trainer::new(model, config.clone()));
+    let quiet = &mut |_: &Event| {};
+    let run = trainer.run(text.clone(), &text[..300], &Tokenizer::bytes(), None, quiet);
     run.expect("finite losses");
-    trainer.model
+    trainer.into_model()
 }
 
-/// A model after the first steps of a run, made by hand: one for each objective.
-fn stepped(model: Model, options: &Options, objectives: &[Objective]) -> Model {
-    let mut trainer = trainer(model, options.plan);
+/// A model after the first steps of a run, made by hand: one for each loss.
+fn stepped(model: Model, config: &TrainConfig, losses: &[JointLoss]) -> Model {
+    let mut trainer = Trainer::new(model, config.clone());
     let windows = RandomWindows::new(text(), 20, 3, 2).expect("a text");
-    for (step, objective) in (0..).zip(objectives) {
+    for (step, joint) in (0..).zip(losses) {
         let batch = windows.batch(step).expect("in memory");
-        let done = trainer.step(&batch, *objective, options.schedule.rate(step));
+        let done = trainer.step(&batch, *joint, config.lr(step));
         done.expect("finite losses");
     }
-    trainer.model
+    trainer.into_model()
 }
 
 /// A model after the first `steps` of a run of [`STEPS`].
-fn trained(model: Model, plan: Plan, steps: u64) -> Model {
-    let options = options(plan, JointLoss::default(), STEPS);
+fn trained(model: Model, config: &TrainConfig, steps: u64) -> Model {
     if steps == STEPS {
-        return run(model, &options);
+        return run(model, config);
     }
-    let depth = model.config().mtp_depth;
-    let at = |step| plan.objective(options.joint, depth, step, STEPS);
-    let objectives: Vec<_> = (0..steps).map(at).collect();
-    stepped(model, &options, &objectives)
-}
-
-fn plan(regime: Regime) -> Plan {
-    Plan {
-        regime,
-        ..Plan::default()
-    }
+    let heads = model.config().mtp_depth;
+    let losses: Vec<_> = (0..steps)
+        .map(|step| config.joint_loss(heads, step))
+        .collect();
+    stepped(model, config, &losses)
 }
 
 /// Names of the parameters of b that differ in a bit from those of a with the same name.
@@ -126,13 +108,13 @@ fn names(model: &Model, head: bool) -> Vec<String> {
 fn detached_heads_leave_the_trunk_as_if_there_were_none() {
     for kind in HeadKind::ALL {
         for tied in [true, false] {
-            let bare = trained(new(kind, 0, tied), Plan::default(), STEPS);
+            let bare = trained(new(kind, 0, tied), &regime(Regime::Joint), STEPS);
             let start = new(kind, 2, tied);
-            let got = trained(new(kind, 2, tied), plan(Regime::Detached), STEPS);
+            let got = trained(new(kind, 2, tied), &regime(Regime::Detached), STEPS);
             assert_eq!(changed(&bare, &got), [""; 0], "{kind:?}, tied {tied}");
             // The heads have learnt all the same, and joint training would have shown in the trunk.
             assert_eq!(changed(&start, &got).len(), got.params().len());
-            let joint = trained(new(kind, 2, tied), Plan::default(), STEPS);
+            let joint = trained(new(kind, 2, tied), &regime(Regime::Joint), STEPS);
             assert_eq!(changed(&bare, &joint), names(&bare, false));
         }
     }
@@ -141,55 +123,48 @@ fn detached_heads_leave_the_trunk_as_if_there_were_none() {
 #[test]
 fn a_frozen_trunk_keeps_every_bit_and_its_new_heads_learn() {
     for kind in HeadKind::ALL {
-        let trunk = trained(new(kind, 0, true), Plan::default(), STEPS);
+        let trunk = trained(new(kind, 0, true), &regime(Regime::Joint), STEPS);
         let start = trunk.with_heads(config(kind, 2, true), 9).expect("heads");
-        let frozen = Plan {
-            freeze_trunk: true,
-            ..Plan::default()
-        };
-        let got = trained(
-            start.rebuilt(start.config().clone()).expect("a copy"),
-            frozen,
-            STEPS,
-        );
+        let copy = start.rebuilt(start.config().clone()).expect("a copy");
+        let got = trained(copy, &frozen(), STEPS);
         assert_eq!(changed(&trunk, &got), [""; 0], "{kind:?}");
         assert_eq!(changed(&start, &got), names(&got, true), "{kind:?}");
     }
 }
 
-/// Heads that do not count keep their values: they do not even decay. With none of them the trunk learns as without.
+/// Inactive heads keep their values: they do not even decay. Without active heads the trunk learns as if there were none.
 #[test]
-fn heads_learn_in_the_stages_in_which_they_count() {
+fn heads_learn_in_the_stages_in_which_they_are_active() {
     for kind in HeadKind::ALL {
         let start = new(kind, 2, true);
         let heads = |model: &Model| -> Vec<String> {
             let all = changed(&start, model).into_iter();
             all.filter(|name| layout::is_head(name)).collect()
         };
-        let up = |steps| trained(new(kind, 2, true), plan(Regime::Curriculum), steps);
-        let bare = |steps| trained(new(kind, 0, true), Plan::default(), steps);
+        let up = |steps| trained(new(kind, 2, true), &regime(Regime::Curriculum), steps);
+        let bare = |steps| trained(new(kind, 0, true), &regime(Regime::Joint), steps);
         let [first, second, third] = [2, 4, 6].map(up);
         assert_eq!(heads(&first), [""; 0], "{kind:?}");
         assert_eq!(changed(&bare(2), &first), [""; 0], "{kind:?}");
-        // A recursive head is one module, which the first active depth trains whole.
-        let of_depth_one = |name: &String| layout::first_depth(name) == Some(1);
+        // The recursive kind has one module, and one active head trains all of it.
+        let of_head_one = |name: &String| layout::first_head(name) == Some(1);
         let expected: Vec<_> = names(&start, true)
             .into_iter()
-            .filter(of_depth_one)
+            .filter(of_head_one)
             .collect();
         assert_eq!(heads(&second), expected, "{kind:?}");
         assert_eq!(heads(&third), names(&start, true), "{kind:?}");
 
-        let down = |steps| trained(new(kind, 2, true), plan(Regime::Reverse), steps);
+        let down = |steps| trained(new(kind, 2, true), &regime(Regime::Reverse), steps);
         let [first, second, third] = [2, 4, 6].map(down);
         assert_eq!(heads(&first), names(&start, true), "{kind:?}");
         let kept = |name: &String| !changed(&first, &second).contains(name);
-        let second_depth: Vec<_> = names(&start, true)
+        let of_head_two: Vec<_> = names(&start, true)
             .into_iter()
-            .filter(|n| !of_depth_one(n))
+            .filter(|n| !of_head_one(n))
             .collect();
         let still: Vec<_> = names(&start, true).into_iter().filter(kept).collect();
-        assert_eq!(still, second_depth, "{kind:?}");
+        assert_eq!(still, of_head_two, "{kind:?}");
         let later = changed(&second, &third);
         assert_eq!(
             later,
@@ -199,8 +174,8 @@ fn heads_learn_in_the_stages_in_which_they_count() {
     }
 }
 
-/// A run equals steps made by hand with the λ that each is to have, here numbers that are written down and not computed:
-/// a constant, and a straight line whose ends are those that were asked for.
+/// A run equals steps made by hand with the λ of each step, which is written down here and not computed: a constant, and a
+/// straight line between the two given values.
 #[test]
 fn the_lambda_of_each_step_reaches_the_loss() {
     let lines = [
@@ -212,15 +187,15 @@ fn the_lambda_of_each_step_reaches_the_loss() {
     for kind in HeadKind::ALL {
         let mut ends: Vec<Model> = Vec::new();
         for (lambda, lambda_end, steps) in lines {
-            let plan = Plan {
-                lambda_end,
-                ..Plan::default()
-            };
-            let beta = 0.6;
-            let options = options(plan, JointLoss { lambda, beta }, steps.len() as u64);
-            let objectives = steps.map(|lambda| Objective::from(JointLoss { lambda, beta }));
-            let by_hand = stepped(new(kind, 2, true), &options, &objectives);
-            let got = run(new(kind, 2, true), &options);
+            let mut config = regime(Regime::Joint);
+            config.steps = steps.len() as u64;
+            (config.lambda, config.lambda_end) = (lambda, lambda_end);
+            let losses = steps.map(|lambda| JointLoss {
+                lambda,
+                ..JointLoss::default()
+            });
+            let by_hand = stepped(new(kind, 2, true), &config, &losses);
+            let got = run(new(kind, 2, true), &config);
             assert_eq!(changed(&by_hand, &got), [""; 0], "{kind:?}, {lambda}");
             // So that this can fail: another λ is seen in the trunk and in the heads.
             for other in &ends {
@@ -233,38 +208,37 @@ fn the_lambda_of_each_step_reaches_the_loss() {
     }
 }
 
-/// The optimiser and the gradients hold what the heads need and nothing for the trunk, whose weights alone are kept. A
-/// trainer without a plan holds everything.
+/// With a frozen trunk the optimiser and the gradients hold only what the heads need.
 #[test]
 fn a_frozen_trunk_has_no_gradients_and_no_moments() {
-    let frozen = Plan {
-        freeze_trunk: true,
-        ..Plan::default()
-    };
     for (kind, optimiser) in HeadKind::ALL
         .into_iter()
-        .flat_map(|kind| Kind::ALL.map(|optimiser| (kind, optimiser)))
+        .flat_map(|kind| Optimiser::ALL.map(|optimiser| (kind, optimiser)))
     {
-        let settings = Settings::of(optimiser);
-        // Two moments of an element, or one momentum.
+        let trainer = |config: TrainConfig| {
+            let mut config = config;
+            config.optimiser = optimiser;
+            Trainer::new(new(kind, 2, true), config)
+        };
+        // Two moments per element, or one momentum.
         let expected = |model: &Model, heads_only: bool| -> (usize, usize) {
             let params = model.params().iter();
             let learns = params.filter(|(name, _)| !heads_only || layout::is_head(name));
             learns.fold((0, 0), |(elements, kept), (name, t)| {
                 let n = t.data().len();
-                let by_muon = settings.moves_by_muon(name, t.shape());
+                let by_muon = optimiser.moves_by_muon(name, t.shape());
                 (elements + n, kept + if by_muon { n } else { 2 * n })
             })
         };
         let held = |trainer: &Trainer| {
-            let kept = trainer.optimiser().tensors(trainer.model.params());
+            let kept = trainer.optimiser().tensors(trainer.model().params());
             let kept = kept.map(|(_, t)| t.data().len()).sum();
             (trainer.gradients().elements(), kept)
         };
-        let whole = Trainer::with(new(kind, 2, true), settings);
-        assert_eq!(held(&whole), expected(&whole.model, false), "{kind:?}");
-        let mut heads = Trainer::planned(new(kind, 2, true), settings, frozen);
-        assert_eq!(held(&heads), expected(&heads.model, true), "{kind:?}");
+        let whole = trainer(regime(Regime::Joint));
+        assert_eq!(held(&whole), expected(whole.model(), false), "{kind:?}");
+        let mut heads = trainer(frozen());
+        assert_eq!(held(&heads), expected(heads.model(), true), "{kind:?}");
         assert!(held(&heads).0 < held(&whole).0 / 2, "{kind:?}");
 
         // It is still so after a step, and a step that would change the trunk is refused before it does anything.
@@ -277,47 +251,54 @@ fn a_frozen_trunk_has_no_gradients_and_no_moments() {
             "{error}"
         );
         assert_eq!(heads.steps(), 0);
-        assert_eq!(changed(&whole.model, &heads.model), [""; 0]);
-        let objective = frozen.objective(JointLoss::default(), 2, 0, 1);
-        heads.step(&batch, objective, 1e-3).expect("finite");
-        assert_eq!(held(&heads), expected(&heads.model, true), "{kind:?}");
+        assert_eq!(changed(whole.model(), heads.model()), [""; 0]);
+        let joint = heads.config().joint_loss(2, 0);
+        heads.step(&batch, joint, 1e-3).expect("finite");
+        assert_eq!(held(&heads), expected(heads.model(), true), "{kind:?}");
     }
 }
 
-/// A run of heads on a frozen trunk that is stopped half way goes on to the bits of one that is not, from a state without
-/// moments of the trunk.
+/// Stops a run after a step.
+struct StopAfter(u64, bool);
+
+impl Observer for StopAfter {
+    fn event(&mut self, _: &Event) {}
+
+    fn stepped(&mut self, steps: u64) {
+        self.1 |= steps == self.0;
+    }
+
+    fn stop(&mut self) -> bool {
+        self.1
+    }
+}
+
+/// A run of heads on a frozen trunk that is stopped half way and resumed ends with the bits of an uninterrupted one. Its
+/// checkpoint has no moments of the trunk.
 #[test]
-fn heads_on_a_frozen_trunk_go_on_from_a_checkpoint() {
+fn heads_on_a_frozen_trunk_resume_from_a_checkpoint() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let plan = Plan {
-        freeze_trunk: true,
-        ..Plan::default()
-    };
     let (text, tokenizer) = (text(), Tokenizer::bytes());
     for (kind, optimiser) in [
-        (HeadKind::Recursive, Kind::Muon),
-        (HeadKind::Medusa, Kind::AdamW),
+        (HeadKind::Recursive, Optimiser::MUON),
+        (HeadKind::Medusa, Optimiser::ADAMW),
     ] {
-        let options = options(plan, JointLoss::default(), STEPS);
-        let begun = || Trainer::planned(new(kind, 2, true), Settings::of(optimiser), plan);
-        let data = || (text.clone(), &text[..300]);
-        let mut undisturbed = begun();
-        let done = undisturbed.run(&options, data(), &tokenizer, None, &mut |_| {});
-        assert_eq!(done.expect("finite losses"), Ending::Done);
+        let mut config = frozen();
+        config.optimiser = optimiser;
+        let train = |trainer: &mut Trainer, run: Option<&mut Run>, stop: u64| {
+            let mut stop = StopAfter(stop, false);
+            let ending = trainer.run(text.clone(), &text[..300], &tokenizer, run, &mut stop);
+            ending.expect("finite losses")
+        };
+        let mut uninterrupted = Trainer::new(new(kind, 2, true), config.clone());
+        assert_eq!(train(&mut uninterrupted, None, u64::MAX), Ending::Done);
 
         let path = folder.path().join(kind.name());
-        let (mut trainer, saving) = (begun(), Saving::default());
-        let stop = Arc::clone(&saving.stop);
-        let origin = Origin::default();
-        let (run, parts) = (Run::create, (&options, &tokenizer));
-        let run = run(&path, &trainer, parts, origin, saving, false).expect("a new directory");
-        let mut stop_at_half = |event: &Event| {
-            if let Event::Step { step: 3, .. } = event {
-                stop.store(1, Ordering::Relaxed);
-            }
-        };
-        let half = trainer.run(&options, data(), &tokenizer, Some(&run), &mut stop_at_half);
-        assert_eq!(half.expect("finite losses"), Ending::Stopped(3));
+        let mut trainer = Trainer::new(new(kind, 2, true), config);
+        let run = Run::create(&path, &trainer, &tokenizer, Origin::default(), false);
+        let mut run = run.expect("a new directory");
+        let half = train(&mut trainer, Some(&mut run), 3);
+        assert_eq!(half, Ending::Stopped(3));
         drop(run);
 
         let bytes = fs::read(path.join("train_state.safetensors")).expect("the state");
@@ -327,25 +308,23 @@ fn heads_on_a_frozen_trunk_go_on_from_a_checkpoint() {
         }
         assert!(state.contains("weights/model.") && state.contains("moment"));
 
-        let (run, mut trainer, _) = Run::open(&path, Saving::default()).expect("a checkpoint");
+        let (mut run, mut trainer, _) = Run::open(&path).expect("a checkpoint");
         assert_eq!(trainer.steps(), 3);
         assert_eq!(
             trainer.gradients().elements(),
-            undisturbed.gradients().elements()
+            uninterrupted.gradients().elements()
         );
-        let rest = trainer.run(&options, data(), &tokenizer, Some(&run), &mut |_| {});
-        assert_eq!(rest.expect("finite losses"), Ending::Done);
-        assert_eq!(changed(&undisturbed.model, &trainer.model), [""; 0]);
-        assert_eq!(
-            changed(&new(kind, 2, true), &trainer.model),
-            names(&trainer.model, true)
-        );
+        let rest = train(&mut trainer, Some(&mut run), u64::MAX);
+        assert_eq!(rest, Ending::Done);
+        let (got, expected) = (trainer.model(), uninterrupted.model());
+        assert_eq!(changed(expected, got), [""; 0]);
+        assert_eq!(changed(&new(kind, 2, true), got), names(got, true));
     }
 }
 
-/// A new Medusa head adds silu(0) = 0 to the trunk's state: values are compared, because −0 + 0 is +0.
+/// A new Medusa head adds silu(0) = 0 to the trunk's hidden state. Values are compared, because −0 + 0 is +0.
 #[test]
-fn a_new_medusa_head_says_what_the_trunk_says() {
+fn a_new_medusa_head_has_the_trunks_logits() {
     for width in [8, 16] {
         let mut config = config(HeadKind::Medusa, 2, true);
         config.set_head_width(width);
@@ -357,7 +336,7 @@ fn a_new_medusa_head_says_what_the_trunk_says() {
     }
 }
 
-/// A model without its heads is its trunk, and with fewer heads those compute what they did.
+/// Removing heads changes no bit of the trunk's logits, and none of the remaining heads'.
 #[test]
 fn heads_that_are_cut_change_nothing_that_remains() {
     for fixture in common::Fixture::all() {

@@ -4,13 +4,14 @@
 mod common;
 
 use common::train_logits;
+use foretoken::Error;
 use foretoken::checkpoint::ModelDir;
-use foretoken::data::{RandomWindows, Tokenizer, Tokens, corpus, read_tokens};
+use foretoken::data::{Batch, RandomWindows, Tokenizer, Tokens, corpus, read_tokens};
 use foretoken::exec::{Rows, Train};
 use foretoken::kernels::par::Threads;
 use foretoken::model::{HeadKind, JointLoss, Model, Preset};
 use foretoken::simd::Isa;
-use foretoken::train::{Event, Kind, Options, Plan, Schedule, Settings, Shape, Trainer, evaluate};
+use foretoken::train::{Event, Optimiser, Origin, Run, Schedule, TrainConfig, Trainer, evaluate};
 use std::sync::Arc;
 
 fn tokens(bytes: usize) -> Arc<Vec<u32>> {
@@ -37,30 +38,19 @@ fn small(kind: HeadKind) -> Model {
     Model::new(config, 4).expect("sound sizes")
 }
 
-fn options(steps: u64) -> Options {
-    Options {
-        steps,
-        batch: 3,
-        accumulate: 1,
-        context: 20,
-        seed: 2,
-        schedule: Schedule {
-            peak: 5e-3,
-            warmup: 2,
-            steps,
-            floor: 0.1,
-            shape: Shape::Cosine,
-        },
-        joint: JointLoss::default(),
-        plan: Plan::default(),
-        eval_every: 4,
-        log_every: 1,
-    }
+/// AdamW, because it is not the default; `tests/recipes.rs` does the same with Muon.
+fn config(steps: u64) -> TrainConfig {
+    let mut config = TrainConfig::default();
+    (config.steps, config.batch, config.context) = (steps, 3, 20);
+    config.seed = 2;
+    (config.peak_lr, config.warmup) = (5e-3, Some(2));
+    (config.schedule, config.optimiser) = (Schedule::Cosine, Optimiser::ADAMW);
+    (config.eval_every, config.log_every) = (4, 1);
+    config
 }
 
-/// AdamW, named because it is not the default; `tests/recipes.rs` does the same by Muon.
 fn trainer(kind: HeadKind) -> Trainer {
-    Trainer::with(small(kind), Settings::of(Kind::AdamW))
+    Trainer::new(small(kind), config(6))
 }
 
 /// SHA-256 of the weights after a short run.
@@ -68,21 +58,22 @@ fn trained(kind: HeadKind) -> String {
     let mut trainer = trainer(kind);
     let data = tokens(20_000);
     let mut sha = String::new();
+    let mut watch = |event: &Event| {
+        if let Event::Done { sha256, .. } = event {
+            sha = sha256.clone();
+        }
+    };
     let done = trainer.run(
-        &options(6),
-        (data.clone(), &data[..300]),
+        data.clone(),
+        &data[..300],
         &Tokenizer::bytes(),
         None,
-        &mut |event| {
-            if let Event::Done { sha256, .. } = event {
-                sha = sha256.clone();
-            }
-        },
+        &mut watch,
     );
     done.expect("a finite run");
     assert_eq!(
         sha,
-        ModelDir::sha256(&trainer.model).expect("finite weights")
+        ModelDir::sha256(trainer.model()).expect("finite weights")
     );
     sha
 }
@@ -128,31 +119,118 @@ fn every_head_learns() {
 #[test]
 fn a_loss_that_is_not_finite_stops_the_run_and_keeps_the_weights() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let tokenizer = Tokenizer::bytes();
-    let model = small(HeadKind::Recursive);
-    let path = folder.path().join("run");
-    let dir = ModelDir::create(&path, &model, &tokenizer, false).expect("a new directory");
-    let mut trainer = Trainer::with(model, Settings::of(Kind::AdamW));
-    let mut options = options(50);
+    let (tokenizer, path) = (Tokenizer::bytes(), folder.path().join("run"));
+    let mut config = config(50);
     // A rate this high sends the weights out of the range of f32 within a few steps.
-    options.schedule.peak = 1e30;
-    options.eval_every = 1000;
+    config.peak_lr = 1e30;
+    config.eval_every = 1000;
+    let mut trainer = Trainer::new(small(HeadKind::Recursive), config);
+    let run = Run::create(&path, &trainer, &tokenizer, Origin::default(), false);
+    let mut run = run.expect("a new directory");
     let data = tokens(20_000);
-    let error = trainer
-        .run(
-            &options,
-            (data.clone(), &data[..300]),
-            &tokenizer,
-            Some(&dir),
-            &mut |_| {},
-        )
-        .expect_err("this cannot go well");
-    assert!(error.to_string().starts_with("step "), "{error}");
+    let quiet = &mut |_: &Event| {};
+    let ran = trainer.run(
+        data.clone(),
+        &data[..300],
+        &tokenizer,
+        Some(&mut run),
+        quiet,
+    );
+    match ran.expect_err("this cannot go well") {
+        Error::Diverged { step, reason } => {
+            assert_eq!(step, trainer.steps() + 1);
+            assert!(
+                reason.contains("the checkpoint of step 0 is kept in"),
+                "{reason}"
+            );
+        }
+        other => panic!("{other}"),
+    }
     let (kept, _) = ModelDir::load(&path).expect("the last good checkpoint");
     assert_eq!(
         ModelDir::sha256(&kept).expect("finite"),
         ModelDir::sha256(&small(HeadKind::Recursive)).expect("finite")
     );
+}
+
+/// What a step refuses: what was expected, and what was found. Nothing is computed or changed.
+#[test]
+fn batches_that_do_not_fit_are_errors() {
+    let mut trainer = trainer(HeadKind::Recursive);
+    let before = ModelDir::sha256(trainer.model()).expect("finite");
+    let batch = |windows: usize, context: usize| {
+        let tokens = (0..windows * (context + 1)).map(|i| i as u32 % 257);
+        Batch::new(windows, context, tokens.collect())
+    };
+    let unknown = {
+        let mut tokens = batch(3, 5).tokens().to_vec();
+        tokens[6 + 4] = 60_000;
+        Batch::new(3, 5, tokens)
+    };
+    let halves = batch(4, 5).parts(2);
+    let mut mixed = halves.clone();
+    mixed[1] = batch(3, 4).parts(3).remove(0);
+    let long = batch(1, 2049);
+    for (parts, words) in [
+        (vec![], &["at least one window"][..]),
+        (vec![batch(0, 5)], &["at least one window"]),
+        // Two batches, where the parts of one are expected.
+        (
+            vec![batch(2, 5), batch(2, 5)],
+            &["10 rows together", "2 parts with 20 rows"],
+        ),
+        (
+            vec![halves[0].clone()],
+            &["20 rows together", "1 parts with 10 rows"],
+        ),
+        (mixed, &["parts of one batch"]),
+        (vec![long], &["2048 positions", "2049"]),
+        (
+            vec![unknown],
+            &["257", "token 60000 at position 4 of window 1"],
+        ),
+    ] {
+        let step = trainer.step_in_parts(&parts, JointLoss::default(), 1e-3);
+        let error = step.expect_err(words[0]);
+        assert!(
+            matches!(error, Error::Setting { field: "batch", .. }),
+            "{error}"
+        );
+        let message = error.to_string();
+        assert!(words.iter().all(|word| message.contains(word)), "{message}");
+    }
+    assert_eq!(trainer.steps(), 0);
+    assert_eq!(ModelDir::sha256(trainer.model()).expect("finite"), before);
+    let step = trainer.step_in_parts(&halves, JointLoss::default(), 1e-3);
+    step.expect("the parts of one batch");
+    // The last token is the vocabulary's last, and it has a window of as many positions as the model.
+    let step = trainer.step(&batch(1, 2048), JointLoss::default(), 1e-3);
+    step.expect("a window that fits");
+}
+
+/// Only a longer run, and when it is evaluated, reported and saved, may change.
+#[test]
+fn a_trainers_configuration_changes_only_where_resuming_stays_exact() {
+    let mut trainer = trainer(HeadKind::Recursive);
+    let mut longer = config(6);
+    longer.extend(9);
+    longer.save_every = Some(2);
+    trainer.set_config(longer.clone()).expect("a longer run");
+    assert_eq!(trainer.config(), &longer);
+    type Change = fn(&mut TrainConfig);
+    let changes: [Change; 5] = [
+        |c| c.steps = 8,
+        |c| c.seed += 1,
+        |c| c.optimiser = Optimiser::MUON,
+        |c| c.freeze_trunk = true,
+        |c| c.warmup = None,
+    ];
+    for change in changes {
+        let mut other = longer.clone();
+        change(&mut other);
+        trainer.set_config(other).expect_err("another run");
+        assert_eq!(trainer.config(), &longer);
+    }
 }
 
 #[test]
@@ -171,7 +249,7 @@ fn a_saved_model_is_the_model() {
     }
 }
 
-/// The main head's loss window by window in `f64`, from logits; the last window is a partial one.
+/// The main head's loss, computed here in `f64` from the logits of each window. The last window may be shorter.
 #[test]
 fn evaluation_predicts_every_token_but_the_first_once() {
     let model = small(HeadKind::Recursive);
@@ -199,7 +277,7 @@ fn evaluation_predicts_every_token_but_the_first_once() {
             (result.accuracy_heads[0] - hits / count).abs() < 1e-6,
             "{n}"
         );
-        // One byte a token.
+        // One byte per token.
         assert!((result.bits_per_byte - result.loss / 2f64.ln()).abs() < 1e-9);
     }
     assert!(evaluate(&model, &[1], &tokenizer, 20).is_err());
@@ -219,7 +297,7 @@ fn evaluation_weighs_every_target_of_a_head_alike() {
                 let mut exec = Train::no_grad(model.params());
                 let logits = train_logits(&mut exec, &model, &[window.to_vec()]);
                 for (k, logits) in logits.iter().enumerate() {
-                    for (i, row) in logits.chunks(257).enumerate() {
+                    for (i, row) in logits.iter().enumerate() {
                         let target = text[w * 20 + i + k + 1] as usize;
                         let sum: f64 = row.iter().map(|x| f64::from(*x).exp()).sum();
                         totals[k] += sum.ln() - f64::from(row[target]);
@@ -240,7 +318,7 @@ fn evaluation_weighs_every_target_of_a_head_alike() {
 }
 
 #[test]
-fn real_text_is_learnt_where_it_is_at_hand() {
+fn real_text_is_learnt_if_it_is_available() {
     let Some(folder) = std::env::var_os("FORETOKEN_DATA") else {
         println!("skipped: FORETOKEN_DATA names no folder with tinyshakespeare.txt");
         return;
@@ -249,16 +327,16 @@ fn real_text_is_learnt_where_it_is_at_hand() {
     let tokens = read_tokens(&[path], &Tokenizer::bytes()).expect("a text file");
     let (train, valid) = Tokens::from(tokens).split();
     let valid = valid.first(4000).expect("tokens in memory");
-    let mut options = options(150);
-    (options.batch, options.context, options.eval_every) = (8, 64, 1000);
-    let mut trainer = trainer(HeadKind::Recursive);
+    let mut config = config(150);
+    (config.batch, config.context, config.eval_every) = (8, 64, 1000);
+    let mut trainer = Trainer::new(small(HeadKind::Recursive), config);
     let mut losses = Vec::new();
-    let data = (train, &*valid);
-    let run = trainer.run(&options, data, &Tokenizer::bytes(), None, &mut |event| {
+    let mut watch = |event: &Event| {
         if let Event::Eval { evaluation, .. } = event {
             losses = evaluation.loss_heads.clone();
         }
-    });
+    };
+    let run = trainer.run(train, &valid, &Tokenizer::bytes(), None, &mut watch);
     run.expect("finite losses");
     // The entropy of single bytes in this text is about 3.3 nats: less needs context.
     assert!(

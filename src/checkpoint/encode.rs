@@ -23,7 +23,7 @@ const UNWRITTEN: &str = "(file not yet written)";
 ///
 /// # Errors
 /// A name comes twice or is the format's own `__metadata__`, values are not as many as the shape says, or
-/// a value is not finite ([`Error::Diverged`]). So a model that diverged never replaces one that is whole.
+/// a value is not finite ([`Error::NotFinite`]). So a model that diverged never replaces one that is whole.
 pub fn encode(tensors: &[(&str, &[usize], &[f32])]) -> Result<Vec<u8>> {
     encode_with(tensors, ("format", "pt"))
 }
@@ -52,7 +52,7 @@ pub(super) fn encode_with(
             return Err(fail(reason));
         }
         if let Some(reason) = not_finite(values) {
-            return Err(Error::Diverged(format!("tensor `{name}`: {reason}")));
+            return Err(Error::NotFinite(format!("tensor `{name}`: {reason}")));
         }
     }
     // One key only: the crate keeps the keys in a hash map, whose order changes from run to run.
@@ -163,7 +163,7 @@ pub(super) mod tests {
         assert!(message(&[("a", &[2, 3], &[0.0; 5])]).contains("shape [2, 3], found 5"));
         assert!(message(&[("a", &[usize::MAX, 2], &[])]).contains("found 0"));
         let diverged = encode(&[("a", &[2], &[0.0, f32::NAN])]).unwrap_err();
-        assert!(matches!(&diverged, Error::Diverged(text) if text.contains("NaN at index 1")));
+        assert!(matches!(&diverged, Error::NotFinite(text) if text.contains("NaN at index 1")));
     }
 
     #[test]

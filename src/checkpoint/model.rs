@@ -13,7 +13,6 @@ use crate::model::{Config, Model};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 pub(super) const CONFIG: &str = "config.json";
@@ -113,7 +112,8 @@ impl ModelDir {
     pub fn load(path: &Path) -> Result<(Model, Tokenizer)> {
         let file = path.join(CONFIG);
         let bytes = json::read(&file)?;
-        let config: Config = json::parse(&file, &bytes)?;
+        let mut config: Config = json::parse(&file, &bytes)?;
+        let keys = json::parse(&file, &bytes)?;
         let version = config.foretoken_arithmetic;
         if version > ARITHMETIC {
             return Err(Error::file(
@@ -121,9 +121,8 @@ impl ModelDir {
                 format!("arithmetic version {version}: this program knows {ARITHMETIC}"),
             ));
         }
-        config
-            .check()
-            .map_err(|e| Error::file(&file, e.to_string()))?;
+        let read = config.read_keys(&keys).and_then(|()| config.check());
+        read.map_err(|e| Error::file(&file, e.to_string()))?;
         let tokenizer = tokenizer_of(path, &bytes)?;
         // A model may have rows that no token uses: public ones fill their vocabulary up to a round number.
         if tokenizer.vocab_size() > config.vocab_size {
@@ -135,6 +134,7 @@ impl ModelDir {
             return Err(Error::file(&file, reason));
         }
         let mut tensors = TensorFile::read(&path.join(WEIGHTS))?;
+        config.infer_qk_norm(&keys, |name| tensors.names().any(|found| found == name));
         let model = Model::from_parts(config, |name, shape| tensors.take(name, shape))?;
         tensors.finish()?;
         Ok((model, tokenizer))
@@ -148,32 +148,15 @@ impl ModelDir {
     /// Replaces the weights, whole or not at all.
     ///
     /// # Errors
-    /// [`Error::Diverged`] for weights that are not finite, [`Error::Io`] where writing fails; the old file stays.
+    /// [`Error::NotFinite`] for weights that are not finite, [`Error::Io`] where writing fails; the old file stays.
     pub fn save_weights(&self, model: &Model) -> Result<()> {
         write(&self.path.join(WEIGHTS), &weights(model)?)
-    }
-
-    /// Appends one line to `metrics.jsonl`.
-    ///
-    /// # Errors
-    /// [`Error::Io`] where writing fails.
-    pub fn append_metrics(&self, event: &impl Serialize) -> Result<()> {
-        let path = self.path.join(METRICS);
-        let mut line = serde_json::to_string(event).expect("plain data");
-        line.push('\n');
-        let file = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&path);
-        let mut file = file.map_err(Error::io("open", &path))?;
-        file.write_all(line.as_bytes())
-            .map_err(Error::io("write", &path))
     }
 
     /// SHA-256 of the model's `model.safetensors`.
     ///
     /// # Errors
-    /// [`Error::Diverged`] for weights that are not finite.
+    /// [`Error::NotFinite`] for weights that are not finite.
     pub fn sha256(model: &Model) -> Result<String> {
         Ok(sha256_hex(&weights(model)?))
     }

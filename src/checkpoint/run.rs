@@ -34,6 +34,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::leftovers::writer;
@@ -44,6 +45,7 @@ use super::{ModelDir, TensorFile, json, metrics, write};
 use crate::data::Tokenizer;
 use crate::model::{Config, Model};
 use crate::{Error, Result};
+use serde::Serialize;
 
 const STATE: &str = "train_state.safetensors";
 
@@ -93,9 +95,31 @@ impl RunDir {
         Ok(Self { dir, _lock })
     }
 
-    /// The model in it.
-    pub fn dir(&self) -> &ModelDir {
-        &self.dir
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Appends one line to `metrics.jsonl`.
+    ///
+    /// # Errors
+    /// Returns [`Error::Io`] if writing fails.
+    pub fn append_metrics(&self, event: &impl Serialize) -> Result<()> {
+        let path = self.path().join(METRICS);
+        let mut line = serde_json::to_string(event).expect("plain data");
+        line.push('\n');
+        let file = File::options().append(true).create(true).open(&path);
+        let mut file = file.map_err(Error::io("open", &path))?;
+        file.write_all(line.as_bytes())
+            .map_err(Error::io("write", &path))
+    }
+
+    /// Replaces `model.safetensors`, whole or not at all.
+    ///
+    /// # Errors
+    /// Those of [`ModelDir::save_weights`].
+    pub fn save_weights(&self, model: &Model) -> Result<()> {
+        self.dir.save_weights(model)
     }
 
     /// Path of the state.
@@ -126,7 +150,7 @@ impl RunDir {
     /// Makes a checkpoint, in the order that the head of this file explains.
     ///
     /// # Errors
-    /// [`Error::Diverged`] for values that are not finite, [`Error::Io`] where writing fails. The checkpoint before is
+    /// [`Error::NotFinite`] for values that are not finite, [`Error::Io`] where writing fails. The checkpoint before is
     /// then whole; or this one is, where the state was written and the model was not.
     pub fn save(&self, model: &Model, record: &str, parts: &Parts<'_>) -> Result<()> {
         let state = encode_state(record, parts)?;
@@ -225,6 +249,25 @@ mod tests {
         drop(held);
         plain(true).unwrap();
         assert!(!path.join(STATE).exists() && !path.join(LOCK).exists());
+    }
+
+    #[test]
+    fn metrics_are_appended_to_what_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        let config = Preset::Tiny.config(257, HeadKind::Recursive, 0);
+        let model = Model::new(config, 1).unwrap();
+        let run = RunDir::create(&path, &model, &Tokenizer::bytes(), ("{}", &[]), false).unwrap();
+        fs::write(path.join(METRICS), b"\0whatever").unwrap();
+        run.append_metrics(&"event").unwrap();
+        assert_eq!(
+            fs::read(path.join(METRICS)).unwrap(),
+            b"\0whatever\"event\"\n"
+        );
+        // A file that is missing is made.
+        fs::remove_file(path.join(METRICS)).unwrap();
+        run.append_metrics(&1).unwrap();
+        assert_eq!(fs::read(path.join(METRICS)).unwrap(), b"1\n");
     }
 
     #[test]

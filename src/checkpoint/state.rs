@@ -63,7 +63,7 @@ fn begun<'a>(
 /// The bytes of a state: `record` and `tensors`, the latter as (name, shape, values).
 ///
 /// # Errors
-/// Those of [`encode`](super::encode()): [`Error::Diverged`] for a value that is not finite.
+/// Those of [`encode`](super::encode()): [`Error::NotFinite`] for a value that is not finite.
 pub fn encode_state(record: &str, tensors: &[(&str, &[usize], &[f32])]) -> Result<Vec<u8>> {
     // The format writes tensors of one type in the order of their names.
     let mut sorted: Vec<_> = tensors.iter().collect();

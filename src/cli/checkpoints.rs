@@ -1,7 +1,8 @@
 //! Flags of `foretoken train` about checkpoints and resuming.
 
 use super::failure::{Failure, Result};
-use crate::train::{Intervals, Saving};
+use crate::Error;
+use crate::train::TrainConfig;
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,38 +26,34 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// When checkpoints are made. Signals are not listened to yet.
+    /// Checks the flags that no configuration holds.
     ///
     /// # Errors
-    /// [`Failure::Usage`] for intervals that no run can have.
-    pub fn saving(&self) -> Result<Saving> {
+    /// Returns [`Failure::Usage`] for `--extend` without `--resume`.
+    pub fn check(&self) -> Result {
         if self.extend && self.resume.is_none() {
             return Err(Failure::Usage(
-                "--extend: expected --resume beside it, whose run it makes longer".to_owned(),
+                "--extend: expected --resume too, with the run to make longer".to_owned(),
             ));
         }
-        if self.save_every == Some(0) {
-            return Err(Failure::Usage(
-                "--save-every: expected at least 1, found 0".to_owned(),
-            ));
+        Ok(())
+    }
+
+    /// Sets the values of the flags that are given.
+    ///
+    /// # Errors
+    /// Returns [`Error::Setting`] for a time that is not positive.
+    pub fn set(&self, config: &mut TrainConfig) -> Result {
+        config.save_every = self.save_every.or(config.save_every);
+        if let Some(minutes) = self.save_minutes {
+            let after = Duration::try_from_secs_f64(minutes * 60.0);
+            let after = after
+                .ok()
+                .filter(|_| minutes > 0.0)
+                .ok_or_else(|| Error::setting("save_minutes", "a number, more than 0", minutes))?;
+            config.save_after = Some(after);
         }
-        let after = |minutes: f64| {
-            let wrong = || {
-                let what = "--save-minutes: expected a number, more than 0";
-                Failure::Usage(format!("{what}, found {minutes}"))
-            };
-            let seconds = Some(minutes * 60.0)
-                .filter(|s| *s > 0.0)
-                .ok_or_else(wrong)?;
-            Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
-        };
-        Ok(Saving {
-            intervals: Intervals {
-                every: self.save_every,
-                after: self.save_minutes.map(after).transpose()?,
-            },
-            ..Saving::default()
-        })
+        Ok(())
     }
 }
 
@@ -73,8 +70,9 @@ mod tests {
                 save_every: None,
                 save_minutes: Some(minutes),
             };
-            let after = flags.saving().unwrap().intervals.after;
-            assert_eq!(after, Some(Duration::from_secs_f64(seconds)));
+            let mut config = TrainConfig::default();
+            flags.set(&mut config).unwrap();
+            assert_eq!(config.save_after, Some(Duration::from_secs_f64(seconds)));
         }
     }
 }

@@ -10,8 +10,8 @@ use crate::data::corpus::{DEMO_SEED, stories};
 use crate::data::{Tokenizer, Tokens};
 use crate::infer::measure::median;
 use crate::infer::{Drafts, GenerateOptions, Generated, Request};
-use crate::model::{HeadKind, JointLoss, Model, Preset, WeightFormat};
-use crate::train::{Event, Options, Plan, Schedule, Trainer};
+use crate::model::{HeadKind, Model, Preset, WeightFormat};
+use crate::train::{Event, TrainConfig, Trainer};
 use clap::Args;
 use std::ops::ControlFlow;
 
@@ -69,25 +69,15 @@ impl Demo {
             tokens.len(),
         ));
         output.line("loss in nats per byte on held-out stories: main head, then heads 1 to 3; accuracy of the same");
-        let options = Options {
-            steps: self.steps,
-            batch: BATCH,
-            accumulate: 1,
-            context: CONTEXT,
-            seed: DEMO_SEED,
-            schedule: Schedule::new(PEAK, self.steps),
-            // More weight on the heads than the default: the demo is about drafting.
-            joint: JointLoss {
-                lambda: 1.0,
-                beta: 0.8,
-            },
-            plan: Plan::default(),
-            eval_every: (self.steps / 6).max(1),
-            log_every: 10,
-        };
+        let mut config = TrainConfig::for_model(model.config());
+        (config.steps, config.batch) = (self.steps, BATCH);
+        (config.seed, config.peak_lr) = (DEMO_SEED, PEAK);
+        // More weight on the heads than the default: the demo is about drafting.
+        (config.lambda, config.beta) = (1.0, 0.8);
+        (config.eval_every, config.log_every) = ((self.steps / 6).max(1), 10);
         let bar = progress(0, self.steps);
-        let mut trainer = Trainer::new(model);
-        trainer.run(&options, (train, valid), &tokenizer, None, &mut |event| {
+        let mut trainer = Trainer::new(model, config);
+        trainer.run(train, valid, &tokenizer, None, &mut |event: &Event| {
             show(&bar, event);
             bar.suspend(|| match event {
                 Event::Eval {
@@ -104,10 +94,10 @@ impl Demo {
                 } => output.line(&format!(
                     "trained in {seconds:.0} s, {tokens_per_s:.0} tokens/s\n"
                 )),
-                Event::Step { .. } => {}
+                _ => {}
             });
         })?;
-        let mut model = trainer.model;
+        let mut model = trainer.into_model();
         model.pack(WeightFormat::F32);
         speak(&model, &tokenizer, &rest, &mut output)?;
         Ok(output.finish()?)

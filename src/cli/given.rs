@@ -1,7 +1,6 @@
 //! The flags of `foretoken train` as they were typed: what a run stores, and what may be given with `--resume`.
 
 use super::failure::{Failure, Result};
-use crate::train::Record;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use std::collections::{BTreeMap, BTreeSet};
@@ -90,9 +89,9 @@ impl Given {
         self.typed.contains(id)
     }
 
-    /// Whether every typed flag agrees with the run.
-    pub fn check(&self, dir: &Path, record: &Record) -> Result {
-        // Whole numbers first: as an f64, a large seed is another one.
+    /// Checks that every typed flag agrees with the flags that the run was started with.
+    pub fn check(&self, dir: &Path, run: &BTreeMap<String, String>) -> Result {
+        // Whole numbers first: a large seed may be different as an f64.
         let whole = |a: &str, b: &str| Some(a.parse::<u64>().ok()? == b.parse::<u64>().ok()?);
         let real = |a: &str, b: &str| Some(a.parse::<f64>().ok()? == b.parse::<f64>().ok()?);
         let number = |a: &str, b: &str| whole(a, b).or_else(|| real(a, b)).unwrap_or(a == b);
@@ -103,7 +102,7 @@ impl Given {
         };
         for id in self.typed.iter().filter(|id| !FREE.contains(&id.as_str())) {
             let value = &self.values[id];
-            let stored = record.origin.flags.get(id);
+            let stored = run.get(id);
             if stored.is_some_and(|stored| same(stored, value)) {
                 continue;
             }

@@ -125,7 +125,7 @@ pub fn check_identical(identical: bool) -> Result {
         return Ok(());
     }
     let what = "speculation changed the text: please report this";
-    Err(Error::Diverged(what.to_owned()).into())
+    Err(Error::NotFinite(what.to_owned()).into())
 }
 
 /// A parser for one of several values by name.

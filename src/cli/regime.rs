@@ -1,16 +1,16 @@
-//! Flags of `foretoken train` that say what learns, when and from what.
+//! Flags of `foretoken train` about what is trained, when, and from which start.
 
 use super::output::one_of;
 use crate::Result;
 use crate::checkpoint::ModelDir;
 use crate::data::Tokenizer;
-use crate::model::{JointLoss, Model};
-use crate::train::{Plan, Regime};
+use crate::model::Model;
+use crate::train::{Regime, TrainConfig};
 use clap::Args;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// What learns, when and from what.
+/// What is trained, when, and from which start.
 #[derive(Clone, Debug, Args)]
 pub struct Learning {
     /// How trunk and heads learn together: all heads throughout; K+1 equal stages with 0 to K heads; the same from K to 0;
@@ -37,8 +37,11 @@ struct Lambda {
 
 impl Default for Lambda {
     fn default() -> Self {
-        let start = JointLoss::default().lambda;
-        Self { start, end: None }
+        let config = TrainConfig::default();
+        Self {
+            start: config.lambda,
+            end: config.lambda_end,
+        }
     }
 }
 
@@ -73,24 +76,17 @@ impl std::fmt::Display for Lambda {
 }
 
 impl Learning {
-    /// λ of the first step.
-    pub fn lambda(&self) -> f64 {
-        self.lambda.start
+    /// Sets the flags' values.
+    pub fn set(&self, config: &mut TrainConfig) {
+        config.regime = self.regime;
+        (config.lambda, config.lambda_end) = (self.lambda.start, self.lambda.end);
+        config.freeze_trunk = self.freeze_trunk;
     }
 
-    /// What changes between steps.
-    pub fn plan(&self) -> Plan {
-        Plan {
-            regime: self.regime,
-            lambda_end: self.lambda.end,
-            freeze_trunk: self.freeze_trunk,
-        }
-    }
-
-    /// The model and the tokenizer to start from, where there are some.
+    /// The model and the tokenizer to start from, if any.
     ///
     /// # Errors
-    /// What [`ModelDir::load`] returns.
+    /// Those of [`ModelDir::load`].
     pub fn start(&self) -> Result<Option<(Model, Tokenizer)>> {
         self.init.as_deref().map(ModelDir::load).transpose()
     }

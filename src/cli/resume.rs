@@ -1,11 +1,12 @@
-//! `foretoken train --resume DIR`: continues a run with its own options.
+//! `foretoken train --resume DIR`: continues a run with its own configuration.
 
 use super::failure::{Failure, Result};
 use super::stop;
 use super::texts::{Texts, check_kind};
 use super::train::Train;
-use crate::train::{Origin, Record, Run, TextFile};
+use crate::train::{Run, TextFile, Trainer};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 impl Train {
     /// Runs the command.
@@ -24,61 +25,64 @@ impl Train {
 /// Resumes a run.
 ///
 /// # Errors
-/// Flags, texts or files that are not the run's, each before anything is written.
+/// Returns an error if flags, texts or files are not the run's, before anything is written.
 fn resume(train: &Train, dir: &Path) -> Result {
-    let saving = train.checkpoints.saving()?;
-    let (mut run, mut trainer, tokenizer) = Run::open(dir, saving)?;
-    let record = run.record();
-    train.given.check(dir, record)?;
-    let mut options = record.options.clone();
+    let (mut run, mut trainer, tokenizer) = Run::open(dir)?;
+    train.given.check(dir, &run.origin().flags)?;
+    let mut config = trainer.config().clone();
     if train.given.typed("steps") {
-        options.steps = more_steps(train, dir, record)?;
-        options.schedule.steps = options.steps;
+        let steps = more_steps(train, dir, &trainer)?;
+        if steps > config.steps {
+            config.extend(steps);
+        }
     }
     if train.given.typed("log_every") {
-        options.log_every = train.log_every;
+        config.log_every = train.log_every;
     }
     if train.given.typed("eval_every") {
-        options.eval_every = train.eval_every;
+        config.eval_every = train.eval_every;
     }
-    let paths = |stored: &[TextFile]| stored.iter().map(|t| t.path.clone()).collect();
-    let moved = |given: &Vec<PathBuf>, stored: &[TextFile]| match given.is_empty() {
-        true => paths(stored),
-        false => given.clone(),
-    };
-    let data: Vec<PathBuf> = moved(&train.data, &record.origin.data);
-    let valid: Vec<PathBuf> = moved(&train.valid, &record.origin.valid);
-    let found = |paths: &[PathBuf], flag: &str, typed: bool| {
-        let files = check_kind(flag, paths).and_then(|()| Ok(TextFile::read(paths)?));
-        files.map_err(|error| match typed {
-            true => error,
-            false => Failure::Usage(format!(
-                "{error}; if the text has moved, say where with {flag}"
-            )),
-        })
-    };
-    let data_found = found(&data, "--data", !train.data.is_empty())?;
-    let valid_found = found(&valid, "--valid", !train.valid.is_empty())?;
-    run.set_texts(data_found, valid_found)?;
-    let Origin {
-        separator,
-        valid_tokens,
-        ..
-    } = &run.record().origin;
-    let separator = separator.as_deref();
-    let texts = Texts::open(&data, &valid, &tokenizer, separator, *valid_tokens)?;
-    // A file may have changed between the two readings. What counts is what was read now.
+    train.checkpoints.set(&mut config)?;
+    config.check(trainer.model().config())?;
+    trainer.set_config(config)?;
+
+    let origin = run.origin().clone();
+    let (data, data_files) = find("--data", &train.data, &origin.data)?;
+    let (valid, valid_files) = find("--valid", &train.valid, &origin.valid)?;
+    run.set_texts(data_files, valid_files)?;
+    let separator = origin.separator.as_deref();
+    let texts = Texts::open(&data, &valid, &tokenizer, separator, origin.valid_tokens)?;
+    // A file may have changed between the two readings. The second one is used.
     run.set_texts(texts.data_files.clone(), texts.valid_files.clone())?;
-    options.check(trainer.model.config())?;
     // Not before: while texts are read there is nothing to save, and a signal ends the program at once.
-    stop::on_signals(run.stopper())?;
-    run.go_on(options.clone(), &trainer)?;
-    train.drive(&mut trainer, &run, &options, texts, &tokenizer)
+    let signal = Arc::default();
+    stop::on_signals(&signal)?;
+    run.resume(&trainer)?;
+    train.drive(trainer, run, texts, &tokenizer, &signal)
 }
 
-/// The number of steps that `--steps` asks for.
-fn more_steps(train: &Train, dir: &Path, record: &Record) -> Result<u64> {
-    let (given, stored) = (train.steps, record.options.steps);
+/// The texts that `flag` gives, or else those of the run, with their content.
+fn find(flag: &str, given: &[PathBuf], run: &[TextFile]) -> Result<(Vec<PathBuf>, Vec<TextFile>)> {
+    let paths = if given.is_empty() {
+        run.iter().map(|file| file.path.clone()).collect()
+    } else {
+        given.to_vec()
+    };
+    let files = check_kind(flag, &paths).and_then(|()| Ok(TextFile::read(&paths)?));
+    let files = files.map_err(|error| {
+        if !given.is_empty() {
+            return error;
+        }
+        Failure::Usage(format!(
+            "{error}; if the text has moved, give its new path with {flag}"
+        ))
+    })?;
+    Ok((paths, files))
+}
+
+/// The number of steps of `--steps`.
+fn more_steps(train: &Train, dir: &Path, trainer: &Trainer) -> Result<u64> {
+    let (given, stored) = (train.steps, trainer.config().steps);
     let started = format!(
         "--steps {given}: the run in {} was started with --steps {stored}",
         dir.display()
@@ -90,8 +94,8 @@ fn more_steps(train: &Train, dir: &Path, record: &Record) -> Result<u64> {
     }
     if given > stored && !train.checkpoints.extend {
         return Err(Failure::Usage(format!(
-            "{started}, on which its learning rates depend; with --extend it goes on to more, and ends with other weights \
-             than a run of {given} steps from the start"
+            "{started}, on which its learning rates depend; --extend makes it longer, and it ends with different weights \
+             than a run that was started with {given} steps"
         )));
     }
     Ok(given)

@@ -3,7 +3,7 @@
 use super::failure::{Failure, Result};
 use super::output::{message, quoted};
 use crate::Error;
-use crate::train::{Ending, Keep, Run};
+use crate::train::Ending;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::path::Path;
@@ -41,13 +41,13 @@ fn signal(stop: &AtomicUsize) -> u8 {
 ///
 /// # Errors
 /// Returns [`Failure::Stopped`] unless the run is done.
-pub fn ended(ending: Ending, run: &Run) -> Result {
+pub fn ended(ending: Ending, dir: &Path, stop: &AtomicUsize) -> Result {
     let Ending::Stopped(step) = ending else {
         return Ok(());
     };
     message(&format!(
         "stopped after step {step}, with a checkpoint; go on with: foretoken train --resume {}",
-        quoted(run.path())
+        quoted(dir)
     ));
-    Err(Failure::Stopped(signal(run.stopper())))
+    Err(Failure::Stopped(signal(stop)))
 }

@@ -4,19 +4,21 @@ use super::checkpoints::Checkpoints;
 use super::failure::{Failure, Result};
 use super::given::Given;
 use super::machine::Machine;
-use super::output::{Output, describe, message, one_of, progress, show};
+use super::output::{Output, message, one_of, progress};
 use super::regime::Learning;
 use super::stop;
 use super::texts::{Texts, check_kind};
 use super::tokenizer::Vocabulary;
-use super::watch::{Answer, Watched};
+use super::watch::{Answer, Watch};
 use crate::data::{Tokenizer, check_length};
 use crate::model::config::ARITHMETIC;
-use crate::model::{Config, HeadKind, JointLoss, Model, Preset};
-use crate::train::{Event, Kind, Options, Origin, Run, Schedule, Settings, Shape, Trainer};
+use crate::model::{Config, HeadKind, Model, Preset};
+use crate::train::{Optimiser, Origin, Run, Schedule, TrainConfig, Trainer};
 use crate::{Error, profile};
 use clap::Args;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 /// Flags of `foretoken train`.
 #[derive(Clone, Debug, Args)]
@@ -54,10 +56,10 @@ pub struct Train {
     #[arg(long, value_name = "C")]
     head_width: Option<usize>,
     /// Steps of the run
-    #[arg(long, default_value_t = 1000, value_name = "N")]
+    #[arg(long, default_value_t = TrainConfig::default().steps, value_name = "N")]
     pub(super) steps: u64,
     /// Windows of a batch
-    #[arg(long, default_value_t = 16, value_name = "B")]
+    #[arg(long, default_value_t = TrainConfig::default().batch, value_name = "B")]
     batch: usize,
     /// Tokens of a window [default: the preset's]
     #[arg(long, value_name = "T")]
@@ -71,16 +73,16 @@ pub struct Train {
     #[command(flatten)]
     learning: Learning,
     /// How fast the heads' weights fall with depth
-    #[arg(long, default_value_t = JointLoss::default().beta, value_name = "BETA", allow_negative_numbers = true)]
+    #[arg(long, default_value_t = TrainConfig::default().beta, value_name = "BETA", allow_negative_numbers = true)]
     beta: f64,
     /// Seed of the first weights and of the windows
-    #[arg(long, default_value_t = 1, value_name = "S")]
+    #[arg(long, default_value_t = TrainConfig::default().seed, value_name = "S")]
     seed: u64,
     /// Steps between evaluations
-    #[arg(long, default_value_t = 500, value_name = "N")]
+    #[arg(long, default_value_t = TrainConfig::default().eval_every, value_name = "N")]
     pub(super) eval_every: u64,
     /// Steps between reports
-    #[arg(long, default_value_t = 50, value_name = "N")]
+    #[arg(long, default_value_t = TrainConfig::default().log_every, value_name = "N")]
     pub(super) log_every: u64,
     #[command(flatten)]
     recipe: Recipe,
@@ -100,26 +102,17 @@ pub struct Train {
 #[derive(Clone, Debug, Args)]
 struct Recipe {
     /// Batches of a step, computed one after the other to need less memory
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = TrainConfig::default().accumulate, value_name = "N")]
     accumulate: usize,
     /// Learning rates after the warm-up: half a cosine, or level with a decay over the last fifth
-    #[arg(long, default_value = Shape::default().name(), value_parser = one_of(&Shape::ALL, Shape::name))]
-    schedule: Shape,
+    #[arg(long, default_value = Schedule::default().name(), value_parser = one_of(&Schedule::ALL, Schedule::name))]
+    schedule: Schedule,
     /// What moves the weights; muon leaves gains, biases, embedding and output matrix to adamw
-    #[arg(long, default_value = Kind::default().name(), value_parser = one_of(&Kind::ALL, Kind::name))]
-    optimiser: Kind,
+    #[arg(long, default_value = Optimiser::default().name(), value_parser = one_of(&Optimiser::ALL, Optimiser::name))]
+    optimiser: Optimiser,
 }
 
-/// Highest learning rate for a width: wider models want lower ones.
-fn default_rate(hidden_size: usize) -> f64 {
-    match hidden_size {
-        0..=128 => 3e-3,
-        129..=256 => 1.5e-3,
-        _ => 1e-3,
-    }
-}
-
-/// A size that no model can have, named by the flag that asked for it.
+/// An error about a model's configuration, which names the flag instead of the field.
 fn by_flag(error: Error) -> Failure {
     let Error::Config {
         field,
@@ -129,7 +122,7 @@ fn by_flag(error: Error) -> Failure {
     else {
         return error.into();
     };
-    let flag = match field {
+    let flag = match field.as_str() {
         "mtp_depth" => "--heads",
         "mtp_hidden_size" | "mtp_intermediate_size" => "--head-width",
         "max_position_embeddings" => "--context",
@@ -141,19 +134,17 @@ fn by_flag(error: Error) -> Failure {
 impl Train {
     /// Starts a run.
     pub(super) fn train(self) -> Result {
-        let preset = self.preset;
-        let saving = self.checkpoints.saving()?;
+        self.checkpoints.check()?;
         check_kind("--data", &self.data)?;
         check_kind("--valid", &self.valid)?;
         let (start, own) = self.learning.start()?.unzip();
-        let usual = start.as_ref().map(|m| m.config().default_context());
-        let context = self.context.unwrap_or(usual.unwrap_or(preset.context()));
         let mut config = self.config(start.as_ref());
+        let train_config = self.train_config(&config)?;
+        let context = train_config.context;
         config.training_context = context;
         config.max_position_embeddings = config.max_position_embeddings.max(context);
-        let options = self.options(context, config.hidden_size);
-        options.check(&config)?;
-        // Learning a vocabulary takes a while, so it comes after the flags are known to be sound.
+        train_config.check(&config)?;
+        // Learning a vocabulary takes a while, so it comes after the flags are checked.
         let tokenizer = own.map_or_else(|| self.vocabulary.of(&self.data), Ok)?;
         // A model to start from may have rows for more tokens than its vocabulary uses.
         if start.is_none() {
@@ -161,8 +152,13 @@ impl Train {
         }
         config.foretoken_arithmetic = ARITHMETIC;
         let separator = self.vocabulary.separator();
-        let (data, valid) = (&self.data, &self.valid);
-        let texts = Texts::open(data, valid, &tokenizer, separator, self.valid_tokens)?;
+        let texts = Texts::open(
+            &self.data,
+            &self.valid,
+            &tokenizer,
+            separator,
+            self.valid_tokens,
+        )?;
         check_length("the training part of --data", texts.train.len(), context)?;
         check_length("the validation part", texts.valid.len(), 1)?;
 
@@ -176,8 +172,8 @@ impl Train {
         let sizes = model.config();
         let mut defaults = vec![
             ("context", context.to_string()),
-            ("lr", options.schedule.peak.to_string()),
-            ("warmup", options.schedule.warmup.to_string()),
+            ("lr", train_config.peak_lr.to_string()),
+            ("warmup", train_config.warmup_steps().to_string()),
             ("heads", sizes.mtp_depth.to_string()),
             ("head_kind", sizes.mtp_kind.name().to_owned()),
             ("head_width", sizes.mtp_hidden_size.to_string()),
@@ -190,63 +186,56 @@ impl Train {
             valid_tokens: texts.valid_tokens,
             flags: self.given.settings(&defaults),
         };
-        stop::on_signals(&saving.stop)?;
-        let out = self.out.as_deref().expect("clap asks for it");
-        let settings = Settings::of(self.recipe.optimiser);
-        let mut trainer = Trainer::planned(model, settings, options.plan);
-        let plan = (&options, &tokenizer);
-        let run = Run::create(out, &trainer, plan, origin, saving, self.force)?;
-        self.drive(&mut trainer, &run, &options, texts, &tokenizer)
+        let signal = Arc::default();
+        stop::on_signals(&signal)?;
+        let out = self.out.as_deref().expect("clap requires it");
+        let trainer = Trainer::new(model, train_config);
+        let run = Run::create(out, &trainer, &tokenizer, origin, self.force)?;
+        self.drive(trainer, run, texts, &tokenizer, &signal)
     }
 
-    /// How the flags say to train a model of that width.
-    fn options(&self, context: usize, hidden_size: usize) -> Options {
-        let peak = self.lr.unwrap_or(default_rate(hidden_size));
-        let usual = Schedule::new(peak, self.steps);
-        Options {
-            steps: self.steps,
-            batch: self.batch,
-            accumulate: self.recipe.accumulate,
-            context,
-            seed: self.seed,
-            schedule: Schedule {
-                warmup: self.warmup.unwrap_or(usual.warmup),
-                shape: self.recipe.schedule,
-                ..usual
-            },
-            joint: JointLoss {
-                lambda: self.learning.lambda(),
-                beta: self.beta,
-            },
-            plan: self.learning.plan(),
-            eval_every: self.eval_every,
-            log_every: self.log_every,
-        }
+    /// The configuration that the flags ask for, for a model of these sizes.
+    fn train_config(&self, model: &Config) -> Result<TrainConfig> {
+        let mut config = TrainConfig::for_model(model);
+        config.steps = self.steps;
+        config.batch = self.batch;
+        config.accumulate = self.recipe.accumulate;
+        config.context = self.context.unwrap_or(config.context);
+        config.seed = self.seed;
+        config.optimiser = self.recipe.optimiser;
+        config.peak_lr = self.lr.unwrap_or(config.peak_lr);
+        config.warmup = self.warmup;
+        config.schedule = self.recipe.schedule;
+        config.beta = self.beta;
+        config.eval_every = self.eval_every;
+        config.log_every = self.log_every;
+        self.learning.set(&mut config);
+        self.checkpoints.set(&mut config)?;
+        Ok(config)
     }
 
     /// Trains to the end, or until a signal.
     pub(super) fn drive(
         &self,
-        trainer: &mut Trainer,
-        run: &Run,
-        options: &Options,
+        mut trainer: Trainer,
+        mut run: Run,
         texts: Texts,
         tokenizer: &Tokenizer,
+        signal: &Arc<AtomicUsize>,
     ) -> Result {
-        let mut output = Output::new(self.json);
-        let bar = progress(trainer.steps(), options.steps);
-        let answer = Answer::to(run.stopper(), &bar);
-        let watched = Watched { run, bar: &bar };
-        let mut on_event = |event: &Event| {
-            show(&bar, event);
-            bar.suspend(|| output.result(event, || describe(event)));
+        let bar = progress(trainer.steps(), trainer.config().steps);
+        let answer = Answer::to(signal, &bar);
+        let mut watch = Watch {
+            bar: &bar,
+            output: Output::new(self.json),
+            signal,
         };
-        let data = (texts.train, &*texts.valid);
         let first = trainer.steps();
         if self.profile {
             profile::start();
         }
-        let ending = trainer.run(options, data, tokenizer, Some(&watched), &mut on_event);
+        let (train, valid) = (texts.train, &texts.valid);
+        let ending = trainer.run(train, valid, tokenizer, Some(&mut run), &mut watch);
         let table = self
             .profile
             .then(|| profile::table(&profile::stop(), trainer.steps() - first));
@@ -256,18 +245,18 @@ impl Train {
         if let Some(table) = table {
             message(table.trim_end());
         }
-        output.finish()?;
-        stop::ended(ending, run)
+        watch.output.finish()?;
+        stop::ended(ending, run.path(), signal)
     }
 
-    /// Whether a model that training starts from goes on with its own heads.
+    /// Whether training continues with the heads of the model that it starts from.
     fn keeps_heads(&self, model: &Model) -> bool {
         let others = self.heads.is_some() || self.head_kind.is_some() || self.head_width.is_some();
         model.config().mtp_depth > 0 && !others
     }
 
-    /// Sizes of the model, with heads as the flags say, and where they say nothing as in the model to start from. The
-    /// vocabulary of a new one is set later.
+    /// The configuration of the model. Flags decide about the heads, then the model to start from. The vocabulary size of a
+    /// new model is set later.
     fn config(&self, start: Option<&Model>) -> Config {
         let (depth, kind) = (self.heads.unwrap_or(3), HeadKind::Recursive);
         let mut config = match start {

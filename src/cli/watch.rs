@@ -1,59 +1,45 @@
-//! A run as somebody watches it: the bar moves with every step, and a signal is answered at once.
+//! Watching a run: the bar moves with every step, and a signal is answered at once.
 
-use super::output::message;
-use crate::Result;
-use crate::train::{Event, Keep, Run, Trainer};
+use super::output::{Output, describe, message, show};
+use crate::train::{Event, Observer};
 use indicatif::ProgressBar;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// How long a signal may wait for its answer. A handler of signals may not write to a terminal itself.
+/// Longest time between a signal and its answer. A signal handler may not write to a terminal itself.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// A run, and the bar that shows it.
-#[derive(Clone, Copy, Debug)]
-pub struct Watched<'a> {
-    /// Keeps everything.
-    pub run: &'a Run,
+/// Shows a run, and stops it on a signal.
+#[derive(Debug)]
+pub struct Watch<'a> {
     /// Moves with every step.
     pub bar: &'a ProgressBar,
+    /// Prints events.
+    pub output: Output,
+    /// The signal's number, or 0.
+    pub signal: &'a AtomicUsize,
 }
 
-impl Keep for Watched<'_> {
-    fn path(&self) -> &Path {
-        self.run.path()
+impl Observer for Watch<'_> {
+    fn event(&mut self, event: &Event) {
+        show(self.bar, event);
+        self.bar
+            .suspend(|| self.output.result(event, || describe(event)));
     }
 
-    fn event(&self, event: &Event) -> Result<()> {
-        self.run.event(event)
+    fn stepped(&mut self, steps: u64) {
+        self.bar.set_position(steps);
     }
 
-    fn due(&self, step: u64, evaluated: bool) -> bool {
-        self.run.due(step, evaluated)
-    }
-
-    fn checkpoint(&self, trainer: &Trainer) -> Result<()> {
-        self.run.checkpoint(trainer)
-    }
-
-    fn kept(&self) -> Option<u64> {
-        self.run.kept()
-    }
-
-    fn stop(&self) -> bool {
-        self.run.stop()
-    }
-
-    fn stepped(&self, step: u64) {
-        self.bar.set_position(step);
+    fn stop(&mut self) -> bool {
+        self.signal.load(Ordering::Relaxed) != 0
     }
 }
 
-/// Says that the run is stopping as soon as it was asked to, while the step is still being computed. Dropping the value
-/// ends the watch; a signal that came before is answered then.
+/// Answers a signal at once, while the step is still being computed. Dropping the value ends that; a signal that came
+/// before is answered then.
 #[derive(Debug)]
 pub struct Answer {
     over: Arc<AtomicBool>,
@@ -86,7 +72,7 @@ impl Drop for Answer {
         self.over.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            // A watch that panicked has nothing to say, and its run is none the worse.
+            // If the thread panicked, only the answer to a signal is lost.
             let _ = thread.join();
         }
     }
@@ -97,58 +83,48 @@ mod tests {
     use super::*;
     use crate::cli::output::progress;
     use crate::data::Tokenizer;
-    use crate::model::{HeadKind, JointLoss, Model, Preset};
-    use crate::train::{Options, Origin, Plan, Saving, Schedule, Shape};
+    use crate::model::{HeadKind, Model, Preset};
+    use crate::train::{TrainConfig, Trainer};
+
+    /// A [`Watch`] without output, which notes where the bar stands at each evaluation.
+    struct Positions<'a>(Watch<'a>, Vec<u64>);
+
+    impl Observer for Positions<'_> {
+        fn event(&mut self, event: &Event) {
+            if let Event::Eval { .. } = event {
+                self.1.push(self.0.bar.position());
+            }
+        }
+
+        fn stepped(&mut self, steps: u64) {
+            self.0.stepped(steps);
+        }
+    }
 
     #[test]
-    fn the_bar_starts_where_the_run_goes_on_and_moves_with_every_step() {
+    fn the_bar_starts_where_a_resumed_run_starts_and_moves_with_every_step() {
         let bar = progress(7, 10);
         assert_eq!((bar.position(), bar.length()), (7, Some(10)));
-        let mut config = Preset::Tiny.config(257, HeadKind::Medusa, 0);
-        (config.hidden_size, config.intermediate_size) = (16, 16);
-        (config.num_hidden_layers, config.head_dim) = (1, 8);
-        (config.num_attention_heads, config.num_key_value_heads) = (1, 1);
-        let mut trainer = Trainer::new(Model::new(config, 1).unwrap());
-        let options = Options {
-            steps: 3,
-            batch: 1,
-            accumulate: 1,
-            context: 4,
-            seed: 1,
-            schedule: Schedule {
-                peak: 1e-3,
-                warmup: 0,
-                steps: 3,
-                floor: 0.1,
-                shape: Shape::Wsd,
-            },
-            joint: JointLoss::default(),
-            plan: Plan::default(),
-            eval_every: 1,
-            // Reports alone would move the bar at the last step only.
-            log_every: 3,
-        };
+        let mut model = Preset::Tiny.config(257, HeadKind::Medusa, 0);
+        (model.hidden_size, model.intermediate_size) = (16, 16);
+        (model.num_hidden_layers, model.head_dim) = (1, 8);
+        (model.num_attention_heads, model.num_key_value_heads) = (1, 1);
+        let mut config = TrainConfig::default();
+        (config.steps, config.batch, config.context) = (3, 1, 4);
+        // Reports alone would move the bar at the last step only.
+        (config.eval_every, config.log_every) = (1, 3);
+        let mut trainer = Trainer::new(Model::new(model, 1).unwrap(), config);
         let tokenizer = Tokenizer::bytes();
-        let folder = tempfile::tempdir().unwrap();
-        let plan = (&options, &tokenizer);
-        let path = folder.path().join("run");
-        let (origin, saving) = (Origin::default(), Saving::default());
-        let run = Run::create(&path, &trainer, plan, origin, saving, false).unwrap();
-        let bar = progress(0, 3);
-        let watched = Watched {
-            run: &run,
+        let (bar, signal) = (progress(0, 3), AtomicUsize::new(0));
+        let watch = Watch {
             bar: &bar,
+            output: Output::new(false),
+            signal: &signal,
         };
+        let mut positions = Positions(watch, Vec::new());
         let tokens = tokenizer.encode(b"some text to read").unwrap();
-        let mut positions = Vec::new();
-        let mut look = |event: &Event| {
-            if let Event::Eval { .. } = event {
-                positions.push(bar.position());
-            }
-        };
-        let data = (tokens.clone(), &*tokens);
-        let ran = trainer.run(&options, data, &tokenizer, Some(&watched), &mut look);
+        let ran = trainer.run(tokens.clone(), &tokens, &tokenizer, None, &mut positions);
         ran.unwrap();
-        assert_eq!(positions, [1, 2, 3]);
+        assert_eq!(positions.1, [1, 2, 3]);
     }
 }

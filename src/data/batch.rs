@@ -103,6 +103,11 @@ impl Batch {
         self.sequences * self.context.saturating_sub(k)
     }
 
+    /// The tokens of all windows [B, T+1].
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
     /// What the trunk reads: `x_i` for i = 0..=T-1. -> [B·T]
     pub fn inputs(&self) -> Vec<u32> {
         self.shifted(0, self.context)

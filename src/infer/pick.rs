@@ -108,7 +108,7 @@ impl Default for Sampler {
 /// ```
 ///
 /// # Errors
-/// Returns [`Error::Diverged`] if a logit is NaN, if there is none, or if the largest is infinite and the temperature is
+/// Returns [`Error::NotFinite`] if a logit is NaN, if there is none, or if the largest is infinite and the temperature is
 /// not 0.
 pub fn pick(logits: &[f32], position: usize, sampler: Sampler) -> Result<u32> {
     let (best, scores) = scores(logits, position, sampler)?;
@@ -134,7 +134,7 @@ pub(super) fn scores(
         return Ok((best, None));
     }
     if max.is_infinite() {
-        return Err(Error::Diverged(format!(
+        return Err(Error::NotFinite(format!(
             "the largest logit at position {position} is {max}: it gives no probabilities"
         )));
     }
@@ -147,7 +147,7 @@ fn argmax(logits: &[f32], position: usize) -> Result<(u32, f32)> {
     let mut best: Option<(u32, f32)> = None;
     for (id, x) in (0..).zip(logits) {
         if x.is_nan() {
-            return Err(Error::Diverged(format!(
+            return Err(Error::NotFinite(format!(
                 "the logit of token {id} at position {position} is not a number"
             )));
         }
@@ -155,7 +155,7 @@ fn argmax(logits: &[f32], position: usize) -> Result<(u32, f32)> {
             best = Some((id, *x));
         }
     }
-    best.ok_or_else(|| Error::Diverged(format!("no logits at position {position}")))
+    best.ok_or_else(|| Error::NotFinite(format!("no logits at position {position}")))
 }
 
 /// The token with the largest score plus noise; the lowest id wins a tie.

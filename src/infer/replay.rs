@@ -67,7 +67,7 @@ impl<'a> OfflineReplay<'a> {
             let mut states = vec![(model.trunk(exec, read, &whole), whole)];
             // A head without a row in so short a text predicts nothing.
             for (k, predictions) in (1..read.len()).zip(&mut predictions) {
-                let state = model.next_depth(exec, k, &states, &read[k..], true);
+                let state = model.next_head(exec, k, &states, &read[k..], true);
                 *predictions = predict(model, exec, &state.0, state.1.len(), k + 1, sampler)?;
                 states.push(state);
             }

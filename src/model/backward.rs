@@ -1,149 +1,197 @@
-//! The joint loss with its gradient, in the memory of the trunk and one head.
+//! The step that trains: the joint loss and its gradient, in the memory of the trunk and one head.
 //!
 //! ```text
-//! the trunk on a tape: h^0;  for chained kinds h^1..h^{K-1}, of which nothing else is kept
-//! for k = K..1:   head k again on a tape of its own; h^{k-1} of a chain is freed; its loss; its backward pass
-//! the main loss;  the trunk's backward pass
+//! 1  run the trunk, recorded on a tape                                       h^0
+//! 2  run heads 1..K-1 of a chained kind, recording nothing                   h^1 .. h^{K-1}
+//! 3  for k = K..1: run head k again, on a tape of its own; its loss;
+//!    its backward pass gives the gradient of its source; free h^{k-1}
+//! 4  the main loss; the trunk's backward pass
 //! ```
 //!
-//! The order of uses is that of the whole tape run backwards: loss K, head K, .., loss 1, head 1, main loss, trunk. So
-//! the embedding, the output matrix and each h^k take their gradients in the order of rule R7, and the result equals
-//! that of [`Model::losses`] and [`Train::backward`] bit for bit. Each loss makes its logits in chunks
-//! ([`crate::kernels::linear_cross_entropy`]).
+//! The order of uses is that of one tape with everything on it, run backwards: loss K, head K, .., loss 1, head 1, main
+//! loss, trunk. So the embedding, the LM head and each h^k receive their gradients in the order of rule R7, and the
+//! result equals that of [`Model::losses`] and [`Train::backward`] bit for bit (`tests/gradients.rs`). The logits are
+//! computed in chunks of rows and never stored ([`crate::kernels::linear_cross_entropy`]).
 //!
-//! A head's forward pass is computed twice where a chain needs its output, K − 1 times in all. It is what is paid for
-//! memory that does not grow with K.
+//! The price is that heads 1..K-1 of a chained kind run forward twice.
 
-use super::{GradFlow, LossReport, Model, Objective};
+use super::{GradFlow, JointLoss, LossReport, Model};
 use crate::autograd::{Gradients, Var};
 use crate::data::Batch;
 use crate::exec::{Rows, Train};
-use crate::kernels::{elementwise, linear_cross_entropy, reduce};
+use crate::kernels::{elementwise, linear_cross_entropy};
+use crate::ops::CrossEntropy;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// Which gradients of a loss are wanted.
-#[derive(Clone, Copy, PartialEq)]
-enum Wanted {
-    /// None.
-    Nothing,
-    /// The hidden state's.
-    Hidden,
-    /// The hidden state's and the output matrix's.
-    Both,
-}
-
-/// The gradients of h: what arrived from later uses, then the loss's own.
-fn roots(h: Var, arrived: Option<Tensor>, dh: Option<Tensor>) -> Vec<(Var, Tensor)> {
-    let gradients = arrived.into_iter().chain(dh);
-    gradients.map(|d| (h.clone(), d)).collect()
-}
-
 impl Model {
-    /// The losses, as [`Model::losses`] gives them, and the gradient of their sum, added to `gradients`.
+    /// The losses, as [`Model::losses`] returns them. The gradient of their weighted sum is added to `gradients`.
+    ///
+    /// # Panics
+    /// Panics if a token is not below V, or if a window is longer than the model's positions.
     pub fn backward(
         &self,
         batch: &Batch,
-        objective: impl Into<Objective>,
+        joint: JointLoss,
         gradients: &mut Gradients,
     ) -> Vec<LossReport> {
-        let objective = objective.into();
-        let weights = objective.weights(self.config.mtp_depth);
+        let weights = joint.weights(self.config.mtp_depth);
         let heads = 1..weights.len();
-        let depth = heads.take_while(|k| batch.rows(*k) > 0).count();
-        let kind = self.config.mtp_kind;
-        let (shared, main) = match objective.flow {
-            GradFlow::Joint => (true, Wanted::Both),
-            GradFlow::Detached => (false, Wanted::Both),
-            GradFlow::Frozen => (false, Wanted::Nothing),
+        let active = heads.take_while(|k| batch.rows(*k) > 0).count();
+        let rows = Rows::batch(batch.sequences(), batch.context());
+        let (mut tape, main) = if joint.grad_flow == GradFlow::Frozen {
+            (Train::no_grad(&self.params), GradTargets::None)
+        } else {
+            (Train::new(&self.params), GradTargets::HiddenAndLmHead)
         };
-        let whole = Rows::batch(batch.sequences(), batch.context());
-        let mut tape = match main {
-            Wanted::Nothing => Train::no_grad(&self.params),
-            _ => Train::new(&self.params),
-        };
-        let h0 = self.trunk(&mut tape, &batch.inputs(), &whole);
+        let h0 = self.trunk(&mut tape, &batch.inputs(), &rows);
 
-        // h^0, and where it is needed h^1 .. h^{K-1}, each with its rows.
-        let mut states = vec![(h0.detached(), whole)];
-        let chain = if kind.chained() { depth } else { 0 };
-        for k in 1..chain {
-            let mut quiet = Train::no_grad(&self.params);
-            let next = self.next_depth(&mut quiet, k, &states, &batch.following(k), shared);
-            states.push(next);
+        let reach_trunk = joint.grad_flow == GradFlow::Joint;
+        let mut heads = Heads {
+            model: self,
+            batch,
+            reach_trunk,
+            states: self.chain((h0.detached(), rows), batch, active, reach_trunk),
+            d_state: None,
+        };
+        let mut reports = Vec::with_capacity(active + 1);
+        for k in (1..=active).rev() {
+            reports.push(heads.backward(k, weights[k], gradients));
         }
-        let mut reports = Vec::with_capacity(depth + 1);
-        // What has arrived so far: at h^k of a chain, at h^0 of the other kinds.
-        let mut arrived: Option<Tensor> = None;
-        for k in (1..=depth).rev() {
-            let from = kind.source(k);
-            let mut tape = Train::new(&self.params);
-            let leaf = (from > 0 || shared).then(|| {
-                let (state, leaf) = tape.leaf(&states[from].0);
-                states[from].0 = state;
-                leaf
-            });
-            let (h, _) = self.next_depth(&mut tape, k, &states, &batch.following(k), shared);
-            if kind.chained() {
-                // No depth before this one reads h^{k−1}, and the tape has what its backward pass needs. Of h^0 the trunk's
-                // own value is left.
-                let held = Arc::strong_count(states[from].0.value());
-                debug_assert!(from == 0 || held == 1, "h^{from} would not be freed");
-                states.truncate(from);
-            }
-            let wanted = if shared { Wanted::Both } else { Wanted::Hidden };
-            let (report, dh) =
-                self.linear_cross_entropy(&h, batch, k, weights[k], wanted, gradients);
-            reports.push(report);
-            // The depth after this one was differentiated before, so its gradient comes first.
-            let later = if kind.chained() { arrived.take() } else { None };
-            let roots = roots(h, later, dh);
-            let d = tape.backward_to(roots, leaf, gradients);
-            match (&mut arrived, d) {
-                (Some(sum), Some(d)) => elementwise::accumulate(sum.data_mut(), d.data()),
-                (slot, d) => *slot = d,
-            }
-        }
-        drop(states);
-        let (report, dh) = self.linear_cross_entropy(&h0, batch, 0, weights[0], main, gradients);
+        let dh0 = heads.finish();
+
+        let (report, dh) = self.loss_backward(&h0, batch, 0, weights[0], main, gradients);
         reports.push(report);
-        tape.backward_to(roots(h0, arrived, dh), None, gradients);
+        tape.backward_to(roots(h0, dh0, dh), None, gradients);
         reports.reverse();
         reports
     }
 
-    /// The loss of depth k from h^k, and dh; the output matrix's gradient goes on in `gradients`.
-    fn linear_cross_entropy(
+    /// h^0 and, for a chained kind, h^1 .. h^{active-1}, each with its rows.
+    fn chain(
+        &self,
+        h0: (Var, Rows),
+        batch: &Batch,
+        active: usize,
+        reach_trunk: bool,
+    ) -> Vec<(Var, Rows)> {
+        let mut states = vec![h0];
+        let chained = self.config.mtp_kind.chained();
+        for k in 1..if chained { active } else { 0 } {
+            let mut exec = Train::no_grad(&self.params);
+            let next = self.next_head(&mut exec, k, &states, &batch.following(k), reach_trunk);
+            states.push(next);
+        }
+        states
+    }
+
+    /// The loss of head k from h^k, and dh; the gradient of the LM head is accumulated into `gradients`.
+    fn loss_backward(
         &self,
         h: &Var,
         batch: &Batch,
         k: usize,
         weight: f64,
-        wanted: Wanted,
+        targets: GradTargets,
         gradients: &mut Gradients,
     ) -> (LossReport, Option<Tensor>) {
-        let (h, targets, output) = (h.value(), batch.targets(k), self.output());
-        let rows = targets.len();
-        let (own, n) = (rows.max(1) as f64, batch.whole_rows(k).max(1) as f64);
+        let (h, lm_head) = (h.value(), self.lm_head());
+        let loss = CrossEntropy {
+            targets: batch.targets(k).into(),
+            weight,
+            whole_rows: batch.whole_rows(k),
+        };
+        let rows = loss.targets.len();
         let (mut losses, mut hits) = (vec![0.0; rows], vec![0.0; rows]);
-        let mut dh = (wanted != Wanted::Nothing).then(|| Tensor::empty(h.shape()));
+        let mut dh = (targets != GradTargets::None).then(|| Tensor::empty(h.shape()));
         let inputs = linear_cross_entropy::Inputs {
             h: h.matrix(),
-            w: self.params.get(output).matrix(),
-            targets: &targets,
-            factor: (weight / n) as f32,
+            w: self.params.get(lm_head).matrix(),
+            targets: &loss.targets,
+            factor: (weight / loss.whole_rows.max(1) as f64) as f32,
         };
-        let places = linear_cross_entropy::Gradients {
+        let outputs = linear_cross_entropy::Gradients {
             dh: dh.as_mut().map(Tensor::matrix_mut),
-            dw: (wanted == Wanted::Both).then(|| gradients.get_mut(output).matrix_mut()),
+            dw: (targets == GradTargets::HiddenAndLmHead)
+                .then(|| gradients.get_mut(lm_head).matrix_mut()),
         };
-        linear_cross_entropy::forward_backward(inputs, &mut losses, &mut hits, places);
-        let sum = reduce::total(&losses);
-        let report = [weight * (sum / n), sum / own, reduce::total(&hits) / own].map(|x| x as f32);
+        linear_cross_entropy::forward_backward(inputs, &mut losses, &mut hits, outputs);
         let report = LossReport {
-            value: Var::constant(Tensor::new(&[1, 3], report.to_vec())),
+            value: Var::constant(loss.report(&losses, &hits)),
             targets: rows,
         };
         (report, dh)
+    }
+}
+
+/// Which gradients of a loss are computed.
+#[derive(Clone, Copy, PartialEq)]
+enum GradTargets {
+    None,
+    Hidden,
+    HiddenAndLmHead,
+}
+
+/// Gradients of h: first the one that came from later uses of h, then that of its own loss.
+fn roots(h: Var, from_uses: Option<Tensor>, from_loss: Option<Tensor>) -> Vec<(Var, Tensor)> {
+    let gradients = from_uses.into_iter().chain(from_loss);
+    gradients.map(|d| (h.clone(), d)).collect()
+}
+
+/// The backward passes of heads K..1.
+struct Heads<'a> {
+    model: &'a Model,
+    batch: &'a Batch,
+    /// Whether the heads' losses reach the trunk, the embedding and the LM head.
+    reach_trunk: bool,
+    /// The hidden states that the remaining heads read, with their rows: h^0, and h^1, h^2, .. of a chained kind.
+    states: Vec<(Var, Rows)>,
+    /// The gradient so far of the state that was read last: h^{k-1} of a chained kind, h^0 of the others.
+    d_state: Option<Tensor>,
+}
+
+impl Heads<'_> {
+    /// Runs head k forward and backward. Its loss has this weight.
+    fn backward(&mut self, k: usize, weight: f64, gradients: &mut Gradients) -> LossReport {
+        let (model, kind) = (self.model, self.model.config.mtp_kind);
+        let source = kind.source(k);
+        let mut tape = Train::new(&model.params);
+        // The gradient of h^0 is needed only if it reaches the trunk, that of h^1, h^2, .. always.
+        let leaf = (source > 0 || self.reach_trunk).then(|| {
+            let (state, leaf) = tape.leaf(&self.states[source].0);
+            self.states[source].0 = state;
+            leaf
+        });
+        let following = self.batch.following(k);
+        let (h, _) = model.next_head(&mut tape, k, &self.states, &following, self.reach_trunk);
+        if kind.chained() {
+            // No remaining head reads h^{k-1}, and the tape has what the backward pass needs of it.
+            let held = Arc::strong_count(self.states[source].0.value());
+            debug_assert!(source == 0 || held == 1, "h^{source} would not be freed");
+            self.states.truncate(source);
+        }
+        let targets = if self.reach_trunk {
+            GradTargets::HiddenAndLmHead
+        } else {
+            GradTargets::Hidden
+        };
+        let (report, dh) = model.loss_backward(&h, self.batch, k, weight, targets, gradients);
+        // Head k + 1 of a chain has read h^k, and its backward pass has run.
+        let from_next = if kind.chained() {
+            self.d_state.take()
+        } else {
+            None
+        };
+        let d_source = tape.backward_to(roots(h, from_next, dh), leaf, gradients);
+        match (&mut self.d_state, d_source) {
+            (Some(sum), Some(d)) => elementwise::accumulate(sum.data_mut(), d.data()),
+            (d_state, d_source) => *d_state = d_source,
+        }
+        report
+    }
+
+    /// Frees the states, and returns the gradient of h^0 if it reaches the trunk.
+    fn finish(self) -> Option<Tensor> {
+        self.d_state
     }
 }

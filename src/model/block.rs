@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! x += o(attention(rope(qk_norm(qkv(norm(x))))))
-//! x += down(silu(gate) · up)        gate, up = one product of norm(x)
+//! x += down(silu(gate) · up)        gate, up = one matrix multiplication of norm(x)
 //! ```
 
 use super::Find;
@@ -13,7 +13,7 @@ use crate::ops::{Add, GatedMlp, Linear, NormedLinear, QkNorm, RmsNorm, Rope};
 use crate::tensor::ParamId;
 use std::sync::Arc;
 
-/// What every layer of a pass shares.
+/// What all layers of a forward pass share.
 #[derive(Debug)]
 pub(super) struct Pass<'a> {
     pub rows: &'a Rows,
@@ -23,7 +23,7 @@ pub(super) struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// RMSNorm with the weight of that place.
+    /// RMSNorm with that weight.
     pub fn norm<E: Exec>(&self, exec: &mut E, x: &E::Value, weight: ParamId) -> E::Value {
         let weight = exec.param(weight);
         exec.apply(RmsNorm { eps: self.eps }, [x, &weight])
@@ -36,7 +36,7 @@ pub(super) fn linear<E: Exec>(exec: &mut E, x: &E::Value, w: ParamId) -> E::Valu
     exec.apply(Linear, [x, &w])
 }
 
-/// Places of a layer's parameters.
+/// A layer's parameters.
 #[derive(Debug)]
 pub(super) struct Block {
     heads: AttentionHeads,
@@ -66,7 +66,7 @@ impl Block {
         }
     }
 
-    /// x [rows, C] -> [rows, C]; `cache` is the number of this layer's cache.
+    /// x [rows, C] -> [rows, C]; `cache` is the number of this layer's KV cache.
     pub fn forward<E: Exec>(
         &self,
         exec: &mut E,

@@ -1,42 +1,46 @@
-//! Sizes of a model, with the key names of the public Qwen3 and Llama checkpoints.
+//! The configuration of a model, with the key names of the public Qwen3 and Llama checkpoints.
 
 use super::HeadKind;
 use crate::kernels::attention::AttentionHeads;
 use crate::{Error, Result};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-/// The arithmetic's version: models and runs of different versions need not agree to the bit.
+/// Version of the arithmetic. Models and runs of different versions need not agree to the bit.
 pub const ARITHMETIC: u32 = 1;
 
-/// Sizes of a model. [`Config::check`] is called where a model is made; inside, sizes are trusted.
+/// The configuration of a model. [`Config::check`] is called when a model is made; code inside trusts the sizes.
+///
+/// Reading a `config.json` takes more than deserialising it: see [`Config::read_keys`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
-    /// V
+    /// V, size of the vocabulary.
     pub vocab_size: usize,
-    /// C
+    /// C, size of the hidden state.
     pub hidden_size: usize,
-    /// F, width of the gated layer.
+    /// F, width of a layer's gated MLP.
     pub intermediate_size: usize,
-    /// L
+    /// L, number of layers of the trunk.
     pub num_hidden_layers: usize,
-    /// H
+    /// H, number of attention heads (query heads).
     pub num_attention_heads: usize,
-    /// G, number of key and value heads.
+    /// G, number of key and value heads; a divisor of H.
     pub num_key_value_heads: usize,
-    /// D
+    /// D, size of an attention head; even.
+    #[serde(default, deserialize_with = "or_zero")]
     pub head_dim: usize,
-    /// Positions that the model may be run on.
+    /// Number of positions that the model may run on.
     pub max_position_embeddings: usize,
     /// ε of every RMSNorm.
     pub rms_norm_eps: f64,
-    /// θ of the rotary embedding.
+    /// θ of the rotary embedding (RoPE).
+    #[serde(default)]
     pub rope_theta: f64,
-    /// Whether the output matrix is the embedding.
+    /// Whether the LM head is the embedding matrix.
     pub tie_word_embeddings: bool,
-    /// Whether query and key heads are normalised.
+    /// Whether query and key heads are normalised before RoPE.
     #[serde(default)]
     pub use_qk_norm: bool,
-    /// Whether q, k and v have a bias; not supported yet.
+    /// Whether q, k and v have a bias; must be false.
     #[serde(default)]
     pub attention_bias: bool,
     /// Kind of the prediction heads.
@@ -45,22 +49,27 @@ pub struct Config {
     /// K, number of prediction heads.
     #[serde(default)]
     pub mtp_depth: usize,
-    /// c, width of a head's block, or of the middle of a `medusa` layer's two factors; C for a full-width head.
+    /// c, width of a head's block, or the inner size of the two factors of a `medusa` layer; C for a full-width head.
     #[serde(default)]
     pub mtp_hidden_size: usize,
-    /// Width of a head's gated layer; no part of a `medusa` head, which has none.
+    /// Width of a head's gated MLP; unused by `medusa`, which has none.
     #[serde(default)]
     pub mtp_intermediate_size: usize,
-    /// T, tokens of a training window; 0 where it is not known.
+    /// T, tokens of a training window; 0 if unknown.
     #[serde(default)]
     pub training_context: usize,
-    /// Version of the arithmetic the model was made with.
+    /// Version of the arithmetic that the model was made with.
     #[serde(default)]
     pub foretoken_arithmetic: u32,
 }
 
 fn default_kind() -> HeadKind {
     HeadKind::Recursive
+}
+
+/// A size that may be `null`.
+fn or_zero<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<usize, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// Named sizes.
@@ -74,19 +83,13 @@ pub enum Preset {
     Base,
 }
 
+names!(Preset {
+    Tiny = "tiny",
+    Small = "small",
+    Base = "base"
+});
+
 impl Preset {
-    /// Every preset.
-    pub const ALL: [Self; 3] = [Self::Tiny, Self::Small, Self::Base];
-
-    /// The name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Tiny => "tiny",
-            Self::Small => "small",
-            Self::Base => "base",
-        }
-    }
-
     /// T, tokens of a training window.
     pub fn context(self) -> usize {
         match self {
@@ -95,8 +98,8 @@ impl Preset {
         }
     }
 
-    /// The sizes, with K heads of a quarter of the width: a cheap head is what makes drafting pay.
-    pub fn config(self, vocab_size: usize, kind: HeadKind, depth: usize) -> Config {
+    /// The configuration, with K = `num_heads` heads of a quarter of the width: only cheap heads make drafting faster.
+    pub fn config(self, vocab_size: usize, kind: HeadKind, num_heads: usize) -> Config {
         let (c, l, h, f) = match self {
             Self::Tiny => (128, 4, 4, 352),
             Self::Small => (256, 6, 8, 704),
@@ -117,7 +120,7 @@ impl Preset {
             use_qk_norm: true,
             attention_bias: false,
             mtp_kind: kind,
-            mtp_depth: depth,
+            mtp_depth: num_heads,
             mtp_hidden_size: 0,
             mtp_intermediate_size: 0,
             training_context: self.context(),
@@ -129,10 +132,10 @@ impl Preset {
 }
 
 impl Config {
-    /// Gives the heads width `c`, with a gated layer narrowed in proportion (a multiple of 16).
+    /// Gives the heads the width `c`, and a gated MLP narrowed in proportion and rounded up to a multiple of 16.
     pub fn set_head_width(&mut self, c: usize) {
         self.mtp_hidden_size = c;
-        // Saturated where no model can be that wide; [`Config::check`] refuses it.
+        // Widths that overflow saturate, and [`Config::check`] refuses them.
         let narrow = self.intermediate_size.saturating_mul(c) / self.hidden_size.max(1);
         self.mtp_intermediate_size = if self.mtp_kind == HeadKind::Medusa {
             0
@@ -148,7 +151,7 @@ impl Config {
         self.mtp_hidden_size != self.hidden_size
     }
 
-    /// Tokens of an evaluation window where nobody asks for another: as in training, if that is known.
+    /// The default size of an evaluation window in tokens: that of training, if known.
     pub fn default_context(&self) -> usize {
         match self.training_context {
             0 => self.max_position_embeddings.min(256),
@@ -165,7 +168,7 @@ impl Config {
         }
     }
 
-    /// Attention heads of a prediction head's block: of the same size, fewer in proportion to its width.
+    /// Attention heads of a prediction head's block: the trunk's size D, and fewer in proportion to the width.
     pub fn head_attention(&self) -> AttentionHeads {
         if self.mtp_hidden_size == self.hidden_size {
             return self.heads();
@@ -180,10 +183,10 @@ impl Config {
         }
     }
 
-    /// Whether sizes fit together.
+    /// Checks that all sizes are in range and consistent.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the first field that does not.
+    /// Returns [`Error::Config`] with the first field that is not.
     pub fn check(&self) -> Result<()> {
         let sizes = [
             ("vocab_size", self.vocab_size, 1 << 24),
@@ -240,11 +243,11 @@ impl Config {
         self.check_head_width()
     }
 
-    /// The widths of the heads, of which there are some.
+    /// Checks the widths of the heads, if there are heads.
     fn check_head_width(&self) -> Result<()> {
         let (c, d) = (self.mtp_hidden_size, self.head_dim);
         let most = self.hidden_size;
-        // Without attention there are no heads of size D that would have to fit.
+        // Without attention the width need not be a multiple of D.
         let (fits, widths) = match self.mtp_kind {
             HeadKind::Medusa => (
                 (1..=most).contains(&c),
@@ -262,8 +265,8 @@ impl Config {
     }
 }
 
-fn require(
-    field: &'static str,
+pub(super) fn require(
+    field: &str,
     holds: bool,
     expected: &str,
     found: impl std::fmt::Display,
@@ -272,7 +275,7 @@ fn require(
         return Ok(());
     }
     Err(Error::Config {
-        field,
+        field: field.to_owned(),
         expected: expected.to_owned(),
         found: found.to_string(),
     })
@@ -316,7 +319,7 @@ mod tests {
         }
     }
 
-    /// Without attention there is no head size that a width would have to be a multiple of, and no gated layer.
+    /// A head without attention has no head size to be a multiple of, and no gated MLP.
     #[test]
     fn a_medusa_head_may_have_any_width_up_to_the_trunks() {
         for (width, fits) in [(0, false), (1, true), (33, true), (128, true), (129, false)] {

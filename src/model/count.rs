@@ -7,32 +7,32 @@ use serde::Serialize;
 /// Numbers of parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Of the trunk, the embedding and the output matrix included.
+    /// Parameters of the trunk, including the embedding and the LM head.
     pub trunk: usize,
-    /// Of the heads alone.
+    /// Parameters of the prediction heads alone.
     pub heads: usize,
-    /// Those of the trunk that the heads use as well: the output matrix, and the embedding where heads read tokens.
+    /// Parameters of the trunk that the heads use too: the LM head, and the embedding if heads read tokens.
     pub shared: usize,
 }
 
 /// Floating-point operations for one token; a multiply-add counts as two.
 ///
-/// Counted are the products with weight matrices and the two products of attention, at the mean number of keys in a
-/// window of `context` tokens. Norms, activations, softmax, the loss and the optimiser are not.
+/// Included are the matrix multiplications with weights and the two of attention, at the mean number of keys in a window
+/// of `context` tokens. Norms, activations, softmax, the loss and the optimiser are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Flops {
     /// T
     pub context: usize,
-    /// Training on a token with every head: forward, and twice that backward.
+    /// Training on a token with all heads: the forward pass, and twice as much for the backward pass.
     pub train: u64,
-    /// Decoding a token without drafts: the trunk and its logits.
+    /// Decoding a token without drafts: the trunk and its logits row.
     pub decode: u64,
-    /// A draft: one row of one head and its logits.
+    /// A draft: one row of one head and its logits row.
     pub draft: u64,
 }
 
 impl Model {
-    /// Parameters of the trunk and of the heads.
+    /// Numbers of parameters of the trunk and of the heads.
     pub fn parameter_counts(&self) -> (usize, usize) {
         let counts = self.counts();
         (counts.trunk, counts.heads)
@@ -45,24 +45,24 @@ impl Model {
             named.map(|(_, t)| t.data().len()).sum()
         };
         let (config, heads) = (&self.config, sum(&layout::is_head));
-        let table = config.vocab_size * config.hidden_size;
+        let embedding = config.vocab_size * config.hidden_size;
         let both = config.mtp_kind.chained() && !config.tie_word_embeddings;
         Counts {
             trunk: self.params.elements() - heads,
             heads,
             shared: match config.mtp_depth {
                 0 => 0,
-                _ if both => 2 * table,
-                _ => table,
+                _ if both => 2 * embedding,
+                _ => embedding,
             },
         }
     }
 }
 
 impl Config {
-    /// Operations for a token of a window of T = `context` tokens.
+    /// Operations per token in a window of T = `context` tokens.
     pub fn flops(&self, context: usize) -> Flops {
-        let products = |prefix: &str| -> f64 {
+        let weights = |prefix: &str| -> f64 {
             let specs = layout::layout(self).into_iter();
             let matrices = specs.filter(|s| s.shape.len() == 2 && s.name.starts_with(prefix));
             matrices
@@ -75,25 +75,28 @@ impl Config {
         };
         let output = 2.0 * (self.vocab_size * self.hidden_size) as f64;
         let layers = self.num_hidden_layers as f64;
-        let trunk = output + products("model.layers.") + layers * attention(self.heads(), context);
+        let trunk = output + weights("model.layers.") + layers * attention(self.heads(), context);
         let modules = match self.mtp_kind {
             HeadKind::Recursive => 1,
             _ => self.mtp_depth.max(1),
         };
-        let module = output + products("mtp.") / modules as f64;
-        let head = |n: usize| match self.mtp_kind.cached() {
-            true => module + attention(self.head_attention(), n),
-            false => module,
+        let module = output + weights("mtp.") / modules as f64;
+        let head = |n: usize| {
+            if self.mtp_kind.cached() {
+                module + attention(self.head_attention(), n)
+            } else {
+                module
+            }
         };
         // Head k is trained on the T − k positions that have a target in the window.
         let rows = (1..=self.mtp_depth).map(|k| context.saturating_sub(k));
         let heads: f64 = rows.map(|n| head(n) * n as f64).sum();
-        let depths = self.mtp_depth.min(1) as f64;
+        let has_heads = self.mtp_depth.min(1) as f64;
         Flops {
             context,
             train: (3.0 * (trunk + heads / context.max(1) as f64)).round() as u64,
             decode: trunk.round() as u64,
-            draft: (depths * head(context)).round() as u64,
+            draft: (has_heads * head(context)).round() as u64,
         }
     }
 }
@@ -143,14 +146,14 @@ mod tests {
         let trunk = layer + attention(4) + output;
         let medusa = config(HeadKind::Medusa).flops(3);
         assert_eq!((medusa.decode, medusa.draft), (trunk, 2 * 16 + output));
-        // Depths 1 and 2 have 2 and 1 of the 3 positions: one head's worth for each token.
+        // Heads 1 and 2 have 2 and 1 of the 3 positions: together one head per token.
         assert_eq!(medusa.train, 3 * (trunk + 2 * 16 + output));
         for kind in [HeadKind::Recursive, HeadKind::Sequential] {
             let chained = config(kind).flops(3);
             let fc = 2 * 4 * 8;
             let head = |mean_twice| fc + layer + output + attention(mean_twice);
             assert_eq!((chained.decode, chained.draft), (trunk, head(4)));
-            // Keys of depth 1: 1 and 2, and of depth 2: 1.
+            // Keys of head 1: 1 and 2; of head 2: 1.
             let heads = (2 * head(3) + head(2)) as f64 / 3.0;
             assert_eq!(chained.train, (3.0 * (trunk as f64 + heads)).round() as u64);
         }

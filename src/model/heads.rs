@@ -4,14 +4,18 @@
 //! recursive (one module used K times; Cai et al. 2025, FastMTP) and
 //! sequential (K modules; DeepSeek-V3, section 2.2):
 //!   u_i   = W_fc [ RMSNorm_e(E[x_{i+k}]) ; RMSNorm_h(h_i^{k-1}) ]     [2C] -> [c]
-//!   h_i^k = RMSNorm_out( W_up Block(u_{0..=i}) )                      c -> C; no W_up where c = C
+//!   h_i^k = RMSNorm_out( W_up Block(u_{0..=i}) )                      [c] -> [C]; no W_up if c = C
 //! parallel (Gloeckle et al. 2024):
-//!   h_i^k = RMSNorm_out( W_up Block_k(W_down h^0_{0..=i}) )           no W_down, W_up where c = C
+//!   h_i^k = RMSNorm_out( W_up Block_k(W_down h^0_{0..=i}) )           no W_down, W_up if c = C
 //! medusa (Cai et al. 2024, Medusa, section 2.1):
-//!   h_i^k = h_i^0 + silu( W_k h_i^0 + b_k )                           W_k = W_up W_down where c < C
+//!   h_i^k = h_i^0 + silu( W_k h_i^0 + b_k )                           W_k = W_up W_down if c < C
 //! ```
 //!
-//! Each depth of a kind with attention has a cache of its own over positions i, number L + k − 1.
+//! Each head of a kind with attention has a KV cache of its own over positions i, number L + k − 1. A recursive kind has
+//! K caches and one set of weights.
+//!
+//! Heads read the trunk, and the trunk never reads a head: a model without its heads computes the same logits, bit for
+//! bit.
 
 use super::block::{Block, linear};
 use super::{Config, Find, HeadKind, Model, layout};
@@ -19,7 +23,7 @@ use crate::exec::{Exec, NoGrad, Rows};
 use crate::ops::{Add, AddBias, Concat, SelectRows, Silu};
 use crate::tensor::ParamId;
 
-/// Places of a head's parameters; the same for every depth of a recursive head.
+/// A head's parameters; all heads of the recursive kind have the same.
 #[derive(Debug)]
 pub(super) enum Ids {
     /// A transformer layer between projections.
@@ -37,10 +41,10 @@ pub(super) enum Ids {
     },
 }
 
-/// What a head's block is fed.
+/// The input of a head's block.
 #[derive(Debug)]
 pub(super) enum Input {
-    /// The next token's embedding and the previous depth's hidden state.
+    /// The next token's embedding, and the previous head's hidden state.
     TokenAndHidden {
         norm_embedding: ParamId,
         norm_hidden: ParamId,
@@ -51,7 +55,7 @@ pub(super) enum Input {
 }
 
 impl Ids {
-    /// Head `k` = 0..K.
+    /// The parameters of head k = 1..=K.
     pub fn find(config: &Config, k: usize, find: Find<'_>) -> Self {
         let (kind, slim) = (config.mtp_kind, config.slim());
         let prefix = layout::head_prefix(kind, k);
@@ -86,15 +90,15 @@ impl Ids {
 }
 
 impl Model {
-    /// Number of the cache of head k = 1..=K; nothing is in it where the kind is not [`HeadKind::cached`].
+    /// Number of the KV cache of head k = 1..=K. It stays empty if the kind is not [`HeadKind::cached`].
     pub fn head_cache(&self, k: usize) -> usize {
         self.config.num_hidden_layers + k - 1
     }
 
     /// h^k [rows, C] of head k = 1..=K.
     ///
-    /// `h` [rows, C] is h^{k-1} for a chained kind and h^0 for the others; `following` `[rows]` holds x_{i+k} and is read
-    /// by chained kinds only.
+    /// `h` [rows, C] is h^{k-1} for a chained kind and h^0 for the others; `following` `[rows]` holds x_{i+k}; only
+    /// chained kinds read it.
     pub fn head<E: Exec>(
         &self,
         exec: &mut E,
@@ -108,25 +112,28 @@ impl Model {
         self.head_on(exec, k, e.as_ref(), h, rows)
     }
 
-    /// h^k over whole sequences, with its rows: those positions i of each whose x_{i+k} is in the sequence.
+    /// h^k over whole sequences, with its rows: the positions i of each sequence for which x_{i+k} lies inside it.
     ///
-    /// `states` are h^0, h^1, .. with their rows, up to [`HeadKind::source`] of k at least; `following` holds x_{i+k} of
-    /// the rows of depth k and is read by chained kinds only. Without `shared` the embedding wants no gradient.
-    pub fn next_depth<E: Exec>(
+    /// `states` holds h^0, h^1, .. with their rows, at least up to [`HeadKind::source`] of k. `following` holds x_{i+k} for
+    /// the rows of head k; only chained kinds read it. If `embedding_grad` is not set, the embedding gets no gradient.
+    pub fn next_head<E: Exec>(
         &self,
         exec: &mut E,
         k: usize,
         states: &[(E::Value, Rows)],
         following: &[u32],
-        shared: bool,
+        embedding_grad: bool,
     ) -> (E::Value, Rows) {
         let source = self.config.mtp_kind.source(k);
         let (h, rows) = &states[source];
         let (rows, keep) = rows.without_last(k - source);
         let h = exec.apply(SelectRows { keep }, [h]);
-        let e = self.config.mtp_kind.chained().then(|| match shared {
-            true => self.embed(exec, following),
-            false => self.embed(&mut NoGrad(exec), following),
+        let e = self.config.mtp_kind.chained().then(|| {
+            if embedding_grad {
+                self.embed(exec, following)
+            } else {
+                self.embed(&mut NoGrad(exec), following)
+            }
         });
         let h = self.head_on(exec, k, e.as_ref(), &h, &rows);
         (h, rows)

@@ -1,15 +1,15 @@
-//! The kinds of prediction heads: what each reads, and what it keeps while decoding.
+//! The kinds of prediction heads: what each reads, and what it caches during decoding.
 
 use serde::{Deserialize, Serialize};
 
-/// How the prediction heads are built. The formulas stand in [`super::heads`].
+/// How the prediction heads are built. [`super::heads`] has the formulas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HeadKind {
-    /// One module used K times, fed the previous depth's hidden state and the next token (Cai et al. 2025, FastMTP,
+    /// One module used K times, fed with the previous head's hidden state and the next token (Cai et al. 2025, FastMTP,
     /// arXiv:2509.18362; the module is that of DeepSeek-V3).
     Recursive,
-    /// K modules in a chain, each fed the previous one's hidden state and the next token (DeepSeek-V3,
+    /// K modules in a chain, each fed with the previous one's hidden state and the next token (DeepSeek-V3,
     /// arXiv:2412.19437, section 2.2).
     Sequential,
     /// K separate blocks on the trunk's hidden state (Gloeckle et al. 2024, arXiv:2404.19737).
@@ -19,54 +19,38 @@ pub enum HeadKind {
     Medusa,
 }
 
+names!(HeadKind {
+    Recursive = "recursive",
+    Sequential = "sequential",
+    Parallel = "parallel",
+    Medusa = "medusa"
+});
+
 impl HeadKind {
-    /// Every kind.
-    pub const ALL: [Self; 4] = [
-        Self::Recursive,
-        Self::Sequential,
-        Self::Parallel,
-        Self::Medusa,
-    ];
-
-    /// The name in `config.json` and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Recursive => "recursive",
-            Self::Sequential => "sequential",
-            Self::Parallel => "parallel",
-            Self::Medusa => "medusa",
-        }
-    }
-
-    /// Whether a head reads the token it follows, and the previous depth's hidden state instead of the trunk's.
+    /// Whether head k reads a token, x_{i+k}, and the hidden state of head k − 1 instead of the trunk's.
     pub fn chained(self) -> bool {
-        match self {
-            Self::Recursive | Self::Sequential => true,
-            Self::Parallel | Self::Medusa => false,
-        }
+        matches!(self, Self::Recursive | Self::Sequential)
     }
 
-    /// The depth 0..k whose hidden state depth k = 1..=K reads; depth 0 is the trunk. Depth k is computed on `k − source`
-    /// rows less of each sequence than that depth.
+    /// The head whose hidden state head k = 1..=K reads; 0 is the trunk. Head k is computed on `k − source` fewer rows per
+    /// sequence than its source.
     pub fn source(self, k: usize) -> usize {
         if self.chained() { k - 1 } else { 0 }
     }
 
-    /// Whether each depth has a cache of keys and values. Without one a row depends on its own position only, and the
-    /// rows before it need not be computed.
+    /// Whether each head has a KV cache. Without one a row depends on its own position only, so the rows before it need
+    /// not be computed.
     pub fn cached(self) -> bool {
-        match self {
-            Self::Recursive | Self::Sequential | Self::Parallel => true,
-            Self::Medusa => false,
-        }
+        self != Self::Medusa
     }
 
-    /// Entries of depth k that were computed from tokens before position `p` only, where the trunk has seen positions
-    /// 0..`p`: entry i of a chained kind reads tokens up to x_{i+k}, of the others up to x_i.
+    /// Number of cache entries of head k that depend only on tokens before position `p`: entry i of a chained kind reads
+    /// tokens up to x_{i+k}, of the other kinds up to x_i.
     pub fn num_valid(self, k: usize, p: usize) -> usize {
-        match self.chained() {
-            true => p.saturating_sub(k),
-            false => p,
+        if self.chained() {
+            p.saturating_sub(k)
+        } else {
+            p
         }
     }
 }

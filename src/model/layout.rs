@@ -1,37 +1,39 @@
-//! Names, shapes and first values of a model's parameters. Names are those of the public checkpoints.
+//! Names, shapes and initial values of a model's parameters. The names are those of the public checkpoints.
+//!
+//! Heads are numbered k = 1..=K here as everywhere; in the names of tensors, modules are numbered from 0.
 
 use super::{Config, HeadKind};
 use crate::kernels::attention::AttentionHeads;
 use crate::tensor::{Tensor, init};
 
-/// A parameter to be.
+/// A parameter's specification.
 #[derive(Clone, Debug)]
 pub struct Spec {
     /// Its name in a checkpoint.
     pub name: String,
-    /// [outputs, inputs] of a matrix, `[width]` of a weight or a bias.
+    /// [outputs, inputs] of a matrix, `[width]` of a norm weight or a bias.
     pub shape: Vec<usize>,
-    first: First,
+    init: Init,
 }
 
-/// First values.
+/// Initial values.
 #[derive(Clone, Copy, Debug)]
-enum First {
-    /// Normal, with this standard deviation.
+enum Init {
+    /// Normally distributed, with this standard deviation.
     Normal(f64),
-    /// Of a weight.
+    /// One: a norm weight.
     One,
-    /// Of what shall have no effect before it has learnt something.
+    /// Zero: a bias, or a layer that starts as a no-op.
     Zero,
 }
 
 impl Spec {
-    /// The first value for a seed.
-    pub fn first_value(&self, seed: u64) -> Tensor {
-        match self.first {
-            First::Normal(deviation) => init::normal(seed, &self.name, &self.shape, deviation),
-            First::One => init::ones(&self.shape),
-            First::Zero => Tensor::zeros(&self.shape),
+    /// The initial value. It depends on the seed and the tensor's name only.
+    pub fn init(&self, seed: u64) -> Tensor {
+        match self.init {
+            Init::Normal(deviation) => init::normal(seed, &self.name, &self.shape, deviation),
+            Init::One => init::ones(&self.shape),
+            Init::Zero => Tensor::zeros(&self.shape),
         }
     }
 }
@@ -41,71 +43,71 @@ pub fn is_head(name: &str) -> bool {
     name.starts_with("mtp.")
 }
 
-/// The first depth k = 1..=K that uses the tensor of that name; none for the trunk's.
-pub fn first_depth(name: &str) -> Option<usize> {
+/// The first head k = 1..=K that uses the tensor of that name; none for a tensor of the trunk.
+pub fn first_head(name: &str) -> Option<usize> {
     let module = name.strip_prefix("mtp.")?.strip_prefix("modules.");
     let number = module.and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
     Some(number.map_or(1, |k| k + 1))
 }
 
-/// Deviation of the embedding, which is also the output matrix.
+/// Standard deviation of the embedding matrix and the LM head.
 const EMBEDDING_DEVIATION: f64 = 0.02;
 
 /// All parameters, in no particular order.
 pub fn layout(config: &Config) -> Vec<Spec> {
     let mut list = List(Vec::new());
     let c = config.hidden_size;
-    let table = [config.vocab_size, c];
-    list.matrix("model.embed_tokens.weight", table, EMBEDDING_DEVIATION);
+    let embedding = [config.vocab_size, c];
+    list.matrix("model.embed_tokens.weight", embedding, EMBEDDING_DEVIATION);
     if !config.tie_word_embeddings {
-        list.matrix("lm_head.weight", table, EMBEDDING_DEVIATION);
+        list.matrix("lm_head.weight", embedding, EMBEDDING_DEVIATION);
     }
     list.weight("model.norm.weight", c);
-    // Each layer adds two terms to the residual stream; their variance is shared out.
-    let depth = 2.0 * config.num_hidden_layers as f64;
+    // Each layer adds two terms to the residual stream. Their variances sum to one.
+    let terms = 2.0 * config.num_hidden_layers as f64;
     for l in 0..config.num_hidden_layers {
         let prefix = format!("model.layers.{l}.");
         let shape = (c, config.heads(), config.intermediate_size);
-        list.block(&prefix, shape, config.use_qk_norm, depth);
+        list.block(&prefix, shape, config.use_qk_norm, terms);
     }
     let modules = match config.mtp_kind {
         HeadKind::Recursive => config.mtp_depth.min(1),
         _ => config.mtp_depth,
     };
-    for k in 0..modules {
+    for k in 1..=modules {
         list.head(config, &head_prefix(config.mtp_kind, k));
     }
     list.0
 }
 
-/// What the names of head k + 1's parameters start with, k = 0..K. A recursive head has one module for every depth.
+/// Prefix of the names of head k's parameters, k = 1..=K. All heads of the recursive kind share one module.
 pub(super) fn head_prefix(kind: HeadKind, k: usize) -> String {
     match kind {
         HeadKind::Recursive => "mtp.".to_owned(),
-        _ => format!("mtp.modules.{k}."),
+        _ => format!("mtp.modules.{}.", k - 1),
     }
 }
 
 struct List(Vec<Spec>);
 
 impl List {
-    fn push(&mut self, name: &str, shape: &[usize], first: First) {
+    fn push(&mut self, name: &str, shape: &[usize], init: Init) {
         self.0.push(Spec {
             name: name.to_owned(),
             shape: shape.to_vec(),
-            first,
+            init,
         });
     }
 
     fn weight(&mut self, name: &str, width: usize) {
-        self.push(name, &[width], First::One);
+        self.push(name, &[width], Init::One);
     }
 
     fn matrix(&mut self, name: &str, shape: [usize; 2], deviation: f64) {
-        self.push(name, &shape, First::Normal(deviation));
+        self.push(name, &shape, Init::Normal(deviation));
     }
 
-    /// A matrix that keeps the size of its input: deviation 1 / √inputs.
+    /// A matrix that preserves the variance of its input: standard deviation 1 / √inputs.
     fn linear(&mut self, name: &str, outputs: usize, inputs: usize) {
         let deviation = 1.0 / (inputs as f64).sqrt();
         self.matrix(name, [outputs, inputs], deviation);
@@ -128,20 +130,20 @@ impl List {
                 }
                 self.module(config, prefix);
             }
-            // The layer adds silu(0) = 0 at first: the head starts as the trunk's own state.
+            // The layer adds silu(0) = 0 at first, so the head starts as the trunk's hidden state.
             HeadKind::Medusa if config.slim() => {
                 self.linear(&name("down.weight"), narrow, c);
-                self.push(&name("up.weight"), &[c, narrow], First::Zero);
-                self.push(&name("up.bias"), &[c], First::Zero);
+                self.push(&name("up.weight"), &[c, narrow], Init::Zero);
+                self.push(&name("up.bias"), &[c], Init::Zero);
             }
             HeadKind::Medusa => {
-                self.push(&name("linear.weight"), &[c, c], First::Zero);
-                self.push(&name("linear.bias"), &[c], First::Zero);
+                self.push(&name("linear.weight"), &[c, c], Init::Zero);
+                self.push(&name("linear.bias"), &[c], Init::Zero);
             }
         }
     }
 
-    /// A head's block with what comes after it.
+    /// A head's block, its up projection and its final norm.
     fn module(&mut self, config: &Config, prefix: &str) {
         let shape = (
             config.mtp_hidden_size,
@@ -166,7 +168,7 @@ impl List {
         prefix: &str,
         (c, heads, f): (usize, AttentionHeads, usize),
         qk_norm: bool,
-        depth: f64,
+        residual_terms: f64,
     ) {
         let name = |part: &str| format!("{prefix}{part}.weight");
         let (q, kv) = (heads.query * heads.size, heads.key_value * heads.size);
@@ -181,7 +183,7 @@ impl List {
         self.linear(&name("self_attn.v_proj"), kv, c);
         self.linear(&name("mlp.gate_proj"), f, c);
         self.linear(&name("mlp.up_proj"), f, c);
-        let residual = |inputs: usize| 1.0 / (inputs as f64 * depth).sqrt();
+        let residual = |inputs: usize| 1.0 / (inputs as f64 * residual_terms).sqrt();
         self.matrix(&name("self_attn.o_proj"), [c, q], residual(q));
         self.matrix(&name("mlp.down_proj"), [c, f], residual(f));
     }

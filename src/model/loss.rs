@@ -1,4 +1,7 @@
-//! The joint loss: L = L_0 + λ Σ_k w_k L_k with w_k = β^{k-1}, normalised to sum 1.
+//! The joint loss: L = L_0 + λ Σ_k w_k L_k with w_k = β^{k-1}, normalised to sum 1 over the active heads.
+//!
+//! [`Model::losses`] computes the losses on any executor, and evaluation uses it. Training uses [`Model::backward`], which
+//! computes the same losses and their gradient in less memory; `tests/gradients.rs` compares the two bit for bit.
 
 use super::{Model, layout};
 use crate::Result;
@@ -7,30 +10,51 @@ use crate::data::Batch;
 use crate::exec::{Exec, NoGrad, Rows};
 use crate::ops::CrossEntropy;
 
-/// How much the heads count.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+/// What a training step minimises, and which parameters its gradient reaches.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct JointLoss {
-    /// λ, the weight of all heads together.
+    /// λ, the weight of all active heads together.
     pub lambda: f64,
-    /// β, how fast weights fall with depth; 1 gives each head the same.
+    /// β, the ratio of a head's weight to that of the head before it; 1 weights all heads equally.
     pub beta: f64,
+    /// Heads 1..=n are active: in the loss, and trained by it. `None` means all of them.
+    pub active_heads: Option<usize>,
+    /// Where the gradients go.
+    pub grad_flow: GradFlow,
+}
+
+/// Where the gradients of the losses go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GradFlow {
+    /// Everywhere.
+    #[default]
+    Joint,
+    /// The heads' losses reach the heads only: no gradient of theirs reaches the trunk, the embedding or the LM head, so
+    /// the trunk is trained as it would be without heads.
+    Detached,
+    /// The heads' losses reach the heads only, and the main loss has no gradient: the trunk is not trained.
+    Frozen,
 }
 
 impl Default for JointLoss {
+    /// λ = 0.3 and β = 0.6, all heads active, gradients everywhere.
     fn default() -> Self {
         Self {
             lambda: 0.3,
             beta: 0.6,
+            active_heads: None,
+            grad_flow: GradFlow::Joint,
         }
     }
 }
 
 impl JointLoss {
-    /// Weights of L_0, L_1, .., L_K.
-    pub fn weights(&self, depth: usize) -> Vec<f64> {
-        let mut powers = Vec::with_capacity(depth);
+    /// Weights of L_0 and of the losses of the active heads, for a model with `num_heads` heads.
+    pub fn weights(&self, num_heads: usize) -> Vec<f64> {
+        let active = self.active_heads.map_or(num_heads, |n| n.min(num_heads));
+        let mut powers = Vec::with_capacity(active);
         let mut power = 1.0;
-        for _ in 0..depth {
+        for _ in 0..active {
             powers.push(power);
             power *= self.beta;
         }
@@ -38,72 +62,30 @@ impl JointLoss {
         let heads = powers.iter().map(|w| self.lambda * (w / total));
         std::iter::once(1.0).chain(heads).collect()
     }
-}
 
-/// Where gradients go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum GradFlow {
-    /// Everywhere.
-    #[default]
-    Joint,
-    /// The heads' stay in the heads: none reaches trunk, embedding or output matrix, so that the trunk learns as it would
-    /// without heads.
-    Detached,
-    /// To the heads only; the trunk does not learn.
-    Frozen,
-}
-
-/// What a step of training minimises, and what it may change.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Objective {
-    /// How much the heads count.
-    pub joint: JointLoss,
-    /// Heads that count: depths 1..=`depths`, K at most. λ is shared out among them.
-    pub depths: usize,
-    /// Where their gradients go.
-    pub flow: GradFlow,
-}
-
-impl From<JointLoss> for Objective {
-    /// All heads, and gradients everywhere.
-    fn from(joint: JointLoss) -> Self {
-        Self {
-            joint,
-            depths: usize::MAX,
-            flow: GradFlow::Joint,
-        }
-    }
-}
-
-impl Objective {
-    /// Weights of L_0 and of the heads that count, of a model with `depth` heads.
-    pub fn weights(&self, depth: usize) -> Vec<f64> {
-        self.joint.weights(depth.min(self.depths))
-    }
-
-    /// Whether a step changes the parameter of that name.
+    /// Whether a step on this loss changes the parameter of that name.
     pub fn trains(&self, name: &str) -> bool {
-        match layout::first_depth(name) {
-            None => self.flow != GradFlow::Frozen,
-            Some(k) => k <= self.depths,
+        match layout::first_head(name) {
+            None => self.grad_flow != GradFlow::Frozen,
+            Some(k) => self.active_heads.is_none_or(|n| k <= n),
         }
     }
 }
 
-/// One depth's loss on a batch.
+/// The loss of the main head or of one prediction head on a batch.
 #[derive(Clone, Debug)]
 pub struct LossReport<V = Var> {
-    /// [1, 3]: weighted loss, mean loss in nats, share of targets with the largest logit.
+    /// [1, 3]: weighted loss, mean loss in nats, share of targets that have the largest logit.
     pub value: V,
     /// Number of targets.
     pub targets: usize,
 }
 
 impl<V> LossReport<V> {
-    /// The report in this program's memory.
+    /// The report in host memory.
     ///
     /// # Errors
-    /// As [`Exec::host`].
+    /// Those of [`Exec::host`].
     pub fn on_host<E: Exec<Value = V>>(&self, exec: &mut E) -> Result<LossReport> {
         Ok(LossReport {
             value: Var::constant(exec.host(&self.value)?),
@@ -113,57 +95,72 @@ impl<V> LossReport<V> {
 }
 
 impl LossReport {
-    /// Mean loss over the targets, in nats.
+    /// Mean loss over the targets, in nats, without its weight in the joint loss.
     pub fn mean(&self) -> f32 {
         self.value.value().data()[1]
     }
 
-    /// Share of the targets that were the most likely token.
+    /// Share of the targets that have the largest logit.
     pub fn accuracy(&self) -> f32 {
         self.value.value().data()[2]
     }
 }
 
 impl Model {
-    /// The losses of the main head and of every head that counts and has targets in the batch, in forward order.
+    /// The losses of the main head and of every active head that has targets in the batch, in forward order.
     ///
-    /// Depth k is computed on positions 0..T − k of each window: the last ones have no target inside it.
+    /// Head k is computed on positions 0..T − k of each window; the targets of later positions lie outside it.
+    ///
+    /// # Panics
+    /// Panics if a token is not below V, or if a window is longer than the model's positions.
     pub fn losses<E: Exec>(
         &self,
         exec: &mut E,
         batch: &Batch,
-        objective: impl Into<Objective>,
+        joint: JointLoss,
     ) -> Vec<LossReport<E::Value>> {
-        let objective = objective.into();
-        let weights = objective.weights(self.config.mtp_depth);
-        let whole = Rows::batch(batch.sequences(), batch.context());
-        let inputs = batch.inputs();
-        let (h, main) = match objective.flow {
-            GradFlow::Frozen => {
-                let mut exec = NoGrad(exec);
-                let h = self.trunk(&mut exec, &inputs, &whole);
-                let logits = self.logits(&mut exec, &h);
-                (h, self.loss(&mut exec, &logits, batch, 0, weights[0]))
-            }
-            GradFlow::Joint | GradFlow::Detached => {
-                let h = self.trunk(exec, &inputs, &whole);
-                let logits = self.logits(exec, &h);
-                (h, self.loss(exec, &logits, batch, 0, weights[0]))
-            }
+        let weights = joint.weights(self.config.mtp_depth);
+        let rows = Rows::batch(batch.sequences(), batch.context());
+        let (h, main) = if joint.grad_flow == GradFlow::Frozen {
+            self.main_loss(&mut NoGrad(exec), batch, &rows, weights[0])
+        } else {
+            self.main_loss(exec, batch, &rows, weights[0])
         };
         let mut reports = vec![main];
-        let shared = objective.flow == GradFlow::Joint;
-        let mut states = vec![(if shared { h } else { exec.detached(&h) }, whole)];
+        let reach_trunk = joint.grad_flow == GradFlow::Joint;
+        let h = if reach_trunk { h } else { exec.detached(&h) };
+        let mut states = vec![(h, rows)];
         for k in (1..weights.len()).take_while(|k| batch.rows(*k) > 0) {
-            let state = self.next_depth(exec, k, &states, &batch.following(k), shared);
-            let logits = match shared {
-                true => self.logits(exec, &state.0),
-                false => self.logits(&mut NoGrad(exec), &state.0),
+            let state = self.next_head(exec, k, &states, &batch.following(k), reach_trunk);
+            let logits = if reach_trunk {
+                self.logits(exec, &state.0)
+            } else {
+                self.logits(&mut NoGrad(exec), &state.0)
             };
             reports.push(self.loss(exec, &logits, batch, k, weights[k]));
             states.push(state);
         }
         reports
+    }
+
+    /// [`Model::losses`] of all heads, for callers that read [`LossReport::mean`] and [`LossReport::accuracy`] only, which
+    /// do not depend on the weights of the joint loss.
+    pub fn mean_losses<E: Exec>(&self, exec: &mut E, batch: &Batch) -> Vec<LossReport<E::Value>> {
+        self.losses(exec, batch, JointLoss::default())
+    }
+
+    /// h^0 and the main head's loss.
+    fn main_loss<E: Exec>(
+        &self,
+        exec: &mut E,
+        batch: &Batch,
+        rows: &Rows,
+        weight: f64,
+    ) -> (E::Value, LossReport<E::Value>) {
+        let h = self.trunk(exec, &batch.inputs(), rows);
+        let logits = self.logits(exec, &h);
+        let report = self.loss(exec, &logits, batch, 0, weight);
+        (h, report)
     }
 
     fn loss<E: Exec>(
@@ -174,16 +171,15 @@ impl Model {
         k: usize,
         weight: f64,
     ) -> LossReport<E::Value> {
-        let targets = batch.targets(k);
-        let count = targets.len();
         let op = CrossEntropy {
-            targets: targets.into(),
+            targets: batch.targets(k).into(),
             weight,
             whole_rows: batch.whole_rows(k),
         };
+        let targets = op.targets.len();
         LossReport {
             value: exec.apply(op, [logits]),
-            targets: count,
+            targets,
         }
     }
 }
@@ -194,14 +190,29 @@ mod tests {
 
     #[test]
     fn weights_fall_by_beta_and_sum_to_lambda() {
-        let w = JointLoss {
+        let joint = JointLoss {
             lambda: 0.5,
             beta: 0.5,
-        }
-        .weights(3);
+            ..JointLoss::default()
+        };
+        let w = joint.weights(3);
         assert_eq!(w.len(), 4);
         assert!((w[1..].iter().sum::<f64>() - 0.5).abs() < 1e-12);
         assert!((w[1] / w[2] - 2.0).abs() < 1e-12);
         assert_eq!(JointLoss::default().weights(0), [1.0]);
+    }
+
+    #[test]
+    fn lambda_is_shared_out_among_the_active_heads() {
+        let weights = |active_heads| {
+            let joint = JointLoss {
+                active_heads,
+                ..JointLoss::default()
+            };
+            joint.weights(3)
+        };
+        assert_eq!(weights(Some(1)), [1.0, 0.3]);
+        assert_eq!(weights(Some(0)), [1.0]);
+        assert_eq!(weights(Some(9)), weights(None));
     }
 }

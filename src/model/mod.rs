@@ -1,36 +1,38 @@
-//! Floor 6: the model, written once against [`crate::exec::Exec`].
+//! The model: a transformer trunk with K prediction heads, written once against [`crate::exec::Exec`].
 //!
 //! | file | what |
 //! |---|---|
-//! | [`config`] | [`Config`]: sizes, checked once; presets |
-//! | [`kind`] | [`HeadKind`]: what each kind of head reads and keeps |
-//! | [`layout`] | names, shapes and first values of all parameters |
+//! | [`config`] | [`Config`]: the sizes; presets |
+//! | [`config_keys`] | the keys of a public `config.json`: used, harmless or refused |
+//! | [`kind`] | [`HeadKind`]: what each kind of head reads and caches |
+//! | [`layout`] | names, shapes and initial values of all parameters |
 //! | [`block`] | one transformer layer |
-//! | [`trunk`] | embedding, layers, final norm, output matrix |
+//! | [`trunk`] | embedding, layers, final norm, LM head |
 //! | [`heads`] | the K prediction heads, by kind |
-//! | [`loss`] | the joint loss |
-//! | [`backward`](mod@backward) | the joint loss with its gradient, in the memory of one head |
+//! | [`loss`] | the joint loss, on any executor |
+//! | [`backward`](mod@backward) | the step that trains: the joint loss and its gradient, in the memory of one head |
 //! | [`count`] | parameters, bytes and floating-point operations |
-//! | [`refit`] | heads taken off a trunk and put on it |
+//! | [`edit_heads`] | removing heads from a trunk, and adding new ones |
 //!
 //! This folder never knows files, optimisers, or how tokens are chosen.
 
 pub mod backward;
 pub mod block;
 pub mod config;
+pub mod config_keys;
 pub mod count;
+pub mod edit_heads;
 pub mod heads;
 pub mod kind;
 pub mod layout;
 pub mod loss;
-pub mod refit;
 pub mod trunk;
 
 pub use crate::kernels::gemm::WeightFormat;
 pub use config::{Config, Preset};
 pub use count::{Counts, Flops};
 pub use kind::HeadKind;
-pub use loss::{GradFlow, JointLoss, LossReport, Objective};
+pub use loss::{GradFlow, JointLoss, LossReport};
 
 use crate::Result;
 use crate::exec::Rows;
@@ -45,29 +47,31 @@ pub struct Model {
     params: Params,
     trunk: trunk::Ids,
     heads: Vec<heads::Ids>,
-    /// cos and sin for the positions met so far.
-    table: Mutex<Arc<RopeTable>>,
+    /// cos and sin of RoPE for the positions used so far. It is computed on demand, because a model may allow a million
+    /// positions. The lock is held to look at the table, not while a pass uses it; entries never change, so a longer table
+    /// gives the same bits.
+    rope: Mutex<Arc<RopeTable>>,
 }
 
 impl Model {
-    /// A model with first values that depend on (seed, tensor name) only.
+    /// A new model. Its initial values depend on (seed, tensor name) only.
     ///
     /// # Errors
-    /// [`crate::Error::Config`] for sizes that no model can have.
+    /// Returns [`crate::Error::Config`] if `config` is not valid.
     pub fn new(config: Config, seed: u64) -> Result<Self> {
         config.check()?;
-        let first = |spec: layout::Spec| {
-            let tensor = spec.first_value(seed);
+        let init = |spec: layout::Spec| {
+            let tensor = spec.init(seed);
             (spec.name, tensor)
         };
-        let entries = layout::layout(&config).into_iter().map(first).collect();
+        let entries = layout::layout(&config).into_iter().map(init).collect();
         Ok(Self::assemble(config, Params::new(entries)))
     }
 
-    /// A model of given parameters, which `take` hands over by name and shape.
+    /// A model whose parameters `take` returns by name and shape.
     ///
     /// # Errors
-    /// [`crate::Error::Config`] for sizes that no model can have, and what `take` returns.
+    /// Returns [`crate::Error::Config`] if `config` is not valid, and the errors of `take`.
     pub fn from_parts(
         config: Config,
         mut take: impl FnMut(&str, &[usize]) -> Result<Vec<f32>>,
@@ -87,11 +91,11 @@ impl Model {
             id.unwrap_or_else(|| panic!("the layout has a tensor `{name}`"))
         };
         let trunk = trunk::Ids::find(&config, &find);
-        let heads = (0..config.mtp_depth)
+        let heads = (1..=config.mtp_depth)
             .map(|k| heads::Ids::find(&config, k, &find))
             .collect();
         Self {
-            table: Mutex::new(Arc::new(RopeTable::new(
+            rope: Mutex::new(Arc::new(RopeTable::new(
                 0,
                 config.head_dim,
                 config.rope_theta,
@@ -103,7 +107,7 @@ impl Model {
         }
     }
 
-    /// The sizes.
+    /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -113,16 +117,16 @@ impl Model {
         &self.params
     }
 
-    /// The parameters, to be changed between steps.
+    /// The parameters, mutably.
     pub fn params_mut(&mut self) -> &mut Params {
         &mut self.params
     }
 
-    /// Packs every matrix, of trunk and heads, for products with few rows. Decoding the same model is several times
-    /// faster afterwards.
+    /// Packs every matrix of trunk and heads for matrix multiplication with few rows, which makes decoding several times
+    /// faster.
     ///
-    /// In [`WeightFormat::F32`] it has the same bits. A narrow format rounds the parameters, for good: the model is
-    /// another one then, and that model has one answer like any other ([`crate::tensor::Tensor::pack`]).
+    /// [`WeightFormat::F32`] changes no bit. The other formats quantise the parameters for good: the result is a different
+    /// model, which has one answer like any other ([`crate::tensor::Tensor::pack`]).
     pub fn pack(&mut self, format: WeightFormat) {
         for spec in layout::layout(&self.config) {
             if spec.shape.len() == 2 {
@@ -135,15 +139,15 @@ impl Model {
         }
     }
 
-    /// Bytes of weights that a decoding step of the trunk reads, logits included and heads not.
+    /// Bytes of weights that a decoding step reads: the trunk's and the LM head's, without the prediction heads.
     ///
-    /// A step reads every weight once, however many rows it has up to some dozens, except for a table of embeddings that
-    /// is not the output matrix: of that one it reads a row for each token, which is not counted.
+    /// A step of up to some dozens of rows reads every weight once. An embedding matrix that is not the LM head is left
+    /// out, because a step reads only one row of it per token.
     pub fn weight_bytes(&self) -> usize {
         let read = |(name, t): (&str, &crate::tensor::Tensor)| {
-            let table = name == trunk::EMBEDDING && !self.config.tie_word_embeddings;
+            let looked_up = name == trunk::EMBEDDING && !self.config.tie_word_embeddings;
             match t.panels() {
-                _ if table || layout::is_head(name) => 0,
+                _ if looked_up || layout::is_head(name) => 0,
                 Some(panels) => panels.bytes(),
                 None => size_of_val(t.data()),
             }
@@ -151,7 +155,10 @@ impl Model {
         self.params.iter().map(read).sum()
     }
 
-    /// What a pass over these rows needs.
+    /// What the layers of a pass over these rows share.
+    ///
+    /// # Panics
+    /// Panics if a position is not below the model's positions.
     fn pass<'a>(&self, rows: &'a Rows) -> block::Pass<'a> {
         let end = rows
             .spans()
@@ -161,7 +168,7 @@ impl Model {
             .unwrap_or(0);
         let most = self.config.max_position_embeddings;
         assert!(end <= most, "position {end} of a model with {most}");
-        let mut table = self.table.lock().unwrap_or_else(|e| e.into_inner());
+        let mut table = self.rope.lock().unwrap_or_else(|e| e.into_inner());
         if table.positions() < end {
             let positions = end.next_power_of_two().max(256).min(most);
             let theta = self.config.rope_theta;

@@ -1,4 +1,4 @@
-//! The trunk: embedding, layers, final norm; and the output matrix, which the heads share.
+//! The trunk: embedding, layers and final norm; and the LM head, which the prediction heads share.
 
 use super::block::{Block, linear};
 use super::{Config, Find, Model};
@@ -6,16 +6,16 @@ use crate::exec::{Exec, Rows};
 use crate::ops::Embedding;
 use crate::tensor::ParamId;
 
-/// Name of the table of embeddings.
+/// Name of the embedding matrix.
 pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
 
-/// Places of the trunk's parameters.
+/// The trunk's parameters.
 #[derive(Debug)]
 pub(super) struct Ids {
     embedding: ParamId,
     layers: Vec<Block>,
     norm: ParamId,
-    output: ParamId,
+    lm_head: ParamId,
 }
 
 impl Ids {
@@ -29,16 +29,20 @@ impl Ids {
             embedding,
             layers: (0..config.num_hidden_layers).map(layer).collect(),
             norm: find("model.norm.weight"),
-            output: match config.tie_word_embeddings {
-                true => embedding,
-                false => find("lm_head.weight"),
+            lm_head: if config.tie_word_embeddings {
+                embedding
+            } else {
+                find("lm_head.weight")
             },
         }
     }
 }
 
 impl Model {
-    /// tokens `[rows]` -> h⁰ [rows, C], the hidden state after the final norm. Uses caches 0..L.
+    /// tokens `[rows]` -> h^0 [rows, C], the hidden state after the final norm. Uses KV caches 0..L.
+    ///
+    /// # Panics
+    /// Panics if a token is not below V, or if a position is not below the model's positions.
     pub fn trunk<E: Exec>(&self, exec: &mut E, tokens: &[u32], rows: &Rows) -> E::Value {
         let pass = self.pass(rows);
         let mut x = self.embed(exec, tokens);
@@ -50,17 +54,17 @@ impl Model {
 
     /// h [rows, C], of the trunk or of a head -> logits [rows, V].
     pub fn logits<E: Exec>(&self, exec: &mut E, h: &E::Value) -> E::Value {
-        linear(exec, h, self.trunk.output)
+        linear(exec, h, self.trunk.lm_head)
     }
 
-    /// Place of the output matrix W_out [V, C].
-    pub(super) fn output(&self) -> ParamId {
-        self.trunk.output
+    /// The LM head W_out [V, C]; the embedding matrix if the two are tied.
+    pub(super) fn lm_head(&self) -> ParamId {
+        self.trunk.lm_head
     }
 
     /// tokens [rows] -> embeddings [rows, C].
     pub(super) fn embed<E: Exec>(&self, exec: &mut E, tokens: &[u32]) -> E::Value {
-        let table = exec.param(self.trunk.embedding);
-        exec.apply(Embedding { ids: tokens.into() }, [&table])
+        let matrix = exec.param(self.trunk.embedding);
+        exec.apply(Embedding { ids: tokens.into() }, [&matrix])
     }
 }

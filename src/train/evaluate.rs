@@ -1,74 +1,68 @@
-//! Evaluation: every token but the first predicted once, in windows that follow each other.
+//! Evaluation: every token but the first is predicted once, in windows that follow each other.
 
 use crate::data::{Tokenizer, Tokens, consecutive};
 use crate::exec::{Exec, Train};
-use crate::model::{JointLoss, Model};
+use crate::model::Model;
 use crate::{Error, Result};
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Tokens that are in memory at once, as whole windows. What is decoded to count bytes is cut there too.
+/// Tokens held in memory at once, rounded to whole windows. The text is also decoded in these parts, to count its bytes.
 const PART: usize = 1 << 20;
 
 /// Losses on a text.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Evaluation {
-    /// Mean loss of the main head, in nats a token.
+    /// Mean loss of the main head, in nats per token.
     pub loss: f64,
-    /// The main head's total in bits, over the bytes of the predicted tokens.
+    /// Total loss of the main head in bits, divided by the number of bytes of the predicted tokens.
     pub bits_per_byte: f64,
-    /// Mean loss of the main head and of heads 1..=K, in nats.
+    /// Mean loss of the main head and of heads 1..=K, in nats per token.
     pub loss_heads: Vec<f64>,
-    /// Share of targets that were the most likely token, for the same heads.
+    /// Share of targets that have the largest logit, for the same heads.
     pub accuracy_heads: Vec<f64>,
-    /// Tokens predicted by the main head.
+    /// Number of tokens predicted by the main head.
     pub tokens: usize,
 }
 
 /// Evaluates a model on tokens, in windows of `context` inputs.
 ///
-/// Head k is scored where its target lies inside the window. Windows are computed one at a time and their sums added in
-/// `f64` in order, so that the figures are a function of model, tokens and context alone.
+/// Head k is scored if its target lies inside the window. Windows are computed one at a time, and their sums over targets
+/// are added in `f64` in order. So the result is a function of model, tokens and context alone.
 ///
 /// # Errors
-/// [`Error::Usage`] where there is no token to predict, or the context is not 1 to the model's positions.
+/// Returns [`Error::Usage`] if there is no token to predict, and [`Error::Setting`] if `context` is not 1 to the model's
+/// positions.
 pub fn evaluate(
     model: &Model,
     tokens: &[u32],
     tokenizer: &Tokenizer,
     context: usize,
 ) -> Result<Evaluation> {
-    let whole = evaluate_while(model, tokens, tokenizer, context, &|| true)?;
-    Ok(whole.expect("nothing abandons it"))
+    let whole = evaluate_while(model, tokens, tokenizer, context, &mut || true)?;
+    Ok(whole.expect("it is not abandoned"))
 }
 
-/// The same, asking before each window whether to go on; `None` where the answer was no.
+/// [`evaluate`], which calls `go_on` before each window and returns `None` as soon as that is false.
 ///
 /// # Errors
-/// As [`evaluate`].
+/// Those of [`evaluate`].
 pub fn evaluate_while(
     model: &Model,
     tokens: &[u32],
     tokenizer: &Tokenizer,
     context: usize,
-    go_on: &dyn Fn() -> bool,
+    go_on: &mut dyn FnMut() -> bool,
 ) -> Result<Option<Evaluation>> {
-    let read = |range: Range<usize>| Ok(Cow::Borrowed(&tokens[range]));
-    in_parts(
-        &|| Train::no_grad(model.params()),
-        model,
-        (tokens.len(), &read),
-        tokenizer,
-        context,
-        PART,
-        go_on,
-    )
+    let exec = || Train::no_grad(model.params());
+    let text = Text::Memory(tokens);
+    in_parts(&exec, model, &text, tokenizer, context, PART, go_on)
 }
 
-/// [`evaluate`] on tokens that may lie in a file larger than memory. The figures are the same.
+/// [`evaluate`] on tokens that may lie in a file larger than memory. The result is the same.
 ///
 /// # Errors
-/// As [`evaluate`], and where the file cannot be read.
+/// Those of [`evaluate`], and those of reading the file.
 pub fn evaluate_stored(
     model: &Model,
     tokens: &Tokens,
@@ -79,11 +73,10 @@ pub fn evaluate_stored(
     evaluate_stored_on(&exec, model, tokens, tokenizer, context)
 }
 
-/// [`evaluate_stored`] on any executor: `exec` makes one for each window, in which sequence 0 has no position yet. The
-/// figures are the same.
+/// [`evaluate_stored`] on any executor: `exec` makes one for each window, with empty KV caches. The result is the same.
 ///
 /// # Errors
-/// As [`evaluate_stored`], and where the executor's machine failed.
+/// Those of [`evaluate_stored`], and those of the executor.
 pub fn evaluate_stored_on<E: Exec>(
     exec: &dyn Fn() -> E,
     model: &Model,
@@ -91,81 +84,103 @@ pub fn evaluate_stored_on<E: Exec>(
     tokenizer: &Tokenizer,
     context: usize,
 ) -> Result<Evaluation> {
-    let read = |range: Range<usize>| {
-        let mut some = Vec::with_capacity(range.len());
-        tokens.read(range.start, range.len(), &mut some)?;
-        Ok(Cow::Owned(some))
-    };
-    let whole = in_parts(
-        exec,
-        model,
-        (tokens.len(), &read),
-        tokenizer,
-        context,
-        PART,
-        &|| true,
-    )?;
-    Ok(whole.expect("nothing abandons it"))
+    let text = Text::Stored(tokens);
+    let whole = in_parts(exec, model, &text, tokenizer, context, PART, &mut || true)?;
+    Ok(whole.expect("it is not abandoned"))
 }
 
-/// Gives the tokens of a range.
-type Read<'a> = dyn Fn(Range<usize>) -> Result<Cow<'a, [u32]>> + 'a;
+/// The tokens of a text.
+enum Text<'a> {
+    Memory(&'a [u32]),
+    Stored(&'a Tokens),
+}
 
-/// Evaluates `length` tokens, about `part` of them at a time, while `go_on` says so.
+impl Text<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Memory(tokens) => tokens.len(),
+            Self::Stored(tokens) => tokens.len(),
+        }
+    }
+
+    fn read(&self, range: Range<usize>) -> Result<Cow<'_, [u32]>> {
+        match self {
+            Self::Memory(tokens) => Ok(Cow::Borrowed(&tokens[range])),
+            Self::Stored(tokens) => {
+                let mut read = Vec::with_capacity(range.len());
+                tokens.read(range.start, range.len(), &mut read)?;
+                Ok(Cow::Owned(read))
+            }
+        }
+    }
+}
+
+/// Sums over the targets of one head.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    loss: f64,
+    hits: f64,
+    targets: usize,
+}
+
+/// Evaluates a text, about `part` tokens of it at a time.
 fn in_parts<E: Exec>(
     exec: &dyn Fn() -> E,
     model: &Model,
-    (length, read): (usize, &Read),
+    text: &Text<'_>,
     tokenizer: &Tokenizer,
     context: usize,
     part: usize,
-    go_on: &dyn Fn() -> bool,
+    go_on: &mut dyn FnMut() -> bool,
 ) -> Result<Option<Evaluation>> {
+    let length = text.len();
     if length < 2 {
         return Err(Error::Usage(format!(
             "evaluation: expected at least 2 tokens, found {length}"
         )));
     }
-    let most = model.config().max_position_embeddings;
-    if context == 0 || context > most {
-        return Err(Error::Usage(format!(
-            "--context: expected 1 to the model's {most} positions, found {context}"
-        )));
+    let positions = model.config().max_position_embeddings;
+    if context == 0 || context > positions {
+        let expected = format!("1 to the model's {positions} positions");
+        return Err(Error::setting("context", expected, context));
     }
-    let heads = model.config().mtp_depth + 1;
-    let (mut losses, mut hits, mut counts) = (vec![0.0; heads], vec![0.0; heads], vec![0; heads]);
+    let mut heads = vec![Sums::default(); model.config().mtp_depth + 1];
     let (mut bytes, mut start) = (0, 0);
     let part = (part / context).max(1) * context;
-    // A part ends where a window does, and its last token is the next one's first.
+    // A part ends where a window ends, and its last token is the next part's first.
     while start + 1 < length {
-        let tokens = read(start..length.min(start.saturating_add(part).saturating_add(1)))?;
+        let end = length.min(start.saturating_add(part).saturating_add(1));
+        let tokens = text.read(start..end)?;
         for batch in consecutive(&tokens, context, 1) {
             if !go_on() {
                 return Ok(None);
             }
             let mut exec = exec();
-            let reports = model.losses(&mut exec, &batch, JointLoss::default());
-            for (k, report) in reports.iter().enumerate() {
+            let reports = model.mean_losses(&mut exec, &batch);
+            for (head, report) in heads.iter_mut().zip(&reports) {
                 let report = report.on_host(&mut exec)?;
-                losses[k] += f64::from(report.mean()) * report.targets as f64;
-                hits[k] += f64::from(report.accuracy()) * report.targets as f64;
-                counts[k] += report.targets;
+                head.loss += f64::from(report.mean()) * report.targets as f64;
+                head.hits += f64::from(report.accuracy()) * report.targets as f64;
+                head.targets += report.targets;
             }
         }
         bytes += tokenizer.decode(&tokens[1..]).len();
         start += tokens.len() - 1;
     }
-    let share = |sums: &[f64]| -> Vec<f64> {
-        let pairs = sums.iter().zip(&counts).filter(|(_, n)| **n > 0);
-        pairs.map(|(sum, n)| sum / *n as f64).collect()
+    let main = heads[0];
+    // In a short text the last heads have no target.
+    heads.retain(|head| head.targets > 0);
+    let means = |sum: fn(&Sums) -> f64| -> Vec<f64> {
+        let means = heads.iter().map(|head| sum(head) / head.targets as f64);
+        means.collect()
     };
-    let loss_heads = share(&losses);
+    let loss_heads = means(|head| head.loss);
     Ok(Some(Evaluation {
         loss: loss_heads[0],
-        bits_per_byte: losses[0] / std::f64::consts::LN_2 / bytes.max(1) as f64,
+        bits_per_byte: main.loss / std::f64::consts::LN_2 / bytes.max(1) as f64,
         loss_heads,
-        accuracy_heads: share(&hits),
-        tokens: counts[0],
+        accuracy_heads: means(|head| head.hits),
+        tokens: main.targets,
     }))
 }
 
@@ -187,19 +202,11 @@ mod tests {
         for length in [2, 7, 8, 36, 37, 41] {
             // An end of text has no byte.
             let tokens: Vec<u32> = (0..length).map(|i| i * 29 % 257).collect();
-            let read = |range: Range<usize>| Ok(Cow::Borrowed(&tokens[range]));
             let whole = evaluate(&model, &tokens, &tokenizer, 7).unwrap();
             for part in [1, 7, 8, 14, 30] {
                 let exec = || Train::no_grad(model.params());
-                let found = in_parts(
-                    &exec,
-                    &model,
-                    (tokens.len(), &read),
-                    &tokenizer,
-                    7,
-                    part,
-                    &|| true,
-                );
+                let text = Text::Memory(&tokens);
+                let found = in_parts(&exec, &model, &text, &tokenizer, 7, part, &mut || true);
                 assert_eq!(
                     found.unwrap(),
                     Some(whole.clone()),

@@ -1,23 +1,24 @@
-//! What a run reports: one JSON object each, on standard output with `--json` and in `metrics.jsonl`.
+//! What a run reports, and to whom. An event is one JSON object, on standard output with `--json` and in `metrics.jsonl`.
 
 use super::Evaluation;
 use serde::Serialize;
 
-/// Something that happened in a run.
+/// A report of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Event {
-    /// A step was done.
+    /// Figures of the last step, every [`TrainConfig::log_every`](super::TrainConfig::log_every) steps.
     Step {
         /// Steps done so far.
         step: u64,
-        /// The weighted sum of losses.
+        /// The joint loss: the weighted sum of the losses.
         loss: f64,
-        /// Mean loss of the main head and of the heads that counted, in nats.
+        /// Mean loss of the main head and of the active heads, in nats per token.
         loss_heads: Vec<f64>,
         /// Learning rate of the step.
         lr: f64,
-        /// Training tokens a second since the report before.
+        /// Training tokens per second since the previous report.
         tokens_per_s: f64,
         /// See [`Event::Eval::training_seconds`].
         training_seconds: f64,
@@ -26,22 +27,22 @@ pub enum Event {
     Eval {
         /// Steps done so far.
         step: u64,
-        /// Which part of the data.
+        /// The part of the data that was evaluated.
         split: &'static str,
-        /// The figures.
+        /// The losses.
         #[serde(flatten)]
         evaluation: Evaluation,
-        /// Wall time of all steps of this process, without evaluations and checkpoints. After a resume it counts from 0
-        /// again, because the clock of another process, or of another machine, measures something else.
+        /// Wall time of the training steps of this process so far, without evaluations and checkpoints. It starts at 0
+        /// again when a run is resumed, because times of different machines cannot be added.
         training_seconds: f64,
     },
     /// The run ended.
     Done {
-        /// The model directory.
+        /// The model directory; empty if the run has none.
         dir: String,
         /// Steps of the run.
         steps: u64,
-        /// Training tokens a second over the steps alone.
+        /// Training tokens per second, without evaluations and checkpoints.
         tokens_per_s: f64,
         /// The largest resident memory of the process, in MB (10^6 bytes).
         peak_rss_mb: f64,
@@ -52,7 +53,45 @@ pub enum Event {
     },
 }
 
-/// The largest resident memory of this process so far, in MB; 0 where the system does not say.
+/// Watches a run: a closure that takes each [`Event`], or a type that does more.
+///
+/// ```
+/// use foretoken::train::{Event, Observer};
+///
+/// /// Stops a run once its loss is low enough.
+/// struct Until(f64, bool);
+///
+/// impl Observer for Until {
+///     fn event(&mut self, event: &Event) {
+///         self.1 |= matches!(event, Event::Eval { evaluation, .. } if evaluation.loss <= self.0);
+///     }
+///
+///     fn stop(&mut self) -> bool {
+///         self.1
+///     }
+/// }
+/// ```
+pub trait Observer {
+    /// Called with each event, after it was written to the run's `metrics.jsonl`.
+    fn event(&mut self, event: &Event);
+
+    /// Called after each step with the number of steps done.
+    fn stepped(&mut self, _steps: u64) {}
+
+    /// Whether to end the run early. Asked after each step and before each window of an evaluation, which is abandoned
+    /// then, and made when the run is resumed.
+    fn stop(&mut self) -> bool {
+        false
+    }
+}
+
+impl<F: FnMut(&Event)> Observer for F {
+    fn event(&mut self, event: &Event) {
+        self(event);
+    }
+}
+
+/// The largest resident memory of this process so far, in MB; 0 if the system does not report it.
 pub fn peak_rss_mb() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));

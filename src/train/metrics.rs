@@ -1,4 +1,4 @@
-//! `metrics.jsonl` read back: the curves of a run.
+//! Reading `metrics.jsonl`: the curves of a run.
 
 use std::fs::File;
 use std::io::Read;
@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use crate::{Error, Result};
 
-/// Longest file that is read, in bytes. A run that reports ten million times stays below it.
-const MOST: u64 = 2 << 30;
+/// Largest file that is read, in bytes. A run with ten million reports stays below it.
+const MAX_BYTES: u64 = 2 << 30;
 
 /// A training report.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -20,7 +20,7 @@ pub struct StepPoint {
     pub loss_heads: Vec<f64>,
     /// Learning rate.
     pub lr: f64,
-    /// Training tokens a second.
+    /// Training tokens per second.
     pub tokens_per_s: f64,
 }
 
@@ -31,11 +31,11 @@ pub struct EvalPoint {
     pub step: u64,
     /// Mean loss of the main head and of heads 1..=K, in nats.
     pub loss_heads: Vec<f64>,
-    /// Share of targets that were the most likely token, for the same heads.
+    /// Share of targets that have the largest logit, for the same heads.
     pub accuracy_heads: Vec<f64>,
 }
 
-/// One line; events of other kinds and other fields are left alone.
+/// One line. Other kinds of events and other fields are ignored.
 #[derive(Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 enum Line {
@@ -45,7 +45,7 @@ enum Line {
     Other,
 }
 
-/// The curves of a run, steps ascending.
+/// The curves of a run, in ascending order of steps.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metrics {
     /// Training reports.
@@ -57,25 +57,26 @@ pub struct Metrics {
 impl Metrics {
     /// Reads the `metrics.jsonl` of a model directory, or such a file itself.
     ///
-    /// A last line that was cut off in the middle is left out: the run was killed, or is writing it. A run that went
-    /// on from an earlier step tells some steps again; the last telling counts.
+    /// An incomplete last line is ignored: the run was killed, or is writing it. If a resumed run logged a step twice, its
+    /// last record is used.
     ///
     /// # Errors
-    /// [`Error::Io`] where the file cannot be read. [`Error::File`] with the line that is no event, or where there is
-    /// no step and no evaluation in it.
+    /// Returns [`Error::Io`] if the file cannot be read, and [`Error::File`] if a line is not an event, or if there is no step
+    /// and no evaluation.
     pub fn read(path: &Path) -> Result<Self> {
-        let file = match path.is_dir() {
-            true => path.join("metrics.jsonl"),
-            false => path.to_owned(),
+        let file = if path.is_dir() {
+            path.join("metrics.jsonl")
+        } else {
+            path.to_owned()
         };
         let mut bytes = Vec::new();
         File::open(&file)
-            .and_then(|f| f.take(MOST + 1).read_to_end(&mut bytes))
+            .and_then(|f| f.take(MAX_BYTES + 1).read_to_end(&mut bytes))
             .map_err(Error::io("read", &file))?;
-        if bytes.len() as u64 > MOST {
+        if bytes.len() as u64 > MAX_BYTES {
             return Err(Error::file(
                 &file,
-                format!("expected at most {MOST} bytes, found more"),
+                format!("expected at most {MAX_BYTES} bytes, found more"),
             ));
         }
         Self::parse(&file, &bytes)
@@ -85,7 +86,7 @@ impl Metrics {
         let mut metrics = Self::default();
         let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
         for (number, line) in lines.iter().enumerate() {
-            // What follows the last line feed was cut off, unless it is whole by chance.
+            // Text after the last line feed is an incomplete line, unless it happens to be complete.
             let last = number + 1 == lines.len();
             let blank = line.iter().all(u8::is_ascii_whitespace);
             match serde_json::from_slice::<Line>(line) {
@@ -100,7 +101,7 @@ impl Metrics {
                 Ok(Line::Other) => {}
                 Err(_) if last || blank => {}
                 Err(error) => {
-                    // serde_json counts lines within the one line that it was given.
+                    // serde_json's position is within the one line that it parsed.
                     let reason = error.to_string();
                     let reason = reason.split(" at line ").next().unwrap_or_default();
                     let shown: String = reason
@@ -122,7 +123,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Heads that some event tells of, the main head among them.
+    /// The largest number of heads in any event, including the main head.
     pub fn heads(&self) -> usize {
         let steps = self.steps.iter().map(|point| point.loss_heads.len());
         let evals = self.evals.iter().map(|point| point.loss_heads.len());
@@ -188,12 +189,12 @@ mod tests {
     }
 
     #[test]
-    fn a_line_cut_off_at_the_end_is_left_out_and_elsewhere_it_is_an_error() {
+    fn an_incomplete_line_is_ignored_at_the_end_and_an_error_elsewhere() {
         let whole = line(&step(1)) + &line(&step(2));
         for end in line(&step(1)).len()..whole.len() - 1 {
             assert_eq!(parse(&whole[..end]).unwrap().steps.len(), 1, "{end}");
         }
-        // Whole but for its line feed.
+        // Complete except for its line feed.
         assert_eq!(parse(whole.trim_end()).unwrap().steps.len(), 2);
         for broken in [
             "{\"event\":\"step\"\n",
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_telling_of_a_step_counts() {
+    fn the_last_record_of_a_step_is_used() {
         let text: String = [1, 2, 3, 2, 3, 4].iter().map(|s| line(&step(*s))).collect();
         let steps: Vec<u64> = parse(&text).unwrap().steps.iter().map(|p| p.step).collect();
         assert_eq!(steps, [1, 2, 3, 4]);

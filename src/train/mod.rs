@@ -1,38 +1,44 @@
-//! Floor 8: training and evaluation.
+//! Training and evaluation.
 //!
 //! | file | what |
 //! |---|---|
+//! | [`config`] | [`TrainConfig`]: how to train, and what fits a model |
 //! | [`schedule`] | the learning rate of each step |
-//! | [`regime`] | which heads count at each step, and whether they may change the trunk |
+//! | [`regime`] | which heads are active at each step, and whether they may change the trunk |
 //! | [`optimiser`] | clipping, and AdamW or Muon over all parameters |
+//! | [`trainer`] | a model in training, and one step |
+//! | [`training_loop`] | steps, reports, evaluations and checkpoints to the end of a run |
 //! | [`evaluate`](mod@evaluate) | losses and accuracies of every head on a text |
-//! | [`options`] | how to train, as numbers, and which numbers fit a model |
-//! | [`trainer`] | one step, and the whole loop |
-//! | [`run`] | where a run keeps what it makes, and how it goes on after a kill |
+//! | [`event`] | what a run reports, and to whom |
+//! | [`run`] | the directory of a run: metrics, checkpoints, resuming |
 //! | [`state`] | what a checkpoint records |
-//! | [`event`] | what a run reports |
-//! | [`metrics`] | `metrics.jsonl` read back |
+//! | [`text_file`] | the texts of a run, recognised by their content |
+//! | [`metrics`] | reading `metrics.jsonl` |
 //!
 //! This folder never knows decoding or the command line.
 
+pub mod config;
 pub mod evaluate;
 pub mod event;
 pub mod metrics;
 pub mod optimiser;
-pub mod options;
 pub mod regime;
 pub mod run;
 pub mod schedule;
 pub mod state;
+pub mod text_file;
 pub mod trainer;
+pub mod training_loop;
 
+pub use config::TrainConfig;
 pub use evaluate::{Evaluation, evaluate, evaluate_stored, evaluate_stored_on, evaluate_while};
-pub use event::Event;
+pub use event::{Event, Observer};
 pub use metrics::Metrics;
-pub use optimiser::{Kind, Optimiser, Settings};
-pub use options::Options;
-pub use regime::{Plan, Regime};
-pub use run::{Intervals, Keep, Run, Saving};
-pub use schedule::{Schedule, Shape};
-pub use state::{Origin, Record, TextFile};
-pub use trainer::{Ending, Trainer};
+pub use optimiser::{AdamW, Optimiser};
+pub use regime::Regime;
+pub use run::Run;
+pub use schedule::Schedule;
+pub use state::{Origin, Record};
+pub use text_file::TextFile;
+pub use trainer::{StepReport, Trainer};
+pub use training_loop::Ending;

@@ -1,5 +1,6 @@
 //! AdamW or Muon over all parameters, after clipping by norm (rule R9).
 
+use super::TrainConfig;
 use crate::Result;
 use crate::autograd::Gradients;
 use crate::kernels::{adamw, muon, reduce};
@@ -8,98 +9,118 @@ use crate::simd::scalar;
 use crate::tensor::{Params, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// Which rule moves the matrices.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// An optimiser and its hyperparameters.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+#[non_exhaustive]
+pub enum Optimiser {
     /// AdamW for every parameter.
-    AdamW,
-    /// Muon for every matrix but the embedding and the output matrix, AdamW for the rest. Queries, keys and values have
-    /// matrices of their own and are made orthogonal one by one. The default, because its losses are lower at equal steps
-    /// by more than its dearer steps cost (`docs/log.md`, "Optimiser and schedule side by side").
-    #[default]
-    Muon,
+    AdamW(AdamW),
+    /// Muon for every matrix but the embedding and the LM head, AdamW for the rest. Queries, keys and values have matrices
+    /// of their own and are orthogonalised one by one. The default, because its losses are lower at equal steps by more
+    /// than its dearer steps cost (`docs/log.md`, "Optimiser and schedule side by side").
+    Muon {
+        /// μ
+        momentum: f64,
+        /// For the other parameters.
+        adamw: AdamW,
+    },
 }
 
-impl Kind {
-    /// Every kind.
-    pub const ALL: [Self; 2] = [Self::AdamW, Self::Muon];
-
-    /// The name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::AdamW => "adamw",
-            Self::Muon => "muon",
-        }
-    }
-}
-
-/// An optimiser's numbers.
+/// Hyperparameters of AdamW.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// The rule.
-    pub kind: Kind,
-    /// AdamW's β₁ and β₂.
-    pub betas: [f64; 2],
-    /// AdamW's ε
+pub struct AdamW {
+    /// β₁
+    pub beta1: f64,
+    /// β₂
+    pub beta2: f64,
+    /// ε
     pub eps: f64,
-    /// Muon's μ
-    pub momentum: f64,
-    /// Weight decay of matrices.
-    pub decay: f64,
-    /// The largest norm that a gradient keeps.
-    pub clip: f64,
 }
 
-impl Default for Settings {
+impl Default for AdamW {
     fn default() -> Self {
-        Self {
-            kind: Kind::default(),
-            betas: [0.9, 0.95],
-            eps: 1e-8,
-            momentum: 0.95,
-            decay: 0.1,
-            clip: 1.0,
-        }
+        Self::DEFAULT
     }
 }
 
-impl Settings {
-    /// The usual numbers of a kind.
-    pub fn of(kind: Kind) -> Self {
-        Self {
-            kind,
-            ..Self::default()
+impl AdamW {
+    const DEFAULT: Self = Self {
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+    };
+}
+
+impl Default for Optimiser {
+    fn default() -> Self {
+        Self::MUON
+    }
+}
+
+impl Optimiser {
+    /// AdamW with the default hyperparameters.
+    pub const ADAMW: Self = Self::AdamW(AdamW::DEFAULT);
+    /// Muon with the default hyperparameters.
+    pub const MUON: Self = Self::Muon {
+        momentum: 0.95,
+        adamw: AdamW::DEFAULT,
+    };
+    /// Both, with the default hyperparameters.
+    pub const ALL: [Self; 2] = [Self::ADAMW, Self::MUON];
+
+    /// The optimiser's name, as files spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AdamW(_) => "adamw",
+            Self::Muon { .. } => "muon",
         }
     }
 
-    /// Names of what is kept for a parameter.
-    pub(super) fn kept(&self, name: &str, shape: &[usize]) -> &'static [&'static str] {
-        match self.moves_by_muon(name, shape) {
-            true => &["momentum/"],
-            false => &["first_moment/", "second_moment/"],
+    fn adamw(self) -> AdamW {
+        match self {
+            Self::AdamW(adamw) | Self::Muon { adamw, .. } => adamw,
+        }
+    }
+
+    /// Muon's μ for the parameter of that name and shape; `None` if AdamW moves it.
+    fn momentum(self, name: &str, shape: &[usize]) -> Option<f64> {
+        // An embedding has gradients only for the tokens of the batch; an orthogonal update has no such zero rows.
+        let by_token = name == "model.embed_tokens.weight" || name == "lm_head.weight";
+        match self {
+            Self::Muon { momentum, .. } if shape.len() == 2 && !by_token => Some(momentum),
+            _ => None,
         }
     }
 
     /// Whether Muon moves the parameter of that name and shape.
-    pub fn moves_by_muon(&self, name: &str, shape: &[usize]) -> bool {
-        // Tables of tokens: a row is used where its token occurs, and an orthogonal update has no such zeros.
-        let table = name == "model.embed_tokens.weight" || name == "lm_head.weight";
-        self.kind == Kind::Muon && shape.len() == 2 && !table
+    pub fn moves_by_muon(self, name: &str, shape: &[usize]) -> bool {
+        self.momentum(name, shape).is_some()
+    }
+
+    /// Name prefixes of the tensors that are kept for a parameter.
+    pub(super) fn kept(self, name: &str, shape: &[usize]) -> &'static [&'static str] {
+        if self.moves_by_muon(name, shape) {
+            &["momentum/"]
+        } else {
+            &["first_moment/", "second_moment/"]
+        }
     }
 }
 
-/// The optimiser and what it keeps for each parameter that learns: AdamW's two moments, or Muon's momentum.
+/// An optimiser with the tensors that it keeps for each parameter that is trained: AdamW's two moments, or Muon's
+/// momentum.
 ///
-/// Matrices decay, gains and biases do not. Trunk and heads are clipped by their own norms, so that a head's gradient never
-/// changes the size of the trunk's step.
+/// Matrices decay; norm weights and biases do not. Trunk and heads are clipped by norms of their own, so a head's gradient
+/// never changes the size of the trunk's step.
 #[derive(Clone, Debug)]
-pub struct Optimiser {
-    /// Its numbers.
-    pub settings: Settings,
+pub struct OptimiserState {
+    optimiser: Optimiser,
+    weight_decay: f64,
+    clip_norm: f64,
     steps: u64,
-    /// By place; empty for a parameter that does not learn.
+    /// By parameter; empty for one that is not trained.
     kept: Vec<Vec<Tensor>>,
 }
 
@@ -112,34 +133,32 @@ pub struct Norms {
     pub heads: f64,
 }
 
-/// Hands over a tensor of that name and shape.
+/// Returns the tensor of that name and shape.
 type Take<'a> = &'a mut dyn FnMut(&str, &[usize]) -> Result<Vec<f32>>;
 
-/// Whether the parameter of that name learns in some step of a run.
-pub type Learns<'a> = &'a dyn Fn(&str) -> bool;
-
-impl Optimiser {
-    /// For the parameters that learn, all that is kept for them at zero.
-    pub fn new(settings: Settings, params: &Params, learns: Learns<'_>) -> Self {
+impl OptimiserState {
+    /// The state before the first step: zeros for every parameter that is trained.
+    pub fn new(config: &TrainConfig, params: &Params) -> Self {
         let zeros = &mut |_: &str, shape: &[usize]| Ok(vec![0.0; shape.iter().product()]);
-        Self::restore((settings, 0), params, learns, zeros).expect("zeros are always there")
+        Self::restore(config, 0, params, zeros).expect("zeros are always there")
     }
 
-    /// The optimiser after `steps` steps, of tensors that `take` hands over by name and shape.
+    /// The state after `steps` steps, from tensors that `take` returns by name and shape.
     ///
     /// # Errors
-    /// What `take` returns.
+    /// Returns the errors of `take`.
     pub fn restore(
-        (settings, steps): (Settings, u64),
+        config: &TrainConfig,
+        steps: u64,
         params: &Params,
-        learns: Learns<'_>,
         take: Take<'_>,
     ) -> Result<Self> {
         let mut kept = Vec::new();
         for (name, t) in params.iter() {
-            let parts: &[_] = match learns(name) {
-                true => settings.kept(name, t.shape()),
-                false => &[],
+            let parts: &[_] = if config.trains(name) {
+                config.optimiser.kept(name, t.shape())
+            } else {
+                &[]
             };
             let tensors = parts.iter().map(|part| {
                 let data = take(&format!("{part}{name}"), t.shape())?;
@@ -148,16 +167,18 @@ impl Optimiser {
             kept.push(tensors.collect::<Result<_>>()?);
         }
         Ok(Self {
-            settings,
+            optimiser: config.optimiser,
+            weight_decay: config.weight_decay,
+            clip_norm: config.clip_norm,
             steps,
             kept,
         })
     }
 
-    /// Its tensors by name, of the parameters that it was made for.
+    /// The tensors by name.
     pub fn tensors(&self, params: &Params) -> impl Iterator<Item = (String, &Tensor)> {
         params.iter().zip(&self.kept).flat_map(|((name, t), kept)| {
-            let parts = self.settings.kept(name, t.shape()).iter();
+            let parts = self.optimiser.kept(name, t.shape()).iter();
             parts
                 .zip(kept)
                 .map(move |(part, kept)| (format!("{part}{name}"), kept))
@@ -177,37 +198,76 @@ impl Optimiser {
         }
     }
 
-    /// One step at this learning rate, of every parameter that learns.
-    pub fn step(&mut self, params: &mut Params, gradients: &Gradients, norms: Norms, rate: f64) {
-        self.step_some(params, gradients, norms, rate, &|_| true);
-    }
-
-    /// One step of those parameters that learn and whose name takes part. The others keep their values and what is kept
-    /// for them, and do not decay; the count of steps, which the moments' correction uses, is one for all.
-    pub fn step_some(
+    /// One step at this learning rate, of the trained parameters whose name is `active`. The others keep their values and
+    /// their state, and do not decay. There is one number of steps for all, which AdamW's bias correction uses.
+    pub fn step(
         &mut self,
         params: &mut Params,
         gradients: &Gradients,
         norms: Norms,
-        rate: f64,
-        takes_part: &dyn Fn(&str) -> bool,
+        lr: f64,
+        active: &dyn Fn(&str) -> bool,
     ) {
         self.steps += 1;
-        let Settings {
-            betas: [beta1, beta2],
-            eps,
-            decay,
-            clip: most,
-            momentum,
-            ..
-        } = self.settings;
-        let unbias = |beta| (1.0 / (1.0 - scalar::powi(beta, self.steps))) as f32;
         let clip = |norm: f64| {
-            let factor = if norm > most { most / norm } else { 1.0 };
+            let factor = if norm > self.clip_norm {
+                self.clip_norm / norm
+            } else {
+                1.0
+            };
             factor as f32
         };
-        let mut step = adamw::Step {
-            rate: rate as f32,
+        let (trunk_clip, heads_clip) = (clip(norms.trunk), clip(norms.heads));
+        let base = self.adamw_step(lr);
+        for id in params.ids().collect::<Vec<_>>() {
+            let kept = self.kept[id.index()].as_mut_slice();
+            let name = params.name(id);
+            if kept.is_empty() || !active(name) {
+                continue;
+            }
+            let shape = params.get(id).shape();
+            let step = adamw::Step {
+                clip: if layout::is_head(name) {
+                    heads_clip
+                } else {
+                    trunk_clip
+                },
+                decay: if shape.len() == 2 {
+                    self.weight_decay as f32
+                } else {
+                    0.0
+                },
+                ..base
+            };
+            let momentum = self.optimiser.momentum(name, shape);
+            let gradient = gradients.get(id).data();
+            let tensor = params.get_mut(id);
+            let shape = [tensor.rows(), tensor.cols()];
+            match (kept, momentum) {
+                ([m], Some(momentum)) => {
+                    let step = muon::Step {
+                        rate: step.rate,
+                        momentum: momentum as f32,
+                        clip: step.clip,
+                        decay: step.decay,
+                    };
+                    muon::update(step, shape, tensor.data_mut(), m.data_mut(), gradient);
+                }
+                ([m, v], None) => {
+                    let (m, v) = (m.data_mut(), v.data_mut());
+                    adamw::update(step, tensor.data_mut(), m, v, gradient);
+                }
+                _ => unreachable!("one tensor for Muon, two for AdamW"),
+            }
+        }
+    }
+
+    /// AdamW's numbers for this step, without clipping and decay.
+    fn adamw_step(&self, lr: f64) -> adamw::Step {
+        let AdamW { beta1, beta2, eps } = self.optimiser.adamw();
+        let unbias = |beta| (1.0 / (1.0 - scalar::powi(beta, self.steps))) as f32;
+        adamw::Step {
+            rate: lr as f32,
             beta1: beta1 as f32,
             beta2: beta2 as f32,
             rest1: (1.0 - beta1) as f32,
@@ -217,39 +277,6 @@ impl Optimiser {
             eps: eps as f32,
             clip: 1.0,
             decay: 0.0,
-        };
-        for id in params
-            .ids()
-            .filter(|id| !self.kept[id.index()].is_empty() && takes_part(params.name(*id)))
-            .collect::<Vec<_>>()
-        {
-            let head = layout::is_head(params.name(id));
-            step.clip = clip(if head { norms.heads } else { norms.trunk });
-            let matrix = params.get(id).shape().len() == 2;
-            step.decay = if matrix { decay as f32 } else { 0.0 };
-            let by_muon = self
-                .settings
-                .moves_by_muon(params.name(id), params.get(id).shape());
-            let gradient = gradients.get(id).data();
-            let kept = self.kept[id.index()].as_mut_slice();
-            let tensor = params.get_mut(id);
-            let shape = [tensor.rows(), tensor.cols()];
-            match kept {
-                [m] if by_muon => {
-                    let step = muon::Step {
-                        rate: step.rate,
-                        momentum: momentum as f32,
-                        clip: step.clip,
-                        decay: step.decay,
-                    };
-                    muon::update(step, shape, tensor.data_mut(), m.data_mut(), gradient);
-                }
-                [m, v] => {
-                    let (m, v) = (m.data_mut(), v.data_mut());
-                    adamw::update(step, tensor.data_mut(), m, v, gradient);
-                }
-                _ => unreachable!("one tensor for Muon, two for AdamW"),
-            }
         }
     }
 }
@@ -276,7 +303,11 @@ mod tests {
                     (name.to_owned(), Tensor::new(shape, start(n)))
                 };
                 let mut params = Params::new(vec![entry("a", &[5, 7]), entry("mtp.g", &[35])]);
-                let mut optimiser = Optimiser::new(Settings::of(Kind::AdamW), &params, &|_| true);
+                let config = TrainConfig {
+                    optimiser: Optimiser::ADAMW,
+                    ..TrainConfig::default()
+                };
+                let mut state = OptimiserState::new(&config, &params);
                 let grad: Vec<f32> = (0..35).map(|i| (i % 5) as f32 * 0.4 - 0.7).collect();
                 let size = grad
                     .iter()
@@ -292,9 +323,9 @@ mod tests {
                 let mut v = [[0.0f64; 35]; 2];
                 for t in 1..=3 {
                     let gradients = constant_gradients(&params, &grad);
-                    let norms = Optimiser::norms(&params, &gradients);
+                    let norms = OptimiserState::norms(&params, &gradients);
                     assert!((norms.trunk - size).abs() < 1e-5 && (norms.heads - size).abs() < 1e-5);
-                    optimiser.step(&mut params, &gradients, norms, 0.01);
+                    state.step(&mut params, &gradients, norms, 0.01, &|_| true);
                     for (p, (w, decay)) in wide.iter_mut().enumerate() {
                         for i in 0..35 {
                             let g = f64::from(grad[i]) / size.max(1.0);

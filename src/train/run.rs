@@ -1,285 +1,196 @@
-//! Where a run keeps what it makes, and how it goes on after a kill.
+//! The directory of a run: metrics, checkpoints, and resuming after a kill.
 //!
-//! A [`Run`] writes checkpoints from which [`Run::open`] goes on to the same bits. The order of writing, and what a kill
-//! at any moment leaves, is explained where the files are written: [`RunDir`].
+//! [`Run::open`] continues from the last checkpoint to the same bits as an uninterrupted run. [`RunDir`] explains in which
+//! order files are written, and what a kill at any moment leaves.
 
-use super::event::Event;
-use super::options::Options;
-use super::state::{Origin, Record, TextFile};
-use super::trainer::Trainer;
-use crate::checkpoint::{ModelDir, RunDir};
+use super::state::{Origin, Record};
+use super::{Event, TextFile, TrainConfig, Trainer};
+use crate::checkpoint::RunDir;
 use crate::data::Tokenizer;
 use crate::model::config::ARITHMETIC;
 use crate::{Error, Result};
-use serde::{Deserialize, Serialize};
-use std::cell::Cell;
+use serde::Serialize;
+use serde_json::{Map, Value};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Where a run keeps what it makes.
-pub trait Keep {
-    /// The directory.
-    fn path(&self) -> &Path;
-    /// Keeps an event.
-    fn event(&self, event: &Event) -> Result<()>;
-    /// Whether a checkpoint is wanted after this step; `evaluated` where the model was just evaluated.
-    fn due(&self, step: u64, evaluated: bool) -> bool;
-    /// Keeps a checkpoint. The last step always has one.
-    fn checkpoint(&self, trainer: &Trainer) -> Result<()>;
-    /// Whether the run is to end after this step, with a checkpoint. An evaluation is not waited for: it is abandoned, and
-    /// made when the run goes on.
-    fn stop(&self) -> bool {
-        false
-    }
-    /// The step of the checkpoint that was there before training began, where there was one.
-    fn kept(&self) -> Option<u64> {
-        None
-    }
-    /// Hears of every step that is done.
-    fn stepped(&self, _step: u64) {}
-}
-
-/// A model's directory keeps the weights alone, after each evaluation. Such a run cannot be resumed.
-impl Keep for ModelDir {
-    fn path(&self) -> &Path {
-        self.path()
-    }
-
-    fn event(&self, event: &Event) -> Result<()> {
-        self.append_metrics(event)
-    }
-
-    fn due(&self, _step: u64, evaluated: bool) -> bool {
-        evaluated
-    }
-
-    fn checkpoint(&self, trainer: &Trainer) -> Result<()> {
-        self.save_weights(&trainer.model)
-    }
-}
-
-/// When checkpoints are made, beside the last step's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Intervals {
-    /// Every so many steps; after each evaluation where it is `None`.
-    pub every: Option<u64>,
-    /// When so much time has passed since the last one.
-    pub after: Option<Duration>,
-}
-
-/// When checkpoints are made, and what ends a run early.
-#[derive(Clone, Debug, Default)]
-pub struct Saving {
-    /// When checkpoints are made. A run that is opened again keeps its own intervals where these are `None`.
-    pub intervals: Intervals,
-    /// Set to another value than 0, it ends the run after the step that is being computed.
-    pub stop: Arc<AtomicUsize>,
-}
-
-/// A run that can go on after a kill. While the value lives, no other process trains into the directory.
+/// The directory of a run. While the value lives, no other process trains into it.
 #[derive(Debug)]
 pub struct Run {
     dir: RunDir,
-    record: Record,
-    /// The record as the directory has it, but for the step.
-    stored: Record,
-    stop: Arc<AtomicUsize>,
-    saved: Cell<Instant>,
+    origin: Origin,
+    /// The record of the last checkpoint.
+    saved: Record,
+    saved_at: Instant,
 }
 
 impl Run {
-    /// Makes the directory of a new run, with the state of step 0 in it.
+    /// Makes the directory of a new run, with the checkpoint of step 0 in it. `force` replaces a model's directory.
     ///
     /// # Errors
     /// Those of [`RunDir::create`].
     pub fn create(
         path: &Path,
         trainer: &Trainer,
-        (options, tokenizer): (&Options, &Tokenizer),
+        tokenizer: &Tokenizer,
         origin: Origin,
-        saving: Saving,
         force: bool,
     ) -> Result<Self> {
-        let record = Record {
-            arithmetic: ARITHMETIC,
-            step: 0,
-            owes_evaluation: false,
-            intervals: saving.intervals,
-            options: options.clone(),
-            optimiser: trainer.optimiser.settings,
-            config: trainer.model.config().clone(),
-            tokenizer_sha256: tokenizer.sha256_hex(),
-            origin,
-        };
+        let record = record(trainer, tokenizer.sha256_hex(), &origin);
         let dir = with_parts(trainer, |parts| {
             let text = to_text(&record);
-            RunDir::create(path, &trainer.model, tokenizer, (&text, parts), force)
+            RunDir::create(path, trainer.model(), tokenizer, (&text, parts), force)
         })?;
         Ok(Self {
             dir,
-            stored: record.clone(),
-            record,
-            stop: saving.stop,
-            saved: Cell::new(Instant::now()),
+            origin,
+            saved: record,
+            saved_at: Instant::now(),
         })
     }
 
-    /// Reads the last checkpoint of a run. Nothing is changed but what a killed process left half written.
-    ///
-    /// Intervals of `saving` take the place of the run's own where they are not `None`.
+    /// Reads the last checkpoint of a run. Only what a killed process left half written is changed.
     ///
     /// # Errors
-    /// [`Error::Usage`] where another process trains into the directory. [`Error::File`] and [`Error::Tensor`] where the
-    /// state is damaged, was made with another arithmetic, or does not belong to the other files in the directory.
-    pub fn open(path: &Path, saving: Saving) -> Result<(Self, Trainer, Tokenizer)> {
+    /// Returns [`Error::Usage`] if another process trains into the directory, and [`Error::File`] or [`Error::Tensor`] if
+    /// the state is damaged, has another version of the arithmetic, or does not belong to the other files in the
+    /// directory.
+    pub fn open(path: &Path) -> Result<(Self, Trainer, Tokenizer)> {
         let dir = RunDir::open(path)?;
         let file = dir.state_path();
         let wrong = |reason: String| Error::file(&file, reason);
         let (text, tensors) = dir.read_state()?;
-        // The version first: under another one the rest may have another form.
-        #[derive(serde::Deserialize)]
-        struct Version {
-            arithmetic: u32,
-        }
-        let unreadable = |e: serde_json::Error| wrong(format!("its record: {e}"));
-        let Version { arithmetic } = serde_json::from_str(&text).map_err(unreadable)?;
-        if arithmetic != ARITHMETIC {
-            return Err(wrong(format!(
-                "the run computes with arithmetic version {arithmetic}, this program with {ARITHMETIC}: it would not go \
-                 on to the same weights"
-            )));
-        }
-        let stored: Record = serde_json::from_str(&text).map_err(unreadable)?;
-        if stored.step > stored.options.steps {
-            return Err(wrong(format!(
-                "its record: step {} of {}",
-                stored.step, stored.options.steps
-            )));
-        }
+        let saved = read_record(&text).map_err(wrong)?;
         let (config, tokenizer) = dir.read_rest()?;
-        if let Some(reason) = difference(&stored.config, &config) {
+        if let Some(reason) = difference(&saved.model, &config) {
             return Err(Error::file(&path.join("config.json"), reason));
         }
         let sha256 = tokenizer.sha256_hex();
-        if sha256 != stored.tokenizer_sha256 {
-            let reason = format!(
-                "is not the run's: its SHA-256 is {sha256}, expected {}",
-                stored.tokenizer_sha256
-            );
+        if sha256 != saved.tokenizer_sha256 {
+            let expected = &saved.tokenizer_sha256;
+            let reason = format!("is not the run's: its SHA-256 is {sha256}, expected {expected}");
             return Err(Error::file(&path.join("tokenizer.json"), reason));
         }
-        let trainer = Trainer::restore(&stored, tensors).map_err(|error| match error {
+        let trainer = Trainer::restore(&saved, tensors).map_err(|error| match error {
             Error::Config { .. } => wrong(error.to_string()),
             other => other,
         })?;
-        let Intervals { every, after } = saving.intervals;
-        let intervals = Intervals {
-            every: every.or(stored.intervals.every),
-            after: after.or(stored.intervals.after),
-        };
         let run = Self {
             dir,
-            record: Record {
-                intervals,
-                ..stored.clone()
-            },
-            stored,
-            stop: saving.stop,
-            saved: Cell::new(Instant::now()),
+            origin: saved.origin.clone(),
+            saved,
+            saved_at: Instant::now(),
         };
         Ok((run, trainer, tokenizer))
     }
 
-    /// What the last checkpoint recorded, with what was changed since.
-    pub fn record(&self) -> &Record {
-        &self.record
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
     }
 
-    /// What ends the run early when it is set to another value than 0.
-    pub fn stopper(&self) -> &Arc<AtomicUsize> {
-        &self.stop
+    /// The texts of the run.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
-    /// Takes texts of the same content, wherever they lie.
+    /// The step of the last checkpoint.
+    pub fn saved_step(&self) -> u64 {
+        self.saved.step
+    }
+
+    /// Sets the paths of texts that have the content of the run's texts.
     ///
     /// # Errors
-    /// [`Error::Usage`] where they are other texts.
+    /// Returns [`Error::Setting`] if their content is different.
     pub fn set_texts(&mut self, data: Vec<TextFile>, valid: Vec<TextFile>) -> Result<()> {
-        let Origin {
-            data: old_data,
-            valid: old_valid,
-            ..
-        } = &mut self.record.origin;
-        TextFile::check("--data", old_data, &data)?;
-        TextFile::check("--valid", old_valid, &valid)?;
-        (*old_data, *old_valid) = (data, valid);
+        TextFile::check("data", &self.origin.data, &data)?;
+        TextFile::check("valid", &self.origin.valid, &valid)?;
+        (self.origin.data, self.origin.valid) = (data, valid);
         Ok(())
     }
 
-    /// Goes on with these options from the checkpoint: cuts the metrics back to it, and writes the model from it where a
-    /// kill came between the two. What is changed about the run is written at once, so that a kill before the next
-    /// checkpoint does not undo it.
+    /// Prepares the directory for training from the checkpoint: cuts the metrics back to it, and writes the model from it
+    /// if a kill came between the two. A configuration or texts that have changed are written at once, so that a kill
+    /// before the next checkpoint does not undo the change.
     ///
     /// # Errors
-    /// [`Error::Io`] where a file cannot be written.
-    pub fn go_on(&mut self, options: Options, trainer: &Trainer) -> Result<()> {
-        self.record.options = options;
-        let Record {
-            step,
-            owes_evaluation,
-            ..
-        } = self.record;
-        self.dir.trim_metrics(step, !owes_evaluation)?;
-        if self.record == self.stored {
-            return self.dir.dir().save_weights(&trainer.model);
+    /// Returns [`Error::Io`] if a file cannot be written.
+    pub fn resume(&mut self, trainer: &Trainer) -> Result<()> {
+        let (step, pending_eval) = (self.saved.step, self.saved.pending_eval);
+        self.dir.trim_metrics(step, !pending_eval)?;
+        if self.record(trainer) == self.saved {
+            return self.dir.save_weights(trainer.model());
         }
-        self.stored = self.record.clone();
         self.checkpoint(trainer)
     }
-}
 
-impl Keep for Run {
-    fn path(&self) -> &Path {
-        self.dir.dir().path()
+    /// Makes a checkpoint.
+    ///
+    /// # Errors
+    /// Those of [`RunDir::save`].
+    pub fn checkpoint(&mut self, trainer: &Trainer) -> Result<()> {
+        let record = self.record(trainer);
+        with_parts(trainer, |parts| {
+            self.dir.save(trainer.model(), &to_text(&record), parts)
+        })?;
+        (self.saved, self.saved_at) = (record, Instant::now());
+        Ok(())
     }
 
-    fn event(&self, event: &Event) -> Result<()> {
-        self.dir.dir().append_metrics(event)
+    /// Appends an event to the metrics.
+    pub(super) fn append(&self, event: &Event) -> Result<()> {
+        self.dir.append_metrics(event)
     }
 
-    fn due(&self, step: u64, evaluated: bool) -> bool {
-        let Intervals { every, after } = self.record.intervals;
-        let by_step = match every {
+    /// Whether a checkpoint is due after this step.
+    pub(super) fn due(&self, config: &TrainConfig, step: u64, evaluated: bool) -> bool {
+        let by_step = match config.save_every {
             Some(every) => step.is_multiple_of(every.max(1)),
             None => evaluated,
         };
-        let elapsed = || self.saved.get().elapsed();
-        by_step || after.is_some_and(|after| elapsed() >= after)
+        let elapsed = || self.saved_at.elapsed();
+        by_step || config.save_after.is_some_and(|after| elapsed() >= after)
     }
 
-    fn checkpoint(&self, trainer: &Trainer) -> Result<()> {
-        let record = Record {
-            step: trainer.steps(),
-            owes_evaluation: trainer.owes_evaluation,
-            ..self.record.clone()
-        };
-        with_parts(trainer, |parts| {
-            self.dir.save(&trainer.model, &to_text(&record), parts)
-        })?;
-        self.saved.set(Instant::now());
-        Ok(())
+    fn record(&self, trainer: &Trainer) -> Record {
+        record(trainer, self.saved.tokenizer_sha256.clone(), &self.origin)
     }
+}
 
-    fn kept(&self) -> Option<u64> {
-        Some(self.record.step)
+fn record(trainer: &Trainer, tokenizer_sha256: String, origin: &Origin) -> Record {
+    Record {
+        arithmetic: ARITHMETIC,
+        step: trainer.steps(),
+        pending_eval: trainer.pending_eval,
+        config: trainer.config().clone(),
+        model: trainer.model().config().clone(),
+        tokenizer_sha256,
+        origin: origin.clone(),
     }
+}
 
-    fn stop(&self) -> bool {
-        self.stop.load(Ordering::Relaxed) != 0
+/// Reads a record, or says why it cannot be used.
+fn read_record(text: &str) -> std::result::Result<Record, String> {
+    /// The version comes first: a record of another version may have another form.
+    #[derive(serde::Deserialize)]
+    struct Version {
+        arithmetic: u32,
     }
+    let unreadable = |e: serde_json::Error| format!("its record: {e}");
+    let Version { arithmetic } = serde_json::from_str(text).map_err(unreadable)?;
+    if arithmetic != ARITHMETIC {
+        return Err(format!(
+            "the run computes with arithmetic version {arithmetic}, this program with {ARITHMETIC}: it would end with \
+             different weights"
+        ));
+    }
+    let record: Record = serde_json::from_str(text).map_err(unreadable)?;
+    let (step, steps) = (record.step, record.config.steps);
+    if step > steps {
+        return Err(format!("its record: step {step} of {steps}"));
+    }
+    Ok(record)
 }
 
 fn to_text(record: &Record) -> String {
@@ -296,17 +207,17 @@ fn with_parts<R>(trainer: &Trainer, f: impl FnOnce(&[(&str, &[usize], &[f32])]) 
     f(&parts)
 }
 
-/// The first field in which two of the same type differ, as a sentence.
-fn difference<T: serde::Serialize>(expected: &T, found: &T) -> Option<String> {
+/// The first field in which two values of one type differ, as a sentence.
+fn difference<T: Serialize>(expected: &T, found: &T) -> Option<String> {
     let fields = |x: &T| match serde_json::to_value(x) {
-        Ok(serde_json::Value::Object(fields)) => fields,
-        _ => serde_json::Map::new(),
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
     };
     let found = fields(found);
-    let differs = |(key, value): &(&String, &serde_json::Value)| found.get(*key) != Some(*value);
+    let differs = |(key, value): &(&String, &Value)| found.get(*key) != Some(*value);
     let expected = fields(expected);
     let (key, value) = expected.iter().find(differs)?;
-    let other = found.get(key).unwrap_or(&serde_json::Value::Null);
+    let other = found.get(key).unwrap_or(&Value::Null);
     Some(format!(
         "`{key}`: expected {value}, with which the run was started, found {other}"
     ))
@@ -315,52 +226,38 @@ fn difference<T: serde::Serialize>(expected: &T, found: &T) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{HeadKind, JointLoss, Model, Preset};
-    use crate::train::{Plan, Schedule};
+    use crate::model::{HeadKind, Model, Preset};
+    use std::time::Duration;
 
     #[test]
     fn a_checkpoint_is_due_once_after_the_interval() {
-        let mut config = Preset::Tiny.config(257, HeadKind::Medusa, 0);
-        (config.hidden_size, config.intermediate_size) = (16, 16);
-        (config.num_hidden_layers, config.head_dim) = (1, 8);
-        (config.num_attention_heads, config.num_key_value_heads) = (1, 1);
-        let trainer = Trainer::new(Model::new(config, 1).unwrap());
-        let options = Options {
-            steps: 9,
-            batch: 1,
-            accumulate: 1,
-            context: 4,
-            seed: 1,
-            schedule: Schedule::new(1e-3, 9),
-            joint: JointLoss::default(),
-            plan: Plan::default(),
-            eval_every: 9,
-            log_every: 9,
-        };
+        let mut model = Preset::Tiny.config(257, HeadKind::Medusa, 0);
+        (model.hidden_size, model.intermediate_size) = (16, 16);
+        (model.num_hidden_layers, model.head_dim) = (1, 8);
+        (model.num_attention_heads, model.num_key_value_heads) = (1, 1);
         let after = Duration::from_secs(90);
-        let saving = Saving {
-            intervals: Intervals {
-                every: Some(1000),
-                after: Some(after),
-            },
-            ..Saving::default()
+        let mut config = TrainConfig {
+            save_every: Some(1000),
+            save_after: Some(after),
+            ..TrainConfig::default()
         };
+        let trainer = Trainer::new(Model::new(model, 1).unwrap(), config.clone());
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run");
-        let plan = (&options, &Tokenizer::bytes());
-        let mut run = Run::create(&path, &trainer, plan, Origin::default(), saving, false).unwrap();
-        assert!(!run.due(1, false));
+        let (tokenizer, origin) = (Tokenizer::bytes(), Origin::default());
+        let mut run = Run::create(&path, &trainer, &tokenizer, origin, false).unwrap();
+        assert!(!run.due(&config, 1, false));
         // As if the last checkpoint had been so long ago, and half of that.
         let ago = |time: Duration| Instant::now().checked_sub(time).unwrap();
-        run.saved.set(ago(after / 2));
-        assert!(!run.due(2, true));
-        run.saved.set(ago(after));
-        assert!(run.due(3, false));
+        run.saved_at = ago(after / 2);
+        assert!(!run.due(&config, 2, true));
+        run.saved_at = ago(after);
+        assert!(run.due(&config, 3, false));
         run.checkpoint(&trainer).unwrap();
-        assert!(!run.due(3, false));
+        assert!(!run.due(&config, 3, false));
         // Without an interval the clock plays no part.
-        run.record.intervals.after = None;
-        run.saved.set(ago(after));
-        assert!(!run.due(3, false));
+        config.save_after = None;
+        run.saved_at = ago(after);
+        assert!(!run.due(&config, 3, false));
     }
 }

@@ -150,7 +150,7 @@ fn unknown_words_are_refused() {
         ),
         (
             &train("--init model --freeze-trunk --heads 0"),
-            ["--freeze-trunk", "--heads 0"],
+            ["--freeze-trunk", "0 heads"],
         ),
         (
             &train("--init model --freeze-trunk --regime reverse"),

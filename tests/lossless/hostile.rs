@@ -123,7 +123,7 @@ fn wrong_answers_change_nothing() {
 
 #[test]
 fn a_drafter_that_fails_ends_its_step_only() {
-    let failed = || Err(Error::Diverged("the drafter failed".to_owned()));
+    let failed = || Err(Error::NotFinite("the drafter failed".to_owned()));
     for kind in HeadKind::ALL {
         let model = trained_model(kind);
         let expected = plain_texts(model, &requests());

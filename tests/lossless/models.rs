@@ -2,7 +2,7 @@
 
 use foretoken::data::{Batch, RandomWindows, Tokenizer, corpus};
 use foretoken::model::{Config, HeadKind, JointLoss, Model, WeightFormat};
-use foretoken::train::{Kind, Settings, Trainer};
+use foretoken::train::{Optimiser, TrainConfig, Trainer};
 use std::sync::OnceLock;
 
 /// K of the trained models.
@@ -55,12 +55,14 @@ fn train(kind: HeadKind) -> Model {
     let tokens = Tokenizer::bytes().encode(text.as_bytes()).expect("bytes");
     let windows = RandomWindows::new(tokens, 48, 8, 3).expect("enough text");
     let model = Model::new(config(kind, DEPTH, 32), 9).expect("sound sizes");
-    let mut trainer = Trainer::with(model, Settings::of(Kind::AdamW));
+    let mut config = TrainConfig::default();
+    config.optimiser = Optimiser::ADAMW;
+    let mut trainer = Trainer::new(model, config);
     for step in 0..150 {
         let batch: Batch = windows.batch(step).expect("in memory");
         trainer
             .step(&batch, JointLoss::default(), 5e-3)
             .expect("finite losses");
     }
-    trainer.model
+    trainer.into_model()
 }

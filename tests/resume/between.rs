@@ -1,11 +1,11 @@
 //! Checkpoints in the middle of a run, each killed at a known step, and what a run remembers before the next one.
 
 use crate::runs::{
-    STEPS, begin, begin_with, copy, kill_at, options, record, same, step, try_kill_at, until,
+    STEPS, begin, begin_with, config, copy, kill_at, record, same, step, try_kill_at, until,
 };
 use crate::support::Folder;
 use foretoken::model::HeadKind;
-use foretoken::train::{Options, Run, Saving, TextFile};
+use foretoken::train::{Run, TextFile};
 use std::fs;
 
 /// So many steps that a run killed in the middle is seldom at its end before the kill arrives, and few enough to compare
@@ -17,12 +17,8 @@ const ENDLESS: u64 = 1_000_000;
 
 /// A run of so many steps with an evaluation every so many.
 fn begin_long(folder: &Folder, name: &str, steps: u64, eval_every: u64) {
-    let mut long = Options {
-        steps,
-        eval_every,
-        ..options(HeadKind::Parallel)
-    };
-    long.schedule.steps = steps;
+    let mut long = config(HeadKind::Parallel);
+    (long.steps, long.eval_every) = (steps, eval_every);
     begin_with(folder, name, HeadKind::Parallel, &long);
 }
 
@@ -83,7 +79,7 @@ fn checkpoints_are_made_when_they_are_asked_for() {
         let next = step(&folder.path("run"));
         assert!((from + 1..ENDLESS).contains(&next), "{from} {next}");
         assert!(next.is_multiple_of(every), "{every}: {from} {next}");
-        assert_eq!(record(&folder.path("run"))["intervals"]["every"], every);
+        assert_eq!(record(&folder.path("run"))["config"]["save_every"], every);
     }
     // By the clock: here so often that every step has one.
     begin_long(&folder, "clock", ENDLESS, 1000);
@@ -116,14 +112,14 @@ fn a_kill_before_the_next_checkpoint_does_not_undo_an_extension() {
     folder.succeeds(&format!("train --resume whole {extend}"));
 
     // All that the program does before the first step, and no step.
-    let mut saving = Saving::default();
-    saving.intervals.every = Some(3);
-    let (mut run, trainer, _) = Run::open(&folder.path("run"), saving).expect("a run");
-    let mut longer = run.record().options.clone();
-    (longer.steps, longer.schedule.steps) = (30, 30);
+    let (mut run, mut trainer, _) = Run::open(&folder.path("run")).expect("a run");
+    let mut longer = trainer.config().clone();
+    longer.extend(30);
+    longer.save_every = Some(3);
+    trainer.set_config(longer).expect("a longer run");
     run.set_texts(moved.clone(), Vec::new())
         .expect("the same text");
-    run.go_on(longer, &trainer).expect("a directory");
+    run.resume(&trainer).expect("a directory");
     drop((run, trainer));
     assert_eq!(step(&folder.path("run")), 9);
     folder.succeeds("train --resume run");
@@ -142,10 +138,9 @@ fn an_extension_outlives_the_program_that_was_asked_for_it() {
     kill_at(&folder, extend, STEPS + 1);
     let record = record(&folder.path("run"));
     assert_eq!(record["step"], STEPS);
-    assert_eq!(record["options"]["steps"], 1_000_000);
-    assert_eq!(record["options"]["schedule"]["steps"], 1_000_000);
-    assert_eq!(record["options"]["eval_every"], 1_000_000);
-    assert_eq!(record["intervals"]["every"], 1_000_000);
+    assert_eq!(record["config"]["steps"], 1_000_000);
+    assert_eq!(record["config"]["eval_every"], 1_000_000);
+    assert_eq!(record["config"]["save_every"], 1_000_000);
     let path = record["origin"]["data"][0]["path"].as_str().expect("text");
     assert!(path.ends_with("moved.txt"), "{path}");
     // The text is found where it was last.

@@ -1,76 +1,50 @@
-//! Runs that stop inside an evaluation: it is abandoned, the checkpoint says so, and whoever goes on makes it first.
+//! Runs that stop inside an evaluation: it is abandoned, and the resumed run makes it first.
 
 use crate::runs::{STEPS, begin, copy, record, same, until};
 use crate::support::{Folder, objects};
-use foretoken::Result;
 use foretoken::data::{corpus, open_tokens};
 use foretoken::model::HeadKind;
-use foretoken::train::{Ending, Event, Keep, Run, Saving, Trainer};
-use std::cell::Cell;
+use foretoken::train::{Ending, Event, Observer, Run};
 use std::fs;
-use std::path::Path;
 
-/// A run that is asked to stop after it has been patient so many times.
-struct Impatient {
-    run: Run,
-    patience: u64,
-    asked: Cell<u64>,
-}
+/// Stops a run once it has been asked so many times.
+struct Patience(u64);
 
-impl Keep for Impatient {
-    fn path(&self) -> &Path {
-        self.run.path()
-    }
+impl Observer for Patience {
+    fn event(&mut self, _: &Event) {}
 
-    fn event(&self, event: &Event) -> Result<()> {
-        self.run.event(event)
-    }
-
-    fn due(&self, step: u64, evaluated: bool) -> bool {
-        self.run.due(step, evaluated)
-    }
-
-    fn checkpoint(&self, trainer: &Trainer) -> Result<()> {
-        self.run.checkpoint(trainer)
-    }
-
-    fn stop(&self) -> bool {
-        self.asked.set(self.asked.get() + 1);
-        self.asked.get() > self.patience
+    fn stop(&mut self) -> bool {
+        let over = self.0 == 0;
+        self.0 = self.0.saturating_sub(1);
+        over
     }
 }
 
-/// Goes on in this process until patience ends. Says how it ended, and whether an evaluation is owed.
-fn go_on(folder: &Folder, name: &str, patience: u64) -> (Ending, bool) {
+/// Resumes in this process until patience ends. Returns how it ended, and whether an evaluation is pending.
+fn resume(folder: &Folder, name: &str, patience: u64) -> (Ending, bool) {
     let path = folder.path(name);
-    let (mut run, mut trainer, tokenizer) = Run::open(&path, Saving::default()).expect("a run");
-    let options = run.record().options.clone();
-    run.go_on(options.clone(), &trainer).expect("a directory");
+    let (mut run, mut trainer, tokenizer) = Run::open(&path).expect("a run");
+    run.resume(&trainer).expect("a directory");
     let tokens = open_tokens(&[folder.path("text.txt")], &tokenizer, None).expect("a text");
     let (train, valid) = tokens.split();
     let valid = valid.first(usize::MAX).expect("tokens");
-    let keep = Impatient {
-        run,
-        patience,
-        asked: Cell::new(0),
-    };
-    let data = (train, &*valid);
-    let ending = trainer.run(&options, data, &tokenizer, Some(&keep), &mut |_| {});
-    let owed = record(&path)["owes_evaluation"].as_bool().expect("a flag");
-    (ending.expect("a finite run"), owed)
+    let mut patience = Patience(patience);
+    let ending = trainer.run(train, &valid, &tokenizer, Some(&mut run), &mut patience);
+    let pending = record(&path)["pending_eval"].as_bool().expect("a flag");
+    (ending.expect("a finite run"), pending)
 }
 
 /// An evaluation comes after steps 7, 14, 21 and 24, and asks before each of its windows, of which there are fewer
 /// than 19; a step asks once more.
 #[test]
-fn an_abandoned_evaluation_is_made_when_the_run_goes_on() {
+fn an_abandoned_evaluation_is_made_when_the_run_is_resumed() {
     let folder = Folder::with_text();
     begin(&folder, "run", HeadKind::Recursive);
     copy(&folder.path("run"), &folder.path("whole"));
     folder.succeeds("train --resume whole");
     let end = |name: &str| same(name, &folder.path(name), &folder.path("whole"));
 
-    assert_eq!(go_on(&folder, "run", 10), (Ending::Stopped(7), true));
+    assert_eq!(resume(&folder, "run", 10), (Ending::Stopped(7), true));
     copy(&folder.path("run"), &folder.path("twice"));
     copy(&folder.path("run"), &folder.path("killed"));
     folder.succeeds("train --resume run");
@@ -78,12 +52,12 @@ fn an_abandoned_evaluation_is_made_when_the_run_goes_on() {
 
     // Stopped inside the same evaluation again, before its first window and after some; then behind it.
     for patience in [0, 5] {
-        let ending = go_on(&folder, "twice", patience);
+        let ending = resume(&folder, "twice", patience);
         assert_eq!(ending, (Ending::Stopped(7), true));
     }
-    let (ending, owed) = go_on(&folder, "twice", 20);
+    let (ending, pending) = resume(&folder, "twice", 20);
     let behind = matches!(ending, Ending::Stopped(8..14));
-    assert!(behind && !owed, "{ending:?}");
+    assert!(behind && !pending, "{ending:?}");
     folder.succeeds("train --resume twice");
     end("twice");
 
@@ -99,13 +73,13 @@ fn an_abandoned_evaluation_is_made_when_the_run_goes_on() {
     // The last one, after which nothing but the end is left.
     begin(&folder, "last", HeadKind::Recursive);
     until(&folder, "last", STEPS - 1);
-    assert_eq!(go_on(&folder, "last", 3), (Ending::Stopped(STEPS), true));
-    assert_eq!(go_on(&folder, "last", 100), (Ending::Done, false));
+    assert_eq!(resume(&folder, "last", 3), (Ending::Stopped(STEPS), true));
+    assert_eq!(resume(&folder, "last", 100), (Ending::Done, false));
     end("last");
 }
 
 #[test]
-fn a_run_that_loses_patience_again_and_again_ends_like_the_undisturbed() {
+fn a_run_that_is_stopped_again_and_again_ends_like_an_uninterrupted_one() {
     let folder = Folder::with_text();
     begin(&folder, "whole", HeadKind::Sequential);
     let start = folder.path("start");
@@ -117,8 +91,8 @@ fn a_run_that_loses_patience_again_and_again_ends_like_the_undisturbed() {
         let name = format!("run-{patience}");
         copy(&start, &folder.path(&name));
         loop {
-            let (ending, owed) = go_on(&folder, &name, patience);
-            abandoned += u64::from(owed);
+            let (ending, pending) = resume(&folder, &name, patience);
+            abandoned += u64::from(pending);
             if ending == Ending::Done {
                 break;
             }
@@ -128,7 +102,7 @@ fn a_run_that_loses_patience_again_and_again_ends_like_the_undisturbed() {
     assert!(abandoned >= 4, "{abandoned} evaluations were abandoned");
 }
 
-/// The real program, with an evaluation that takes longer than anybody waits.
+/// The real program, with an evaluation that takes minutes.
 #[cfg(unix)]
 #[test]
 fn a_signal_does_not_wait_for_an_evaluation() {
@@ -159,7 +133,7 @@ fn a_signal_does_not_wait_for_an_evaluation() {
     assert_eq!(events.len(), 1, "an evaluation was waited for: {printed}");
     let record = record(&folder.path("run"));
     assert_eq!(
-        (&record["step"], &record["owes_evaluation"]),
+        (&record["step"], &record["pending_eval"]),
         (&1.into(), &true.into())
     );
 }

@@ -1,6 +1,6 @@
 //! Kills at random moments, and every order in which a kill can leave the files.
 
-use crate::runs::{STEPS, begin, copy, files, same, step, undisturbed, until};
+use crate::runs::{STEPS, begin, copy, files, same, step, uninterrupted, until};
 use crate::support::{Folder, objects};
 use foretoken::model::HeadKind;
 use safetensors::SafeTensors;
@@ -111,7 +111,7 @@ fn sha256_of_done(printed: &str) -> String {
 }
 
 #[test]
-fn runs_killed_at_random_moments_end_like_the_undisturbed() {
+fn runs_killed_at_random_moments_end_like_the_uninterrupted() {
     let mut inside = 0;
     for (i, kind) in HeadKind::ALL.into_iter().enumerate() {
         let folder = Folder::with_text();
@@ -121,7 +121,7 @@ fn runs_killed_at_random_moments_end_like_the_undisturbed() {
         let start = Instant::now();
         let printed = folder.succeeds("train --resume whole --json --save-every 1 --threads 1");
         let whole = start.elapsed();
-        let expected = undisturbed(&folder, kind);
+        let expected = uninterrupted(&folder, kind);
         assert_eq!(sha256_of_done(&printed), expected, "{kind:?}");
 
         let mut moments = Moments(0x9e37_79b9 + i as u64);
@@ -159,7 +159,7 @@ fn runs_killed_at_random_moments_end_like_the_undisturbed() {
 
 /// Kills that wait until the temporary of a state is there.
 #[test]
-fn runs_killed_while_a_checkpoint_is_written_end_like_the_undisturbed() {
+fn runs_killed_while_a_checkpoint_is_written_end_like_the_uninterrupted() {
     let folder = Folder::with_text();
     begin(&folder, "start", HeadKind::Sequential);
     let fresh = |name: &str| copy(&folder.path("start"), &folder.path(name));

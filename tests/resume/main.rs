@@ -1,4 +1,4 @@
-//! A run that is killed at any moment goes on to the same bits as one that nobody disturbed.
+//! A run that is killed at any moment resumes to the same bits as an uninterrupted one.
 //!
 //! The real program is killed while it trains and while it writes. The number of kills of each run is 3, or
 //! `FORETOKEN_SOAK_KILLS`; a long search is
@@ -8,14 +8,14 @@
 //! ```
 //!
 //! - `killed`: kills at random moments, and every order in which a kill can leave the files
-//! - `between`: checkpoints in the middle of a run, and that nothing is forgotten before the next one
+//! - `between`: checkpoints in the middle of a run, and changes that outlive a kill before the next one
 //! - `evaluations`: runs that stop inside an evaluation
 //! - `pairs`: every kind of heads under every regime
-//! - `refused`: what is not the run's own, and damaged states
-//! - `stopped`: signals, a second process, a disk that is full
-//! - `unwritable`: directories and disks that take no checkpoint
+//! - `refused`: flags and texts that are not the run's, and damaged states
+//! - `stopped`: signals, a second process, a full disk
+//! - `unwritable`: directories and disks that cannot take a checkpoint
 //! - `texts`: runs on token files and learned vocabularies, and runs that start from a model
-//! - `runs`: small runs and what is left of them
+//! - `runs`: small runs and their directories
 
 #[path = "../cli/support.rs"]
 #[allow(dead_code)]

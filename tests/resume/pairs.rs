@@ -1,125 +1,88 @@
 //! Every kind of heads under every regime, with both optimisers and both schedules, in this process: a run that is saved,
-//! forgotten and opened again ends with the weights and the optimiser's state of one that nobody disturbed.
+//! dropped and opened again ends with the weights and the optimiser's state of an uninterrupted one.
 
-use crate::runs::files;
+use crate::runs::{StopAfter, files};
 use foretoken::data::{Tokenizer, corpus};
-use foretoken::model::{HeadKind, JointLoss, Model, Preset};
-use foretoken::train::{
-    Ending, Event, Kind, Options, Origin, Plan, Regime, Run, Saving, Schedule, Settings, Shape,
-    Trainer,
-};
+use foretoken::model::{HeadKind, Model, Preset};
+use foretoken::train::{Ending, Optimiser, Origin, Regime, Run, Schedule, TrainConfig, Trainer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
 /// Two for each of K + 1 = 3 stages.
 const STEPS: u64 = 6;
 
 /// What the runs differ in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Case {
     kind: HeadKind,
-    depth: usize,
-    plan: Plan,
-    optimiser: Kind,
-    shape: Shape,
+    num_heads: usize,
+    config: TrainConfig,
 }
 
 impl Case {
-    fn new(kind: HeadKind, depth: usize, regime: Regime, turn: usize) -> Self {
+    fn new(kind: HeadKind, num_heads: usize, regime: Regime, turn: usize) -> Self {
+        let mut config = TrainConfig::default();
+        (config.steps, config.batch, config.context) = (STEPS, 2, 8);
+        (config.seed, config.peak_lr, config.warmup) = (2, 5e-3, Some(2));
+        (config.lambda, config.beta) = (0.7, 0.4);
+        (config.eval_every, config.log_every) = (STEPS, 1);
+        config.regime = regime;
+        config.lambda_end = (turn < 4).then_some(0.1);
+        config.optimiser = Optimiser::ALL[turn % 2];
+        config.schedule = Schedule::ALL[turn / 2 % 2];
         Self {
             kind,
-            depth,
-            plan: Plan {
-                regime,
-                lambda_end: (turn < 4).then_some(0.1),
-                freeze_trunk: false,
-            },
-            optimiser: [Kind::AdamW, Kind::Muon][turn % 2],
-            shape: Shape::ALL[turn / 2 % 2],
+            num_heads,
+            config,
         }
     }
 
-    fn frozen(self) -> Self {
-        let plan = Plan {
-            freeze_trunk: true,
-            ..self.plan
-        };
-        Self { plan, ..self }
+    fn frozen(mut self) -> Self {
+        self.config.freeze_trunk = true;
+        self
     }
 
     fn trainer(&self) -> Trainer {
-        let mut config = Preset::Tiny.config(257, self.kind, self.depth);
-        (config.hidden_size, config.intermediate_size) = (16, 16);
-        (config.num_hidden_layers, config.head_dim) = (1, 8);
-        (config.num_attention_heads, config.num_key_value_heads) = (2, 1);
-        config.set_head_width(8);
-        let model = Model::new(config, 3).expect("sound sizes");
-        Trainer::planned(model, Settings::of(self.optimiser), self.options().plan)
-    }
-
-    fn options(&self) -> Options {
-        Options {
-            steps: STEPS,
-            batch: 2,
-            accumulate: 1,
-            context: 8,
-            seed: 2,
-            schedule: Schedule {
-                peak: 5e-3,
-                warmup: 2,
-                steps: STEPS,
-                floor: 0.1,
-                shape: self.shape,
-            },
-            joint: JointLoss {
-                lambda: 0.7,
-                beta: 0.4,
-            },
-            plan: self.plan,
-            eval_every: STEPS,
-            log_every: 1,
-        }
+        let mut model = Preset::Tiny.config(257, self.kind, self.num_heads);
+        (model.hidden_size, model.intermediate_size) = (16, 16);
+        (model.num_hidden_layers, model.head_dim) = (1, 8);
+        (model.num_attention_heads, model.num_key_value_heads) = (2, 1);
+        model.set_head_width(8);
+        let model = Model::new(model, 3).expect("sound sizes");
+        Trainer::new(model, self.config.clone())
     }
 }
 
 /// Trains until `stop` steps are done, or to the end.
-fn train(trainer: &mut Trainer, run: &Run, tokens: &[u32], stop: u64) -> Ending {
-    let mut watch = |event: &Event| match event {
-        Event::Step { step, .. } if *step == stop => run.stopper().store(2, Ordering::Relaxed),
-        _ => {}
-    };
-    let (options, tokenizer) = (run.record().options.clone(), Tokenizer::bytes());
-    let data = (tokens.to_vec(), &tokens[..9]);
-    let ending = trainer.run(&options, data, &tokenizer, Some(run), &mut watch);
+fn train(trainer: &mut Trainer, run: &mut Run, tokens: &[u32], stop: u64) -> Ending {
+    let (train, valid) = (tokens.to_vec(), &tokens[..9]);
+    let stop = &mut StopAfter::step(stop);
+    let ending = trainer.run(train, valid, &Tokenizer::bytes(), Some(run), stop);
     ending.expect("a finite run")
 }
 
-/// The files of a run that is dropped after each of these steps, and goes on from its directory.
+/// The files of a run that is dropped after each of these steps, and resumed from its directory.
 fn run(case: &Case, path: &Path, tokens: &[u32], stops: &[u64]) -> BTreeMap<String, Vec<u8>> {
-    let (tokenizer, options) = (Tokenizer::bytes(), case.options());
     let mut trainer = case.trainer();
-    let plan = (&options, &tokenizer);
-    let (origin, saving) = (Origin::default(), Saving::default());
-    let mut run = Run::create(path, &trainer, plan, origin, saving, false).expect("a directory");
+    let tokenizer = Tokenizer::bytes();
+    let run = Run::create(path, &trainer, &tokenizer, Origin::default(), false);
+    let mut run = run.expect("a directory");
     for &stop in stops {
-        let ending = train(&mut trainer, &run, tokens, stop);
+        let ending = train(&mut trainer, &mut run, tokens, stop);
         assert_eq!(ending, Ending::Stopped(stop), "{case:?}");
         drop((run, trainer));
-        let (mut opened, restored, _) = Run::open(path, Saving::default()).expect("a run");
-        assert_eq!(opened.record().step, stop, "{case:?}");
-        opened
-            .go_on(options.clone(), &restored)
-            .expect("a directory");
-        (run, trainer) = (opened, restored);
+        (run, trainer, _) = Run::open(path).expect("a run");
+        assert_eq!((run.saved_step(), trainer.steps()), (stop, stop));
+        assert_eq!(trainer.config(), &case.config);
+        run.resume(&trainer).expect("a directory");
     }
-    let ending = train(&mut trainer, &run, tokens, u64::MAX);
+    let ending = train(&mut trainer, &mut run, tokens, u64::MAX);
     assert_eq!(ending, Ending::Done, "{case:?}");
     files(path)
 }
 
 #[test]
-fn every_kind_of_heads_under_every_regime_goes_on_to_the_same_bits() {
+fn every_kind_of_heads_under_every_regime_resumes_to_the_same_bits() {
     let mut cases = Vec::new();
     for (i, kind) in HeadKind::ALL.into_iter().enumerate() {
         for (j, regime) in Regime::ALL.into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What is not the run's own, and states that are damaged: refused in one sentence, before anything is written.
+//! Flags and texts that are not the run's, and damaged states: refused in one sentence, before anything is written.
 
 use crate::runs::{begin, copy, same, until};
 use crate::support::{Folder, assert_refused, edit_json};
@@ -33,20 +33,20 @@ fn other_texts_are_refused() {
     fs::write(folder.path("text.txt"), &text).expect("a file");
     fs::write(folder.path("more.txt"), corpus::stories(5, 500)).expect("a file");
     let given = |flags: &str| format!("{RESUME} {flags}");
-    let files = ["--data", "1 files", "found 2"];
+    let files = ["--data", "1 file", "found 2 files"];
     folder.refuses(&given("--data text.txt more.txt"), 2, &files);
     folder.refuses(&given("--data more.txt"), 2, &["--data", "more.txt"]);
     folder.refuses(&given("--data missing.txt"), 1, &["missing.txt"]);
     folder.refuses(
         &given("--valid more.txt"),
         2,
-        &["--valid", "0 files", "found 1"],
+        &["--valid", "0 files", "found 1 file"],
     );
     fs::remove_file(folder.path("text.txt")).expect("a file");
     folder.refuses(RESUME, 2, &["text.txt", "--data"]);
 }
 
-/// What can be read once only, or for ever, is no text for a run: it could not go on with it.
+/// A pipe or a device is refused: a resumed run could not read it again.
 #[cfg(unix)]
 #[test]
 fn texts_that_are_no_regular_files_are_refused() {
@@ -113,7 +113,7 @@ fn flags_that_differ_from_the_runs_are_refused_with_both_values() {
         2,
         &["--steps 1", "--steps 2"],
     );
-    // Seeds beyond 2^53, where an f64 has no odd numbers.
+    // Seeds beyond 2^53, from where on an f64 has no odd numbers.
     let seeded = start.replace("--out run", "--seed 9007199254740993 --out seeded");
     folder.succeeds(&seeded);
     for seed in ["9007199254740992", "9007199254740994"] {
@@ -135,7 +135,7 @@ fn flags_that_differ_from_the_runs_are_refused_with_both_values() {
         &["--force", "cannot be used"],
     );
     folder.refuses(&format!("{start}2 --extend"), 2, &["--extend", "--resume"]);
-    // What agrees with the run, in whatever form, and what changes no weight.
+    // Flags that agree with the run, in any notation, and flags that change no weight.
     let agrees = "--batch 2 --lr 3e-3 --beta 0.50 --heads 3 --context 16 --steps 2 --threads 1 --log-every 7 \
                   --eval-every 1 --save-every 1 --data text.txt";
     folder.succeeds(&format!("{RESUME} {agrees}"));
@@ -206,25 +206,25 @@ fn a_state_that_belongs_to_something_else_is_refused() {
         ("/arithmetic", json!(7), 1, ["arithmetic version 7", file]),
         ("/step", json!(25), 1, ["step 25 of 24", file]),
         ("/step", json!(-1), 1, ["record", file]),
-        ("/options/batch", huge.clone(), 2, ["--batch", "16777216"]),
-        ("/options/batch", json!(0), 2, ["batch", "0"]),
-        ("/options/context", json!(0), 2, ["context", "0"]),
+        ("/config/batch", huge.clone(), 2, ["--batch", "16777216"]),
+        ("/config/batch", json!(0), 2, ["batch", "0"]),
+        ("/config/context", json!(0), 2, ["context", "0"]),
         (
-            "/options/context",
+            "/config/context",
             json!(5000),
             2,
-            ["--context 5000", "2048"],
+            ["--context: expected at most the model's 2048", "5000"],
         ),
-        ("/options/seed", json!("1"), 1, ["record", file]),
-        ("/options/schedule/peak", json!(null), 1, ["record", file]),
+        ("/config/seed", json!("1"), 1, ["record", file]),
+        ("/config/peak_lr", json!(null), 1, ["record", file]),
         (
-            "/config/mtp_depth",
+            "/model/mtp_depth",
             json!(1),
             1,
             ["mtp_depth", "config.json"],
         ),
         (
-            "/config/hidden_size",
+            "/model/hidden_size",
             huge,
             1,
             ["hidden_size", "config.json"],
@@ -236,9 +236,9 @@ fn a_state_that_belongs_to_something_else_is_refused() {
             ["tokenizer.json", "SHA-256"],
         ),
         ("/origin", json!({}), 1, ["record", file]),
-        ("/options/plan", json!(null), 1, ["record", file]),
-        ("/options/plan/regime", json!("other"), 1, ["record", file]),
-        ("/options/plan/more", json!(1), 1, ["record", file]),
+        ("/config/optimiser", json!(null), 1, ["record", file]),
+        ("/config/regime", json!("other"), 1, ["record", file]),
+        ("/config/more", json!(1), 1, ["record", file]),
     ] {
         edit(&folder, |record| {
             let (parent, field) = place.rsplit_once('/').expect("a path");

@@ -1,12 +1,11 @@
-//! Small runs and what is left of them.
+//! Small runs and their directories.
 
 use crate::support::{Folder, objects};
 use foretoken::checkpoint::read_state;
 use foretoken::data::{Tokenizer, Tokens, open_tokens};
-use foretoken::model::{HeadKind, JointLoss, Model, Preset};
+use foretoken::model::{HeadKind, Model, Preset};
 use foretoken::train::{
-    Event, Kind, Options, Origin, Plan, Regime, Run, Saving, Schedule, Settings, Shape, TextFile,
-    Trainer,
+    Event, Observer, Optimiser, Origin, Regime, Run, TextFile, TrainConfig, Trainer,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -14,11 +13,10 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::atomic::Ordering;
 
 pub const STEPS: u64 = 24;
 
-/// Files of a run's directory when nothing is under way.
+/// Files of a run's directory while nothing is being written.
 pub const FILES: [&str; 6] = [
     "config.json",
     "metrics.jsonl",
@@ -28,69 +26,68 @@ pub const FILES: [&str; 6] = [
     "train_state.safetensors",
 ];
 
-/// Each kind of heads is trained by another plan.
-pub fn options(kind: HeadKind) -> Options {
-    let (regime, lambda_end) = match kind {
-        HeadKind::Recursive => (Regime::Curriculum, Some(0.2)),
-        HeadKind::Sequential => (Regime::Detached, None),
-        HeadKind::Parallel => (Regime::Joint, None),
-        HeadKind::Medusa => (Regime::Reverse, Some(1.1)),
+/// Each kind of heads is trained in a different way. Recursive and Medusa heads use Muon, the others AdamW, so that both
+/// have a state to lose.
+pub fn config(kind: HeadKind) -> TrainConfig {
+    let mut config = TrainConfig::default();
+    (config.steps, config.batch, config.accumulate) = (STEPS, 2, 2);
+    (config.context, config.seed) = (12, 9);
+    (config.peak_lr, config.warmup) = (5e-3, Some(3));
+    (config.lambda, config.beta) = (0.7, 0.3);
+    (config.eval_every, config.log_every) = (7, 1);
+    (config.regime, config.lambda_end, config.optimiser) = match kind {
+        HeadKind::Recursive => (Regime::Curriculum, Some(0.2), Optimiser::MUON),
+        HeadKind::Sequential => (Regime::Detached, None, Optimiser::ADAMW),
+        HeadKind::Parallel => (Regime::Joint, None, Optimiser::ADAMW),
+        HeadKind::Medusa => (Regime::Reverse, Some(1.1), Optimiser::MUON),
     };
-    Options {
-        steps: STEPS,
-        batch: 2,
-        accumulate: 2,
-        context: 12,
-        seed: 9,
-        schedule: Schedule {
-            peak: 5e-3,
-            warmup: 3,
-            steps: STEPS,
-            floor: 0.1,
-            shape: Shape::Wsd,
-        },
-        joint: JointLoss {
-            lambda: 0.7,
-            beta: 0.3,
-        },
-        plan: Plan {
-            regime,
-            lambda_end,
-            freeze_trunk: false,
-        },
-        eval_every: 7,
-        log_every: 1,
+    config
+}
+
+fn trainer(kind: HeadKind, vocab: usize, config: &TrainConfig) -> Trainer {
+    let mut model = Preset::Tiny.config(vocab, kind, 2);
+    (model.hidden_size, model.intermediate_size) = (16, 32);
+    (model.num_hidden_layers, model.head_dim) = (1, 8);
+    (model.num_attention_heads, model.num_key_value_heads) = (2, 1);
+    model.set_head_width(8);
+    let model = Model::new(model, 5).expect("sound sizes");
+    Trainer::new(model, config.clone())
+}
+
+/// Watches a run, and stops it after a step.
+pub struct StopAfter(pub u64, bool);
+
+impl StopAfter {
+    pub fn step(step: u64) -> Self {
+        Self(step, false)
     }
 }
 
-/// Recursive and Medusa heads are trained by Muon, others by AdamW, so that both have a state to lose.
-fn trainer(kind: HeadKind, vocab: usize) -> Trainer {
-    let mut config = Preset::Tiny.config(vocab, kind, 2);
-    (config.hidden_size, config.intermediate_size) = (16, 32);
-    (config.num_hidden_layers, config.head_dim) = (1, 8);
-    (config.num_attention_heads, config.num_key_value_heads) = (2, 1);
-    config.set_head_width(8);
-    let optimiser = match kind {
-        HeadKind::Recursive | HeadKind::Medusa => Kind::Muon,
-        _ => Kind::AdamW,
-    };
-    let model = Model::new(config, 5).expect("sound sizes");
-    Trainer::with(model, Settings::of(optimiser))
+impl Observer for StopAfter {
+    fn event(&mut self, _: &Event) {}
+
+    fn stepped(&mut self, steps: u64) {
+        self.1 |= steps == self.0;
+    }
+
+    fn stop(&mut self) -> bool {
+        self.1
+    }
 }
 
 /// Makes the directory `name` of a run on `text.txt` that has done no step.
 pub fn begin(folder: &Folder, name: &str, kind: HeadKind) {
-    begin_with(folder, name, kind, &options(kind));
+    begin_with(folder, name, kind, &config(kind));
 }
 
-/// The same with other options.
-pub fn begin_with(folder: &Folder, name: &str, kind: HeadKind, options: &Options) {
+/// The same with another configuration.
+pub fn begin_with(folder: &Folder, name: &str, kind: HeadKind, config: &TrainConfig) {
     let data = TextFile::read(&[folder.path("text.txt")]).expect("a text");
     let origin = Origin {
         data,
         ..Origin::default()
     };
-    begin_on(folder, name, kind, (options, &Tokenizer::bytes()), origin);
+    begin_on(folder, name, kind, config, &Tokenizer::bytes(), origin);
 }
 
 /// The same with other texts.
@@ -98,26 +95,27 @@ pub fn begin_on(
     folder: &Folder,
     name: &str,
     kind: HeadKind,
-    plan: (&Options, &Tokenizer),
+    config: &TrainConfig,
+    tokenizer: &Tokenizer,
     origin: Origin,
 ) {
-    let path = folder.path(name);
-    let trainer = trainer(kind, plan.1.vocab_size());
-    let run = Run::create(&path, &trainer, plan, origin, Saving::default(), false);
+    let trainer = trainer(kind, tokenizer.vocab_size(), config);
+    let run = Run::create(&folder.path(name), &trainer, tokenizer, origin, false);
     drop(run.expect("a new directory"));
 }
 
-/// The hash of the weights after the same run in this process, with no directory.
-pub fn undisturbed(folder: &Folder, kind: HeadKind) -> String {
+/// SHA-256 of the weights after the same run in this process, without a directory.
+pub fn uninterrupted(folder: &Folder, kind: HeadKind) -> String {
     let tokenizer = Tokenizer::bytes();
     let tokens = open_tokens(&[folder.path("text.txt")], &tokenizer, None).expect("a text");
-    undisturbed_on(kind, (&options(kind), &tokenizer), &tokens)
+    uninterrupted_on(kind, &config(kind), &tokenizer, &tokens)
 }
 
-/// The same with other options and texts.
-pub fn undisturbed_on(
+/// The same with another configuration and other texts.
+pub fn uninterrupted_on(
     kind: HeadKind,
-    (options, tokenizer): (&Options, &Tokenizer),
+    config: &TrainConfig,
+    tokenizer: &Tokenizer,
     tokens: &Tokens,
 ) -> String {
     let (train, valid) = tokens.split();
@@ -128,34 +126,28 @@ pub fn undisturbed_on(
             sha = sha256.clone();
         }
     };
-    let mut trainer = trainer(kind, tokenizer.vocab_size());
-    let run = trainer.run(options, (train, &valid), tokenizer, None, &mut watch);
+    let mut trainer = trainer(kind, tokenizer.vocab_size(), config);
+    let run = trainer.run(train, &valid, tokenizer, None, &mut watch);
     run.expect("a finite run");
     sha
 }
 
-/// Goes on in this process until this step is done, and stops there with a checkpoint.
+/// Resumes in this process until this step is done, and stops there with a checkpoint.
 pub fn until(folder: &Folder, name: &str, step: u64) {
-    let saving = Saving::default();
-    let stop = saving.stop.clone();
-    let (run, mut trainer, tokenizer) = Run::open(&folder.path(name), saving).expect("a run");
-    let origin = run.record().origin.clone();
+    let (mut run, mut trainer, tokenizer) = Run::open(&folder.path(name)).expect("a run");
+    let origin = run.origin().clone();
     let paths: Vec<PathBuf> = origin.data.into_iter().map(|file| file.path).collect();
     let tokens = open_tokens(&paths, &tokenizer, origin.separator.as_deref()).expect("tokens");
     let (train, valid) = tokens.split();
     let valid = valid.first(origin.valid_tokens.unwrap_or(usize::MAX));
     let valid = valid.expect("tokens");
-    let mut watch = |event: &Event| match event {
-        Event::Step { step: done, .. } if *done == step => stop.store(2, Ordering::Relaxed),
-        _ => {}
-    };
-    let (data, options) = ((train, &*valid), run.record().options.clone());
-    let ran = trainer.run(&options, data, &tokenizer, Some(&run), &mut watch);
+    let mut stop = StopAfter::step(step);
+    let ran = trainer.run(train, &valid, &tokenizer, Some(&mut run), &mut stop);
     ran.expect("a finite run");
     assert_eq!(trainer.steps(), step);
 }
 
-/// What the last checkpoint in a directory recorded. Nothing is locked and nothing removed.
+/// The record of the last checkpoint in a directory. Nothing is locked or removed.
 pub fn record(dir: &Path) -> Value {
     let (text, _) = read_state(&dir.join("train_state.safetensors")).expect("a state");
     serde_json::from_str(&text).expect("JSON")
@@ -166,13 +158,13 @@ pub fn step(dir: &Path) -> u64 {
     record(dir)["step"].as_u64().expect("a step")
 }
 
-/// Goes on with the real program and kills it as soon as it says that this step is done. The run has to be endless.
+/// Resumes with the real program and kills it as soon as it reports this step. The run must be endless.
 pub fn kill_at(folder: &Folder, words: &str, step: u64) {
     let killed = try_kill_at(folder, words, step);
     assert!(killed, "{words} had ended before it was killed");
 }
 
-/// The same for a run that may come to its end before the kill arrives: says whether it did not.
+/// The same for a run that may end before the kill arrives. Returns whether it was killed.
 pub fn try_kill_at(folder: &Folder, words: &str, step: u64) -> bool {
     let mut command = folder.command(&format!("{words} --json --log-every 1 --threads 1"));
     command.stdout(Stdio::piped()).stderr(Stdio::null());
@@ -208,7 +200,7 @@ pub fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     fs::read_dir(dir).expect("a directory").map(read).collect()
 }
 
-/// The lines of the metrics without what depends on the clock and on the place.
+/// The lines of the metrics without the fields that depend on the clock and the path.
 fn events(dir: &Path) -> Vec<Value> {
     let text = fs::read_to_string(dir.join("metrics.jsonl")).expect("a file");
     let clocked = [
@@ -228,7 +220,7 @@ fn events(dir: &Path) -> Vec<Value> {
     events
 }
 
-/// Asserts that two finished runs left the same, to the byte where no clock is in it.
+/// Asserts that two finished runs left the same files, to the byte if no clock is in them.
 #[track_caller]
 pub fn same(what: &str, got: &Path, expected: &Path) {
     let (mut a, mut b) = (files(got), files(expected));

@@ -1,11 +1,10 @@
 //! Signals, a second process, a disk that is full, another machine.
 
-use crate::runs::{STEPS, begin, begin_with, copy, files, options, same, until};
+use crate::runs::{STEPS, begin, begin_with, config, copy, files, same, until};
 use crate::support::{Folder, assert_refused, objects, with_arg};
 use foretoken::checkpoint::RunDir;
 use foretoken::model::HeadKind;
 use foretoken::simd::Isa;
-use foretoken::train::Options;
 use std::fs;
 use std::process::{Command, Output, Stdio};
 
@@ -52,12 +51,9 @@ fn signalled(folder: &Folder, signal: &str) -> Output {
 fn a_signal_ends_a_run_with_a_checkpoint() {
     let folder = Folder::with_text();
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
-        // More steps than anybody waits for, so that only the signal ends it.
-        let long = Options {
-            steps: 1_000_000,
-            eval_every: 1_000_000,
-            ..options(HeadKind::Recursive)
-        };
+        // So many steps that only the signal ends it.
+        let mut long = config(HeadKind::Recursive);
+        (long.steps, long.eval_every) = (1_000_000, 1_000_000);
         begin_with(&folder, NAME, HeadKind::Recursive, &long);
         copy(&folder.path(NAME), &folder.path("twin"));
         let output = signalled(&folder, signal);
@@ -83,7 +79,7 @@ fn a_signal_ends_a_run_with_a_checkpoint() {
 }
 
 #[test]
-fn a_run_goes_on_on_another_machine_with_moved_texts() {
+fn a_run_resumes_on_another_machine_with_moved_texts() {
     let folder = Folder::with_text();
     begin(&folder, "whole", HeadKind::Recursive);
     copy(&folder.path("whole"), &folder.path("moved"));
@@ -96,7 +92,7 @@ fn a_run_goes_on_on_another_machine_with_moved_texts() {
         fs::copy(folder.path("other.txt"), folder.path("text.txt")).expect("a file");
         until(&folder, "moved", step);
         fs::remove_file(folder.path("text.txt")).expect("a file");
-        // Each instruction set goes on for some steps and is then overtaken by the next.
+        // Each instruction set continues from a different step.
         copy(&folder.path("moved"), &folder.path("copy"));
         let resume = format!("train --resume copy --data other.txt --threads {}", i + 1);
         let mut command = folder.command(&resume);
@@ -143,7 +139,7 @@ fn a_full_disk_is_an_error_and_the_checkpoint_before_stays() {
     );
 }
 
-/// While texts are read there is nothing to save, so nobody has to wait for that.
+/// While texts are read there is nothing to save, so a signal need not wait.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_signal_while_texts_are_read_ends_the_program_at_once() {

@@ -1,13 +1,13 @@
 //! Runs on token files and learned vocabularies, and runs that start from a model.
 
 use crate::runs::{
-    STEPS, begin, begin_on, begin_with, copy, options, same, step, undisturbed_on, until,
+    STEPS, begin, begin_on, begin_with, config, copy, same, step, uninterrupted_on, until,
 };
 use crate::support::{Folder, objects};
 use foretoken::checkpoint::ModelDir;
 use foretoken::data::{Tokenizer, corpus, open_tokens};
 use foretoken::model::{HeadKind, Model, layout};
-use foretoken::train::{Event, Options, Origin, Plan, Run, Saving, TextFile};
+use foretoken::train::{Event, Origin, Regime, Run, TextFile};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,23 +22,23 @@ fn with_tokens() -> Folder {
 }
 
 #[test]
-fn a_run_on_a_token_file_goes_on_to_the_same_bits() {
+fn a_run_on_a_token_file_resumes_to_the_same_bits() {
     let folder = with_tokens();
     let tokenizer = Tokenizer::load(&folder.path("words.json")).expect("a tokenizer");
     for kind in [HeadKind::Recursive, HeadKind::Sequential] {
-        let options = options(kind);
+        let config = config(kind);
         let origin = Origin {
             data: TextFile::read(&[folder.path("tokens.bin")]).expect("a file"),
             valid_tokens: Some(40),
             ..Origin::default()
         };
-        begin_on(&folder, "whole", kind, (&options, &tokenizer), origin);
+        begin_on(&folder, "whole", kind, &config, &tokenizer, origin);
         copy(&folder.path("whole"), &folder.path("stopped"));
         let printed = folder.succeeds("train --resume whole --json");
         let done = objects(&printed).pop().expect("an event");
         // The text itself, in memory, gives the same weights.
         let tokens = open_tokens(&[folder.path("text.txt")], &tokenizer, None).expect("a text");
-        let expected = undisturbed_on(kind, (&options, &tokenizer), &tokens);
+        let expected = uninterrupted_on(kind, &config, &tokenizer, &tokens);
         assert_eq!(done["sha256"], Value::from(expected), "{kind:?}");
         for at in [5, STEPS / 2, STEPS - 1] {
             until(&folder, "stopped", at);
@@ -63,7 +63,7 @@ fn another_token_file_is_refused() {
     folder.succeeds(start);
     fs::copy(folder.path("tokens.bin"), folder.path("kept.bin")).expect("a file");
     let resume = "train --resume run --steps 3 --extend";
-    // The text whose tokens the file holds is another file, and so is one that another vocabulary wrote.
+    // Refused are the text itself, and a token file of the same text that another vocabulary wrote.
     folder.refuses(
         &format!("{resume} --data text.txt"),
         2,
@@ -71,7 +71,7 @@ fn another_token_file_is_refused() {
     );
     folder.succeeds("tokenizer encode --data text.txt --out tokens.bin --force");
     folder.refuses(resume, 2, &["--data", "tokens.bin", "bytes"]);
-    // The same number of tokens, one of them another.
+    // The same number of tokens, one of them different.
     let mut bytes = fs::read(folder.path("kept.bin")).expect("a file");
     let last = bytes.len() - 2;
     bytes[last] ^= 1;
@@ -90,7 +90,7 @@ fn another_token_file_is_refused() {
     ));
 }
 
-/// A token file that somebody writes over while a run reads it: the run ends, and the checkpoint before stays.
+/// A token file that changes while a run reads it ends the run. The last checkpoint stays.
 #[test]
 fn a_token_file_that_changes_ends_the_run() {
     let folder = with_tokens();
@@ -100,11 +100,10 @@ fn a_token_file_that_changes_ends_the_run() {
         data: TextFile::read(std::slice::from_ref(&path)).expect("a file"),
         ..Origin::default()
     };
-    let options = options(kind);
-    begin_on(&folder, "run", kind, (&options, &tokenizer), origin);
-    let mut saving = Saving::default();
-    saving.intervals.every = Some(4);
-    let (run, mut trainer, _) = Run::open(&folder.path("run"), saving).expect("a run");
+    let mut config = config(kind);
+    config.save_every = Some(4);
+    begin_on(&folder, "run", kind, &config, &tokenizer, origin);
+    let (mut run, mut trainer, _) = Run::open(&folder.path("run")).expect("a run");
     let tokens = open_tokens(std::slice::from_ref(&path), &tokenizer, None).expect("tokens");
     let valid = tokens.split().1.first(40).expect("tokens");
     let mut watch = |event: &Event| {
@@ -114,15 +113,14 @@ fn a_token_file_that_changes_ends_the_run() {
             file.expect("a file").set_modified(later).expect("a time");
         }
     };
-    let data = (tokens, &*valid);
-    let ended = trainer.run(&options, data, &tokenizer, Some(&run), &mut watch);
+    let ended = trainer.run(tokens, &valid, &tokenizer, Some(&mut run), &mut watch);
     let message = ended.expect_err("a file that changed").to_string();
     let named = message.starts_with(&path.display().to_string());
     assert!(named && message.contains("changed"), "{message}");
     assert!(message.contains("the checkpoint of step 4"), "{message}");
     assert_eq!((step(&folder.path("run")), trainer.steps()), (4, 8));
     drop(run);
-    // Its bytes are those of the start, so that the run goes on.
+    // The file has its first bytes again, so the run can be resumed.
     folder.succeeds("train --resume run");
 }
 
@@ -147,7 +145,7 @@ fn documents_and_the_validation_part_are_those_of_the_start() {
         ("few", "--split-on <end> --valid-tokens 50"),
     ] {
         folder.succeeds(&format!("{train} {flags} --out {name}"));
-        // What agrees with the run may stand beside.
+        // Flags that agree with the run are accepted.
         folder.succeeds(&format!(
             "train --resume {name} {flags} --lambda .50:0.10 --regime reverse --steps 4 --extend"
         ));
@@ -188,14 +186,9 @@ fn bits(model: &Model, head: bool) -> BTreeMap<String, Vec<u32>> {
 fn a_frozen_trunk_stays_frozen() {
     let folder = Folder::with_text();
     for kind in HeadKind::ALL {
-        let options = Options {
-            plan: Plan {
-                freeze_trunk: true,
-                ..Plan::default()
-            },
-            ..options(kind)
-        };
-        begin_with(&folder, "whole", kind, &options);
+        let mut config = config(kind);
+        (config.freeze_trunk, config.regime) = (true, Regime::Joint);
+        begin_with(&folder, "whole", kind, &config);
         let load = |name: &str| ModelDir::load(&folder.path(name)).expect("a model").0;
         let start = load("whole");
         copy(&folder.path("whole"), &folder.path("stopped"));

@@ -1,0 +1,403 @@
+//! The keys of a `config.json`, which may come from another program.
+//!
+//! A key that changes the mathematics is understood, or the file is refused: nothing is computed differently from what the
+//! file asks for. Every key is therefore one of
+//!
+//! * a field of [`Config`];
+//! * a key that must have the value this crate computes with, or be `null` (`RULES`);
+//! * a key that cannot change a logit (`HARMLESS`), or one that starts with `_`;
+//! * anything else, which is refused by name unless it is `null`.
+
+use super::Config;
+use super::config::require;
+use crate::{Error, Result};
+use serde_json::Value;
+
+/// The keys of a `config.json` with their values.
+pub type Keys = serde_json::Map<String, Value>;
+
+/// A key, the values that it may have, and these values in words.
+type Rule = (&'static str, fn(&Value) -> bool, &'static str);
+
+const RULES: [Rule; 14] = [
+    ("model_type", is_known_type, "llama, mistral or qwen3"),
+    (
+        "architectures",
+        |v| all(v, is_known_architecture),
+        "LlamaForCausalLM, MistralForCausalLM or Qwen3ForCausalLM",
+    ),
+    ("hidden_act", is_silu, "silu"),
+    ("hidden_activation", is_silu, "silu"),
+    ("mlp_bias", |v| v == false, "false"),
+    ("attention_out_bias", |v| v == false, "false"),
+    ("partial_rotary_factor", is_one, "1"),
+    ("pretraining_tp", is_one, "1"),
+    ("logit_scale", is_one, "1"),
+    ("rope_scaling", is_default_rope, "null or the type default"),
+    (
+        "rope_parameters",
+        is_default_rope,
+        "null or the type default",
+    ),
+    (
+        "layer_types",
+        |v| all(v, |layer| layer == "full_attention"),
+        "full_attention for every layer",
+    ),
+    ("use_sliding_window", Value::is_boolean, "true or false"),
+    ("is_decoder", Value::is_boolean, "true or false"),
+];
+
+/// Names, versions, token ids, initialisation, dropout in training, and how other programs load and run a model.
+/// `max_window_layers` has a meaning with a sliding window only, which has a rule of its own.
+const HARMLESS: [&str; 24] = [
+    "attention_dropout",
+    "bos_token_id",
+    "chunk_size_feed_forward",
+    "dtype",
+    "eos_token_id",
+    "foretoken_tokenizer_sha256",
+    "hidden_dropout",
+    "id2label",
+    "initializer_range",
+    "label2id",
+    "max_window_layers",
+    "name_or_path",
+    "output_attentions",
+    "output_hidden_states",
+    "pad_token_id",
+    "problem_type",
+    "return_dict",
+    "sep_token_id",
+    "tokenizer_class",
+    "torch_dtype",
+    "torchscript",
+    "transformers_version",
+    "unk_token_id",
+    "use_cache",
+];
+
+impl Config {
+    /// Reads the keys of a `config.json` that deserialising a [`Config`] from it ignores, or leaves at a default.
+    ///
+    /// `head_dim` is C / H if the file has none, and `rope_theta` may be inside `rope_parameters`.
+    ///
+    /// # Errors
+    /// Returns [`Error::Config`] with the first key that asks for other mathematics, or that this crate does not know.
+    pub fn read_keys(&mut self, keys: &Keys) -> Result<()> {
+        let given = |key: &str| keys.get(key).filter(|value| !value.is_null());
+        if given("head_dim").is_none() {
+            let heads = self.num_attention_heads.max(1);
+            let divides = self.hidden_size.is_multiple_of(heads);
+            let expected = "a size, because num_attention_heads does not divide hidden_size";
+            require("head_dim", divides, expected, "none: it is missing")?;
+            self.head_dim = self.hidden_size / heads;
+        }
+        let nested = given("rope_parameters").and_then(|rope| rope.get("rope_theta")?.as_f64());
+        match (keys.contains_key("rope_theta"), nested) {
+            (false, None) => require("rope_theta", false, "a number", "none: it is missing")?,
+            (false, Some(theta)) => self.rope_theta = theta,
+            (true, Some(theta)) => {
+                let expected = format!("the rope_theta of rope_parameters, {theta}");
+                require(
+                    "rope_theta",
+                    theta == self.rope_theta,
+                    &expected,
+                    self.rope_theta,
+                )?;
+            }
+            (true, None) => {}
+        }
+        let own = serde_json::to_value(&*self).expect("plain data");
+        for (key, value) in keys {
+            let own = own.get(key).is_some();
+            let harmless = HARMLESS.contains(&key.as_str()) || key.starts_with('_');
+            if own || harmless || value.is_null() {
+                continue;
+            }
+            if key == "sliding_window" {
+                self.check_sliding_window(value, given("use_sliding_window"))?;
+                continue;
+            }
+            let rule = RULES.iter().find(|(name, ..)| name == key);
+            match rule {
+                Some((_, holds, _)) if holds(value) => {}
+                Some((_, _, expected)) => return Err(refused(key, expected, value)),
+                None => {
+                    let expected = "no such key, because it may change what the model computes";
+                    return Err(refused(key, expected, value));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Infers `use_qk_norm` from the tensors, if the `config.json` has no such key: public checkpoints have none.
+    pub fn infer_qk_norm(&mut self, keys: &Keys, has_tensor: impl Fn(&str) -> bool) {
+        if !keys.contains_key("use_qk_norm") {
+            self.use_qk_norm = has_tensor("model.layers.0.self_attn.q_norm.weight");
+        }
+    }
+
+    /// A window changes nothing if it is switched off, or if no position lies outside it.
+    fn check_sliding_window(&self, window: &Value, switch: Option<&Value>) -> Result<()> {
+        let positions = self.max_position_embeddings as u64;
+        let off = switch.is_some_and(|switch| switch == false);
+        if off || window.as_u64().is_some_and(|window| window >= positions) {
+            return Ok(());
+        }
+        let expected = format!("null, or at least max_position_embeddings ({positions})");
+        Err(refused("sliding_window", &expected, window))
+    }
+}
+
+/// A key whose value is not accepted. Both come from a file, and are shortened.
+fn refused(key: &str, expected: &str, value: &Value) -> Error {
+    let shown =
+        |text: &str| -> String { text.chars().flat_map(char::escape_debug).take(80).collect() };
+    Error::Config {
+        field: shown(key),
+        expected: expected.to_owned(),
+        found: shown(&value.to_string().replace('"', "")),
+    }
+}
+
+/// Dense decoders that this crate computes. Qwen2 is not among them: its q, k and v have biases.
+fn is_known_type(value: &Value) -> bool {
+    value == "llama" || value == "mistral" || value == "qwen3"
+}
+
+fn is_known_architecture(value: &Value) -> bool {
+    ["LlamaForCausalLM", "MistralForCausalLM", "Qwen3ForCausalLM"]
+        .iter()
+        .any(|known| value == known)
+}
+
+fn all(value: &Value, holds: impl Fn(&Value) -> bool) -> bool {
+    value.as_array().is_some_and(|list| list.iter().all(holds))
+}
+
+fn is_one(value: &Value) -> bool {
+    value.as_f64() == Some(1.0)
+}
+
+/// Two names of one function.
+fn is_silu(value: &Value) -> bool {
+    value == "silu" || value == "swish"
+}
+
+/// RoPE without scaling. The type has one of two names, and θ may be given too.
+fn is_default_rope(value: &Value) -> bool {
+    let plain = |(key, value): (&String, &Value)| match key.as_str() {
+        "type" | "rope_type" => value == "default",
+        "rope_theta" => value.is_number(),
+        "partial_rotary_factor" => is_one(value),
+        _ => false,
+    };
+    value.as_object().is_some_and(|rope| rope.iter().all(plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{HeadKind, Preset};
+    use serde_json::json;
+
+    /// A public Qwen3 checkpoint's keys, with sizes of our own.
+    fn qwen3() -> Value {
+        json!({
+            "architectures": ["Qwen3ForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
+            "bos_token_id": 151643, "eos_token_id": 151645, "head_dim": 128, "hidden_act": "silu",
+            "hidden_size": 1024, "initializer_range": 0.02, "intermediate_size": 3072,
+            "max_position_embeddings": 40960, "max_window_layers": 28, "model_type": "qwen3",
+            "num_attention_heads": 16, "num_hidden_layers": 28, "num_key_value_heads": 8, "rms_norm_eps": 1e-6,
+            "rope_scaling": null, "rope_theta": 1000000, "sliding_window": null, "tie_word_embeddings": true,
+            "torch_dtype": "bfloat16", "transformers_version": "4.51.0", "use_cache": true,
+            "use_sliding_window": false, "vocab_size": 151936
+        })
+    }
+
+    /// The same of a small Llama.
+    fn llama() -> Value {
+        json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "rms_norm_eps": 1e-5,
+            "tie_word_embeddings": true, "attention_bias": false, "mlp_bias": false, "rope_scaling": null,
+            "hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 5, "num_attention_heads": 8,
+            "num_key_value_heads": 4, "vocab_size": 512, "max_position_embeddings": 512, "rope_theta": 10000.0,
+            "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32"
+        })
+    }
+
+    fn read(json: &Value) -> Result<Config> {
+        let mut config: Config = serde_json::from_value(json.clone()).expect("a config");
+        let keys = json.as_object().expect("an object");
+        config.read_keys(keys)?;
+        config.check()?;
+        config.infer_qk_norm(keys, |_| true);
+        Ok(config)
+    }
+
+    #[test]
+    fn public_configs_are_read() {
+        let config = read(&qwen3()).unwrap();
+        assert_eq!((config.head_dim, config.rope_theta), (128, 1e6));
+        assert!(config.use_qk_norm);
+        let config = read(&llama()).unwrap();
+        assert_eq!((config.head_dim, config.mtp_depth), (8, 0));
+        let own = Preset::Tiny.config(257, HeadKind::Recursive, 3);
+        let mut json = serde_json::to_value(&own).unwrap();
+        json["foretoken_tokenizer_sha256"] = json!("00");
+        assert_eq!(read(&json).unwrap(), own);
+    }
+
+    #[test]
+    fn qk_norm_is_inferred_only_if_the_file_does_not_say() {
+        let mut config: Config = serde_json::from_value(qwen3()).unwrap();
+        for (key, has_tensor, expected) in [
+            (None, true, true),
+            (None, false, false),
+            (Some(false), true, false),
+            (Some(true), false, true),
+        ] {
+            let mut json = qwen3();
+            if let Some(key) = key {
+                json["use_qk_norm"] = json!(key);
+                config = serde_json::from_value(json.clone()).unwrap();
+            }
+            config.infer_qk_norm(json.as_object().unwrap(), |_| has_tensor);
+            assert_eq!(config.use_qk_norm, expected);
+        }
+    }
+
+    #[test]
+    fn keys_that_change_the_mathematics_are_refused_by_name_and_value() {
+        for (key, value) in [
+            ("model_type", json!("qwen2")),
+            ("model_type", json!("mixtral")),
+            ("architectures", json!(["Qwen2ForCausalLM"])),
+            ("architectures", json!(["LlamaForSequenceClassification"])),
+            ("architectures", json!("LlamaForCausalLM")),
+            ("hidden_act", json!("gelu")),
+            ("hidden_activation", json!("gelu_pytorch_tanh")),
+            ("attention_bias", json!(true)),
+            ("mlp_bias", json!(true)),
+            ("attention_out_bias", json!(true)),
+            ("partial_rotary_factor", json!(0.5)),
+            ("pretraining_tp", json!(2)),
+            ("logit_scale", json!(0.0625)),
+            ("final_logit_softcapping", json!(30.0)),
+            ("attn_logit_softcapping", json!(50.0)),
+            (
+                "rope_scaling",
+                json!({"rope_type": "llama3", "factor": 32.0}),
+            ),
+            ("rope_scaling", json!({"type": "linear", "factor": 2.0})),
+            (
+                "rope_scaling",
+                json!({"rope_type": "default", "factor": 2.0}),
+            ),
+            (
+                "rope_parameters",
+                json!({"rope_type": "yarn", "rope_theta": 1000000.0}),
+            ),
+            ("sliding_window", json!(4096)),
+            (
+                "layer_types",
+                json!(["full_attention", "sliding_attention"]),
+            ),
+            ("num_experts", json!(8)),
+            ("num_local_experts", json!(8)),
+            ("moe_intermediate_size", json!(768)),
+            ("quantization_config", json!({"quant_method": "gptq"})),
+            ("auto_map", json!({"AutoModel": "modeling.Model"})),
+            ("key_of_next_year", json!(1)),
+        ] {
+            let mut json = qwen3();
+            // The switch of Qwen3 would turn the window off.
+            json.as_object_mut().unwrap().remove("use_sliding_window");
+            json[key] = value.clone();
+            let error = read(&json).expect_err(key);
+            let Error::Config { field, found, .. } = &error else {
+                panic!("{error}");
+            };
+            assert_eq!(
+                (field.as_str(), found),
+                (key, &value.to_string().replace('"', ""))
+            );
+        }
+        let mut other_theta = qwen3();
+        other_theta["rope_parameters"] = json!({"rope_type": "default", "rope_theta": 5e5});
+        let error = read(&other_theta).unwrap_err().to_string();
+        assert!(
+            error.contains("`rope_theta`") && error.contains("500000"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn keys_with_the_value_that_is_computed_are_accepted() {
+        for (key, value) in [
+            ("hidden_act", json!("swish")),
+            ("hidden_activation", json!(null)),
+            ("mlp_bias", json!(false)),
+            ("partial_rotary_factor", json!(1.0)),
+            ("pretraining_tp", json!(1)),
+            ("rope_scaling", json!({"type": "default"})),
+            (
+                "rope_parameters",
+                json!({"rope_type": "default", "rope_theta": 1e6}),
+            ),
+            ("sliding_window", json!(40960)),
+            ("layer_types", json!(["full_attention", "full_attention"])),
+            ("final_logit_softcapping", json!(null)),
+            ("num_experts", json!(null)),
+            ("attention_dropout", json!(0.1)),
+            ("_name_or_path", json!("Qwen/Qwen3-0.6B")),
+        ] {
+            let mut json = qwen3();
+            json[key] = value;
+            read(&json).expect(key);
+        }
+        let mut switched_off = qwen3();
+        switched_off["sliding_window"] = json!(16);
+        read(&switched_off).expect("use_sliding_window is false");
+        switched_off["use_sliding_window"] = json!(true);
+        assert!(read(&switched_off).is_err());
+        // Newer files have θ in `rope_parameters` only.
+        let mut nested = qwen3();
+        nested.as_object_mut().unwrap().remove("rope_theta");
+        let error = read(&nested).unwrap_err().to_string();
+        assert!(
+            error.contains("`rope_theta`") && error.contains("missing"),
+            "{error}"
+        );
+        nested["rope_parameters"] = json!({"rope_type": "default", "rope_theta": 5e5});
+        assert_eq!(read(&nested).unwrap().rope_theta, 5e5);
+    }
+
+    #[test]
+    fn a_missing_head_size_is_that_of_the_width() {
+        for head_dim in [None, Some(json!(null))] {
+            let mut json = llama();
+            if let Some(head_dim) = head_dim {
+                json["head_dim"] = head_dim;
+            }
+            assert_eq!(read(&json).unwrap().head_dim, 8);
+            json["num_attention_heads"] = json!(6);
+            let error = read(&json).unwrap_err().to_string();
+            assert!(
+                error.contains("`head_dim`") && error.contains("missing"),
+                "{error}"
+            );
+        }
+    }
+
+    /// Names and values of a file are printed, so they are short and cannot control a terminal.
+    #[test]
+    fn what_a_file_holds_is_shown_safely() {
+        let mut json = llama();
+        json["\u{1b}[2J"] = json!("\u{1b}x".repeat(1000));
+        let error = read(&json).unwrap_err().to_string();
+        assert!(!error.contains('\u{1b}') && error.len() < 300, "{error}");
+    }
+}
