@@ -5,6 +5,7 @@ pub mod cli;
 pub mod data;
 mod error;
 pub mod exec;
+mod files;
 #[cfg(feature = "cuda")]
 pub mod gpu;
 pub mod infer;

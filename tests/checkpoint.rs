@@ -95,9 +95,9 @@ fn sound() -> [&'static [u8]; 3] {
 
 /// A place in a file: anywhere, or among its first bytes, where a safetensors file has its header.
 #[derive(Clone, Debug)]
-struct GradSlot(bool, Index);
+struct Place(bool, Index);
 
-impl GradSlot {
+impl Place {
     fn at(&self, bytes: &[u8]) -> usize {
         let all = bytes.len().max(1);
         self.1.index(if self.0 { all.min(2500) } else { all })
@@ -107,12 +107,12 @@ impl GradSlot {
 /// A change of a file's bytes.
 #[derive(Clone, Debug)]
 enum Change {
-    Overwrite(GradSlot, Vec<u8>),
-    Insert(GradSlot, Vec<u8>),
-    Remove(GradSlot, usize),
-    Truncate(GradSlot),
+    Overwrite(Place, Vec<u8>),
+    Insert(Place, Vec<u8>),
+    Remove(Place, usize),
+    Truncate(Place),
     /// A number as text, in the place of the number that starts there or later.
-    Number(GradSlot, String),
+    Number(Place, String),
 }
 
 impl Change {
@@ -148,8 +148,7 @@ impl Change {
 }
 
 fn change() -> impl Strategy<Value = Change> {
-    let place =
-        || (any::<bool>(), any::<Index>()).prop_map(|(early, index)| GradSlot(early, index));
+    let place = || (any::<bool>(), any::<Index>()).prop_map(|(early, index)| Place(early, index));
     let some = || prop::collection::vec(any::<u8>(), 1..9);
     let number = prop_oneof![
         any::<u64>().prop_map(|n| n.to_string()),
@@ -196,7 +195,7 @@ proptest! {
         let mut bytes = SOUND[2].clone();
         changes.iter().for_each(|change| change.apply(&mut bytes));
         fs::write(&path, &bytes).expect("a file");
-        let taken = TensorFile::read(&path).and_then(|mut file| {
+        let taken = TensorFile::open(&path).and_then(|mut file| {
             for (name, tensor) in small(HeadKind::Recursive, 1).params().iter() {
                 let values = file.take(name, tensor.shape())?;
                 assert!(values.iter().all(|x| x.is_finite()) && values.len() == tensor.data().len());

@@ -35,7 +35,7 @@ fn gradients(
         .expect("enough text")
         .batch(0)
         .expect("in memory");
-    let parts: Vec<Batch> = batch.parts(parts);
+    let parts: Vec<Batch> = batch.micro_batches(parts);
     let mut trainer = Trainer::new(model);
     let report = trainer.step_in_parts(&parts, objective, 1e-3);
     let report = report.expect("finite");

@@ -36,12 +36,14 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use super::leftovers::writer;
+use super::directory::Contents;
+use super::encode::Part;
 use super::lock::{LOCK, Lock, lock};
 use super::model::{CONFIG, METRICS, WEIGHTS, tokenizer_of};
-use super::state::{encode_state, read_state};
-use super::{ModelDir, TensorFile, json, metrics, write};
+use super::state::{read_state, state_file};
+use super::{ModelDir, TensorFile, json, metrics};
 use crate::data::Tokenizer;
+use crate::files::{write_with, writer};
 use crate::model::{Config, Model};
 use crate::{Error, Result};
 
@@ -51,46 +53,52 @@ const STATE: &str = "train_state.safetensors";
 #[derive(Debug)]
 pub struct RunDir {
     dir: ModelDir,
-    _lock: Lock,
+    lock: Lock,
 }
-
-/// Tensors of a state, as (name, shape, values).
-pub type Parts<'a> = [(&'a str, &'a [usize], &'a [f32])];
 
 impl RunDir {
     /// Makes the directory with a model and the state of step 0, whole or not at all, and locks it.
     ///
     /// # Errors
-    /// Those of [`ModelDir::create`], and [`Error::Usage`] where another process trains into the directory that is to be
-    /// replaced.
+    /// Returns the errors of [`ModelDir::create`].
     pub fn create(
         path: &Path,
         model: &Model,
         tokenizer: &Tokenizer,
-        (record, parts): (&str, &Parts<'_>),
+        record: &str,
+        parts: &[Part<'_>],
         force: bool,
     ) -> Result<Self> {
-        let state = encode_state(record, parts)?;
-        let files: [(&str, &[u8]); 2] = [(STATE, &state), (LOCK, b"")];
-        let (dir, _lock) = ModelDir::create_with(path, (model, tokenizer), &files, force, lock)?;
-        Ok(Self { dir, _lock })
+        let state = state_file(record, parts)?;
+        let files = [
+            (STATE, Contents::Tensors(&state)),
+            (LOCK, Contents::Bytes(b"")),
+        ];
+        let (dir, lock) = ModelDir::create_with(path, model, tokenizer, &files, force, lock)?;
+        Ok(Self { dir, lock })
     }
 
     /// Locks the directory of a run, and removes what a killed process left half written in it.
     ///
     /// # Errors
-    /// [`Error::Usage`] where another process trains into it; [`Error::File`] where it holds no run.
+    /// Returns [`Error::Busy`] if another process trains into it and [`Error::File`] if it holds no run.
     pub fn open(path: &Path) -> Result<Self> {
         if !path.join(STATE).exists() {
             let reason = format!("holds no run to go on with: there is no {STATE} in it");
             return Err(Error::file(path, reason));
         }
-        let _lock = lock(path)?;
-        for leftover in leftovers(path)? {
-            fs::remove_file(&leftover).map_err(Error::io("remove", &leftover))?;
+        let lock = lock(path)?;
+        for temporary in temporaries(path)? {
+            fs::remove_file(&temporary).map_err(Error::io("remove", &temporary))?;
         }
         let dir = ModelDir::at(path);
-        Ok(Self { dir, _lock })
+        Ok(Self { dir, lock })
+    }
+
+    /// Whether the directory is locked, so that no other process can train into it. It is not if its file system knows no
+    /// locks.
+    pub fn is_locked(&self) -> bool {
+        self.lock.is_held()
     }
 
     /// The model in it.
@@ -128,8 +136,8 @@ impl RunDir {
     /// # Errors
     /// [`Error::Diverged`] for values that are not finite, [`Error::Io`] where writing fails. The checkpoint before is
     /// then whole; or this one is, where the state was written and the model was not.
-    pub fn save(&self, model: &Model, record: &str, parts: &Parts<'_>) -> Result<()> {
-        let state = encode_state(record, parts)?;
+    pub fn save(&self, model: &Model, record: &str, parts: &[Part<'_>]) -> Result<()> {
+        let state = state_file(record, parts)?;
         let metrics = self.dir.path().join(METRICS);
         match File::open(&metrics).and_then(|file| file.sync_all()) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -137,7 +145,10 @@ impl RunDir {
             }
             _ => {}
         }
-        write(&self.state_path(), &state)?;
+        let path = self.state_path();
+        write_with(&path, |file| {
+            state.write_to(file).map_err(Error::io("write", &path))
+        })?;
         self.dir.save_weights(model)
     }
 
@@ -151,9 +162,9 @@ impl RunDir {
     }
 }
 
-/// Temporaries of killed writers, `.{name}.{pid}.tmp` for the names that are written during a run. Who holds the lock is
-/// the only writer, so nobody needs them.
-fn leftovers(path: &Path) -> Result<Vec<PathBuf>> {
+/// Temporaries of killed writers, for the names that are written during a run. The process that holds the lock is the
+/// only writer, so they are not in use.
+fn temporaries(path: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(path).map_err(Error::io("read", path))? {
         let entry = entry.map_err(Error::io("read", path))?;
@@ -173,7 +184,7 @@ mod tests {
     use crate::model::{HeadKind, Preset};
 
     #[test]
-    fn only_our_leftovers_are_found() {
+    fn only_our_temporaries_are_found() {
         let folder = tempfile::tempdir().unwrap();
         let ours = [
             ".model.safetensors.1.tmp",
@@ -190,7 +201,7 @@ mod tests {
         for name in ours.iter().chain(&others) {
             fs::write(folder.path().join(name), "x").unwrap();
         }
-        let mut found = leftovers(folder.path()).unwrap();
+        let mut found = temporaries(folder.path()).unwrap();
         found.sort();
         let mut expected = ours.map(|name| folder.path().join(name));
         expected.sort();
@@ -204,7 +215,7 @@ mod tests {
         let config = Preset::Tiny.config(257, HeadKind::Recursive, 0);
         let (model, tokenizer) = (Model::new(config, 1).unwrap(), Tokenizer::bytes());
         let plain = |force| ModelDir::create(&path, &model, &tokenizer, force);
-        let run = |force| RunDir::create(&path, &model, &tokenizer, ("{}", &[]), force);
+        let run = |force| RunDir::create(&path, &model, &tokenizer, "{}", &[], force);
 
         let held = run(false).unwrap();
         let before = fs::read_dir(&path).unwrap().count();

@@ -112,9 +112,17 @@ fn by_flag(error: &crate::Error) -> String {
         } => {
             let flag = match *field {
                 "peak_lr" => "lr".to_owned(),
+                "separator" => "split-on".to_owned(),
                 other => other.replace('_', "-"),
             };
             format!("--{flag}: expected {expected}, found {found}")
+        }
+        crate::Error::Exists { path, kept: None } => {
+            let path = path.display();
+            format!("{path} exists: choose another directory, or replace it with --force")
+        }
+        crate::Error::Exists { kept: Some(_), .. } => {
+            format!("{error}; --force does not change that")
         }
         other => other.to_string(),
     }

@@ -13,7 +13,7 @@ mod panel;
 mod terminal;
 
 use super::output::Output;
-use crate::checkpoint::write;
+use crate::files::write;
 use crate::train::Metrics;
 use crate::{Error, Result};
 use clap::Args;

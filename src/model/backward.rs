@@ -50,14 +50,14 @@ impl Model {
         let objective = objective.into();
         let weights = objective.weights(self.config.mtp_depth);
         let heads = 1..weights.len();
-        let depth = heads.take_while(|k| batch.rows(*k) > 0).count();
+        let depth = heads.take_while(|k| batch.num_targets(*k) > 0).count();
         let kind = self.config.mtp_kind;
         let (shared, main) = match objective.flow {
             GradFlow::Joint => (true, Wanted::Both),
             GradFlow::Detached => (false, Wanted::Both),
             GradFlow::Frozen => (false, Wanted::Nothing),
         };
-        let whole = Rows::batch(batch.sequences(), batch.context());
+        let whole = Rows::batch(batch.batch_size(), batch.seq_len());
         let mut tape = match main {
             Wanted::Nothing => Train::no_grad(&self.params),
             _ => Train::new(&self.params),
@@ -69,7 +69,7 @@ impl Model {
         let chain = if kind.chained() { depth } else { 0 };
         for k in 1..chain {
             let mut quiet = Train::no_grad(&self.params);
-            let next = self.next_depth(&mut quiet, k, &states, &batch.following(k), shared);
+            let next = self.next_depth(&mut quiet, k, &states, &batch.head_inputs(k), shared);
             states.push(next);
         }
         let mut reports = Vec::with_capacity(depth + 1);
@@ -83,7 +83,7 @@ impl Model {
                 states[from].0 = state;
                 leaf
             });
-            let (h, _) = self.next_depth(&mut tape, k, &states, &batch.following(k), shared);
+            let (h, _) = self.next_depth(&mut tape, k, &states, &batch.head_inputs(k), shared);
             if kind.chained() {
                 // No depth before this one reads h^{k−1}, and the tape has what its backward pass needs. Of h^0 the trunk's
                 // own value is left.
@@ -124,7 +124,7 @@ impl Model {
     ) -> (LossReport, Option<Tensor>) {
         let (h, targets, output) = (h.value(), batch.targets(k), self.output());
         let rows = targets.len();
-        let (own, n) = (rows.max(1) as f64, batch.whole_rows(k).max(1) as f64);
+        let (own, n) = (rows.max(1) as f64, batch.total_targets(k).max(1) as f64);
         let (mut losses, mut hits) = (vec![0.0; rows], vec![0.0; rows]);
         let mut dh = (wanted != Wanted::Nothing).then(|| Tensor::empty(h.shape()));
         let inputs = linear_cross_entropy::Inputs {

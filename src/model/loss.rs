@@ -136,7 +136,7 @@ impl Model {
     ) -> Vec<LossReport<E::Value>> {
         let objective = objective.into();
         let weights = objective.weights(self.config.mtp_depth);
-        let whole = Rows::batch(batch.sequences(), batch.context());
+        let whole = Rows::batch(batch.batch_size(), batch.seq_len());
         let inputs = batch.inputs();
         let (h, main) = match objective.flow {
             GradFlow::Frozen => {
@@ -154,8 +154,8 @@ impl Model {
         let mut reports = vec![main];
         let shared = objective.flow == GradFlow::Joint;
         let mut states = vec![(if shared { h } else { exec.detached(&h) }, whole)];
-        for k in (1..weights.len()).take_while(|k| batch.rows(*k) > 0) {
-            let state = self.next_depth(exec, k, &states, &batch.following(k), shared);
+        for k in (1..weights.len()).take_while(|k| batch.num_targets(*k) > 0) {
+            let state = self.next_depth(exec, k, &states, &batch.head_inputs(k), shared);
             let logits = match shared {
                 true => self.logits(exec, &state.0),
                 false => self.logits(&mut NoGrad(exec), &state.0),
@@ -179,7 +179,7 @@ impl Model {
         let op = CrossEntropy {
             targets: targets.into(),
             weight,
-            whole_rows: batch.whole_rows(k),
+            whole_rows: batch.total_targets(k),
         };
         LossReport {
             value: exec.apply(op, [logits]),

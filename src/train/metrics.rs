@@ -103,11 +103,7 @@ impl Metrics {
                     // serde_json counts lines within the one line that it was given.
                     let reason = error.to_string();
                     let reason = reason.split(" at line ").next().unwrap_or_default();
-                    let shown: String = reason
-                        .chars()
-                        .take(120)
-                        .flat_map(char::escape_debug)
-                        .collect();
+                    let shown = crate::files::escape(reason);
                     let reason = format!("line {}: expected an event, found: {shown}", number + 1);
                     return Err(Error::file(file, reason));
                 }

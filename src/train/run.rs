@@ -116,7 +116,7 @@ impl Run {
         };
         let dir = with_parts(trainer, |parts| {
             let text = to_text(&record);
-            RunDir::create(path, &trainer.model, tokenizer, (&text, parts), force)
+            RunDir::create(path, &trainer.model, tokenizer, &text, parts, force)
         })?;
         Ok(Self {
             dir,

@@ -15,8 +15,8 @@ use super::optimiser::{Optimiser, Settings};
 use super::options::Options;
 use super::run::Intervals;
 use super::trainer::Trainer;
-use crate::checkpoint::{TensorFile, sha256_file};
-use crate::data::Content;
+use crate::checkpoint::TensorFile;
+use crate::data::Fingerprint;
 use crate::model::{Config, Model};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -103,16 +103,15 @@ impl TextFile {
 
     fn of(path: &Path) -> Result<Self> {
         Self::check_kind(path)?;
-        let (bytes, sha256) = sha256_file(path)?;
-        Self::holding(path, Content { bytes, sha256 })
+        Self::holding(path, Fingerprint::of_file(path)?)
     }
 
     /// A file and what it held when it was read, which it need not hold any more.
     ///
     /// # Errors
     /// [`Error::Io`] where the path cannot be made absolute.
-    pub fn holding(path: &Path, content: Content) -> Result<Self> {
-        let Content { bytes, sha256 } = content;
+    pub fn holding(path: &Path, fingerprint: Fingerprint) -> Result<Self> {
+        let Fingerprint { bytes, sha256 } = fingerprint;
         // JSON is UTF-8 and a path need not be. The path only serves to find the file again; the rest decides.
         let absolute = std::path::absolute(path).map_err(Error::io("find", path))?;
         let path = absolute.to_string_lossy().into_owned().into();

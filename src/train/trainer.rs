@@ -263,7 +263,7 @@ impl Trainer {
             let depth = self.model.config().mtp_depth;
             let plan = options.plan;
             let objective = plan.objective(options.joint, depth, step, options.steps);
-            let parts = windows.batch(step)?.parts(accumulate);
+            let parts = windows.batch(step)?.micro_batches(accumulate);
             let figures = self.step_in_parts(&parts, objective, rate)?;
             let seconds = now.elapsed().as_secs_f64();
             (training, since) = (training + seconds, since + seconds);

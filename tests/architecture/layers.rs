@@ -19,7 +19,9 @@ const fn floor(number: u8, folder: &'static str) -> Floor {
 }
 
 /// From the ground up. Floors of one number are neighbours.
-const FLOORS: [Floor; 13] = [
+const FLOORS: [Floor; 14] = [
+    // Atomic writing, hashing and escaping: as the error type, for everyone.
+    floor(0, "files"),
     floor(0, "simd"),
     floor(1, "kernels"),
     floor(2, "tensor"),

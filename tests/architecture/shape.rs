@@ -5,7 +5,7 @@ use crate::source::{Finding, Source, Tree, item_end, words};
 const MAX_LINES: usize = 400;
 
 /// The packages that the design agrees on (its section 7).
-const DEPENDENCIES: [&str; 20] = [
+const DEPENDENCIES: [&str; 21] = [
     "ndarray",
     "matrixmultiply",
     "rayon",
@@ -17,6 +17,7 @@ const DEPENDENCIES: [&str; 20] = [
     "serde_json",
     "clap",
     "indicatif",
+    "memchr",
     "memmap2",
     "half",
     "thiserror",

@@ -4,7 +4,7 @@
 
 use super::figure::{self, SIZE};
 use super::{Run, glyphs};
-use crate::checkpoint::write;
+use crate::files::write;
 use crate::{Error, Result};
 use plotters::coord::Shift;
 use plotters::prelude::*;
