@@ -1,5 +1,5 @@
-//! A model directory is written by nobody knows whom: whatever lies in it, loading gives a model or an error that names
-//! the file, and what it loads can be run. Weights are replaced whole, whoever reads meanwhile.
+//! A model directory may come from anywhere: loading returns a model that can be run, or an error that names the file,
+//! whatever the files hold. Weights are replaced whole, also while another process reads them.
 
 use foretoken::Error;
 use foretoken::checkpoint::{ModelDir, TensorFile, encode};
@@ -67,7 +67,7 @@ fn load_dir(dir: &Path) -> Result<(), String> {
     Err(message)
 }
 
-/// What was loaded can be run: it gives tokens, or says that its logits are no numbers.
+/// Runs what was loaded: it generates tokens, or reports logits that are not finite.
 fn run(mut model: Model, tokenizer: &Tokenizer) {
     model.pack(WeightFormat::F32);
     let mut drafter = HeadDrafter::default();
@@ -84,7 +84,7 @@ fn run(mut model: Model, tokenizer: &Tokenizer) {
     match generate(&model, &prompt, &options, &mut drafter, &mut ()) {
         Ok(generated) => assert!(generated.tokens.iter().all(|t| (*t as usize) < vocab)),
         // Weights may be too large for any logit; a model may have a single position.
-        Err(Error::Diverged(_) | Error::Usage(_)) => {}
+        Err(Error::Diverged(_) | Error::Usage(_) | Error::Setting { .. }) => {}
         Err(other) => panic!("{other}"),
     }
 }
@@ -220,7 +220,7 @@ fn load_config(fields: &[(&str, Value)]) -> Result<(), String> {
     load(files)
 }
 
-/// `tests/cli` asks the same of the program with too little memory for any of these claims.
+/// `tests/cli` runs the program on such claims with too little memory for any of them.
 #[test]
 fn absurd_sizes_beside_small_weights_are_an_error() {
     assert_eq!(load_config(&[]), Ok(()));
@@ -330,7 +330,7 @@ fn other_files_lying_around_do_no_harm() {
     for file in stray {
         fs::write(dir.path().join(file), b"\0not what its name says").expect("a file");
     }
-    // What a killed process of the same number left under the name that the next writer takes.
+    // Left by a killed process of the same number.
     let pid = std::process::id();
     let left = dir.path().join(format!(".model.safetensors.{pid}.tmp"));
     fs::write(&left, b"half").expect("a file");

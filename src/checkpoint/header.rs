@@ -1,4 +1,4 @@
-//! What a safetensors file says about itself, checked before it is believed.
+//! The header of a safetensors file, checked before it is believed.
 //!
 //! A file is eight bytes with the header's length N (little-endian), N bytes of JSON, then the data:
 //!

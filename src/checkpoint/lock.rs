@@ -5,11 +5,11 @@
 //! one name.
 //!
 //! A directory may be replaced between the opening of its file and the locking. The lock is then on a file that no path
-//! names any more, and says nothing about the directory that has the name now. So the locked file is compared with the
+//! names any more, and does not protect the directory that has the name now. So the locked file is compared with the
 //! file at the path (device and inode), and the lock is taken anew if they differ.
 //!
-//! Some file systems know no locks. Training works there too, without this protection: [`Lock::is_held`] says so, and the
-//! program that trains tells its user.
+//! Some file systems have no locks. Training works there too, without this protection; [`Lock::is_held`] is then false,
+//! and the program prints a note.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
@@ -27,7 +27,7 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// False if the file system knows no locks.
+    /// False if the file system has no locks.
     pub(super) fn is_held(&self) -> bool {
         self.is_held
     }

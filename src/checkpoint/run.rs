@@ -1,15 +1,15 @@
-//! The directory of a run: a model's directory, one writer, and a state to go on from after a kill.
+//! The directory of a run: a model's directory, one writer, and a state from which training continues after a kill.
 //!
-//! # What is written, and when a checkpoint counts
+//! # What is written, and when a checkpoint is valid
 //!
-//! `train_state.safetensors` holds everything that the run needs to go on: the weights, the optimiser's tensors, and a
+//! `train_state.safetensors` holds everything that the run needs to continue: the weights, the optimiser's tensors, and a
 //! record with the step and all options. It is one file, and it is replaced by one rename. **That rename is the
 //! commit point.** `model.safetensors` holds the same weights once more, for readers that want a model, and is written
 //! afterwards:
 //!
 //! ```text
 //! 1  metrics.jsonl             lines up to this step, synced
-//! 2  train_state.safetensors   temporary, synced, renamed           <- from here on the checkpoint counts
+//! 2  train_state.safetensors   temporary, synced, renamed           <- from here on the checkpoint is valid
 //! 3  model.safetensors         temporary, synced, renamed
 //! ```
 //!
@@ -17,20 +17,20 @@
 //!
 //! | killed | state | model | what resuming does |
 //! |---|---|---|---|
-//! | before or during 2 | the checkpoint before | the same | goes on from there; later lines of the metrics are cut |
-//! | between 2 and 3, or during 3 | this checkpoint | the one before, whole | writes the model from the state, goes on |
-//! | after 3 | this checkpoint | the same | goes on |
+//! | before or during 2 | the checkpoint before | the same | continues from there; later lines of the metrics are cut |
+//! | between 2 and 3, or during 3 | this checkpoint | the one before, whole | writes the model from the state, continues |
+//! | after 3 | this checkpoint | the same | continues |
 //!
-//! So the model is never newer than the state, and nothing is read from it to go on. A run has its first state, of step
+//! So the model is never newer than the state, and resuming reads nothing from it. A run has its first state, of step
 //! 0, in the directory from the moment that the directory appears.
 //!
-//! A run that is asked to stop while it evaluates makes a checkpoint that says so. Going on from it makes the evaluation
-//! first, and cuts its line from the metrics where a kill came after the line and before the next checkpoint.
+//! A run that is stopped while it evaluates makes a checkpoint that records this. Resuming makes the evaluation first, and
+//! cuts its line from the metrics if a kill came after the line and before the next checkpoint.
 //!
 //! # One writer
 //!
 //! A process holds the lock of the directory while it trains (`lock`). A new run's lock is taken before its directory
-//! has a name that others know.
+//! appears under its name.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -84,7 +84,7 @@ impl RunDir {
     /// Returns [`Error::Busy`] if another process trains into it and [`Error::File`] if it holds no run.
     pub fn open(path: &Path) -> Result<Self> {
         if !path.join(STATE).exists() {
-            let reason = format!("holds no run to go on with: there is no {STATE} in it");
+            let reason = format!("holds no run to continue: there is no {STATE} in it");
             return Err(Error::file(path, reason));
         }
         let lock = lock(path)?;
@@ -95,7 +95,7 @@ impl RunDir {
         Ok(Self { dir, lock })
     }
 
-    /// Whether the directory is locked, so that no other process can train into it. It is not if its file system knows no
+    /// Whether the directory is locked, so that no other process can train into it. False if its file system has no
     /// locks.
     pub fn is_locked(&self) -> bool {
         self.lock.is_held()
@@ -114,15 +114,15 @@ impl RunDir {
     /// Reads the record and the tensors of the last checkpoint. Everything read is untrusted.
     ///
     /// # Errors
-    /// Those of [`read_state`].
+    /// Returns the errors of [`read_state`].
     pub fn read_state(&self) -> Result<(String, TensorFile)> {
         read_state(&self.state_path())
     }
 
-    /// Reads `config.json` as it stands there, and the tokenizer that it goes with.
+    /// Reads `config.json` and the tokenizer.
     ///
     /// # Errors
-    /// [`Error`] naming the file and the reason.
+    /// Returns an [`Error`] that names the file and the reason.
     pub fn read_rest(&self) -> Result<(Config, Tokenizer)> {
         let path = self.dir.path();
         let file = path.join(CONFIG);
@@ -131,11 +131,11 @@ impl RunDir {
         Ok((config, tokenizer_of(path, &bytes)?))
     }
 
-    /// Makes a checkpoint, in the order that the head of this file explains.
+    /// Makes a checkpoint, in the order of the table above.
     ///
     /// # Errors
-    /// [`Error::Diverged`] for values that are not finite, [`Error::Io`] where writing fails. The checkpoint before is
-    /// then whole; or this one is, where the state was written and the model was not.
+    /// Returns [`Error::Diverged`] for values that are not finite and [`Error::Io`] if writing fails. The previous checkpoint
+    /// is then whole; or this one is, if the state was written and the model was not.
     pub fn save(&self, model: &Model, record: &str, parts: &[Part<'_>]) -> Result<()> {
         let state = state_file(record, parts)?;
         let metrics = self.dir.path().join(METRICS);
@@ -152,11 +152,11 @@ impl RunDir {
         self.dir.save_weights(model)
     }
 
-    /// Cuts `metrics.jsonl` back to what it held when step `step` was done, and where `evaluated` is not set, before the
-    /// evaluation that follows it.
+    /// Cuts `metrics.jsonl` back to its lines after step `step`, and if `evaluated` is not set, to those before the
+    /// evaluation that follows the step.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be read or replaced.
+    /// Returns [`Error::Io`] if it cannot be read or replaced.
     pub fn trim_metrics(&self, step: u64, evaluated: bool) -> Result<()> {
         metrics::trim(&self.dir.path().join(METRICS), step, evaluated)
     }

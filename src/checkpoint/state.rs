@@ -133,7 +133,7 @@ mod tests {
         assert!(encode_state("", &[("a", &[1], &[f32::NAN])]).is_err());
     }
 
-    /// Whatever happens to a file, it is read as it was or refused with its name.
+    /// A damaged file is refused with its name.
     #[test]
     fn every_cut_and_every_changed_byte_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
@@ -155,7 +155,7 @@ mod tests {
         }
     }
 
-    /// What the header says about the tensors is part of the checksum: names, shapes, and which data are whose.
+    /// The checksum covers the header's tensors: names, shapes, and offsets of the data.
     #[test]
     fn tensors_that_changed_places_are_noticed() {
         let folder = tempfile::tempdir().unwrap();

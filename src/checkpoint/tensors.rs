@@ -23,7 +23,7 @@ const CHUNK: usize = 1 << 16;
 const LISTED: usize = 3;
 
 /// An open safetensors file whose header was read and checked. Tensors are read by name when they are taken;
-/// [`finish`](Self::finish) then says whether any is left.
+/// [`finish`](Self::finish) then checks that none is left.
 pub struct TensorFile {
     path: PathBuf,
     tensors: BTreeMap<String, TensorInfo>,
@@ -219,7 +219,7 @@ impl TensorFile {
     }
 }
 
-/// Reads the text of a header from a source of `len` bytes, and tells where the data begin.
+/// Reads the text of a header from a source of `len` bytes; returns it with the offset of the data.
 fn read_header(path: &Path, source: &mut impl Read, len: u64) -> Result<(Vec<u8>, u64)> {
     let Some(after_length) = len.checked_sub(8) else {
         let reason = format!("truncated: expected at least 8 bytes, found {len}");

@@ -256,6 +256,11 @@ impl Train {
         texts: Texts,
         tokenizer: &Tokenizer,
     ) -> Result<()> {
+        if !run.is_locked() {
+            super::output::message(
+                "note: this file system has no locks, so take care that no other process trains into the same directory",
+            );
+        }
         let mut output = Output::new(self.json);
         let bar = progress(trainer.steps(), options.steps);
         let answer = Answer::to(run.stopper(), &bar);

@@ -63,7 +63,7 @@ fn lock_if_free(path: &Path) -> Option<File> {
     file.try_lock().ok().map(|()| file)
 }
 
-/// Whether no other process has this number, as far as the system says. This process's own temporaries are locked.
+/// Whether no other process has this number, as far as the system lists them. This process's own temporaries are locked.
 fn is_dead(writer: u64) -> bool {
     writer == u64::from(std::process::id())
         || Path::new("/proc/self").exists() && !Path::new("/proc").join(writer.to_string()).exists()
@@ -82,7 +82,7 @@ mod tests {
     use tempfile::tempdir;
 
     /// One more than the most that Linux lets a process number be: PID_MAX_LIMIT in `include/linux/threads.h`, 4 Mi.
-    const NOBODY: u64 = (4 << 20) + 1;
+    const UNUSED: u64 = (4 << 20) + 1;
 
     fn names(dir: &Path) -> Vec<String> {
         let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
@@ -122,18 +122,18 @@ mod tests {
     fn a_writer_removes_what_the_dead_left_and_nothing_else() {
         let root = tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
-        let dead = format!(".f.{NOBODY}.tmp");
+        let dead = format!(".f.{UNUSED}.tmp");
         let kept = [
             format!(".f.{}.tmp", std::os::unix::process::parent_id()),
-            format!(".f.{NOBODY}.old.tmp"),
-            format!(".g.{NOBODY}.tmp"),
-            format!("f.{NOBODY}.tmp"),
+            format!(".f.{UNUSED}.old.tmp"),
+            format!(".g.{UNUSED}.tmp"),
+            format!("f.{UNUSED}.tmp"),
         ];
         for name in kept.iter().chain([&dead]) {
             fs::write(at(name), b"half").unwrap();
         }
-        let folder = at(&format!(".f.{}.tmp", NOBODY + 1));
-        let link = at(&format!(".f.{}.tmp", NOBODY + 2));
+        let folder = at(&format!(".f.{}.tmp", UNUSED + 1));
+        let link = at(&format!(".f.{}.tmp", UNUSED + 2));
         fs::create_dir(&folder).unwrap();
         std::os::unix::fs::symlink(at(&kept[0]), &link).unwrap();
         let mut expected = kept.to_vec();
@@ -158,18 +158,18 @@ mod tests {
     fn a_directory_half_made_by_the_dead_is_removed() {
         let root = tempdir().unwrap();
         let half = |number: u64| root.path().join(format!(".run.{number}.tmp"));
-        for number in NOBODY..NOBODY + 3 {
+        for number in UNUSED..UNUSED + 3 {
             fs::create_dir(half(number)).unwrap();
             fs::write(half(number).join("config.json"), b"{}").unwrap();
         }
         // No directory of ours has a directory in it.
-        fs::create_dir(half(NOBODY + 1).join("letters")).unwrap();
+        fs::create_dir(half(UNUSED + 1).join("letters")).unwrap();
         fs::write(root.path().join(".run.4194399.tmp"), b"a file").unwrap();
-        let theirs = File::open(half(NOBODY + 2)).unwrap();
+        let theirs = File::open(half(UNUSED + 2)).unwrap();
         theirs.lock().unwrap();
         let make = || drop(Temporary::dir(root.path(), OsStr::new("run")).unwrap());
         make();
-        let exist = || [0, 1, 2].map(|i| half(NOBODY + i).exists());
+        let exist = || [0, 1, 2].map(|i| half(UNUSED + i).exists());
         assert_eq!(exist(), [false, true, true]);
         drop(theirs);
         make();

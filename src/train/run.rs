@@ -198,6 +198,11 @@ impl Run {
         &self.record
     }
 
+    /// Whether no other process can train into the directory; see [`RunDir::is_locked`].
+    pub fn is_locked(&self) -> bool {
+        self.dir.is_locked()
+    }
+
     /// What ends the run early when it is set to another value than 0.
     pub fn stopper(&self) -> &Arc<AtomicUsize> {
         &self.stop

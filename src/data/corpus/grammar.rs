@@ -20,7 +20,7 @@ use crate::data::draws::Draws;
 
 static GRAMMAR: LazyLock<Grammar> = LazyLock::new(|| Grammar::parse(include_str!("stories.txt")));
 
-/// Where a slot's text comes from: form `form` of choice number `choice`, which is made among the lists' entry `words`.
+/// The text of a slot: form `form` of choice number `choice`, an entry of list number `words`.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     choice: usize,

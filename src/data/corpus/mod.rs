@@ -135,12 +135,12 @@ mod tests {
     fn what_a_story_introduces_comes_back_in_its_last_sentence() {
         let text = stories(DEMO_SEED, SIZE);
         for story in text.trim_end().split("\n\n") {
-            let (told, last) = story.trim_end_matches('.').rsplit_once(". ").unwrap();
-            let told: HashSet<&str> = told.split([' ', ',', '.', '"', '!', '?']).collect();
+            let (before, last) = story.trim_end_matches('.').rsplit_once(". ").unwrap();
+            let before: HashSet<&str> = before.split([' ', ',', '.', '"', '!', '?']).collect();
             let stock = ["And", "and", "that", "how", "the", "from", "with", "had"];
             let again: HashSet<&str> = last
                 .split([' ', ',', '\''])
-                .filter(|word| word.len() >= 3 && !stock.contains(word) && told.contains(word))
+                .filter(|word| word.len() >= 3 && !stock.contains(word) && before.contains(word))
                 .collect();
             assert!(again.len() >= 4, "{again:?} in {story}");
             let names = grammar::names()
@@ -153,9 +153,9 @@ mod tests {
     #[test]
     fn stories_do_not_repeat_each_other() {
         let text = stories(DEMO_SEED, SIZE);
-        let told: Vec<&str> = text.trim_end().split("\n\n").collect();
-        let different: HashSet<&str> = told.iter().copied().collect();
-        assert_eq!(different.len(), told.len());
+        let all: Vec<&str> = text.trim_end().split("\n\n").collect();
+        let different: HashSet<&str> = all.iter().copied().collect();
+        assert_eq!(different.len(), all.len());
         // Every name takes part.
         for name in grammar::names() {
             assert!(text.contains(name), "{name}");
