@@ -115,10 +115,10 @@ impl ModelDir {
     /// # Errors
     /// Returns an [`Error`] that names the file, the tensor or field, and the reason.
     pub fn load(path: &Path) -> Result<(Model, Tokenizer)> {
-        // Opened first: which tensors there are can complete a config that does not say it.
-        let mut tensors = TensorFile::open(&path.join(WEIGHTS))?;
         let file = path.join(CONFIG);
         let bytes = json::read(&file)?;
+        // Opened before the config is parsed: the names of the tensors can complete a config that leaves something out.
+        let mut tensors = TensorFile::open(&path.join(WEIGHTS))?;
         let config: Config = json::parse(&file, &bytes)?;
         let version = config.foretoken_arithmetic;
         if version > ARITHMETIC {
