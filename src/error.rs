@@ -60,6 +60,38 @@ pub enum Error {
         /// What was expected, and what was found.
         reason: String,
     },
+    /// A directory is to be created, and one of that name exists and is kept.
+    #[error("{} exists{}", path.display(), kept.as_deref().map(|why| format!(" and cannot be replaced: {why}")).unwrap_or_default())]
+    Exists {
+        /// The directory.
+        path: PathBuf,
+        /// Why it is not replaced although this was requested; none if it was not requested.
+        kept: Option<String>,
+    },
+    /// Another process is training into the directory.
+    #[error("{}: another process is training into this directory", path.display())]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A text cannot be encoded, or no vocabulary can be learned from it.
+    #[error("text{}: {reason}", byte.map(|at| format!(" at byte {at}")).unwrap_or_default())]
+    Text {
+        /// Offset in bytes of what is wrong, if it has a place.
+        byte: Option<u64>,
+        /// What was expected and what was found.
+        reason: String,
+    },
+    /// A text has too few tokens for a window.
+    #[error("{text} has {tokens} tokens, expected at least {needed}")]
+    TooShort {
+        /// Which text, as the subject of a sentence.
+        text: String,
+        /// Its tokens.
+        tokens: usize,
+        /// Tokens of a window with its last target.
+        needed: usize,
+    },
     /// A GPU, its driver or its compiler is missing, or the GPU failed.
     #[error("{0}")]
     Device(String),

@@ -13,6 +13,7 @@ pub mod cli;
 pub mod data;
 mod error;
 pub mod exec;
+mod files;
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)]
 pub mod gpu;

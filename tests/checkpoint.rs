@@ -1,5 +1,5 @@
-//! A model directory is written by nobody knows whom: whatever lies in it, loading gives a model or an error that names
-//! the file, and what it loads can be run. Weights are replaced whole, whoever reads meanwhile.
+//! A model directory may come from anywhere: loading returns a model that can be run, or an error that names the file,
+//! whatever the files hold. Weights are replaced whole, also while another process reads them.
 
 use foretoken::Error;
 use foretoken::checkpoint::{ModelDir, TensorFile, encode};
@@ -66,7 +66,7 @@ fn load_dir(dir: &Path) -> Result<(), String> {
     Err(message)
 }
 
-/// What was loaded can be run: it gives tokens, or says that its logits are no numbers.
+/// Runs what was loaded: it generates tokens, or reports logits that are not finite.
 fn run(mut model: Model, tokenizer: &Tokenizer) {
     model.pack(WeightFormat::F32);
     let options = GenerateOptions {
@@ -93,9 +93,9 @@ fn sound() -> [&'static [u8]; 3] {
 
 /// A place in a file: anywhere, or among its first bytes, where a safetensors file has its header.
 #[derive(Clone, Debug)]
-struct GradSlot(bool, Index);
+struct Place(bool, Index);
 
-impl GradSlot {
+impl Place {
     fn at(&self, bytes: &[u8]) -> usize {
         let all = bytes.len().max(1);
         self.1.index(if self.0 { all.min(2500) } else { all })
@@ -105,12 +105,12 @@ impl GradSlot {
 /// A change of a file's bytes.
 #[derive(Clone, Debug)]
 enum Change {
-    Overwrite(GradSlot, Vec<u8>),
-    Insert(GradSlot, Vec<u8>),
-    Remove(GradSlot, usize),
-    Truncate(GradSlot),
+    Overwrite(Place, Vec<u8>),
+    Insert(Place, Vec<u8>),
+    Remove(Place, usize),
+    Truncate(Place),
     /// A number as text, in the place of the number that starts there or later.
-    Number(GradSlot, String),
+    Number(Place, String),
 }
 
 impl Change {
@@ -146,8 +146,7 @@ impl Change {
 }
 
 fn change() -> impl Strategy<Value = Change> {
-    let place =
-        || (any::<bool>(), any::<Index>()).prop_map(|(early, index)| GradSlot(early, index));
+    let place = || (any::<bool>(), any::<Index>()).prop_map(|(early, index)| Place(early, index));
     let some = || prop::collection::vec(any::<u8>(), 1..9);
     let number = prop_oneof![
         any::<u64>().prop_map(|n| n.to_string()),
@@ -194,7 +193,7 @@ proptest! {
         let mut bytes = SOUND[2].clone();
         changes.iter().for_each(|change| change.apply(&mut bytes));
         fs::write(&path, &bytes).expect("a file");
-        let taken = TensorFile::read(&path).and_then(|mut file| {
+        let taken = TensorFile::open(&path).and_then(|mut file| {
             for (name, tensor) in small(HeadKind::Recursive, 1).params().iter() {
                 let values = file.take(name, tensor.shape())?;
                 assert!(values.iter().all(|x| x.is_finite()) && values.len() == tensor.data().len());
@@ -219,7 +218,7 @@ fn load_config(fields: &[(&str, Value)]) -> Result<(), String> {
     load(files)
 }
 
-/// `tests/cli` asks the same of the program with too little memory for any of these claims.
+/// `tests/cli` runs the program on such claims with too little memory for any of them.
 #[test]
 fn absurd_sizes_beside_small_weights_are_an_error() {
     assert_eq!(load_config(&[]), Ok(()));
@@ -329,7 +328,7 @@ fn other_files_lying_around_do_no_harm() {
     for file in stray {
         fs::write(dir.path().join(file), b"\0not what its name says").expect("a file");
     }
-    // What a killed process of the same number left under the name that the next writer takes.
+    // Left by a killed process of the same number.
     let pid = std::process::id();
     let left = dir.path().join(format!(".model.safetensors.{pid}.tmp"));
     fs::write(&left, b"half").expect("a file");

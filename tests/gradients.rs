@@ -48,8 +48,8 @@ fn gradient(model: &Model, batches: &[&Batch], joint: JointLoss) -> Gradients {
 /// L_0 + λ Σ_k w_k L_k in `f64`, written from the formula: no part of it is the crate's own loss.
 fn joint_loss(model: &Model, batch: &Batch) -> f64 {
     let (b, t, vocab) = (
-        batch.sequences(),
-        batch.context(),
+        batch.batch_size(),
+        batch.seq_len(),
         model.config().vocab_size,
     );
     let (inputs, next) = (batch.inputs(), batch.targets(0));

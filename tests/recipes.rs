@@ -34,7 +34,7 @@ fn gradients(
         .expect("enough text")
         .batch(0)
         .expect("in memory");
-    let parts: Vec<Batch> = batch.parts(parts);
+    let parts: Vec<Batch> = batch.micro_batches(parts);
     let mut trainer = Trainer::new(model, TrainConfig::default());
     let report = trainer.step_in_parts(&parts, joint, 1e-3);
     let report = report.expect("finite");

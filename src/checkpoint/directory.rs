@@ -1,45 +1,59 @@
 //! A directory appears with all its files, or not at all.
 //!
-//! It is built beside the target under the name `.{name}.{pid}.tmp`, synced, and renamed into place.
-//! What stands in the way is replaced only on request, and only if it looks like a model's directory.
+//! It is built under a temporary name in the same parent directory, synced, and renamed into place. An existing directory
+//! is replaced only on request, and only if it looks like a model's directory.
 
 use std::ffi::OsStr;
-use std::fs::{self, Metadata};
-use std::io::ErrorKind;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use super::atomic::{Temporary, beside, split, sync_dir, write_synced};
-use super::leftovers::{occupy_dir, sweep};
+use super::encode::Safetensors;
 use super::lock::{Lock, busy, lock_old};
+use crate::files::{Temporary, beside, split, sync_dir};
 use crate::{Error, Result};
 
 /// The file by which a directory is known to be a model's.
 const OURS: &str = "config.json";
 
-/// Creates directory `dir` with all `files`, given as (name, content), so that it appears complete or not at
-/// all. Missing parents are created.
-///
-/// An existing `dir` is refused, unless `force` is set: then it is replaced, with all that is in it.
-/// Even then it must look like ours: a directory without subdirectories that is empty or holds a
-/// `config.json`. The working directory and those above it are never replaced, nor is a directory that a process
-/// trains into.
-///
-/// Replacing takes two renames, and a kill between them leaves no `dir`: the old directory then lies
-/// beside it as `.{name}.{pid}.old.tmp`.
-///
-/// # Errors
-/// [`Error::Usage`] where `dir` exists and is not to be replaced, has no name or is trained into; otherwise whatever
-/// the disk refuses. `dir` is then as it was, and no temporary is left. Two errors come later, when the
-/// new directory is in place: it cannot be synced, or the old one cannot be removed.
-pub fn create_dir(dir: &Path, files: &[(&str, &[u8])], force: bool) -> Result<()> {
-    create_dir_with(dir, files, force, |_| Ok(()))
+/// What is written into a new file.
+#[derive(Clone, Copy)]
+pub(super) enum Contents<'a> {
+    Bytes(&'a [u8]),
+    Tensors(&'a Safetensors<'a>),
 }
 
-/// [`create_dir`] with something done to the whole directory before it appears: given its temporary path, `before` may
-/// refuse, or take hold of a file whose first moment under the right name must not belong to others.
-pub(super) fn create_dir_with<T>(
+impl Contents<'_> {
+    /// Writes a new file and waits until the disk has it.
+    fn write(self, path: &Path) -> io::Result<()> {
+        let mut file: File = OpenOptions::new().write(true).create_new(true).open(path)?;
+        match self {
+            Self::Bytes(bytes) => file.write_all(bytes)?,
+            Self::Tensors(tensors) => tensors.write_to(&mut file)?,
+        }
+        file.sync_all()
+    }
+}
+
+/// Creates directory `dir` with all `files`, given as (name, contents), so that it appears complete or not at all.
+/// Missing parents are created. `before` is called with the temporary path of the complete directory before it appears:
+/// it may refuse, or take hold of a file that must be held from the first moment that others can see it.
+///
+/// An existing `dir` is refused, unless `force` is set: then it is replaced with everything in it. Even then it must look
+/// like ours: a directory without subdirectories that is empty or holds a `config.json`. The working directory and those
+/// above it are never replaced, nor is a directory that a process trains into.
+///
+/// Replacing takes two renames, and a kill between them leaves no `dir`: the old directory then stands next to it as
+/// `.{name}.{pid}.old.tmp`.
+///
+/// # Errors
+/// Returns [`Error::Exists`] if `dir` exists and is not replaced, [`Error::Busy`] if a process trains into it,
+/// [`Error::File`] if it has no name, and [`Error::Io`] for everything that the disk refuses. `dir` is then as it was,
+/// and no temporary is left. Two errors come later, when the new directory is in place: it cannot be synced, or the old
+/// one cannot be removed.
+pub(super) fn create_dir<T>(
     dir: &Path,
-    files: &[(&str, &[u8])],
+    files: &[(&str, Contents<'_>)],
     force: bool,
     before: impl FnOnce(&Path) -> Result<T>,
 ) -> Result<T> {
@@ -49,10 +63,10 @@ pub(super) fn create_dir_with<T>(
     };
     let aside = match fs::symlink_metadata(dir) {
         Ok(_) if !force => {
-            let dir = dir.display();
-            let sentence =
-                format!("{dir} exists: choose another directory, or replace it with --force");
-            return Err(Error::Usage(sentence));
+            return Err(Error::Exists {
+                path: dir.clone(),
+                kept: None,
+            });
         }
         Ok(found) => {
             let here = std::env::current_dir().map_err(Error::io("read", Path::new(".")))?;
@@ -62,18 +76,15 @@ pub(super) fn create_dir_with<T>(
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(Error::io("read", dir)(error)),
     };
-    // Held until the old directory is gone, so that nobody goes on with a run that is being replaced.
+    // Held until the old directory is gone, so that no run continues in a directory that is being replaced.
     let mut held = match &aside {
         Some(_) => lock_old(dir)?,
         None => None,
     };
 
     fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
-    sweep(&parent, name, true);
-    let temporary = Temporary::claim(parent.join(beside(name, ".tmp")))?;
-    fs::create_dir(&temporary.path).map_err(Error::io("create", dir))?;
-    let _occupied = occupy_dir(&temporary.path);
-    for &(file, bytes) in files {
+    let temporary = Temporary::dir(&parent, name).map_err(Error::io("create", dir))?;
+    for &(file, contents) in files {
         let path = dir.join(file);
         if Path::new(file).file_name() != Some(OsStr::new(file)) {
             return Err(Error::file(
@@ -81,15 +92,16 @@ pub(super) fn create_dir_with<T>(
                 format!("expected a plain file name, found `{file}`"),
             ));
         }
-        write_synced(&temporary.path.join(file), bytes).map_err(Error::io("write", &path))?;
+        contents
+            .write(&temporary.path().join(file))
+            .map_err(Error::io("write", &path))?;
     }
-    sync_dir(&temporary.path)?;
-    let prepared = before(&temporary.path)?;
+    sync_dir(temporary.path())?;
+    let prepared = before(temporary.path())?;
     match &aside {
-        None => fs::rename(&temporary.path, dir).map_err(Error::io("create", dir))?,
-        Some(aside) => held = swap(&temporary.path, dir, aside, held)?,
+        None => temporary.rename(dir).map_err(Error::io("create", dir))?,
+        Some(aside) => held = swap(temporary, dir, aside, held)?,
     }
-    temporary.moved();
     sync_dir(&parent)?;
     if let Some(aside) = &aside {
         fs::remove_dir_all(aside).map_err(Error::io("remove", aside))?;
@@ -98,7 +110,7 @@ pub(super) fn create_dir_with<T>(
     Ok(prepared)
 }
 
-/// A path that ends in a name and in nothing else: `run/` becomes `run`, and `a/..` what it stands for.
+/// A path that ends in a name: `run/` becomes `run`, and `a/..` what it stands for.
 fn resolve(dir: &Path) -> Result<PathBuf> {
     if let Some(name) = dir.file_name() {
         return Ok(dir.with_file_name(name));
@@ -110,20 +122,16 @@ fn resolve(dir: &Path) -> Result<PathBuf> {
 }
 
 fn nameless(dir: &Path) -> Error {
-    Error::Usage(format!(
-        "`{}`: expected a directory with a name",
-        dir.display()
-    ))
+    Error::file(dir, "expected a directory with a name")
 }
 
-/// Refuses to replace what may be somebody's own: `--out /home --force` must delete nothing.
+/// Refuses to replace what may be the user's own: forcing a model into `/home` must delete nothing.
 fn check_replaceable(dir: &Path, found: &Metadata, here: &Path) -> Result<()> {
     let refuse = |reason: &str| {
-        let sentence = format!(
-            "{} cannot be replaced, even with --force: {reason}",
-            dir.display()
-        );
-        Err(Error::Usage(sentence))
+        Err(Error::Exists {
+            path: dir.to_owned(),
+            kept: Some(reason.to_owned()),
+        })
     };
     if found.is_symlink() {
         return refuse("it is a symbolic link; name the directory that it points to");
@@ -145,7 +153,7 @@ fn check_replaceable(dir: &Path, found: &Metadata, here: &Path) -> Result<()> {
             return refuse("it holds a directory, and a model's directory holds only files");
         }
         empty = false;
-        // A link does not count: a download cache is made of links.
+        // A link is not ours: a download cache is made of links.
         ours |= kind.is_file() && entry.file_name() == OURS;
     }
     if !empty && !ours {
@@ -156,9 +164,9 @@ fn check_replaceable(dir: &Path, found: &Metadata, here: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Puts directory `new` in the place of `dir`, which goes `aside`. If that fails, `dir` is put back. Gives the lock on the
-/// old directory.
-fn swap(new: &Path, dir: &Path, aside: &Path, held: Option<Lock>) -> Result<Option<Lock>> {
+/// Puts directory `new` in the place of `dir`, which goes `aside`. If that fails, `dir` is put back. Returns the lock on
+/// the old directory.
+fn swap(new: Temporary, dir: &Path, aside: &Path, held: Option<Lock>) -> Result<Option<Lock>> {
     // Not removed like other leftovers: after a kill between the two renames it is the only copy.
     if fs::symlink_metadata(aside).is_ok() {
         let reason =
@@ -171,16 +179,16 @@ fn swap(new: &Path, dir: &Path, aside: &Path, held: Option<Lock>) -> Result<Opti
         None => lock_old(dir)?,
     };
     fs::rename(dir, aside).map_err(Error::io("move aside", dir))?;
-    // Or at the last moment. Where it lies now, nobody can begin one any more.
+    // Or at the last moment. In its present place no run can begin any more.
     let lock = match held {
         Some(lock) => Ok(Some(lock)),
         None => lock_old(aside).map_err(|error| match error {
-            Error::Usage(_) => busy(dir),
+            Error::Busy { .. } => busy(dir),
             other => other,
         }),
     };
     let replaced = lock.and_then(|lock| {
-        fs::rename(new, dir).map_err(Error::io("replace", dir))?;
+        new.rename(dir).map_err(Error::io("replace", dir))?;
         Ok(lock)
     });
     replaced.map_err(|error| match fs::rename(aside, dir) {

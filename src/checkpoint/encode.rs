@@ -1,122 +1,124 @@
-//! The safetensors format as we write it: one byte sequence for one content.
+//! The safetensors format as we write it: one byte sequence for one content, streamed.
 
-use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
-use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::collections::HashMap;
+use std::io::{self, Write};
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, View, serialize};
-use sha2::{Digest, Sha256};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use super::header::METADATA;
 use super::tensors::not_finite;
-use crate::data::hex;
 use crate::{Error, Result};
 
 /// Stands for the file in errors of [`encode`], which knows no path.
 const UNWRITTEN: &str = "(file not yet written)";
 
-/// The bytes of a safetensors file that holds `tensors` as (name, shape, values), f32 and little-endian.
+/// Values converted at once.
+const CHUNK: usize = 1 << 14;
+
+/// A tensor to write: name, shape, values.
+pub type Part<'a> = (&'a str, &'a [usize], &'a [f32]);
+
+/// The bytes of a safetensors file that holds `tensors`, f32 and little-endian.
 /// The bytes depend on the content only and not on the order given: tensors are sorted by name.
-/// What this returns, [`TensorFile`](super::TensorFile) reads.
+/// [`TensorFile`](super::TensorFile) reads what this returns.
 ///
 /// # Errors
-/// A name comes twice or is the format's own `__metadata__`, values are not as many as the shape says, or
-/// a value is not finite ([`Error::NotFinite`]). So a model that diverged never replaces one that is whole.
-pub fn encode(tensors: &[(&str, &[usize], &[f32])]) -> Result<Vec<u8>> {
-    encode_with(tensors, ("format", "pt"))
+/// Returns [`Error::Tensor`] if a name comes twice or is the format's own `__metadata__`, or if a shape does not fit its
+/// values, and [`Error::NotFinite`] for a value that is not finite. So a model that diverged never replaces a sound one.
+pub fn encode(tensors: &[Part<'_>]) -> Result<Vec<u8>> {
+    Ok(Safetensors::new(tensors.to_vec(), ("format", "pt"))?.to_bytes())
 }
 
-/// [`encode`] with another entry of metadata, as (key, text).
-pub(super) fn encode_with(
-    tensors: &[(&str, &[usize], &[f32])],
-    (key, text): (&str, &str),
-) -> Result<Vec<u8>> {
-    let mut names = BTreeSet::new();
-    for &(name, shape, values) in tensors {
-        let fail = |reason: String| Error::tensor(Path::new(UNWRITTEN), name, reason);
-        if name == METADATA {
-            return Err(fail(
-                "expected a tensor's name, found the format's own".into(),
-            ));
-        }
-        if !names.insert(name) {
-            return Err(fail("given twice".into()));
-        }
-        let count = shape
-            .iter()
-            .try_fold(1usize, |n, &size| n.checked_mul(size));
-        if count != Some(values.len()) {
-            let reason = format!("expected values of shape {shape:?}, found {}", values.len());
-            return Err(fail(reason));
-        }
-        if let Some(reason) = not_finite(values) {
-            return Err(Error::NotFinite(format!("tensor `{name}`: {reason}")));
-        }
-    }
-    // One key only: the crate keeps the keys in a hash map, whose order changes from run to run.
-    let metadata = HashMap::from([(key.to_owned(), text.to_owned())]);
-    let views = tensors
-        .iter()
-        .map(|&(name, shape, values)| (name, Values { shape, values }));
-    serialize(views, Some(metadata))
-        .map_err(|error| Error::file(Path::new(UNWRITTEN), error.to_string()))
+/// A safetensors file that can be written: checked, its header made, its values still where they are.
+pub(super) struct Safetensors<'a> {
+    /// Length and text of the header.
+    header: Vec<u8>,
+    /// In the order of the file: by name.
+    tensors: Vec<Part<'a>>,
 }
 
-/// The SHA-256 of bytes (FIPS 180-4) in lower-case hexadecimal digits.
-pub fn sha256_hex(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-/// The length of a file in bytes, and its SHA-256. The file is read in parts and may be of any size.
-///
-/// # Errors
-/// [`Error::Io`] where it cannot be read.
-pub fn sha256_file(path: &Path) -> Result<(u64, String)> {
-    let fail = || Error::io("read", path);
-    let mut file = File::open(path).map_err(fail())?;
-    let (mut digest, mut length) = (Sha256::new(), 0);
-    let mut part = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut part) {
-            Ok(0) => return Ok((length, hex(&digest.finalize()))),
-            Ok(n) => {
-                digest.update(&part[..n]);
-                length += n as u64;
+impl<'a> Safetensors<'a> {
+    /// The file of these tensors with one entry of metadata, as (key, text).
+    ///
+    /// # Errors
+    /// Returns the errors of [`encode`].
+    pub(super) fn new(mut tensors: Vec<Part<'a>>, (key, text): (&str, &str)) -> Result<Self> {
+        tensors.sort_by_key(|(name, ..)| *name);
+        let mut infos = Vec::new();
+        for (i, &(name, shape, values)) in tensors.iter().enumerate() {
+            let fail = |reason: String| Err(Error::tensor(Path::new(UNWRITTEN), name, reason));
+            if name == METADATA {
+                return fail("expected a tensor's name, found the format's own".into());
             }
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) => return Err(fail()(e)),
+            if i > 0 && tensors[i - 1].0 == name {
+                return fail("given twice".into());
+            }
+            let count = shape
+                .iter()
+                .try_fold(1usize, |n, &size| n.checked_mul(size));
+            if count != Some(values.len()) {
+                let found = values.len();
+                return fail(format!("expected values of shape {shape:?}, found {found}"));
+            }
+            if let Some(reason) = not_finite(values) {
+                return Err(Error::NotFinite(format!("tensor `{name}`: {reason}")));
+            }
         }
+        for (&(name, shape, _), data_offsets) in tensors.iter().zip(offsets(&tensors)) {
+            let info = TensorInfo {
+                dtype: Dtype::F32,
+                shape: shape.to_vec(),
+                data_offsets,
+            };
+            infos.push((name.to_owned(), info));
+        }
+        // One key only: the crate keeps the keys in a hash map, whose order changes from run to run.
+        let metadata = HashMap::from([(key.to_owned(), text.to_owned())]);
+        let metadata = Metadata::new(Some(metadata), infos)
+            .map_err(|error| Error::file(Path::new(UNWRITTEN), error.to_string()))?;
+        let text = serde_json::to_string(&metadata).expect("plain data");
+        // Padded with spaces, so that the data begin at a multiple of eight.
+        let text = format!("{text:<len$}", len = text.len().next_multiple_of(8));
+        let mut header = (text.len() as u64).to_le_bytes().to_vec();
+        header.extend_from_slice(text.as_bytes());
+        Ok(Self { header, tensors })
+    }
+
+    /// Writes the file.
+    pub(super) fn write_to(&self, out: &mut impl Write) -> io::Result<()> {
+        out.write_all(&self.header)?;
+        write_values(&self.tensors, out)
+    }
+
+    /// The file in memory.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.write_to(&mut bytes).expect("memory takes all bytes");
+        bytes
     }
 }
 
-/// A tensor as the crate wants to see it.
-struct Values<'a> {
-    shape: &'a [usize],
-    values: &'a [f32],
+/// Where the data of each tensor begin and end, in bytes.
+pub(super) fn offsets(tensors: &[Part<'_>]) -> impl Iterator<Item = (usize, usize)> {
+    tensors.iter().scan(0, |end, (.., values)| {
+        let begin = *end;
+        *end += size_of_val(*values);
+        Some((begin, *end))
+    })
 }
 
-impl View for Values<'_> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        let mut bytes = vec![0; self.data_len()];
-        for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(self.values) {
-            *bytes = value.to_le_bytes();
+/// Writes the data of all tensors, one after the other.
+pub(super) fn write_values(tensors: &[Part<'_>], out: &mut impl Write) -> io::Result<()> {
+    let mut bytes = Vec::with_capacity(4 * CHUNK);
+    for (.., values) in tensors {
+        for chunk in values.chunks(CHUNK) {
+            bytes.clear();
+            bytes.extend(chunk.iter().flat_map(|x| x.to_le_bytes()));
+            out.write_all(&bytes)?;
         }
-        bytes.into()
     }
-
-    fn data_len(&self) -> usize {
-        size_of_val(self.values)
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -164,21 +166,5 @@ pub(super) mod tests {
         assert!(message(&[("a", &[usize::MAX, 2], &[])]).contains("found 0"));
         let diverged = encode(&[("a", &[2], &[0.0, f32::NAN])]).unwrap_err();
         assert!(matches!(&diverged, Error::NotFinite(text) if text.contains("NaN at index 1")));
-    }
-
-    #[test]
-    fn sha256_of_the_published_example() {
-        // The message "abc" of the examples published with FIPS 180-4 (FIPS 180-2, appendix B.1).
-        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(sha256_hex(b"abc"), expected);
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("abc");
-        std::fs::write(&path, b"abc").unwrap();
-        assert_eq!(sha256_file(&path).unwrap(), (3, expected.to_owned()));
-        // More than one part.
-        let long = vec![7; 200_001];
-        std::fs::write(&path, &long).unwrap();
-        assert_eq!(sha256_file(&path).unwrap(), (200_001, sha256_hex(&long)));
-        assert!(sha256_file(folder.path()).is_err());
     }
 }

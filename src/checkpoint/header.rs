@@ -1,4 +1,4 @@
-//! What a safetensors file says about itself, checked before it is believed.
+//! The header of a safetensors file, checked before it is believed.
 //!
 //! A file is eight bytes with the header's length N (little-endian), N bytes of JSON, then the data:
 //!
@@ -6,10 +6,9 @@
 //! {"__metadata__": {text: text, ..}, name: {"dtype": .., "shape": [..], "data_offsets": [begin, end]}, ..}
 //! ```
 //!
-//! The safetensors crate checks the types, the sizes, and that the tensors lie side by side. Three things
-//! it leaves open, and they are checked here. Of two tensors with one name it keeps the last and drops the
-//! other. Its sum for the end of the file can overflow, which is a panic where overflow is checked. And
-//! some of its errors do not name the tensor.
+//! The safetensors crate checks the types, the sizes, and that the tensors lie side by side. It leaves three things open,
+//! which are checked here. If two tensors have one name, it keeps the last and drops the other. Its sum for the end of
+//! the file can overflow, which panics in builds that check for overflow. And some of its errors do not name the tensor.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -21,11 +20,12 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
-use super::untrusted::{shown, shown_json};
+use super::json::place_and_reason;
+use crate::files::escape;
 use crate::{Error, Result};
 
-/// A file's metadata: text by key.
-pub(super) type Texts = BTreeMap<String, String>;
+/// The entries of `__metadata__`: text by key.
+pub(super) type Entries = BTreeMap<String, String>;
 
 /// The one name that is not a tensor's.
 pub(super) const METADATA: &str = "__metadata__";
@@ -34,27 +34,28 @@ pub(super) const METADATA: &str = "__metadata__";
 /// and its bytes are as many as its shape and type say.
 ///
 /// # Errors
-/// The header is not JSON of the form above, a name comes twice, a tensor's size does not fit its shape
-/// and type, tensors overlap or leave gaps, or the file's data is not exactly what the tensors need.
+/// Returns [`Error::File`] or [`Error::Tensor`] if the header is not JSON of the form above, a name comes twice, a
+/// tensor's size does not fit its shape and type, tensors overlap or leave gaps, or the file's data is not exactly what
+/// the tensors need.
 pub(super) fn parse(
     path: &Path,
     header: &[u8],
     body: u64,
-) -> Result<(BTreeMap<String, TensorInfo>, Texts)> {
-    let Tensors(tensors, texts) = serde_json::from_slice(header)
-        .map_err(|error| Error::file(path, format!("bad header: {}", shown_json(&error))))?;
+) -> Result<(BTreeMap<String, TensorInfo>, Entries)> {
+    let Header(tensors, entries) = serde_json::from_slice(header)
+        .map_err(|error| Error::file(path, format!("bad header: {}", place_and_reason(&error))))?;
 
     // Each tensor alone first, moved to offset 0, so that the error can name it.
     for (name, info) in &tensors {
         let (begin, end) = info.data_offsets;
-        let fail = |reason| Error::tensor(path, &shown(name), reason);
+        let fail = |reason| Error::tensor(path, &escape(name), reason);
         let len = end
             .checked_sub(begin)
             .ok_or_else(|| fail(format!("data ends at {end}, before it begins at {begin}")))?;
         let mut alone = info.clone();
         alone.data_offsets = (0, len);
         Metadata::new(None, vec![(name.clone(), alone)])
-            .map_err(|error| fail(format!("{} ({len} bytes)", shown(&error.to_string()))))?;
+            .map_err(|error| fail(format!("{} ({len} bytes)", escape(&error.to_string()))))?;
     }
 
     let mut in_file_order: Vec<_> = tensors.clone().into_iter().collect();
@@ -62,9 +63,9 @@ pub(super) fn parse(
     let metadata = Metadata::new(None, in_file_order).map_err(|error| match error {
         SafeTensorError::InvalidOffset(name) => {
             let reason = "data overlaps another tensor's or leaves a gap before it";
-            Error::tensor(path, &shown(&name), reason)
+            Error::tensor(path, &escape(&name), reason)
         }
-        other => Error::file(path, format!("bad header: {}", shown(&other.to_string()))),
+        other => Error::file(path, format!("bad header: {}", escape(&other.to_string()))),
     })?;
     let needed = metadata.data_len() as u64;
     if needed != body {
@@ -76,34 +77,34 @@ pub(super) fn parse(
         let reason = format!("{word}: the tensors need {needed} bytes of data, found {body}");
         return Err(Error::file(path, reason));
     }
-    Ok((tensors, texts))
+    Ok((tensors, entries))
 }
 
-/// A header's tensors by name, where no name comes twice, and its metadata.
-struct Tensors(BTreeMap<String, TensorInfo>, Texts);
+/// A header's tensors by name, which is unique, and its metadata.
+struct Header(BTreeMap<String, TensorInfo>, Entries);
 
-impl<'de> Deserialize<'de> for Tensors {
+impl<'de> Deserialize<'de> for Header {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        deserializer.deserialize_map(Entries)
+        deserializer.deserialize_map(HeaderVisitor)
     }
 }
 
-struct Entries;
+struct HeaderVisitor;
 
-impl<'de> Visitor<'de> for Entries {
-    type Value = Tensors;
+impl<'de> Visitor<'de> for HeaderVisitor {
+    type Value = Header;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("an object that holds tensors by name")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Tensors, A::Error> {
-        let (mut tensors, mut texts) = (BTreeMap::new(), None);
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Header, A::Error> {
+        let (mut tensors, mut entries) = (BTreeMap::new(), None);
         while let Some(name) = map.next_key::<String>()? {
-            let named = |error| A::Error::custom(format!("`{}`: {error}", shown(&name)));
+            let named = |error| A::Error::custom(format!("`{}`: {error}", escape(&name)));
             if name == METADATA {
-                let found = map.next_value::<Option<Texts>>().map_err(named)?;
-                if texts.replace(found.unwrap_or_default()).is_some() {
+                let found = map.next_value::<Option<Entries>>().map_err(named)?;
+                if entries.replace(found.unwrap_or_default()).is_some() {
                     return Err(A::Error::custom(format!("`{METADATA}` comes twice")));
                 }
                 continue;
@@ -112,12 +113,12 @@ impl<'de> Visitor<'de> for Entries {
             match tensors.entry(name) {
                 Entry::Vacant(free) => free.insert(info),
                 Entry::Occupied(first) => {
-                    let name = shown(first.key());
+                    let name = escape(first.key());
                     return Err(A::Error::custom(format!("tensor `{name}` comes twice")));
                 }
             };
         }
-        Ok(Tensors(tensors, texts.unwrap_or_default()))
+        Ok(Header(tensors, entries.unwrap_or_default()))
     }
 }
 
@@ -142,8 +143,8 @@ mod tests {
         let a = entry("a", "BF16", "[3, 1]", 8, 14);
         let nothing = entry("n", "F32", "[0, 7]", 8, 8);
         let header = format!(r#"{{{a},{nothing},"__metadata__":{{"k":"v"}},{b}}}   "#);
-        let (tensors, texts) = parse(Path::new("m"), header.as_bytes(), 14).unwrap();
-        assert_eq!(texts["k"], "v");
+        let (tensors, entries) = parse(Path::new("m"), header.as_bytes(), 14).unwrap();
+        assert_eq!(entries["k"], "v");
         assert_eq!(tensors.keys().collect::<Vec<_>>(), ["a", "b", "n"]);
         assert_eq!(tensors["a"].data_offsets, (8, 14));
         assert_eq!(tensors["a"].shape, [3, 1]);

@@ -4,35 +4,38 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
-use super::untrusted::{open, read_bytes, shown_json};
+use crate::files::{escape, read_bounded};
 use crate::{Error, Result};
 
 /// Largest JSON file that is read, in bytes.
 /// The tokenizers of models with 256 thousand tokens take some 35 MB; nothing else comes near.
 const LIMIT: u64 = 64 << 20;
 
-/// Reads a JSON file into `T`. Whether the values make sense is for the caller to check.
+/// The bytes of a JSON file, not parsed yet.
 ///
 /// # Errors
-/// The file is missing, empty, not a regular file or larger than 64 MiB; or it is not JSON, or not a `T`:
-/// then the error names line and column, both from 1, column 0 being a line's break.
-pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    parse(path, &read(path)?)
-}
-
-/// The bytes of a JSON file, not looked at yet.
+/// Returns [`Error::Io`] or [`Error::File`] if the file is missing, empty, not a regular file or larger than 64 MiB.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
-    let (mut file, len) = open(path)?;
-    if len > LIMIT {
-        let reason = format!("expected at most {LIMIT} bytes of JSON, found {len}");
-        return Err(Error::file(path, reason));
-    }
-    read_bytes(path, &mut file, len)
+    read_bounded(path, LIMIT)
 }
 
-/// What these bytes of a JSON file say; `path` is only for errors.
+/// What these bytes of a JSON file say; `path` is only for errors. The caller checks whether the values make sense.
+///
+/// # Errors
+/// Returns [`Error::File`] if the bytes are not JSON or not a `T`; it names line and column, both from 1.
 pub(super) fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|error| Error::file(path, shown_json(&error)))
+    serde_json::from_slice(bytes).map_err(|error| Error::file(path, place_and_reason(&error)))
+}
+
+/// An error in JSON as `line 1 column 2: reason`, the reason fit for a terminal.
+pub(super) fn place_and_reason(error: &serde_json::Error) -> String {
+    let place = format!("line {} column {}", error.line(), error.column());
+    let reason = error.to_string();
+    // serde_json ends with the place. It goes first here, where a long reason cannot cut it off.
+    let reason = reason
+        .strip_suffix(&format!(" at {place}"))
+        .unwrap_or(&reason);
+    format!("{place}: {}", escape(reason))
 }
 
 #[cfg(test)]
@@ -53,7 +56,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.json");
         fs::write(&path, content).unwrap();
-        read_json(&path)
+        parse(&path, &read(&path)?)
     }
 
     #[test]
@@ -98,23 +101,6 @@ mod tests {
     }
 
     #[test]
-    fn missing_empty_and_directory() {
-        let dir = tempfile::tempdir().unwrap();
-        let missing = read_json::<Value>(&dir.path().join("no.json")).unwrap_err();
-        assert!(matches!(missing, Error::Io { .. }) && missing.to_string().contains("no.json"));
-        assert!(matches!(
-            read_json::<Value>(dir.path()),
-            Err(Error::File { .. })
-        ));
-        assert!(
-            written::<Value>(b"")
-                .unwrap_err()
-                .to_string()
-                .contains("empty")
-        );
-    }
-
-    #[test]
     fn a_huge_file_is_refused_before_it_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("huge.json");
@@ -122,8 +108,9 @@ mod tests {
         fs::write(&path, b"1").unwrap();
         let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
         file.set_len(LIMIT + 1).unwrap();
-        let message = read_json::<Value>(&path).unwrap_err().to_string();
+        let message = read(&path).unwrap_err().to_string();
         assert!(message.contains("at most 67108864"), "{message}");
+        assert!(written::<Value>(b"").is_err());
     }
 
     #[test]

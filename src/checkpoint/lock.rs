@@ -1,12 +1,15 @@
-//! The lock of a directory: one process at a time trains into it, and nobody replaces it meanwhile.
+//! The lock of a directory: one process at a time trains into it, and the directory is not replaced meanwhile.
 //!
-//! `train.lock` is an empty file on which a process holds an advisory lock. The system releases it when the process ends
-//! in whatever way. The file itself stays, because removing it would let two processes hold locks on two files of one
-//! name.
+//! `train.lock` is an empty file on which a process holds an advisory lock. The system releases the lock when the process
+//! ends in whatever way. The file itself stays, because removing it would let two processes hold locks on two files of
+//! one name.
 //!
-//! A directory may be replaced between the opening of its file and the lock on it. The lock is then one on a file that no
-//! path names any more, and says nothing about the directory that stands there now. So the locked file is compared with
-//! what the path names (device and inode), and the lock is taken anew where they differ.
+//! A directory may be replaced between the opening of its file and the locking. The lock is then on a file that no path
+//! names any more, and does not protect the directory that has the name now. So the locked file is compared with the
+//! file at the path (device and inode), and the lock is taken anew if they differ.
+//!
+//! Some file systems have no locks. Training works there too, without this protection; [`Lock::is_held`] is then false,
+//! and the program prints a note.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
@@ -18,26 +21,39 @@ pub(super) const LOCK: &str = "train.lock";
 
 /// A lock that is held as long as the value lives, also when the directory moves.
 #[derive(Debug)]
-pub(super) struct Lock(File);
+pub(super) struct Lock {
+    file: File,
+    is_held: bool,
+}
+
+impl Lock {
+    /// False if the file system has no locks.
+    pub(super) fn is_held(&self) -> bool {
+        self.is_held
+    }
+}
 
 impl Drop for Lock {
     fn drop(&mut self) {
         // Closing the file is not enough: a child that another thread is starting has it open too, until it becomes
-        // another program. That unlocking fails changes nothing, because the system does it when the process ends.
-        let _ = self.0.unlock();
+        // another program. An error changes nothing, because the system unlocks when the process ends.
+        let _ = self.file.unlock();
     }
 }
 
 /// Takes the lock of a directory that exists.
 ///
 /// # Errors
-/// [`Error::Usage`] where another process holds it, [`Error::Io`] where the system gives no lock.
+/// Returns [`Error::Busy`] if another process holds it and [`Error::Io`] if the file cannot be opened.
 pub(super) fn lock(dir: &Path) -> Result<Lock> {
-    lock_when(dir, &mut || {})
+    lock_by(dir, &mut File::try_lock)
 }
 
-/// [`lock()`] with something that happens after each opening of the file.
-fn lock_when(dir: &Path, opened: &mut dyn FnMut()) -> Result<Lock> {
+/// [`lock()`] with the call that locks the open file.
+fn lock_by(
+    dir: &Path,
+    try_lock: &mut dyn FnMut(&File) -> std::result::Result<(), TryLockError>,
+) -> Result<Lock> {
     let path = dir.join(LOCK);
     loop {
         let mut options = OpenOptions::new();
@@ -47,33 +63,33 @@ fn lock_when(dir: &Path, opened: &mut dyn FnMut()) -> Result<Lock> {
             .truncate(false)
             .open(&path)
             .map_err(Error::io("open", &path))?;
-        opened();
-        match file.try_lock() {
-            Ok(()) if is_at(&file, &path)? => return Ok(Lock(file)),
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(busy(dir));
-            }
-            Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
+        let is_held = match try_lock(&file) {
+            Ok(()) => true,
+            Err(TryLockError::WouldBlock) => return Err(busy(dir)),
+            Err(TryLockError::Error(_)) => false,
+        };
+        if is_at(&file, &path)? {
+            return Ok(Lock { file, is_held });
         }
     }
 }
 
 /// The error about a directory whose lock another process holds.
 pub(super) fn busy(dir: &Path) -> Error {
-    let sentence = "another process is training into this directory";
-    Error::Usage(format!("{}: {sentence}", dir.display()))
+    let path = dir.to_owned();
+    Error::Busy { path }
 }
 
-/// Takes the lock of a directory that is to be replaced, if it is one that somebody may train into.
+/// Takes the lock of a directory that is to be replaced, if it was ever trained into.
 ///
 /// # Errors
-/// As [`lock()`].
+/// Returns the errors of [`lock()`].
 pub(super) fn lock_old(dir: &Path) -> Result<Option<Lock>> {
-    // No file is made where there was none: a replacement that fails leaves the old directory as it was.
-    match dir.join(LOCK).is_file() {
-        true => lock(dir).map(Some),
-        false => Ok(None),
+    // A missing file is not created: a replacement that fails leaves the old directory as it was.
+    if dir.join(LOCK).is_file() {
+        lock(dir).map(Some)
+    } else {
+        Ok(None)
     }
 }
 
@@ -107,8 +123,8 @@ mod tests {
         let message = lock(folder.path()).unwrap_err().to_string();
         assert!(message.contains("another process"), "{message}");
         assert!(lock_old(folder.path()).is_err());
-        // Whoever shares the open file, as a child does that is being started, does not keep the lock.
-        let shared = first.0.try_clone().unwrap();
+        // A child that is being started shares the open file. It does not keep the lock.
+        let shared = first.file.try_clone().unwrap();
         drop(first);
         lock(folder.path()).unwrap();
         assert!(lock_old(folder.path()).unwrap().is_some());
@@ -116,7 +132,18 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_nobody_trains_into_gets_no_file() {
+    fn a_file_system_without_locks_is_noticed_and_no_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let unsupported = || std::io::Error::from(std::io::ErrorKind::Unsupported);
+        let mut none = |_: &File| Err(TryLockError::Error(unsupported()));
+        let first = lock_by(folder.path(), &mut none).unwrap();
+        let second = lock_by(folder.path(), &mut none).unwrap();
+        assert!(!first.is_held() && !second.is_held());
+        assert!(lock(folder.path()).unwrap().is_held());
+    }
+
+    #[test]
+    fn a_directory_that_was_never_trained_into_gets_no_file() {
         let folder = tempfile::tempdir().unwrap();
         assert!(lock_old(folder.path()).unwrap().is_none());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -136,16 +163,17 @@ mod tests {
     fn a_directory_replaced_before_the_lock_is_locked_anew() {
         let (_root, run, aside) = with_run();
         let mut times = 0;
-        let held = lock_when(&run, &mut || {
+        let held = lock_by(&run, &mut |file| {
             times += 1;
             if times == 1 {
                 fs::rename(&run, &aside).unwrap();
                 fs::create_dir(&run).unwrap();
             }
+            file.try_lock()
         });
         let held = held.unwrap();
         assert_eq!(times, 2);
-        assert!(is_at(&held.0, &run.join(LOCK)).unwrap());
+        assert!(is_at(&held.file, &run.join(LOCK)).unwrap());
         assert!(lock(&run).is_err());
         // Nothing is held on the directory that went away.
         lock(&aside).unwrap();
@@ -153,15 +181,16 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn whoever_has_locked_the_new_directory_keeps_it() {
+    fn another_process_that_has_locked_the_new_directory_keeps_it() {
         let (_root, run, aside) = with_run();
         let mut theirs = None;
-        let ours = lock_when(&run, &mut || {
+        let ours = lock_by(&run, &mut |file| {
             if theirs.is_none() {
                 fs::rename(&run, &aside).unwrap();
                 fs::create_dir(&run).unwrap();
                 theirs = Some(lock(&run).unwrap());
             }
+            file.try_lock()
         });
         assert!(ours.unwrap_err().to_string().contains("another process"));
     }
@@ -179,7 +208,10 @@ mod tests {
     #[test]
     fn a_directory_that_is_gone_is_an_error() {
         let (_root, run, aside) = with_run();
-        let gone = lock_when(&run, &mut || fs::rename(&run, &aside).unwrap());
+        let gone = lock_by(&run, &mut |file| {
+            fs::rename(&run, &aside).unwrap();
+            file.try_lock()
+        });
         assert!(matches!(gone, Err(Error::Io { .. })), "{gone:?}");
     }
 }

@@ -6,26 +6,26 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{write, write_with};
+use crate::files::{write, write_with};
 use crate::{Error, Result};
 
 /// Longest line that can be an event, in bytes. A kill or a damaged disk may leave a file without a line feed.
 const LONGEST: u64 = 1 << 20;
 
-/// What of a line says when it was written.
+/// The fields of a line that say when it was written.
 #[derive(Deserialize)]
 struct Line {
     event: String,
     step: Option<u64>,
 }
 
-/// Keeps the lines that a run had written when its step `step` was done and its checkpoint was made. What comes
-/// later is dropped: events of later steps, the end of the run, and a line that a kill left half written. A missing
-/// file becomes an empty one. Where `evaluated` is not set, the evaluation of that step comes later too. The file is read
-/// and copied a line at a time, whatever its size.
+/// Keeps the lines that a run had written when it made the checkpoint of step `step`. Later lines are dropped: events of
+/// later steps, the end of the run, and a line that a kill left half written. If `evaluated` is not set, the evaluation of
+/// that step is dropped as well. A missing file becomes an empty one. The file is read and copied line by line, so it may
+/// be of any size.
 ///
 /// # Errors
-/// [`Error::Io`] where the file cannot be read or replaced; it is then as it was.
+/// Returns [`Error::Io`] if the file cannot be read or replaced; it is then unchanged.
 pub(super) fn trim(path: &Path, step: u64, evaluated: bool) -> Result<()> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -88,7 +88,7 @@ mod tests {
             trim(&path, 2, true).unwrap();
             assert_eq!(std::fs::read_to_string(&path).unwrap(), early, "{late:?}");
         }
-        // An evaluation that is still owed is not there yet.
+        // The evaluation of a checkpoint that still owes it is dropped.
         let steps: String = early.split_inclusive('\n').take(2).collect();
         trim(&path, 2, false).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), steps);

@@ -1,18 +1,20 @@
 //! A model directory: `config.json`, `model.safetensors`, `tokenizer.json` and, for a run, `metrics.jsonl`.
 //!
-//! Beside the model's sizes, `config.json` has the SHA-256 of the tokenizer that the model was trained with, under
-//! `foretoken_tokenizer_sha256`. A vocabulary of as many tokens, or of fewer, would else be taken for the model's own.
-//! Directories of other programs lack the field, and nothing is compared then.
+//! `config.json` also records the SHA-256 of the tokenizer that the model was trained with, as
+//! `foretoken_tokenizer_sha256`. Without it, any other vocabulary that is not larger would be taken for the model's own.
+//! Directories of other programs lack the field; then nothing is compared.
 
-use super::directory::create_dir_with;
-use super::untrusted::shown;
-use super::{TensorFile, encode, json, sha256_hex, write};
+use super::directory::{Contents, create_dir};
+use super::encode::{Part, Safetensors};
+use super::{TensorFile, json};
 use crate::data::Tokenizer;
+use crate::files::{Hashing, escape, write_with};
 use crate::model::config::ARITHMETIC;
+use crate::model::layout::layout;
 use crate::model::{Config, Model};
-use crate::tensor::Tensor;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::io;
 use std::path::{Path, PathBuf};
 
 pub(super) const CONFIG: &str = "config.json";
@@ -20,7 +22,7 @@ pub(super) const WEIGHTS: &str = "model.safetensors";
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 pub(super) const METRICS: &str = "metrics.jsonl";
 
-/// What `config.json` holds.
+/// The contents of `config.json`.
 #[derive(Serialize)]
 struct Sealed<'a> {
     #[serde(flatten)]
@@ -28,7 +30,7 @@ struct Sealed<'a> {
     foretoken_tokenizer_sha256: &'a str,
 }
 
-/// What `config.json` says about the tokenizer beside it.
+/// The field of `config.json` about the tokenizer.
 #[derive(Deserialize)]
 struct Seal {
     foretoken_tokenizer_sha256: Option<String>,
@@ -37,7 +39,7 @@ struct Seal {
 /// The tokenizer of a model's directory, whose `config.json` has these bytes.
 ///
 /// # Errors
-/// What [`Tokenizer::load`] returns, and [`Error::File`] where it is another one than the model was trained with.
+/// Returns the errors of [`Tokenizer::load`], and [`Error::File`] if the model was trained with another tokenizer.
 pub(super) fn tokenizer_of(dir: &Path, config: &[u8]) -> Result<Tokenizer> {
     let seal: Seal = json::parse(&dir.join(CONFIG), config)?;
     let path = dir.join(TOKENIZER);
@@ -45,7 +47,7 @@ pub(super) fn tokenizer_of(dir: &Path, config: &[u8]) -> Result<Tokenizer> {
     let found = tokenizer.sha256_hex();
     match seal.foretoken_tokenizer_sha256 {
         Some(expected) if expected != found => {
-            let expected = shown(&expected);
+            let expected = escape(&expected);
             let reason = format!(
                 "is not the model's: its SHA-256 is {found}, {CONFIG} says that the model was trained with {expected}"
             );
@@ -62,22 +64,24 @@ pub struct ModelDir {
 }
 
 impl ModelDir {
-    /// Makes the directory with a model in it, whole or not at all.
+    /// Creates the directory with a model in it, whole or not at all. An existing directory is replaced if `force` is set
+    /// and it looks like a model's.
     ///
     /// # Errors
-    /// [`Error::Usage`] where the directory exists and `force` is not set or would delete what is not a model, or a run
-    /// that another process trains.
+    /// Returns [`Error::Exists`] if the directory exists and is not replaced, [`Error::Busy`] if a process trains into
+    /// it, [`Error::Diverged`] for weights that are not finite, and [`Error::Io`] if writing fails.
     pub fn create(path: &Path, model: &Model, tokenizer: &Tokenizer, force: bool) -> Result<Self> {
-        let (dir, ()) = Self::create_with(path, (model, tokenizer), &[], force, |_: &Path| Ok(()))?;
+        let (dir, ()) = Self::create_with(path, model, tokenizer, &[], force, |_: &Path| Ok(()))?;
         Ok(dir)
     }
 
-    /// [`ModelDir::create`] with more files in it, as (name, content), and with something done to the directory before it
-    /// appears under its name.
+    /// [`ModelDir::create`] with more files in the directory, and with `before` called on it before it appears under its
+    /// name.
     pub(super) fn create_with<T>(
         path: &Path,
-        (model, tokenizer): (&Model, &Tokenizer),
-        more: &[(&str, &[u8])],
+        model: &Model,
+        tokenizer: &Tokenizer,
+        more: &[(&str, Contents<'_>)],
         force: bool,
         before: impl FnOnce(&Path) -> Result<T>,
     ) -> Result<(Self, T)> {
@@ -87,31 +91,34 @@ impl ModelDir {
         };
         let config = serde_json::to_string_pretty(&sealed).expect("plain data");
         let weights = weights(model)?;
-        let tokenizer = tokenizer.to_json();
-        let mut files: Vec<(&str, &[u8])> = vec![
-            (CONFIG, config.as_bytes()),
-            (WEIGHTS, &weights),
-            (TOKENIZER, tokenizer.as_bytes()),
-            (METRICS, b""),
+        let tokenizer = tokenizer.json();
+        let mut files = vec![
+            (CONFIG, Contents::Bytes(config.as_bytes())),
+            (WEIGHTS, Contents::Tensors(&weights)),
+            (TOKENIZER, Contents::Bytes(tokenizer.as_bytes())),
+            (METRICS, Contents::Bytes(b"")),
         ];
         files.extend(more);
-        let prepared = create_dir_with(path, &files, force, before)?;
+        let prepared = create_dir(path, &files, force, before)?;
         Ok((Self::at(path), prepared))
     }
 
-    /// The directory of that path, about which nothing is known yet.
+    /// The directory at `path`, unchecked.
     pub(super) fn at(path: &Path) -> Self {
         let path = path.to_owned();
         Self { path }
     }
 
-    /// Reads a model. Everything read is untrusted.
+    /// Reads a model. Everything read is untrusted. Names and shapes of all tensors are compared with the config before
+    /// the first one is read, and then one tensor is read at a time.
     ///
     /// # Errors
-    /// [`Error`] naming file, tensor or field, and the reason.
+    /// Returns an [`Error`] that names the file, the tensor or field, and the reason.
     pub fn load(path: &Path) -> Result<(Model, Tokenizer)> {
         let file = path.join(CONFIG);
         let bytes = json::read(&file)?;
+        // Opened first: the names of the tensors complete a config that leaves something out.
+        let mut tensors = TensorFile::open(&path.join(WEIGHTS))?;
         let mut config: Config = json::parse(&file, &bytes)?;
         let keys = json::parse(&file, &bytes)?;
         let version = config.foretoken_arithmetic;
@@ -133,10 +140,14 @@ impl ModelDir {
             );
             return Err(Error::file(&file, reason));
         }
-        let mut tensors = TensorFile::read(&path.join(WEIGHTS))?;
         config.infer_qk_norm(&keys, |name| tensors.names().any(|found| found == name));
+        let layout = layout(&config);
+        tensors.expect(
+            layout
+                .iter()
+                .map(|spec| (spec.name.as_str(), &spec.shape[..])),
+        )?;
         let model = Model::from_parts(config, |name, shape| tensors.take(name, shape))?;
-        tensors.finish()?;
         Ok((model, tokenizer))
     }
 
@@ -148,26 +159,30 @@ impl ModelDir {
     /// Replaces the weights, whole or not at all.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] for weights that are not finite, [`Error::Io`] where writing fails; the old file stays.
+    /// Returns [`Error::NotFinite`] for weights that are not finite and [`Error::Io`] if writing fails; the old file stays.
     pub fn save_weights(&self, model: &Model) -> Result<()> {
-        write(&self.path.join(WEIGHTS), &weights(model)?)
+        let weights = weights(model)?;
+        let path = self.path.join(WEIGHTS);
+        write_with(&path, |file| {
+            weights.write_to(file).map_err(Error::io("write", &path))
+        })
     }
 
-    /// SHA-256 of the model's `model.safetensors`.
+    /// SHA-256 of the model's `model.safetensors`, which need not exist.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] for weights that are not finite.
+    /// Returns [`Error::NotFinite`] for weights that are not finite.
     pub fn sha256(model: &Model) -> Result<String> {
-        Ok(sha256_hex(&weights(model)?))
+        let mut bytes = Hashing::new(io::sink());
+        let written = weights(model)?.write_to(&mut bytes);
+        written.expect("a sink takes all bytes");
+        Ok(bytes.fingerprint().sha256)
     }
 }
 
-/// The bytes of `model.safetensors`.
-fn weights(model: &Model) -> Result<Vec<u8>> {
-    let tensors: Vec<(&str, &Tensor)> = model.params().iter().collect();
-    let parts: Vec<_> = tensors
-        .iter()
-        .map(|(n, t)| (*n, t.shape(), t.data()))
-        .collect();
-    encode(&parts)
+/// The file `model.safetensors`.
+fn weights(model: &Model) -> Result<Safetensors<'_>> {
+    let tensors = model.params().iter();
+    let parts: Vec<Part<'_>> = tensors.map(|(n, t)| (n, t.shape(), t.data())).collect();
+    Safetensors::new(parts, ("format", "pt"))
 }

@@ -1,15 +1,15 @@
-//! The directory of a run: a model's directory, one writer, and a state to go on from after a kill.
+//! The directory of a run: a model's directory, one writer, and a state from which training continues after a kill.
 //!
-//! # What is written, and when a checkpoint counts
+//! # What is written, and when a checkpoint is valid
 //!
-//! `train_state.safetensors` holds everything that the run needs to go on: the weights, the optimiser's tensors, and a
+//! `train_state.safetensors` holds everything that the run needs to continue: the weights, the optimiser's tensors, and a
 //! record with the step and all options. It is one file, and it is replaced by one rename. **That rename is the
 //! commit point.** `model.safetensors` holds the same weights once more, for readers that want a model, and is written
 //! afterwards:
 //!
 //! ```text
 //! 1  metrics.jsonl             lines up to this step, synced
-//! 2  train_state.safetensors   temporary, synced, renamed           <- from here on the checkpoint counts
+//! 2  train_state.safetensors   temporary, synced, renamed           <- from here on the checkpoint is valid
 //! 3  model.safetensors         temporary, synced, renamed
 //! ```
 //!
@@ -17,32 +17,34 @@
 //!
 //! | killed | state | model | what resuming does |
 //! |---|---|---|---|
-//! | before or during 2 | the checkpoint before | the same | goes on from there; later lines of the metrics are cut |
-//! | between 2 and 3, or during 3 | this checkpoint | the one before, whole | writes the model from the state, goes on |
-//! | after 3 | this checkpoint | the same | goes on |
+//! | before or during 2 | the checkpoint before | the same | continues from there; later lines of the metrics are cut |
+//! | between 2 and 3, or during 3 | this checkpoint | the one before, whole | writes the model from the state, continues |
+//! | after 3 | this checkpoint | the same | continues |
 //!
-//! So the model is never newer than the state, and nothing is read from it to go on. A run has its first state, of step
+//! So the model is never newer than the state, and resuming reads nothing from it. A run has its first state, of step
 //! 0, in the directory from the moment that the directory appears.
 //!
-//! A run that is asked to stop while it evaluates makes a checkpoint that says so. Going on from it makes the evaluation
-//! first, and cuts its line from the metrics where a kill came after the line and before the next checkpoint.
+//! A run that is stopped while it evaluates makes a checkpoint that records this. Resuming makes the evaluation first, and
+//! cuts its line from the metrics if a kill came after the line and before the next checkpoint.
 //!
 //! # One writer
 //!
 //! A process holds the lock of the directory while it trains (`lock`). A new run's lock is taken before its directory
-//! has a name that others know.
+//! appears under its name.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::leftovers::writer;
+use super::directory::Contents;
+use super::encode::Part;
 use super::lock::{LOCK, Lock, lock};
 use super::model::{CONFIG, METRICS, WEIGHTS, tokenizer_of};
-use super::state::{encode_state, read_state};
-use super::{ModelDir, TensorFile, json, metrics, write};
+use super::state::{read_state, state_file};
+use super::{ModelDir, TensorFile, json, metrics};
 use crate::data::Tokenizer;
+use crate::files::{write_with, writer};
 use crate::model::{Config, Model};
 use crate::{Error, Result};
 use serde::Serialize;
@@ -53,46 +55,52 @@ const STATE: &str = "train_state.safetensors";
 #[derive(Debug)]
 pub struct RunDir {
     dir: ModelDir,
-    _lock: Lock,
+    lock: Lock,
 }
-
-/// Tensors of a state, as (name, shape, values).
-pub type Parts<'a> = [(&'a str, &'a [usize], &'a [f32])];
 
 impl RunDir {
     /// Makes the directory with a model and the state of step 0, whole or not at all, and locks it.
     ///
     /// # Errors
-    /// Those of [`ModelDir::create`], and [`Error::Usage`] where another process trains into the directory that is to be
-    /// replaced.
+    /// Returns the errors of [`ModelDir::create`].
     pub fn create(
         path: &Path,
         model: &Model,
         tokenizer: &Tokenizer,
-        (record, parts): (&str, &Parts<'_>),
+        record: &str,
+        parts: &[Part<'_>],
         force: bool,
     ) -> Result<Self> {
-        let state = encode_state(record, parts)?;
-        let files: [(&str, &[u8]); 2] = [(STATE, &state), (LOCK, b"")];
-        let (dir, _lock) = ModelDir::create_with(path, (model, tokenizer), &files, force, lock)?;
-        Ok(Self { dir, _lock })
+        let state = state_file(record, parts)?;
+        let files = [
+            (STATE, Contents::Tensors(&state)),
+            (LOCK, Contents::Bytes(b"")),
+        ];
+        let (dir, lock) = ModelDir::create_with(path, model, tokenizer, &files, force, lock)?;
+        Ok(Self { dir, lock })
     }
 
     /// Locks the directory of a run, and removes what a killed process left half written in it.
     ///
     /// # Errors
-    /// [`Error::Usage`] where another process trains into it; [`Error::File`] where it holds no run.
+    /// Returns [`Error::Busy`] if another process trains into it and [`Error::File`] if it holds no run.
     pub fn open(path: &Path) -> Result<Self> {
         if !path.join(STATE).exists() {
-            let reason = format!("holds no run to go on with: there is no {STATE} in it");
+            let reason = format!("holds no run to continue: there is no {STATE} in it");
             return Err(Error::file(path, reason));
         }
-        let _lock = lock(path)?;
-        for leftover in leftovers(path)? {
-            fs::remove_file(&leftover).map_err(Error::io("remove", &leftover))?;
+        let lock = lock(path)?;
+        for temporary in temporaries(path)? {
+            fs::remove_file(&temporary).map_err(Error::io("remove", &temporary))?;
         }
         let dir = ModelDir::at(path);
-        Ok(Self { dir, _lock })
+        Ok(Self { dir, lock })
+    }
+
+    /// Whether the directory is locked, so that no other process can train into it. False if its file system has no
+    /// locks.
+    pub fn is_locked(&self) -> bool {
+        self.lock.is_held()
     }
 
     /// The directory.
@@ -130,15 +138,15 @@ impl RunDir {
     /// Reads the record and the tensors of the last checkpoint. Everything read is untrusted.
     ///
     /// # Errors
-    /// Those of [`read_state`].
+    /// Returns the errors of [`read_state`].
     pub fn read_state(&self) -> Result<(String, TensorFile)> {
         read_state(&self.state_path())
     }
 
-    /// Reads `config.json` as it stands there, and the tokenizer that it goes with.
+    /// Reads `config.json` and the tokenizer.
     ///
     /// # Errors
-    /// [`Error`] naming the file and the reason.
+    /// Returns an [`Error`] that names the file and the reason.
     pub fn read_rest(&self) -> Result<(Config, Tokenizer)> {
         let path = self.dir.path();
         let file = path.join(CONFIG);
@@ -147,13 +155,13 @@ impl RunDir {
         Ok((config, tokenizer_of(path, &bytes)?))
     }
 
-    /// Makes a checkpoint, in the order that the head of this file explains.
+    /// Makes a checkpoint, in the order of the table above.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] for values that are not finite, [`Error::Io`] where writing fails. The checkpoint before is
-    /// then whole; or this one is, where the state was written and the model was not.
-    pub fn save(&self, model: &Model, record: &str, parts: &Parts<'_>) -> Result<()> {
-        let state = encode_state(record, parts)?;
+    /// Returns [`Error::NotFinite`] for values that are not finite and [`Error::Io`] if writing fails. The previous checkpoint
+    /// is then whole; or this one is, if the state was written and the model was not.
+    pub fn save(&self, model: &Model, record: &str, parts: &[Part<'_>]) -> Result<()> {
+        let state = state_file(record, parts)?;
         let metrics = self.dir.path().join(METRICS);
         match File::open(&metrics).and_then(|file| file.sync_all()) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -161,23 +169,26 @@ impl RunDir {
             }
             _ => {}
         }
-        write(&self.state_path(), &state)?;
+        let path = self.state_path();
+        write_with(&path, |file| {
+            state.write_to(file).map_err(Error::io("write", &path))
+        })?;
         self.dir.save_weights(model)
     }
 
-    /// Cuts `metrics.jsonl` back to what it held when step `step` was done, and where `evaluated` is not set, before the
-    /// evaluation that follows it.
+    /// Cuts `metrics.jsonl` back to its lines after step `step`, and if `evaluated` is not set, to those before the
+    /// evaluation that follows the step.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be read or replaced.
+    /// Returns [`Error::Io`] if it cannot be read or replaced.
     pub fn trim_metrics(&self, step: u64, evaluated: bool) -> Result<()> {
         metrics::trim(&self.dir.path().join(METRICS), step, evaluated)
     }
 }
 
-/// Temporaries of killed writers, `.{name}.{pid}.tmp` for the names that are written during a run. Who holds the lock is
-/// the only writer, so nobody needs them.
-fn leftovers(path: &Path) -> Result<Vec<PathBuf>> {
+/// Temporaries of killed writers, for the names that are written during a run. The process that holds the lock is the
+/// only writer, so they are not in use.
+fn temporaries(path: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(path).map_err(Error::io("read", path))? {
         let entry = entry.map_err(Error::io("read", path))?;
@@ -197,7 +208,7 @@ mod tests {
     use crate::model::{HeadKind, Preset};
 
     #[test]
-    fn only_our_leftovers_are_found() {
+    fn only_our_temporaries_are_found() {
         let folder = tempfile::tempdir().unwrap();
         let ours = [
             ".model.safetensors.1.tmp",
@@ -214,7 +225,7 @@ mod tests {
         for name in ours.iter().chain(&others) {
             fs::write(folder.path().join(name), "x").unwrap();
         }
-        let mut found = leftovers(folder.path()).unwrap();
+        let mut found = temporaries(folder.path()).unwrap();
         found.sort();
         let mut expected = ours.map(|name| folder.path().join(name));
         expected.sort();
@@ -228,7 +239,7 @@ mod tests {
         let config = Preset::Tiny.config(257, HeadKind::Recursive, 0);
         let (model, tokenizer) = (Model::new(config, 1).unwrap(), Tokenizer::bytes());
         let plain = |force| ModelDir::create(&path, &model, &tokenizer, force);
-        let run = |force| RunDir::create(&path, &model, &tokenizer, ("{}", &[]), force);
+        let run = |force| RunDir::create(&path, &model, &tokenizer, "{}", &[], force);
 
         let held = run(false).unwrap();
         let before = fs::read_dir(&path).unwrap().count();
@@ -257,7 +268,7 @@ mod tests {
         let path = folder.path().join("run");
         let config = Preset::Tiny.config(257, HeadKind::Recursive, 0);
         let model = Model::new(config, 1).unwrap();
-        let run = RunDir::create(&path, &model, &Tokenizer::bytes(), ("{}", &[]), false).unwrap();
+        let run = RunDir::create(&path, &model, &Tokenizer::bytes(), "{}", &[], false).unwrap();
         fs::write(path.join(METRICS), b"\0whatever").unwrap();
         run.append_metrics(&"event").unwrap();
         assert_eq!(

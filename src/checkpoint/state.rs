@@ -6,26 +6,27 @@
 //! {"foretoken": "{\"sha256\": \"..\", \"record\": \"..\"}"}
 //! ```
 //!
-//! The checksum is the SHA-256 of this, all numbers being unsigned, of 64 bits, the low byte first:
+//! The checksum is the SHA-256 of the following; numbers are unsigned, of 64 bits, the low byte first:
 //!
 //! ```text
 //! the record's length and its bytes
-//! the number of tensors, and of each, in the order of their names:
+//! the number of tensors, and for each, in the order of their names:
 //!     its name's length and bytes, the number of its dimensions, each of these, where its data begin and end
 //! the file's data
 //! ```
 //!
-//! A disk or a copy that changed a bit is noticed before anything goes on from it.
+//! A bit that a disk or a copy changed is noticed before training continues from it.
 
+use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::TensorFile;
-use super::encode::encode_with;
-use super::untrusted::shown_json;
-use crate::data::hex;
+use super::encode::{Part, Safetensors, offsets, write_values};
+use super::json::place_and_reason;
+use crate::files::{Hashing, hex};
 use crate::{Error, Result};
 
 /// The metadata's key.
@@ -37,7 +38,7 @@ struct Sealed {
     record: String,
 }
 
-/// A checksum that has taken in all but the data.
+/// The digest of everything but the data.
 fn begun<'a>(
     record: &str,
     tensors: impl ExactSizeIterator<Item = (&'a str, &'a [usize], (usize, usize))>,
@@ -60,56 +61,49 @@ fn begun<'a>(
     digest
 }
 
-/// The bytes of a state: `record` and `tensors`, the latter as (name, shape, values).
+/// The bytes of a state, `record` and `tensors`. The bytes depend on the content only.
 ///
 /// # Errors
-/// Those of [`encode`](super::encode()): [`Error::NotFinite`] for a value that is not finite.
-pub fn encode_state(record: &str, tensors: &[(&str, &[usize], &[f32])]) -> Result<Vec<u8>> {
+/// Returns the errors of [`encode`](super::encode()): [`Error::NotFinite`] for a value that is not finite.
+pub fn encode_state(record: &str, tensors: &[Part<'_>]) -> Result<Vec<u8>> {
+    Ok(state_file(record, tensors)?.to_bytes())
+}
+
+/// [`encode_state`] as a file that is still to be written.
+pub(super) fn state_file<'a>(record: &str, tensors: &[Part<'a>]) -> Result<Safetensors<'a>> {
     // The format writes tensors of one type in the order of their names.
-    let mut sorted: Vec<_> = tensors.iter().collect();
+    let mut sorted = tensors.to_vec();
     sorted.sort_by_key(|(name, ..)| *name);
-    let mut end = 0;
-    let parts: Vec<_> = sorted
-        .iter()
-        .map(|(name, shape, values)| {
-            let begin = end;
-            end += size_of_val(*values);
-            (*name, *shape, (begin, end))
-        })
-        .collect();
-    let mut digest = begun(record, parts.into_iter());
-    let mut bytes = Vec::new();
-    for (_, _, values) in sorted {
-        for part in values.chunks(1 << 14) {
-            bytes.clear();
-            bytes.extend(part.iter().flat_map(|x| x.to_le_bytes()));
-            digest.update(&bytes);
-        }
-    }
+    let offsets: Vec<_> = offsets(&sorted).collect();
+    let layout = sorted.iter().zip(offsets);
+    let layout = layout.map(|((name, shape, _), offsets)| (*name, *shape, offsets));
+    let mut data = Hashing::with(begun(record, layout), io::sink());
+    write_values(&sorted, &mut data).expect("a sink takes all bytes");
     let sealed = Sealed {
-        sha256: hex(&digest.finalize()),
+        sha256: data.fingerprint().sha256,
         record: record.to_owned(),
     };
     let text = serde_json::to_string(&sealed).expect("plain text");
-    encode_with(tensors, (KEY, &text))
+    Safetensors::new(sorted, (KEY, &text))
 }
 
-/// Reads a state: its record, and its tensors to be taken.
+/// Reads a state: its record, and its tensors to be taken. The data are read once for the checksum, in chunks, and again
+/// when they are taken.
 ///
 /// # Errors
-/// The file is missing, is no safetensors file, has no record, or its checksum is another one.
+/// Returns [`Error::Io`], [`Error::File`] or [`Error::Tensor`] if the file is missing, is not a safetensors file, has no
+/// record, or does not match its checksum.
 pub fn read_state(path: &Path) -> Result<(String, TensorFile)> {
-    let file = TensorFile::read(path)?;
+    let mut file = TensorFile::open(path)?;
     let Some(text) = file.text(KEY) else {
         return Err(Error::file(path, "holds no record of a run"));
     };
     let sealed: Sealed = serde_json::from_str(text)
-        .map_err(|e| Error::file(path, format!("its record: {}", shown_json(&e))))?;
-    let mut digest = begun(&sealed.record, file.parts());
-    digest.update(file.body());
+        .map_err(|e| Error::file(path, format!("its record: {}", place_and_reason(&e))))?;
+    let mut digest = begun(&sealed.record, file.layout());
+    file.hash_data(&mut digest)?;
     if hex(&digest.finalize()) != sealed.sha256 {
-        let reason = "damaged, or of another version of this program: its content does not have the checksum that was \
-                      written with it";
+        let reason = "damaged, or written by another version of this program: its content does not match its checksum";
         return Err(Error::file(path, reason));
     }
     Ok((sealed.record, file))
@@ -139,7 +133,7 @@ mod tests {
         assert!(encode_state("", &[("a", &[1], &[f32::NAN])]).is_err());
     }
 
-    /// Whatever happens to a file, it is read as it was or refused with its name.
+    /// A damaged file is refused with its name.
     #[test]
     fn every_cut_and_every_changed_byte_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
@@ -161,7 +155,7 @@ mod tests {
         }
     }
 
-    /// What the header says about the tensors is part of the checksum: names, shapes, and which data are whose.
+    /// The checksum covers the header's tensors: names, shapes, and offsets of the data.
     #[test]
     fn tensors_that_changed_places_are_noticed() {
         let folder = tempfile::tempdir().unwrap();

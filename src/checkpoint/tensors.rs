@@ -1,83 +1,74 @@
-//! The safetensors format as we read it: untrusted.
+//! The safetensors format as we read it: untrusted, and one tensor at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io::Read;
+use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorInfo};
+use sha2::{Digest, Sha256};
 
-use super::header;
-use super::untrusted::{open, read_bytes, shown, shown_shape};
-use super::widen;
+use super::header::{self, Entries};
+use crate::files::{escape, open, read_bytes};
 use crate::{Error, Result};
 
 /// Longest header, in bytes: the format's own limit.
 const HEADER_LIMIT: u64 = 100_000_000;
 
-/// How many leftover names an error lists before it only counts.
+/// Bytes of data read at once; a multiple of every type's size.
+const CHUNK: usize = 1 << 16;
+
+/// Unexpected names that an error lists before it only counts them.
 const LISTED: usize = 3;
 
-/// A safetensors file in memory, its structure checked. Tensors are taken out by name;
-/// [`finish`](Self::finish) then says whether any was left.
+/// An open safetensors file whose header was read and checked. Tensors are read by name when they are taken;
+/// [`finish`](Self::finish) then checks that none is left.
 pub struct TensorFile {
     path: PathBuf,
     tensors: BTreeMap<String, TensorInfo>,
-    texts: header::Texts,
+    entries: Entries,
     taken: BTreeSet<String>,
-    body: Vec<u8>,
+    source: Box<dyn Source>,
+    /// Where the data begin in the source.
+    data_start: u64,
 }
 
+trait Source: Read + Seek + Send {}
+impl<T: Read + Seek + Send> Source for T {}
+
 impl TensorFile {
-    /// Reads a file. Memory is bounded by the file's real size: the header's length is compared with it
-    /// before the header is read, and the tensors' claims are compared with it before the data is read.
+    /// Opens a file and reads its header. The header's length is compared with the file's real size before the header
+    /// is read, and so are the tensors' claims.
     ///
     /// # Errors
-    /// The file is missing, empty, not a regular file, truncated, too long, or has a bad header.
-    pub fn read(path: &Path) -> Result<Self> {
-        let (mut file, len) = open(path)?;
-        Self::from_reader(path, &mut file, len)
+    /// Returns [`Error::Io`], [`Error::File`] or [`Error::Tensor`] if the file is missing, empty, not a regular file,
+    /// truncated, too long, or has a bad header.
+    pub fn open(path: &Path) -> Result<Self> {
+        let (file, len) = open(path)?;
+        Self::from_source(path, file, len)
     }
 
-    /// The same for bytes in memory; `path` is only for errors.
+    /// [`TensorFile::open`] for bytes in memory; `path` is only for errors.
     ///
     /// # Errors
-    /// The bytes are truncated, too long, or have a bad header.
-    pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self> {
-        Self::from_reader(path, &mut &bytes[..], bytes.len() as u64)
+    /// Returns [`Error::File`] or [`Error::Tensor`] if the bytes are truncated, too long, or have a bad header.
+    pub fn from_bytes(path: &Path, bytes: impl Into<Vec<u8>>) -> Result<Self> {
+        let bytes = bytes.into();
+        let len = bytes.len() as u64;
+        Self::from_source(path, Cursor::new(bytes), len)
     }
 
-    fn from_reader(path: &Path, source: &mut impl Read, len: u64) -> Result<Self> {
-        let Some(after_length) = len.checked_sub(8) else {
-            let reason = format!("truncated: expected at least 8 bytes, found {len}");
-            return Err(Error::file(path, reason));
-        };
-        let mut length = [0; 8];
-        source
-            .read_exact(&mut length)
-            .map_err(Error::io("read", path))?;
-        let claimed = u64::from_le_bytes(length);
-        let Some(body) = after_length.checked_sub(claimed) else {
-            let reason = format!(
-                "truncated, or not a safetensors file: it claims a header of {claimed} bytes, \
-                 and {after_length} follow"
-            );
-            return Err(Error::file(path, reason));
-        };
-        if claimed > HEADER_LIMIT {
-            let reason =
-                format!("expected a header of at most {HEADER_LIMIT} bytes, found {claimed}");
-            return Err(Error::file(path, reason));
-        }
-        let header = read_bytes(path, source, claimed)?;
-        let (tensors, texts) = header::parse(path, &header, body)?;
-        let body = read_bytes(path, source, body)?;
+    fn from_source(path: &Path, mut source: impl Source + 'static, len: u64) -> Result<Self> {
+        let (header, data_start) = read_header(path, &mut source, len)?;
+        let (tensors, entries) = header::parse(path, &header, len - data_start)?;
         Ok(Self {
             path: path.to_owned(),
             tensors,
-            texts,
+            entries,
             taken: BTreeSet::new(),
-            body,
+            source: Box::new(source),
+            data_start,
         })
     }
 
@@ -86,61 +77,111 @@ impl TensorFile {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// What the file's metadata says under a key. It is as untrusted as the rest.
+    /// The text of the file's metadata under a key, as untrusted as the rest.
     pub fn text(&self, key: &str) -> Option<&str> {
-        self.texts.get(key).map(String::as_str)
+        self.entries.get(key).map(String::as_str)
+    }
+
+    /// Checks that the file holds exactly these tensors, given as (name, shape), before any data is read.
+    ///
+    /// # Errors
+    /// Returns [`Error::Tensor`] if a tensor is missing or has another shape or type, and [`Error::File`] if the file
+    /// holds tensors that are not in the list.
+    pub fn expect<'a>(
+        &self,
+        layout: impl IntoIterator<Item = (&'a str, &'a [usize])>,
+    ) -> Result<()> {
+        let mut expected = BTreeSet::new();
+        for (name, shape) in layout {
+            self.info(name, shape)?;
+            expected.insert(name);
+        }
+        self.check_rest(|name| expected.contains(name))
     }
 
     /// Every tensor's name, shape, and where its data begin and end, in the order of names.
-    pub(super) fn parts(&self) -> impl ExactSizeIterator<Item = (&str, &[usize], (usize, usize))> {
+    pub(super) fn layout(&self) -> impl ExactSizeIterator<Item = (&str, &[usize], (usize, usize))> {
         self.tensors
             .iter()
             .map(|(name, info)| (name.as_str(), info.shape.as_slice(), info.data_offsets))
     }
 
-    /// The data of all tensors, in the order of the file.
-    pub(super) fn body(&self) -> &[u8] {
-        &self.body
+    /// Hashes the data of all tensors, in the order of the file.
+    ///
+    /// # Errors
+    /// Returns [`Error::Io`] if the file cannot be read.
+    pub(super) fn hash_data(&mut self, digest: &mut Sha256) -> Result<()> {
+        let ends = self.tensors.values().map(|info| info.data_offsets.1);
+        let end = ends.max().unwrap_or(0);
+        self.read((0, end), |chunk| digest.update(chunk))
     }
 
-    /// The values of a tensor in row-major order, all finite. F32 is taken as it is; BF16 and F16 are
+    /// Reads the data between two offsets, in chunks.
+    fn read(&mut self, (begin, end): (usize, usize), mut each: impl FnMut(&[u8])) -> Result<()> {
+        let mut chunk = vec![0; CHUNK.min(end - begin)];
+        let mut read = || {
+            let start = self.data_start + begin as u64;
+            self.source.seek(SeekFrom::Start(start))?;
+            let mut left = end - begin;
+            while left > 0 {
+                let chunk = &mut chunk[..CHUNK.min(left)];
+                self.source.read_exact(chunk)?;
+                each(chunk);
+                left -= chunk.len();
+            }
+            Ok(())
+        };
+        read().map_err(Error::io("read", &self.path))
+    }
+
+    /// A tensor of this name, shape and a type that can be read.
+    fn info(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo> {
+        let fail = |reason: String| Err(Error::tensor(&self.path, name, reason));
+        let Some(info) = self.tensors.get(name) else {
+            return fail(format!("expected shape {shape:?}, the tensor is missing"));
+        };
+        if info.shape != shape {
+            let found = shown_shape(&info.shape);
+            return fail(format!("expected shape {shape:?}, found {found}"));
+        }
+        match info.dtype {
+            Dtype::F32 | Dtype::BF16 | Dtype::F16 => Ok(info),
+            other => fail(format!("expected type F32, BF16 or F16, found {other}")),
+        }
+    }
+
+    /// Reads the values of a tensor in row-major order, all finite. F32 is taken as it is; BF16 and F16 are
     /// widened, which is exact. A tensor may be taken again.
     ///
     /// # Errors
-    /// The tensor is missing, has another shape or another type, or holds a NaN or an infinity.
+    /// Returns [`Error::Tensor`] if the tensor is missing, has another shape or another type, holds a NaN or an infinity,
+    /// or does not fit in memory, and [`Error::Io`] if the file cannot be read.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let fail = |reason: String| Error::tensor(&self.path, name, reason);
-        let info = self
-            .tensors
-            .get(name)
-            .ok_or_else(|| fail(format!("expected shape {shape:?}, the tensor is missing")))?;
-        if info.shape != shape {
-            let found = shown_shape(&info.shape);
-            return Err(fail(format!("expected shape {shape:?}, found {found}")));
-        }
         // The header was checked: the offsets are inside, and a whole number of elements apart.
-        let bytes = &self.body[info.data_offsets.0..info.data_offsets.1];
-        let halves = |widen: fn(u16) -> f32| {
-            let halves = bytes.as_chunks().0.iter();
-            halves
-                .map(|&half| widen(u16::from_le_bytes(half)))
-                .collect()
-        };
-        let values: Vec<f32> = match info.dtype {
-            Dtype::F32 => bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|&b| f32::from_le_bytes(b))
-                .collect(),
-            Dtype::BF16 => halves(widen::bf16),
-            Dtype::F16 => halves(widen::f16),
-            other => {
-                return Err(fail(format!(
-                    "expected type F32, BF16 or F16, found {other}"
-                )));
+        let TensorInfo {
+            dtype,
+            data_offsets,
+            ..
+        } = *self.info(name, shape)?;
+        let path = self.path.clone();
+        let fail = |reason: String| Error::tensor(&path, name, reason);
+        let count = shape.iter().product();
+        let mut values: Vec<f32> = Vec::new();
+        // A plain allocation would abort the process if memory does not suffice.
+        if values.try_reserve_exact(count).is_err() {
+            return Err(fail(format!("{count} values do not fit in memory")));
+        }
+        self.read(data_offsets, |bytes| match dtype {
+            Dtype::F32 => values.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b))),
+            Dtype::BF16 => {
+                let halves = bytes.as_chunks().0.iter();
+                values.extend(halves.map(|b| bf16::from_le_bytes(*b).to_f32()));
             }
-        };
+            _ => {
+                let halves = bytes.as_chunks().0.iter();
+                values.extend(halves.map(|b| f16::from_le_bytes(*b).to_f32()));
+            }
+        })?;
         if let Some(reason) = not_finite(&values) {
             return Err(fail(reason));
         }
@@ -151,21 +192,25 @@ impl TensorFile {
     /// Ends the reading: every tensor of the file must have been taken.
     ///
     /// # Errors
-    /// Names tensors that nobody took, at most three, and counts the others.
+    /// Returns [`Error::File`] with the names of at most three tensors that were not taken, and the number of the others.
     pub fn finish(self) -> Result<()> {
-        let mut left = self.names().filter(|&name| !self.taken.contains(name));
+        self.check_rest(|name| self.taken.contains(name))
+    }
+
+    fn check_rest(&self, is_expected: impl Fn(&str) -> bool) -> Result<()> {
+        let mut left = self.names().filter(|&name| !is_expected(name));
         let first: Vec<String> = left
             .by_ref()
             .take(LISTED)
-            .map(|name| format!("`{}`", shown(name)))
+            .map(|name| format!("`{}`", escape(name)))
             .collect();
+        if first.is_empty() {
+            return Ok(());
+        }
         let others = match left.count() {
             0 => String::new(),
             n => format!(" and {n} more"),
         };
-        if first.is_empty() {
-            return Ok(());
-        }
         let reason = format!(
             "holds tensors that the model does not have: {}{others}",
             first.join(", ")
@@ -174,8 +219,31 @@ impl TensorFile {
     }
 }
 
+/// Reads the text of a header from a source of `len` bytes; returns it with the offset of the data.
+fn read_header(path: &Path, source: &mut impl Read, len: u64) -> Result<(Vec<u8>, u64)> {
+    let Some(after_length) = len.checked_sub(8) else {
+        let reason = format!("truncated: expected at least 8 bytes, found {len}");
+        return Err(Error::file(path, reason));
+    };
+    let mut length = [0; 8];
+    source
+        .read_exact(&mut length)
+        .map_err(Error::io("read", path))?;
+    let claimed = u64::from_le_bytes(length);
+    if claimed > after_length {
+        let reason = format!(
+            "truncated, or not a safetensors file: it claims a header of {claimed} bytes, and {after_length} follow"
+        );
+        return Err(Error::file(path, reason));
+    }
+    if claimed > HEADER_LIMIT {
+        let reason = format!("expected a header of at most {HEADER_LIMIT} bytes, found {claimed}");
+        return Err(Error::file(path, reason));
+    }
+    Ok((read_bytes(path, source, claimed)?, 8 + claimed))
+}
+
 impl fmt::Debug for TensorFile {
-    // Without the data, which may be gigabytes.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("TensorFile")
             .field("path", &self.path)
@@ -185,7 +253,7 @@ impl fmt::Debug for TensorFile {
     }
 }
 
-/// Says where the first NaN or infinity is, if there is one.
+/// The first NaN or infinity and its place, as a reason; none if all values are finite.
 pub(super) fn not_finite(values: &[f32]) -> Option<String> {
     let i = values.iter().position(|value| !value.is_finite())?;
     Some(format!(
@@ -193,6 +261,17 @@ pub(super) fn not_finite(values: &[f32]) -> Option<String> {
         values[i],
         values.len()
     ))
+}
+
+/// A shape from a file, as `[2, 3]`. A file may claim a million dimensions, so at most eight are shown.
+fn shown_shape(shape: &[usize]) -> String {
+    match shape.get(..8) {
+        Some(first) if shape.len() > 8 => {
+            let first: Vec<String> = first.iter().map(usize::to_string).collect();
+            format!("[{}, ...] of {} dimensions", first.join(", "), shape.len())
+        }
+        _ => format!("{shape:?}"),
+    }
 }
 
 #[cfg(test)]

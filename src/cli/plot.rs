@@ -2,7 +2,7 @@
 
 use super::failure::{Failure, Result};
 use super::output::Output;
-use crate::checkpoint::write;
+use crate::files::write;
 use crate::train::Metrics;
 use crate::train::metrics::{EvalPoint, StepPoint};
 use clap::Args;

@@ -1,7 +1,7 @@
 //! The texts that `foretoken train` trains and validates on.
 
 use super::failure::{Failure, Result};
-use crate::data::{TokenFile, Tokenizer, Tokens, open_hashed};
+use crate::data::{TokenFile, Tokenizer, Tokens, open_with_fingerprints};
 use crate::train::TextFile;
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ impl Texts {
     /// for validation. The separator applies to text files only.
     ///
     /// # Errors
-    /// As [`open_hashed`], and if a token file changes in the meantime.
+    /// As [`open_with_fingerprints`], and if a token file changes in the meantime.
     pub fn open(
         data: &[PathBuf],
         valid: &[PathBuf],
@@ -42,7 +42,7 @@ impl Texts {
             separator.filter(|_| !needless)
         };
         let open = |paths: &[PathBuf], separator| {
-            let (tokens, contents) = open_hashed(paths, tokenizer, separator)?;
+            let (tokens, contents) = open_with_fingerprints(paths, tokenizer, separator)?;
             let files = paths.iter().zip(contents);
             let files = files.map(|(path, content)| TextFile::holding(path, content));
             Ok::<_, Failure>((tokens, files.collect::<crate::Result<Vec<_>>>()?))
@@ -81,7 +81,7 @@ pub fn check_kind(flag: &str, paths: &[PathBuf]) -> Result {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Texts as Text, write_tokens};
+    use crate::data::{TextFiles, write_tokens};
     use std::fs::File;
     use std::time::{Duration, SystemTime};
 
@@ -111,7 +111,7 @@ mod tests {
         let (text, path) = (folder.path().join("a"), folder.path().join("a.tok"));
         std::fs::write(&text, "a text of some words").unwrap();
         let mut out = File::create(&path).unwrap();
-        let source = Text::new(&[text], None).unwrap();
+        let source = TextFiles::new(&[text], None).unwrap();
         write_tokens(&path, &mut out, &source, &tokenizer).unwrap();
         let paths = [path.clone()];
         let texts = Texts::open(&paths, &[], &tokenizer, None, Some(1)).unwrap();

@@ -2,8 +2,8 @@
 
 use super::failure::{Failure, Result};
 use super::output::{Output, message};
-use crate::checkpoint::{write, write_with};
-use crate::data::{Texts, Tokenizer, write_tokens};
+use crate::data::{TextFiles, Tokenizer, write_tokens};
+use crate::files::{write, write_with};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -67,14 +67,14 @@ impl Vocabulary {
         match &self.tokenizer {
             Choice::Bytes => Ok(Tokenizer::bytes()),
             Choice::File(path) => Ok(Tokenizer::load(path)?),
-            Choice::Learn(size) => learn(&Texts::new(texts, self.separator())?, *size),
+            Choice::Learn(size) => learn(&TextFiles::new(texts, self.separator())?, *size),
         }
     }
 }
 
 /// Learns a vocabulary, and reports if the text yields fewer tokens than requested.
-fn learn(texts: &Texts, size: usize) -> Result<Tokenizer> {
-    let tokenizer = Tokenizer::learn(texts.pieces(), size)?;
+fn learn(texts: &TextFiles, size: usize) -> Result<Tokenizer> {
+    let tokenizer = Tokenizer::learn(texts.chunks(), size)?;
     if tokenizer.vocab_size() < size {
         message(&format!(
             "the text gives a vocabulary of {} tokens, fewer than the {size} asked for: no pair occurs twice any more",
@@ -204,7 +204,7 @@ impl Train {
             )));
         }
         check_free(&self.out, self.force)?;
-        let texts = Texts::new(&self.data, self.split_on.as_deref())?;
+        let texts = TextFiles::new(&self.data, self.split_on.as_deref())?;
         let tokenizer = learn(&texts, self.vocab)?;
         write(&self.out, tokenizer.to_json().as_bytes())?;
         let mut output = Output::new(false);
@@ -218,7 +218,7 @@ impl Encode {
     fn run(self) -> Result {
         let tokenizer = chosen(&self.tokenizer)?;
         check_free(&self.out, self.force)?;
-        let texts = Texts::new(&self.data, self.split_on.as_deref())?;
+        let texts = TextFiles::new(&self.data, self.split_on.as_deref())?;
         let mut tokens = 0;
         write_with(&self.out, |file| {
             tokens = write_tokens(&self.out, file, &texts, &tokenizer)?;

@@ -223,6 +223,11 @@ impl Train {
         tokenizer: &Tokenizer,
         signal: &Arc<AtomicUsize>,
     ) -> Result {
+        if !run.is_locked() {
+            message(
+                "note: this file system has no locks, so take care that no other process trains into the same directory",
+            );
+        }
         let bar = progress(trainer.steps(), trainer.config().steps);
         let answer = Answer::to(signal, &bar);
         let mut watch = Watch {

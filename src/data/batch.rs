@@ -1,106 +1,103 @@
 //! A batch of windows, and the one place where targets are shifted.
 
-/// Windows of T+1 tokens, B of them, from which every depth reads its inputs and its targets.
+/// B windows of T+1 tokens, from which every head takes its inputs and its targets.
 ///
-/// Depth 0 is the main head. Depth k is the k-th extra head: at position i it sees `x_i` through the trunk
-/// and `x_{i+k}` through its own embedding, and predicts `x_{i+k+1}`. It is trained on i = 0..=T-1-k,
-/// because a later target would lie outside the window. With T = 4:
+/// Head 0 is the main head. Head k (k = 1..=K) sees `x_i` through the trunk and `x_{i+k}` through its own embedding at
+/// position i, and predicts `x_{i+k+1}`. It is trained on i = 0..=T-1-k, because a later target would lie outside the
+/// window. With T = 4:
 ///
 /// ```text
-///   window         x0   x1   x2   x3   x4         T+1 tokens
-///   position i      0    1    2    3
-///   inputs         x0   x1   x2   x3              T of them
-///   targets(0)     x1   x2   x3   x4
-///   following(1)   x1   x2   x3                   T-1 of them
-///   targets(1)     x2   x3   x4
-///   following(2)   x2   x3                        T-2 of them
-///   targets(2)     x3   x4
+///   window           x0   x1   x2   x3   x4         T+1 tokens
+///   position i        0    1    2    3
+///   inputs           x0   x1   x2   x3              T of them
+///   targets(0)       x1   x2   x3   x4
+///   head_inputs(1)   x1   x2   x3                   T-1 of them
+///   targets(1)       x2   x3   x4
+///   head_inputs(2)   x2   x3                        T-2 of them
+///   targets(2)       x3   x4
 /// ```
 ///
 /// Every list is row-major: all positions of the first window, then all of the second, and so on.
-/// A depth of T or more has no position left, and its lists are empty. This happens in the short last
-/// window of an evaluation.
+/// A head k >= T has no position left, and its lists are empty. This happens in the short last window of an evaluation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    sequences: usize,
-    context: usize,
+    batch_size: usize,
+    seq_len: usize,
     /// [B, T+1]
     tokens: Vec<u32>,
-    /// Windows of the batch that this one is a part of, its own number where it is whole.
-    whole: usize,
+    /// Windows of the batch that this one is a micro-batch of; `batch_size` if it is none.
+    total_windows: usize,
 }
 
 impl Batch {
-    /// A batch of `sequences` windows; tokens [B, T+1] with T = `context`.
+    /// A batch of `batch_size` windows; tokens [B, T+1] with T = `seq_len`.
     ///
     /// # Panics
     ///
-    /// If `context` is 0, or if there are not B·(T+1) tokens.
+    /// Panics if `seq_len` is 0, or if there are not B·(T+1) tokens.
     #[track_caller]
-    pub fn new(sequences: usize, context: usize, tokens: Vec<u32>) -> Self {
+    pub fn new(batch_size: usize, seq_len: usize, tokens: Vec<u32>) -> Self {
+        assert!(seq_len > 0, "Batch: windows of 0 positions have no targets");
         assert!(
-            context > 0,
-            "Batch: a context of 0 positions has no targets"
-        );
-        assert!(
-            context
+            seq_len
                 .checked_add(1)
-                .and_then(|window| window.checked_mul(sequences))
+                .and_then(|window| window.checked_mul(batch_size))
                 == Some(tokens.len()),
-            "Batch: {sequences} windows of {context} + 1 tokens do not hold {} tokens",
+            "Batch: {batch_size} windows of {seq_len} + 1 tokens do not hold {} tokens",
             tokens.len(),
         );
         Self {
-            sequences,
-            context,
+            batch_size,
+            seq_len,
             tokens,
-            whole: sequences,
+            total_windows: batch_size,
         }
     }
 
-    /// The batch in `count` parts of as many windows each, in order. Means over a part's targets are then means over
-    /// the whole batch's: the parts' sums make up the batch's mean.
+    /// Divides the batch into `count` micro-batches of equal size, in order, for gradient accumulation. A loss of a
+    /// micro-batch is divided by [`total_targets`](Self::total_targets), so that the losses and gradients of all
+    /// micro-batches add up to those of the batch.
     ///
     /// # Panics
     ///
-    /// If the windows cannot be shared out evenly.
+    /// Panics if the windows cannot be divided evenly.
     #[track_caller]
-    pub fn parts(self, count: usize) -> Vec<Self> {
+    pub fn micro_batches(self, count: usize) -> Vec<Self> {
         assert!(
-            count > 0 && self.sequences.is_multiple_of(count),
-            "Batch: {} windows in {count} parts",
-            self.sequences
+            count > 0 && self.batch_size.is_multiple_of(count),
+            "Batch: {} windows in {count} micro-batches",
+            self.batch_size
         );
         if count == 1 {
             return vec![self];
         }
-        let sequences = self.sequences / count;
-        let length = (sequences * (self.context + 1)).max(1);
+        let batch_size = self.batch_size / count;
+        let length = (batch_size * (self.seq_len + 1)).max(1);
         let part = |tokens: &[u32]| Self {
-            whole: self.whole,
-            ..Self::new(sequences, self.context, tokens.to_vec())
+            total_windows: self.total_windows,
+            ..Self::new(batch_size, self.seq_len, tokens.to_vec())
         };
         self.tokens.chunks_exact(length).map(part).collect()
     }
 
-    /// The number of positions that depth k is trained on in the whole batch that this is a part of.
-    pub fn whole_rows(&self, k: usize) -> usize {
-        self.whole * self.context.saturating_sub(k)
+    /// The number of targets of head k in the whole batch that this is a micro-batch of.
+    pub fn total_targets(&self, k: usize) -> usize {
+        self.total_windows * self.seq_len.saturating_sub(k)
     }
 
     /// The number of windows, B.
-    pub fn sequences(&self) -> usize {
-        self.sequences
+    pub fn batch_size(&self) -> usize {
+        self.batch_size
     }
 
     /// The number of positions in a window, T.
-    pub fn context(&self) -> usize {
-        self.context
+    pub fn seq_len(&self) -> usize {
+        self.seq_len
     }
 
-    /// The number of positions that depth k is trained on, B·(T-k).
-    pub fn rows(&self, k: usize) -> usize {
-        self.sequences * self.context.saturating_sub(k)
+    /// The number of targets of head k, B·(T-k).
+    pub fn num_targets(&self, k: usize) -> usize {
+        self.batch_size * self.seq_len.saturating_sub(k)
     }
 
     /// The tokens of all windows [B, T+1].
@@ -108,27 +105,27 @@ impl Batch {
         &self.tokens
     }
 
-    /// What the trunk reads: `x_i` for i = 0..=T-1. -> [B·T]
+    /// The inputs of the trunk: `x_i` for i = 0..=T-1. -> [B·T]
     pub fn inputs(&self) -> Vec<u32> {
-        self.shifted(0, self.context)
+        self.shifted(0, self.seq_len)
     }
 
-    /// What the embedding of extra head k reads: `x_{i+k}` for i = 0..=T-1-k. -> [B·(T-k)]
+    /// The inputs of head k's embedding: `x_{i+k}` for i = 0..=T-1-k. -> [B·(T-k)]
     ///
-    /// For k = 0 these are the inputs.
-    pub fn following(&self, k: usize) -> Vec<u32> {
-        self.shifted(k, self.context.saturating_sub(k))
+    /// Head 0 has those of the trunk.
+    pub fn head_inputs(&self, k: usize) -> Vec<u32> {
+        self.shifted(k, self.seq_len.saturating_sub(k))
     }
 
-    /// What depth k predicts: `x_{i+k+1}` for i = 0..=T-1-k. -> [B·(T-k)]
+    /// The targets of head k: `x_{i+k+1}` for i = 0..=T-1-k. -> [B·(T-k)]
     pub fn targets(&self, k: usize) -> Vec<u32> {
-        self.shifted(k.saturating_add(1), self.context.saturating_sub(k))
+        self.shifted(k.saturating_add(1), self.seq_len.saturating_sub(k))
     }
 
-    /// `count` tokens of each window, beginning with `x_first`; none are asked for where `first` is past the end.
+    /// `count` tokens of each window, beginning with `x_first`; `count` is 0 if `first` is past the end.
     fn shifted(&self, first: usize, count: usize) -> Vec<u32> {
         self.tokens
-            .chunks_exact(self.context + 1)
+            .chunks_exact(self.seq_len + 1)
             .flat_map(|window| window.iter().skip(first).take(count))
             .copied()
             .collect()
@@ -145,45 +142,52 @@ mod tests {
         let batch = Batch::new(2, 3, vec![10, 11, 12, 13, 20, 21, 22, 23]);
         assert_eq!(batch.inputs(), [10, 11, 12, 20, 21, 22]);
         assert_eq!(batch.targets(0), [11, 12, 13, 21, 22, 23]);
-        assert_eq!(batch.following(1), [11, 12, 21, 22]);
+        assert_eq!(batch.head_inputs(1), [11, 12, 21, 22]);
         assert_eq!(batch.targets(1), [12, 13, 22, 23]);
-        assert_eq!(batch.following(2), [12, 22]);
+        assert_eq!(batch.head_inputs(2), [12, 22]);
         assert_eq!(batch.targets(2), [13, 23]);
-        assert_eq!([batch.rows(0), batch.rows(1), batch.rows(2)], [6, 4, 2]);
+        assert_eq!(
+            [
+                batch.num_targets(0),
+                batch.num_targets(1),
+                batch.num_targets(2)
+            ],
+            [6, 4, 2]
+        );
     }
 
     #[test]
-    fn parts_are_the_batch_in_order() {
+    fn micro_batches_are_the_batch_in_order() {
         let batch = Batch::new(4, 2, (0..12).collect());
-        assert_eq!(batch.clone().parts(1), vec![batch.clone()]);
-        let parts = batch.clone().parts(2);
+        assert_eq!(batch.clone().micro_batches(1), vec![batch.clone()]);
+        let parts = batch.clone().micro_batches(2);
         let inputs: Vec<_> = parts.iter().map(Batch::inputs).collect();
         assert_eq!(inputs, [[0, 1, 3, 4], [6, 7, 9, 10]]);
         assert_eq!(inputs.concat(), batch.inputs());
-        assert_eq!((parts[0].rows(1), parts[0].whole_rows(1)), (2, 4));
-        assert_eq!((batch.rows(1), batch.whole_rows(1)), (4, 4));
+        assert_eq!((parts[0].num_targets(1), parts[0].total_targets(1)), (2, 4));
+        assert_eq!((batch.num_targets(1), batch.total_targets(1)), (4, 4));
     }
 
     #[test]
-    #[should_panic(expected = "4 windows in 3 parts")]
-    fn uneven_parts_are_refused() {
-        let _ = Batch::new(4, 2, (0..12).collect()).parts(3);
+    #[should_panic(expected = "4 windows in 3 micro-batches")]
+    fn uneven_micro_batches_are_refused() {
+        let _ = Batch::new(4, 2, (0..12).collect()).micro_batches(3);
     }
 
     #[test]
-    fn a_depth_beyond_the_window_has_no_rows() {
+    fn a_head_beyond_the_window_has_no_targets() {
         let batch = Batch::new(2, 3, vec![0; 8]);
         for k in [3, 4, 5, usize::MAX] {
-            assert_eq!(batch.rows(k), 0, "depth {k}");
-            assert!(batch.following(k).is_empty(), "depth {k}");
-            assert!(batch.targets(k).is_empty(), "depth {k}");
+            assert_eq!(batch.num_targets(k), 0, "head {k}");
+            assert!(batch.head_inputs(k).is_empty(), "head {k}");
+            assert!(batch.targets(k).is_empty(), "head {k}");
         }
     }
 
     #[test]
     fn no_windows_are_a_batch_too() {
         let batch = Batch::new(0, 3, Vec::new());
-        assert_eq!(batch.rows(0), 0);
+        assert_eq!(batch.num_targets(0), 0);
         assert!(batch.inputs().is_empty());
     }
 
@@ -192,25 +196,25 @@ mod tests {
 
         /// The definition, as loops over b and i that know nothing of slices.
         #[test]
-        fn every_depth_follows_the_definition(sequences in 0_usize..5, context in 1_usize..12) {
+        fn every_head_follows_the_definition(batch_size in 0_usize..5, seq_len in 1_usize..12) {
             // A prime period, so that swapped windows cannot look alike.
-            let tokens: Vec<u32> = (0..sequences * (context + 1)).map(|n| (n * 7 % 251) as u32).collect();
-            let batch = Batch::new(sequences, context, tokens.clone());
-            let x = |b: usize, i: usize| tokens[b * (context + 1) + i];
-            for k in 0..context {
-                let (mut following, mut targets) = (Vec::new(), Vec::new());
-                for b in 0..sequences {
-                    for i in 0..=context - 1 - k {
-                        following.push(x(b, i + k));
+            let tokens: Vec<u32> = (0..batch_size * (seq_len + 1)).map(|n| (n * 7 % 251) as u32).collect();
+            let batch = Batch::new(batch_size, seq_len, tokens.clone());
+            let x = |b: usize, i: usize| tokens[b * (seq_len + 1) + i];
+            for k in 0..seq_len {
+                let (mut head_inputs, mut targets) = (Vec::new(), Vec::new());
+                for b in 0..batch_size {
+                    for i in 0..=seq_len - 1 - k {
+                        head_inputs.push(x(b, i + k));
                         targets.push(x(b, i + k + 1));
                     }
                 }
-                prop_assert_eq!(batch.rows(k), targets.len());
+                prop_assert_eq!(batch.num_targets(k), targets.len());
                 prop_assert_eq!(batch.targets(k), targets);
                 if k == 0 {
-                    prop_assert_eq!(batch.inputs(), following.clone());
+                    prop_assert_eq!(batch.inputs(), head_inputs.clone());
                 }
-                prop_assert_eq!(batch.following(k), following);
+                prop_assert_eq!(batch.head_inputs(k), head_inputs);
             }
         }
     }
@@ -222,8 +226,8 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "context of 0")]
-    fn a_context_of_zero_is_refused() {
+    #[should_panic(expected = "windows of 0")]
+    fn a_window_of_zero_positions_is_refused() {
         Batch::new(2, 0, vec![0; 2]);
     }
 

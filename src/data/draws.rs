@@ -1,12 +1,12 @@
-//! Seeded random numbers with the same values in every version and on every machine (design rule R10).
+//! Seeded random numbers with the same values in every version and on every machine (rule R10).
 //!
-//! The bits are the ChaCha8 keystream of a published cipher. Ranges are ours: the sampling functions of
-//! `rand` may change their values in any release, so that none of them is used.
+//! The bits are the keystream of the published cipher ChaCha8. The functions that turn them into numbers of a range are
+//! our own, because those of `rand` may change their values in any release.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// What the draws are for. One seed gives every use a keystream of its own.
+/// The use of the draws. Every use of one seed has a keystream of its own.
 #[derive(Clone, Copy)]
 #[repr(u64)]
 pub(super) enum Stream {
@@ -36,19 +36,19 @@ impl Draws {
         Self(generator)
     }
 
-    /// Goes to a 32-bit word of the keystream, which repeats after 2^68 words.
+    /// Seeks to a 32-bit word of the keystream, which repeats after 2^68 words.
     pub(super) fn seek(&mut self, word: u128) {
         self.0.set_word_pos(word);
     }
 
     /// A number in `0..count`: the upper half of the 128-bit product of a 64-bit draw and `count`.
     ///
-    /// A number's probability is off by less than 2^-64, far below what a run could notice. Unlike
-    /// rejection, this always takes one draw, so that the place of every draw is known in advance.
+    /// A number's probability is off by less than 2^-64, far below what a run could notice. Unlike rejection, this always
+    /// takes one draw, so the position of every draw is known in advance.
     ///
     /// # Panics
     ///
-    /// If `count` is 0.
+    /// Panics if `count` is 0.
     #[track_caller]
     pub(super) fn below(&mut self, count: u64) -> u64 {
         assert!(count > 0, "Draws::below: no number is below 0");
@@ -58,8 +58,7 @@ impl Draws {
     /// An index into something of that length, as [`Draws::below`].
     #[track_caller]
     pub(super) fn index(&mut self, length: usize) -> usize {
-        // Both casts are exact: a usize has at most 64 bits on every platform Rust knows, and the
-        // result is below `length`.
+        // Both casts are exact: a usize has at most 64 bits on every platform, and the result is below `length`.
         self.below(length as u64) as usize
     }
 }

@@ -1,17 +1,16 @@
-//! Text on its way to numbers: tokens, windows of tokens, batches of windows.
+//! Text to batches: tokenizers, token streams, windows of tokens, batches of windows.
 //!
-//! This folder never knows a model, a tensor or how training goes. It names no other folder of the crate.
+//! This folder never knows a model, a tensor or training. It names no other folder of the crate.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `tokenizer` | text to token ids and back, and `tokenizer.json` |
-//! | `text.rs` | files to one stream of tokens, and the split into training and validation |
-//! | `content.rs` | what a file held when it was read, by its SHA-256 |
-//! | `pieces.rs` | a long text in pieces, cut where it does not matter |
-//! | `tokens.rs` | tokens in memory or in a file |
+//! | `text.rs` | files to one stream of tokens, and the check of its length |
+//! | `chunks.rs` | a long text in chunks, cut where it does not change the tokens |
+//! | `tokens.rs` | tokens in memory or in a file, and the split into training and validation |
 //! | `token_file.rs` | the file |
 //! | `batch.rs` | a batch of windows; the one place where targets are shifted |
-//! | `windows.rs` | which windows: drawn at random to train, one after the other to evaluate |
+//! | `windows.rs` | random windows to train on, consecutive ones to evaluate on |
 //! | `stream.rs` | text from tokens as they are generated |
 //! | `corpus` | the built-in text: a small grammar that writes stories |
 //! | `draws.rs` | seeded random numbers that never change between versions and machines |
@@ -21,9 +20,8 @@
 pub mod corpus;
 
 mod batch;
-mod content;
+mod chunks;
 mod draws;
-mod pieces;
 mod stream;
 mod text;
 mod token_file;
@@ -31,12 +29,13 @@ mod tokenizer;
 mod tokens;
 mod windows;
 
+pub use crate::files::Fingerprint;
 pub use batch::Batch;
-pub use content::Content;
 pub use stream::TextStream;
-pub use text::{Texts, check_length, open_hashed, open_tokens, read_tokens};
-pub(crate) use token_file::hex;
+pub use text::{TextFiles, check_length, open_tokens, open_with_fingerprints, read_tokens};
 pub use token_file::{TokenFile, write_tokens};
-pub use tokenizer::{Tokenizer, guarded};
+pub use tokenizer::Tokenizer;
+#[cfg(feature = "tokenizers")]
+pub use tokenizer::guarded;
 pub use tokens::Tokens;
 pub use windows::{RandomWindows, consecutive};

@@ -1,38 +1,33 @@
-//! Files to one stream of tokens, and the stream to its training and validation parts.
+//! Files to one stream of tokens.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::content::Hashed;
-use super::pieces::Pieces;
-use super::{Content, TokenFile, Tokenizer, Tokens};
+use super::chunks::{Chunk, Chunks};
+use super::{Fingerprint, TokenFile, Tokenizer, Tokens};
+use crate::files::Hashing;
 use crate::{Error, Result};
 
-/// Text files in order, as one stream: between two of them stands one end-of-text token, if the vocabulary has one.
+/// Text files in order, as one stream of tokens with one end-of-text token between two files, if the vocabulary has one.
 ///
-/// A separator is a text that stands between documents inside a file, such as `<|endoftext|>`. Each one becomes the
-/// end-of-text token; one that ends a file is the token that stands between it and the next.
+/// A separator is a text between documents inside a file, such as `<|endoftext|>`. Each one becomes the end-of-text token;
+/// a file that ends with a separator gets no second one before the next file.
 #[derive(Clone, Debug)]
-pub struct Texts {
+pub struct TextFiles {
     paths: Vec<PathBuf>,
     separator: Option<String>,
 }
 
-impl Texts {
-    /// The files, and the separator if there is one.
-    ///
+impl TextFiles {
     /// # Errors
-    /// [`Error::Usage`] if there is no file in the list, or the separator is empty.
+    /// Returns [`Error::Setting`] if the list of files or the separator is empty.
     pub fn new(paths: &[PathBuf], separator: Option<&str>) -> Result<Self> {
         if paths.is_empty() {
-            return Err(Error::Usage(
-                "expected at least one text file, found none".to_owned(),
-            ));
+            return Err(Error::setting("data", "at least one text file", "none"));
         }
         if separator == Some("") {
-            return Err(Error::Usage(
-                "expected a separator of at least one character, found none".to_owned(),
-            ));
+            let expected = "a separator of at least one character";
+            return Err(Error::setting("separator", expected, "none"));
         }
         Ok(Self {
             paths: paths.to_vec(),
@@ -40,69 +35,66 @@ impl Texts {
         })
     }
 
-    /// The pieces of all files, without separators: what a vocabulary is learned from.
-    pub fn pieces(&self) -> impl Iterator<Item = Result<Vec<u8>>> {
+    /// The texts of all files in chunks, without separators: what a vocabulary is learned from.
+    pub fn chunks(&self) -> impl Iterator<Item = Result<Vec<u8>>> {
         self.paths.iter().flat_map(move |path| {
             let (file, error) = match open(path) {
                 Ok(file) => (Some(file), None),
                 Err(error) => (None, Some(Err(error))),
             };
-            let pieces = file
+            let chunks = file
                 .into_iter()
-                .flat_map(|file| Pieces::new(file, self.separator()));
-            let read = |piece: std::io::Result<super::pieces::Piece>| {
-                piece
-                    .map(|piece| piece.text)
+                .flat_map(|file| Chunks::new(file, self.separator()));
+            let text = |chunk: std::io::Result<Chunk>| {
+                chunk
+                    .map(|chunk| chunk.text)
                     .map_err(Error::io("read", path))
             };
-            error.into_iter().chain(pieces.map(read))
+            error.into_iter().chain(chunks.map(text))
         })
     }
 
-    /// Gives the tokens of all files to `sink`, a piece at a time. Memory does not grow with the text. Returns what each
-    /// file held.
+    /// Passes the tokens of all files to `sink`, chunk by chunk. Memory does not grow with the text. Returns the
+    /// fingerprint of the bytes that were read from each file.
     ///
     /// # Errors
-    /// [`Error::Io`] if a file is missing or cannot be read. [`Error::File`] if one is a directory, a token file or
-    /// empty, or has text that the vocabulary cannot encode. [`Error::Usage`] for a separator that cannot become a
-    /// token. What `sink` returns.
+    /// Returns [`Error::Io`] if a file is missing or cannot be read, [`Error::File`] if one is a directory, a token file or
+    /// empty, or has text that the vocabulary cannot encode, [`Error::Setting`] for a separator that cannot become a
+    /// token, and the errors of `sink`.
     pub fn encode(
         &self,
         tokenizer: &Tokenizer,
         sink: &mut dyn FnMut(&[u32]) -> Result<()>,
-    ) -> Result<Vec<Content>> {
+    ) -> Result<Vec<Fingerprint>> {
         let end = tokenizer.end_of_text();
         if let (Some(separator), None) = (&self.separator, end) {
-            return Err(Error::Usage(format!(
-                "separator `{separator}`: the tokenizer has no end-of-text token that could stand for it"
-            )));
+            let expected = "none, because the tokenizer has no end-of-text token to replace it";
+            return Err(Error::setting("separator", expected, separator));
         }
         let end = end.as_slice();
-        let (mut ended, mut contents) = (true, Vec::new());
+        let (mut ended, mut fingerprints) = (true, Vec::new());
         for path in &self.paths {
             if !ended {
                 sink(end)?;
             }
-            let mut source = Hashed::new(open(path)?);
-            for piece in Pieces::new(&mut source, self.separator()) {
-                let piece = piece.map_err(Error::io("read", path))?;
+            let mut source = Hashing::new(open(path)?);
+            for chunk in Chunks::new(&mut source, self.separator()) {
+                let chunk = chunk.map_err(Error::io("read", path))?;
                 let tokens = tokenizer
-                    .encode_piece(&piece.text)
+                    .encode_chunk(&chunk.text)
                     .map_err(|(place, reason)| {
-                        Error::file(
-                            path,
-                            format!("at byte {}: {reason}", piece.start + place as u64),
-                        )
+                        let byte = chunk.start + place as u64;
+                        Error::file(path, format!("at byte {byte}: {reason}"))
                     })?;
                 sink(&tokens)?;
-                if piece.separated {
+                if chunk.separated {
                     sink(end)?;
                 }
-                ended = piece.separated;
+                ended = chunk.separated;
             }
-            contents.push(source.content());
+            fingerprints.push(source.fingerprint());
         }
-        Ok(contents)
+        Ok(fingerprints)
     }
 
     fn separator(&self) -> &[u8] {
@@ -115,8 +107,7 @@ impl Texts {
 /// The bytes need not be UTF-8 if the vocabulary has all bytes.
 ///
 /// # Errors
-///
-/// What [`Texts::encode`] and [`TokenFile::open`] return.
+/// Returns the errors of [`open_tokens`].
 pub fn read_tokens(paths: &[PathBuf], tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     let tokens = open_tokens(paths, tokenizer, None)?;
     tokens.first(tokens.len())
@@ -125,9 +116,8 @@ pub fn read_tokens(paths: &[PathBuf], tokenizer: &Tokenizer) -> Result<Vec<u32>>
 /// The tokens of text files, or of one token file, which stays on the disk.
 ///
 /// # Errors
-///
-/// What [`Texts::encode`] and [`TokenFile::open`] return. [`Error::Usage`] for a token file together with other files
-/// or with a separator.
+/// Returns the errors of [`TextFiles::encode`] and [`TokenFile::open`], and [`Error::Setting`] for a token file together
+/// with other files or with a separator.
 pub fn open_tokens(
     paths: &[PathBuf],
     tokenizer: &Tokenizer,
@@ -139,35 +129,32 @@ pub fn open_tokens(
     }
 }
 
-/// [`open_tokens`] with what each file held: of text files the bytes that were encoded, and of a token file, which is read
-/// whole for it, the bytes that are its own as long as [`Tokens::unchanged`] says so.
+/// [`open_tokens`] with the fingerprint of each file: for text files, that of the bytes that were encoded. A token file is
+/// read once for it; its fingerprint is valid as long as [`Tokens::unchanged`] returns no error.
 ///
 /// # Errors
-///
-/// As [`open_tokens`].
-pub fn open_hashed(
+/// Returns the errors of [`open_tokens`].
+pub fn open_with_fingerprints(
     paths: &[PathBuf],
     tokenizer: &Tokenizer,
     separator: Option<&str>,
-) -> Result<(Tokens, Vec<Content>)> {
+) -> Result<(Tokens, Vec<Fingerprint>)> {
     let Some(path) = token_file(paths, separator)? else {
         return encoded(paths, tokenizer, separator);
     };
     let file = TokenFile::open(path, tokenizer)?;
-    let content = file.content()?;
-    Ok((file.into(), vec![content]))
+    let fingerprint = file.fingerprint()?;
+    Ok((file.into(), vec![fingerprint]))
 }
 
-/// The one token file among the paths, if they are no texts.
+/// The token file among the paths, which is then the only one.
 fn token_file<'a>(paths: &'a [PathBuf], separator: Option<&str>) -> Result<Option<&'a Path>> {
     let Some(path) = paths.iter().find(|path| TokenFile::is_one(path)) else {
         return Ok(None);
     };
     if paths.len() > 1 || separator.is_some() {
-        return Err(Error::Usage(format!(
-            "{} is a token file, which goes alone: without other files and without a separator",
-            path.display()
-        )));
+        let expected = "a token file alone, without other files and without a separator";
+        return Err(Error::setting("data", expected, path.display()));
     }
     Ok(Some(path))
 }
@@ -177,31 +164,29 @@ fn encoded(
     paths: &[PathBuf],
     tokenizer: &Tokenizer,
     separator: Option<&str>,
-) -> Result<(Tokens, Vec<Content>)> {
+) -> Result<(Tokens, Vec<Fingerprint>)> {
     let mut tokens = Vec::new();
-    let contents = Texts::new(paths, separator)?.encode(tokenizer, &mut |some| {
+    let fingerprints = TextFiles::new(paths, separator)?.encode(tokenizer, &mut |some| {
         tokens.extend_from_slice(some);
         Ok(())
     })?;
-    Ok((tokens.into(), contents))
+    Ok((tokens.into(), fingerprints))
 }
 
-/// Checks that so many tokens fill at least one window of `context` + 1 tokens; `name` says whose they are.
+/// Checks that the `tokens` tokens of `text` fill at least one window of `seq_len` + 1 tokens.
 ///
 /// # Errors
-///
-/// [`Error::Usage`] with both numbers if they do not, or if `context` is 0.
-pub fn check_length(name: &str, tokens: usize, context: usize) -> Result<()> {
-    if context == 0 {
-        return Err(Error::Usage(
-            "the context must be at least 1 token, found 0".to_owned(),
-        ));
+/// Returns [`Error::TooShort`] if they do not and [`Error::Setting`] if `seq_len` is 0.
+pub fn check_length(text: &str, tokens: usize, seq_len: usize) -> Result<()> {
+    if seq_len == 0 {
+        return Err(Error::setting("context", "at least 1 token", 0));
     }
-    if tokens <= context {
-        return Err(Error::Usage(format!(
-            "{name} has {tokens} tokens, expected at least {} for one window of context {context} and its last target",
-            context.saturating_add(1),
-        )));
+    if tokens <= seq_len {
+        return Err(Error::TooShort {
+            text: text.to_owned(),
+            tokens,
+            needed: seq_len.saturating_add(1),
+        });
     }
     Ok(())
 }

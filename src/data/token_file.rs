@@ -1,4 +1,4 @@
-//! A file of tokens, so that a text is encoded once, and may be larger than memory.
+//! A file of tokens: a text is encoded once, and may be larger than memory.
 //!
 //! ```text
 //! offset  bytes
@@ -11,10 +11,10 @@
 //!     64          the tokens
 //! ```
 //!
-//! All numbers are unsigned, the low byte first. Tokens have two bytes where the vocabulary has at most 65,536.
+//! All numbers are unsigned, the low byte first. Tokens have two bytes if the vocabulary has at most 65,536.
 //!
-//! A file is read by position, a window at a time. It is never mapped into memory: a mapped file that somebody shortens
-//! kills the process, and a window is far larger than what the system call costs.
+//! A file is read by position, one window at a time. It is never mapped into memory: a mapped file that is shortened
+//! kills the process, and one system call per window costs little.
 
 use std::fmt;
 use std::fs::File;
@@ -23,22 +23,22 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::content::Hashed;
-use super::{Content, Texts, Tokenizer};
+use super::{Fingerprint, TextFiles, Tokenizer};
+use crate::files::{Hashing, hex};
 use crate::{Error, Result};
 
 const MAGIC: [u8; 8] = *b"\x89FTOK\r\n\x1a";
 const VERSION: u32 = 1;
 const HEADER: usize = 64;
 
-/// Tokens read at once: 256 KiB of the file at most, whatever is asked for.
+/// Tokens read at once: 256 KiB of the file at most.
 const CHUNK: usize = 1 << 16;
 
 /// An open token file.
 #[derive(Debug)]
 pub struct TokenFile {
     path: PathBuf,
-    /// Reading moves its place, so that one reader at a time has it.
+    /// Reading moves its position, so one reader at a time holds it.
     file: Mutex<File>,
     width: usize,
     count: u64,
@@ -46,7 +46,7 @@ pub struct TokenFile {
     opened: Stamp,
 }
 
-/// By what a change of a file is noticed: its length in bytes, and when it was written last, where the system says so.
+/// How a change of a file is noticed: by its length in bytes and its modification time, if the system has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     bytes: u64,
@@ -75,20 +75,20 @@ impl fmt::Display for Stamp {
 }
 
 impl TokenFile {
-    /// Whether a file begins like a token file. What cannot be read does not.
+    /// Whether a file begins like a token file; false if it cannot be read.
     pub fn is_one(path: &Path) -> bool {
         let mut start = [0; MAGIC.len()];
-        // Nothing but a regular file is opened: reading from a pipe would take its first bytes away.
+        // Only a regular file is opened: reading from a pipe would take its first bytes away.
         path.is_file()
             && File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok())
             && start == MAGIC
     }
 
-    /// Opens a file and checks all that it says about itself.
+    /// Opens a file and checks its header.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be read. [`Error::File`] where it is no token file, is of another version, has
-    /// another size than it says, or was made with another tokenizer than this one.
+    /// Returns [`Error::Io`] if it cannot be read, and [`Error::File`] if it is not a token file, is of another version,
+    /// does not have the size that its header claims, or was not made with this tokenizer.
     pub fn open(path: &Path, tokenizer: &Tokenizer) -> Result<Self> {
         let wrong = |reason: String| Err(Error::file(path, reason));
         if !Self::is_one(path) {
@@ -130,7 +130,7 @@ impl TokenFile {
         }
         if header[32..] != tokenizer.sha256() || vocab != tokenizer.vocab_size() as u64 {
             return wrong(format!(
-                "made with a tokenizer of {vocab} tokens (sha256 {}), and this one has {} (sha256 {}); see --tokenizer",
+                "made with a tokenizer of {vocab} tokens (sha256 {}), and this one has {} (sha256 {})",
                 hex(&header[32..]),
                 tokenizer.vocab_size(),
                 tokenizer.sha256_hex()
@@ -146,26 +146,26 @@ impl TokenFile {
         })
     }
 
-    /// What the file holds. It is read whole, in parts.
+    /// The fingerprint of the file, which is read once for it.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be read.
-    pub fn content(&self) -> Result<Content> {
+    /// Returns [`Error::Io`] if it cannot be read.
+    pub fn fingerprint(&self) -> Result<Fingerprint> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let mut read = || {
             file.seek(SeekFrom::Start(0))?;
-            let mut source = Hashed::new(&mut *file);
+            let mut source = Hashing::new(&mut *file);
             io::copy(&mut source, &mut io::sink())?;
-            Ok(source.content())
+            Ok(source.fingerprint())
         };
         read().map_err(Error::io("read", &self.path))
     }
 
-    /// Whether the file that is read is still what it was when it was opened, by its length and the time of its last
-    /// change. A file that took its place under its name plays no part: it is not read.
+    /// Checks that the open file has not changed since it was opened, by its length and modification time. A new file
+    /// under the same name does not matter: it is not read.
     ///
     /// # Errors
-    /// [`Error::File`] where it was changed, [`Error::Io`] where the system does not say.
+    /// Returns [`Error::File`] if it was changed and [`Error::Io`] if the system does not say.
     pub fn unchanged(&self) -> Result<()> {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Stamp::of(&file).map_err(Error::io("read", &self.path))?;
@@ -180,7 +180,7 @@ impl TokenFile {
 
     /// The number of tokens.
     pub fn len(&self) -> usize {
-        // A file of more tokens than a usize counts cannot be on such a machine's disk whole; the rest is left out.
+        // Tokens beyond the range of usize, on a small machine, are left out.
         usize::try_from(self.count).unwrap_or(usize::MAX)
     }
 
@@ -191,7 +191,7 @@ impl TokenFile {
 
     /// Appends `count` tokens from number `start` on.
     pub(super) fn read(&self, start: u64, count: usize, into: &mut Vec<u32>) -> Result<()> {
-        // A reader that panicked has left the place in the file, which is set anew here.
+        // A reader that panicked left only the position in the file, which is set anew here.
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let place = HEADER as u64 + start * self.width as u64;
         let mut bytes = vec![0; CHUNK.min(count) * self.width];
@@ -236,21 +236,16 @@ fn width_of(vocab: u64) -> u32 {
     if vocab <= 1 << 16 { 2 } else { 4 }
 }
 
-/// Bytes in lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Writes the tokens of texts as a token file and gives their number. Memory does not grow with the texts.
+/// Writes the tokens of texts as a token file and returns their number. Memory does not grow with the texts.
 ///
-/// `path` names the file in errors; `out` is where it is written, from its present place on.
+/// The file is written to `out` from its current position; `path` names it in errors.
 ///
 /// # Errors
-/// What [`Texts::encode`] returns, and [`Error::Io`] where `out` cannot be written.
+/// Returns the errors of [`TextFiles::encode`], and [`Error::Io`] if `out` cannot be written.
 pub fn write_tokens(
     path: &Path,
     out: &mut (impl Write + Seek),
-    texts: &Texts,
+    texts: &TextFiles,
     tokenizer: &Tokenizer,
 ) -> Result<u64> {
     let vocab = tokenizer.vocab_size() as u64;
@@ -275,7 +270,7 @@ pub fn write_tokens(
             2 => bytes.extend(tokens.iter().flat_map(|id| (*id as u16).to_le_bytes())),
             _ => bytes.extend(tokens.iter().flat_map(|id| id.to_le_bytes())),
         }
-        // Short documents give few tokens each, and a system call for each would be slow.
+        // Short documents have few tokens, and a system call for each would be slow.
         if bytes.len() >= 1 << 20 {
             out.write_all(&bytes).map_err(failed())?;
             bytes.clear();

@@ -35,11 +35,10 @@ impl Tokens {
         matches!(self.source, Source::File(_))
     }
 
-    /// Whether the tokens are still those that were there when they were opened, as far as a file's length and the time of
-    /// its last change tell.
+    /// Checks that the tokens' file has not changed since it was opened, by its length and the time of its last change.
     ///
     /// # Errors
-    /// What [`TokenFile::unchanged`] returns; none for tokens in memory.
+    /// Returns the errors of [`TokenFile::unchanged`]; none for tokens in memory.
     pub fn unchanged(&self) -> Result<()> {
         match &self.source {
             Source::Memory(_) => Ok(()),
@@ -50,10 +49,11 @@ impl Tokens {
     /// Appends `count` tokens to `into`, the first of them number `start`.
     ///
     /// # Errors
-    /// Of a file: [`Error::Io`] where it cannot be read, [`Error::File`] where a token is outside the vocabulary.
+    /// Returns [`Error::Io`] if the file cannot be read and [`Error::File`] if a token is outside the vocabulary; none for
+    /// tokens in memory.
     ///
     /// # Panics
-    /// If there are not as many tokens.
+    /// Panics if there are fewer tokens.
     #[track_caller]
     pub fn read(&self, start: usize, count: usize, into: &mut Vec<u32>) -> Result<()> {
         assert!(
@@ -71,16 +71,17 @@ impl Tokens {
         }
     }
 
-    /// The first tokens, `most` of them or all if there are fewer.
+    /// The first `most` tokens, or all if there are fewer.
     ///
     /// # Errors
-    /// As [`Tokens::read`]; [`Error::Usage`] where memory does not suffice.
+    /// Returns the errors of [`Tokens::read`], and [`Error::Text`] if memory does not suffice.
     pub fn first(&self, most: usize) -> Result<Vec<u32>> {
         let count = most.min(self.len());
         let mut tokens = Vec::new();
-        // A plain allocation would end the process where memory does not suffice.
+        // A plain allocation would abort the process if memory does not suffice.
         if tokens.try_reserve_exact(count).is_err() {
-            return Err(Error::Usage(format!("{count} tokens do not fit in memory")));
+            let reason = format!("{count} tokens do not fit in memory");
+            return Err(Error::Text { byte: None, reason });
         }
         self.read(0, count, &mut tokens)?;
         Ok(tokens)

@@ -4,15 +4,14 @@ use super::draws::{Draws, Stream};
 use super::{Batch, Tokens, check_length};
 use crate::{Error, Result};
 
-/// Keystream words of 32 bits that belong to one step. A draw takes two. So there is room for 2^31 windows
-/// in a batch, and the steps repeat after 2^36.
+/// Keystream words of 32 bits per step. A draw takes two. So there is room for 2^31 windows in a batch, and the steps
+/// repeat after 2^36.
 const WORDS_PER_STEP: u128 = 1 << 32;
 
-/// Training windows of T+1 tokens that start at places drawn at random.
+/// Training windows of T+1 tokens that start at random positions.
 ///
-/// A window's start is a pure function of (seed, step, index in the batch). So a run that resumes needs
-/// nothing but its step number to go on with the same windows. The number of windows in a batch and the
-/// number of heads play no part in it.
+/// A window's start is a pure function of (seed, step, index in the batch). So a run that resumes needs nothing but its
+/// step number to continue with the same windows. Neither the batch size nor the number of heads changes them.
 ///
 /// ```text
 /// key    the seed                       draw   the 64 bits at word step·2^32 + 2·index
@@ -21,94 +20,97 @@ const WORDS_PER_STEP: u128 = 1 << 32;
 #[derive(Clone, Debug)]
 pub struct RandomWindows {
     tokens: Tokens,
-    context: usize,
-    batch: usize,
+    seq_len: usize,
+    batch_size: usize,
     draws: Draws,
 }
 
 impl RandomWindows {
-    /// Windows of `context` + 1 tokens, `batch` of them a step.
+    /// `batch_size` windows of `seq_len` + 1 tokens per step.
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] if `context` or `batch` is 0, or if the tokens do not fill one window.
-    pub fn new(tokens: impl Into<Tokens>, context: usize, batch: usize, seed: u64) -> Result<Self> {
+    /// Returns [`Error::Setting`] if `seq_len` or `batch_size` is 0, and [`Error::TooShort`] if the tokens do not fill one
+    /// window.
+    pub fn new(
+        tokens: impl Into<Tokens>,
+        seq_len: usize,
+        batch_size: usize,
+        seed: u64,
+    ) -> Result<Self> {
         let tokens = tokens.into();
-        if batch == 0 {
-            return Err(Error::Usage(
-                "the batch must hold at least 1 window, found 0".to_owned(),
-            ));
+        if batch_size == 0 {
+            return Err(Error::setting("batch", "at least 1 window", 0));
         }
-        check_length("the training text", tokens.len(), context)?;
+        check_length("the training text", tokens.len(), seq_len)?;
         let draws = Draws::new(seed, Stream::Windows);
         Ok(Self {
             tokens,
-            context,
-            batch,
+            seq_len,
+            batch_size,
             draws,
         })
     }
 
-    /// The windows of one training step; steps may be asked for in any order.
+    /// The windows of one training step; the order of calls does not matter.
     ///
     /// # Errors
     ///
-    /// What [`Tokens::read`] returns; none for tokens in memory.
+    /// Returns the errors of [`Tokens::read`]; none for tokens in memory.
     pub fn batch(&self, step: u64) -> Result<Batch> {
-        let window = self.context + 1;
-        // `new` has seen to it that this is at least 1.
-        let starts = self.tokens.len() - self.context;
+        let window = self.seq_len + 1;
+        // `new` has checked that this is at least 1.
+        let starts = self.tokens.len() - self.seq_len;
         let mut draws = self.draws.clone();
         draws.seek(u128::from(step) * WORDS_PER_STEP);
-        let mut tokens = Vec::with_capacity(self.batch * window);
-        for _ in 0..self.batch {
+        let mut tokens = Vec::with_capacity(self.batch_size * window);
+        for _ in 0..self.batch_size {
             let start = draws.index(starts);
             self.tokens.read(start, window, &mut tokens)?;
         }
-        Ok(Batch::new(self.batch, self.context, tokens))
+        Ok(Batch::new(self.batch_size, self.seq_len, tokens))
     }
 }
 
 /// The windows of an evaluation: window j reads tokens jT..=jT+T-1 and predicts tokens jT+1..=jT+T.
 ///
-/// So the main head predicts every token but the first exactly once. Full windows come in batches of up to
-/// `sequences`. What is left at the end is one shorter window in a batch of its own. Fewer than two tokens
-/// give no batch.
+/// So the main head predicts every token but the first exactly once. Full windows come in batches of up to `batch_size`.
+/// The rest at the end is one shorter window in a batch of its own. Fewer than two tokens give no batch.
 ///
 /// # Panics
 ///
-/// If `context` or `sequences` is 0.
+/// Panics if `seq_len` or `batch_size` is 0.
 #[track_caller]
 pub fn consecutive(
     tokens: &[u32],
-    context: usize,
-    sequences: usize,
+    seq_len: usize,
+    batch_size: usize,
 ) -> impl Iterator<Item = Batch> {
     assert!(
-        context > 0,
+        seq_len > 0,
         "consecutive: windows of 0 positions predict nothing"
     );
     assert!(
-        sequences > 0,
+        batch_size > 0,
         "consecutive: batches of 0 windows hold nothing"
     );
     let mut rest = tokens;
     std::iter::from_fn(move || {
-        // The first token left is read but never predicted here: the window before has predicted it.
+        // The first token left is only read: the previous window has predicted it.
         let predicted = rest.len().saturating_sub(1);
         if predicted == 0 {
             return None;
         }
-        let (windows, context) = match predicted / context {
+        let (windows, seq_len) = match predicted / seq_len {
             0 => (1, predicted),
-            full => (full.min(sequences), context),
+            full => (full.min(batch_size), seq_len),
         };
-        let mut window_tokens = Vec::with_capacity(windows * (context + 1));
+        let mut window_tokens = Vec::with_capacity(windows * (seq_len + 1));
         for _ in 0..windows {
-            window_tokens.extend_from_slice(&rest[..=context]);
-            rest = &rest[context..];
+            window_tokens.extend_from_slice(&rest[..=seq_len]);
+            rest = &rest[seq_len..];
         }
-        Some(Batch::new(windows, context, window_tokens))
+        Some(Batch::new(windows, seq_len, window_tokens))
     })
 }
 
@@ -125,7 +127,7 @@ mod tests {
     fn starts(batch: &Batch) -> Vec<u32> {
         batch
             .inputs()
-            .chunks(batch.context())
+            .chunks(batch.seq_len())
             .map(|window| window[0])
             .collect()
     }
@@ -134,7 +136,7 @@ mod tests {
     fn a_random_window_is_a_run_of_tokens() {
         let windows = RandomWindows::new(numbered(1000), 16, 8, 1).unwrap();
         let batch = windows.batch(0).unwrap();
-        assert_eq!((batch.sequences(), batch.context()), (8, 16));
+        assert_eq!((batch.batch_size(), batch.seq_len()), (8, 16));
         for (window, start) in batch.inputs().chunks(16).zip(starts(&batch)) {
             assert_eq!(window, (start..start + 16).collect::<Vec<_>>());
         }
@@ -189,26 +191,32 @@ mod tests {
 
     #[test]
     fn sizes_that_cannot_work_are_refused() {
-        let refusal = |length, context, batch| match RandomWindows::new(
-            numbered(length),
-            context,
-            batch,
-            0,
-        ) {
-            Err(Error::Usage(reason)) => reason,
-            other => panic!("expected a refusal, found {other:?}"),
+        let refusal = |length, seq_len, batch_size| {
+            let windows = RandomWindows::new(numbered(length), seq_len, batch_size, 0);
+            windows.map(drop).unwrap_err()
         };
-        assert!(refusal(100, 8, 0).contains("batch"));
-        assert!(refusal(100, 0, 4).contains("context"));
+        let setting = |error, name| matches!(error, Error::Setting { field, .. } if field == name);
+        assert!(setting(refusal(100, 8, 0), "batch"));
+        assert!(setting(refusal(100, 0, 4), "context"));
         let short = refusal(8, 8, 4);
-        assert!(short.contains('8') && short.contains('9'), "{short}");
+        assert!(
+            matches!(
+                short,
+                Error::TooShort {
+                    tokens: 8,
+                    needed: 9,
+                    ..
+                }
+            ),
+            "{short}"
+        );
     }
 
     /// Checks the windows of one evaluation against positions, which the tokens are.
-    fn check_evaluation(length: usize, context: usize, sequences: usize) {
-        let name = format!("length {length}, context {context}, sequences {sequences}");
+    fn check_evaluation(length: usize, seq_len: usize, batch_size: usize) {
+        let name = format!("length {length}, seq_len {seq_len}, batch_size {batch_size}");
         let tokens = numbered(length);
-        let batches: Vec<Batch> = consecutive(&tokens, context, sequences).collect();
+        let batches: Vec<Batch> = consecutive(&tokens, seq_len, batch_size).collect();
         let targets: Vec<u32> = batches.iter().flat_map(|batch| batch.targets(0)).collect();
         let inputs: Vec<u32> = batches.iter().flat_map(Batch::inputs).collect();
         assert_eq!(targets, tokens.get(1..).unwrap_or_default(), "{name}");
@@ -216,36 +224,36 @@ mod tests {
         for (n, batch) in batches.iter().enumerate() {
             let last = n + 1 == batches.len();
             assert!(
-                (1..=sequences).contains(&batch.sequences()),
+                (1..=batch_size).contains(&batch.batch_size()),
                 "{name}, batch {n}"
             );
             assert!(
-                batch.context() == context || last && batch.sequences() == 1,
+                batch.seq_len() == seq_len || last && batch.batch_size() == 1,
                 "{name}, batch {n}"
             );
             for start in starts(batch) {
-                assert_eq!(start as usize % context, 0, "{name}, batch {n}");
+                assert_eq!(start as usize % seq_len, 0, "{name}, batch {n}");
             }
         }
         let predicted = length.saturating_sub(1);
-        let partial = usize::from(!predicted.is_multiple_of(context));
+        let partial = usize::from(!predicted.is_multiple_of(seq_len));
         assert_eq!(
             batches.len(),
-            (predicted / context).div_ceil(sequences) + partial,
+            (predicted / seq_len).div_ceil(batch_size) + partial,
             "{name}"
         );
     }
 
     #[test]
     fn every_token_but_the_first_is_a_target_once() {
-        for context in [1, 2, 7, 16] {
-            let boundaries = [0, 1, 2, context, 2 * context, 3 * context, 6 * context];
+        for seq_len in [1, 2, 7, 16] {
+            let boundaries = [0, 1, 2, seq_len, 2 * seq_len, 3 * seq_len, 6 * seq_len];
             for length in boundaries
                 .into_iter()
                 .flat_map(|n: usize| [n.saturating_sub(1), n, n + 1, n + 2])
             {
-                for sequences in [1, 2, 3, 100] {
-                    check_evaluation(length, context, sequences);
+                for batch_size in [1, 2, 3, 100] {
+                    check_evaluation(length, seq_len, batch_size);
                 }
             }
         }
@@ -256,9 +264,9 @@ mod tests {
 
         #[test]
         fn every_token_is_a_target_once_at_any_size(
-            length in 0_usize..300, context in 1_usize..40, sequences in 1_usize..9,
+            length in 0_usize..300, seq_len in 1_usize..40, batch_size in 1_usize..9,
         ) {
-            check_evaluation(length, context, sequences);
+            check_evaluation(length, seq_len, batch_size);
         }
     }
 

@@ -6,7 +6,6 @@
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 const CHECKSUM: usize = 32;
 
@@ -45,10 +44,7 @@ fn name(inputs: &[&str]) -> String {
         hash.update((input.len() as u64).to_le_bytes());
         hash.update(input);
     }
-    hash.finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    crate::files::hex(&hash.finalize())
 }
 
 fn read(path: &Path) -> Option<Vec<u8>> {
@@ -61,20 +57,12 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     Some(file)
 }
 
-/// Writes to a temporary name first, so that a reader never sees half a file.
-fn write(path: &Path, contents: &[u8]) -> std::io::Result<()> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)?;
+fn write(path: &Path, contents: &[u8]) -> crate::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(crate::Error::io("create", folder))?;
     }
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let temporary = path.with_extension(format!("{}-{count}.tmp", std::process::id()));
     let file = [&Sha256::digest(contents)[..], contents].concat();
-    let done = fs::write(&temporary, file).and_then(|()| fs::rename(&temporary, path));
-    if done.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    done
+    crate::files::write(path, &file)
 }
 
 #[cfg(test)]

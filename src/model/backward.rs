@@ -37,8 +37,8 @@ impl Model {
     ) -> Vec<LossReport> {
         let weights = joint.weights(self.config.mtp_depth);
         let heads = 1..weights.len();
-        let active = heads.take_while(|k| batch.rows(*k) > 0).count();
-        let rows = Rows::batch(batch.sequences(), batch.context());
+        let active = heads.take_while(|k| batch.num_targets(*k) > 0).count();
+        let rows = Rows::batch(batch.batch_size(), batch.seq_len());
         let (mut tape, main) = if joint.grad_flow == GradFlow::Frozen {
             (Train::no_grad(&self.params), GradTargets::None)
         } else {
@@ -79,7 +79,7 @@ impl Model {
         let chained = self.config.mtp_kind.chained();
         for k in 1..if chained { active } else { 0 } {
             let mut exec = Train::no_grad(&self.params);
-            let next = self.next_head(&mut exec, k, &states, &batch.following(k), reach_trunk);
+            let next = self.next_head(&mut exec, k, &states, &batch.head_inputs(k), reach_trunk);
             states.push(next);
         }
         states
@@ -99,7 +99,7 @@ impl Model {
         let loss = CrossEntropy {
             targets: batch.targets(k).into(),
             weight,
-            whole_rows: batch.whole_rows(k),
+            whole_rows: batch.total_targets(k),
         };
         let rows = loss.targets.len();
         let (mut losses, mut hits) = (vec![0.0; rows], vec![0.0; rows]);
@@ -162,7 +162,7 @@ impl Heads<'_> {
             self.states[source].0 = state;
             leaf
         });
-        let following = self.batch.following(k);
+        let following = self.batch.head_inputs(k);
         let (h, _) = model.next_head(&mut tape, k, &self.states, &following, self.reach_trunk);
         if kind.chained() {
             // No remaining head reads h^{k-1}, and the tape has what the backward pass needs of it.

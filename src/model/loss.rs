@@ -120,7 +120,7 @@ impl Model {
         joint: JointLoss,
     ) -> Vec<LossReport<E::Value>> {
         let weights = joint.weights(self.config.mtp_depth);
-        let rows = Rows::batch(batch.sequences(), batch.context());
+        let rows = Rows::batch(batch.batch_size(), batch.seq_len());
         let (h, main) = if joint.grad_flow == GradFlow::Frozen {
             self.main_loss(&mut NoGrad(exec), batch, &rows, weights[0])
         } else {
@@ -130,8 +130,8 @@ impl Model {
         let reach_trunk = joint.grad_flow == GradFlow::Joint;
         let h = if reach_trunk { h } else { exec.detached(&h) };
         let mut states = vec![(h, rows)];
-        for k in (1..weights.len()).take_while(|k| batch.rows(*k) > 0) {
-            let state = self.next_head(exec, k, &states, &batch.following(k), reach_trunk);
+        for k in (1..weights.len()).take_while(|k| batch.num_targets(*k) > 0) {
+            let state = self.next_head(exec, k, &states, &batch.head_inputs(k), reach_trunk);
             let logits = if reach_trunk {
                 self.logits(exec, &state.0)
             } else {
@@ -174,7 +174,7 @@ impl Model {
         let op = CrossEntropy {
             targets: batch.targets(k).into(),
             weight,
-            whole_rows: batch.whole_rows(k),
+            whole_rows: batch.total_targets(k),
         };
         let targets = op.targets.len();
         LossReport {

@@ -104,11 +104,7 @@ impl Metrics {
                     // serde_json's position is within the one line that it parsed.
                     let reason = error.to_string();
                     let reason = reason.split(" at line ").next().unwrap_or_default();
-                    let shown: String = reason
-                        .chars()
-                        .take(120)
-                        .flat_map(char::escape_debug)
-                        .collect();
+                    let shown = crate::files::escape(reason);
                     let reason = format!("line {}: expected an event, found: {shown}", number + 1);
                     return Err(Error::file(file, reason));
                 }

@@ -39,7 +39,7 @@ impl Run {
         let record = record(trainer, tokenizer.sha256_hex(), &origin);
         let dir = with_parts(trainer, |parts| {
             let text = to_text(&record);
-            RunDir::create(path, trainer.model(), tokenizer, (&text, parts), force)
+            RunDir::create(path, trainer.model(), tokenizer, &text, parts, force)
         })?;
         Ok(Self {
             dir,
@@ -87,6 +87,11 @@ impl Run {
     /// The directory.
     pub fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Whether no other process can train into the directory; see [`RunDir::is_locked`].
+    pub fn is_locked(&self) -> bool {
+        self.dir.is_locked()
     }
 
     /// The texts of the run.

@@ -1,7 +1,6 @@
 //! The text files of a run, recognised by their content when the run is resumed.
 
-use crate::checkpoint::sha256_file;
-use crate::data::Content;
+use crate::data::Fingerprint;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -26,8 +25,7 @@ impl TextFile {
     pub fn read(paths: &[PathBuf]) -> Result<Vec<Self>> {
         let read = |path: &PathBuf| {
             Self::check_kind(path)?;
-            let (bytes, sha256) = sha256_file(path)?;
-            Self::holding(path, Content { bytes, sha256 })
+            Self::holding(path, Fingerprint::of_file(path)?)
         };
         paths.iter().map(read).collect()
     }
@@ -50,8 +48,8 @@ impl TextFile {
     ///
     /// # Errors
     /// Returns [`Error::Io`] if the path cannot be made absolute.
-    pub fn holding(path: &Path, content: Content) -> Result<Self> {
-        let Content { bytes, sha256 } = content;
+    pub fn holding(path: &Path, fingerprint: Fingerprint) -> Result<Self> {
+        let Fingerprint { bytes, sha256 } = fingerprint;
         // JSON is UTF-8 and a path need not be. The path only helps to find the file again; its content decides.
         let absolute = std::path::absolute(path).map_err(Error::io("find", path))?;
         let path = absolute.to_string_lossy().into_owned().into();

@@ -197,25 +197,25 @@ impl Trainer {
     /// Checks that the parts are one whole batch, and that the model can read it.
     fn check_parts(&self, parts: &[Batch]) -> Result<()> {
         let wrong = |expected: String, found: String| Err(Error::setting("batch", expected, found));
-        let rows: usize = parts.iter().map(|part| part.rows(0)).sum();
+        let rows: usize = parts.iter().map(|part| part.num_targets(0)).sum();
         if rows == 0 {
             return wrong("at least one window".to_owned(), "none".to_owned());
         }
         let config = self.model.config();
         let (vocab, positions) = (config.vocab_size, config.max_position_embeddings);
         for part in parts {
-            let whole = part.whole_rows(0);
-            if whole != rows || part.context() != parts[0].context() {
+            let whole = part.total_targets(0);
+            if whole != rows || part.seq_len() != parts[0].seq_len() {
                 let expected = format!(
                     "all parts of one batch, as `Batch::parts` cuts it, with {whole} rows together"
                 );
                 return wrong(expected, format!("{} parts with {rows} rows", parts.len()));
             }
-            if part.context() > positions {
+            if part.seq_len() > positions {
                 let expected = format!("windows of at most the model's {positions} positions");
-                return wrong(expected, format!("windows of {}", part.context()));
+                return wrong(expected, format!("windows of {}", part.seq_len()));
             }
-            let window = part.context() + 1;
+            let window = part.seq_len() + 1;
             let unknown = |token: &u32| *token as usize >= vocab;
             if let Some(at) = part.tokens().iter().position(unknown) {
                 return wrong(

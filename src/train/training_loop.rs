@@ -93,7 +93,7 @@ impl TrainingLoop<'_> {
         let (steps, log_every, eval_every) = (config.steps, config.log_every, config.eval_every);
         let lr = config.lr(step);
         let joint = config.joint_loss(self.trainer.model().config().mtp_depth, step);
-        let parts = self.windows.batch(step)?.parts(config.accumulate);
+        let parts = self.windows.batch(step)?.micro_batches(config.accumulate);
         let report = self.trainer.step_in_parts(&parts, joint, lr)?;
         self.clock.add_step(begun);
 

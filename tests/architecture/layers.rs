@@ -14,7 +14,9 @@ const fn layer(number: u8, folder: &'static str) -> Layer {
 }
 
 /// From the bottom up.
-const LAYERS: [Layer; 13] = [
+const LAYERS: [Layer; 14] = [
+    // Atomic writing, hashing and escaping, for every layer above.
+    layer(0, "files"),
     layer(0, "simd"),
     layer(1, "kernels"),
     layer(2, "tensor"),

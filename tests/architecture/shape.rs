@@ -16,6 +16,8 @@ const DEPENDENCIES: [&str; 16] = [
     "safetensors",
     "serde",
     "serde_json",
+    "memchr",
+    "half",
     "sha2",
     "signal-hook",
     "thiserror",

@@ -2,7 +2,14 @@ use super::super::lock::{LOCK, lock};
 use super::*;
 use tempfile::tempdir;
 
-const NEW: &[(&str, &[u8])] = &[("config.json", b"{}"), ("m", b"new")];
+const NEW: &[(&str, Contents)] = &[
+    ("config.json", Contents::Bytes(b"{}")),
+    ("m", Contents::Bytes(b"new")),
+];
+
+fn create_dir(dir: &Path, files: &[(&str, Contents)], force: bool) -> Result<()> {
+    super::create_dir(dir, files, force, |_| Ok(()))
+}
 
 /// All that lies in a directory, hidden names too, in order.
 fn names(dir: &Path) -> Vec<String> {
@@ -14,10 +21,11 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-fn usage(result: Result<()>) -> String {
+/// The path of a directory that exists and was not replaced, and the reason if replacing it was requested.
+fn kept(result: Result<()>) -> (PathBuf, Option<String>) {
     match result.unwrap_err() {
-        Error::Usage(sentence) => sentence,
-        other => panic!("expected a usage error, found {other}"),
+        Error::Exists { path, kept } => (path, kept),
+        other => panic!("expected that the directory exists, found {other}"),
     }
 }
 
@@ -25,7 +33,15 @@ fn usage(result: Result<()>) -> String {
 fn with_old() -> (tempfile::TempDir, PathBuf) {
     let root = tempdir().unwrap();
     let run = root.path().join("run");
-    create_dir(&run, &[("config.json", b"{}"), ("old", b"old")], false).unwrap();
+    create_dir(
+        &run,
+        &[
+            ("config.json", Contents::Bytes(b"{}")),
+            ("old", Contents::Bytes(b"old")),
+        ],
+        false,
+    )
+    .unwrap();
     (root, run)
 }
 
@@ -55,16 +71,16 @@ fn paths_end_in_a_name() {
         split(Path::new("run")),
         Some((".".into(), OsStr::new("run")))
     );
-    assert!(usage(create_dir(Path::new(""), NEW, true)).contains("with a name"));
-    assert!(usage(create_dir(Path::new("/"), NEW, false)).contains("with a name"));
-    assert!(usage(create_dir(Path::new("."), NEW, false)).contains("--force"));
+    for nameless in ["", "/"] {
+        let message = create_dir(Path::new(nameless), NEW, true).unwrap_err();
+        assert!(message.to_string().contains("with a name"), "{message}");
+    }
+    let here = fs::canonicalize(".").unwrap();
+    assert_eq!(kept(create_dir(Path::new("."), NEW, false)), (here, None));
     // `run/..` is the directory above, which exists.
     fs::create_dir(root.path().join("run")).unwrap();
-    let sentence = usage(create_dir(&root.path().join("run").join(".."), NEW, false));
-    assert!(
-        sentence.contains("--force") && !sentence.contains(".."),
-        "{sentence}"
-    );
+    let above = kept(create_dir(&root.path().join("run").join(".."), NEW, false));
+    assert_eq!(above, (fs::canonicalize(root.path()).unwrap(), None));
     assert_eq!(names(root.path()), ["run"]);
 }
 
@@ -85,11 +101,7 @@ fn a_relative_path_starts_at_the_working_directory() {
 #[test]
 fn an_existing_directory_is_refused_by_name() {
     let (root, run) = with_old();
-    let sentence = usage(create_dir(&run, NEW, false));
-    assert!(
-        sentence.contains(run.to_str().unwrap()) && sentence.contains("--force"),
-        "{sentence}"
-    );
+    assert_eq!(kept(create_dir(&run, NEW, false)), (run.clone(), None));
     assert_eq!(names(&run), ["config.json", "old"]);
     assert_eq!(names(root.path()), ["run"]);
 }
@@ -107,7 +119,7 @@ fn force_replaces_ours_and_the_empty() {
 }
 
 #[test]
-fn force_never_deletes_what_may_be_somebodys() {
+fn force_never_deletes_what_may_be_the_users() {
     let (root, run) = with_old();
     let sub = |name: &str| root.path().join(name);
     fs::write(sub("file"), b"kept").unwrap();
@@ -120,24 +132,24 @@ fn force_never_deletes_what_may_be_somebodys() {
     for name in [
         "file", "home", "home/", "project", "odd", "home/..", "file/",
     ] {
-        assert!(
-            usage(create_dir(&sub(name), NEW, true)).contains("even with --force"),
-            "{name}"
-        );
+        let (_, reason) = kept(create_dir(&sub(name), NEW, true));
+        assert!(reason.is_some(), "{name}");
     }
     #[cfg(unix)]
     {
         std::os::unix::fs::symlink(&run, sub("link")).unwrap();
-        assert!(usage(create_dir(&sub("link"), NEW, true)).contains("symbolic link"));
+        let reason = |name| kept(create_dir(&sub(name), NEW, true)).1.unwrap();
+        assert!(reason("link").contains("symbolic link"));
         fs::remove_file(sub("link")).unwrap();
         fs::write(sub("linked.json"), b"{}").unwrap();
         fs::remove_dir(sub("odd/config.json")).unwrap();
         std::os::unix::fs::symlink(sub("linked.json"), sub("odd/config.json")).unwrap();
-        assert!(usage(create_dir(&sub("odd"), NEW, true)).contains("no config.json"));
+        assert!(reason("odd").contains("no config.json"));
         fs::remove_file(sub("linked.json")).unwrap();
     }
     let found = fs::symlink_metadata(&run).unwrap();
-    assert!(usage(check_replaceable(&run, &found, &run)).contains("working directory"));
+    let (_, reason) = kept(check_replaceable(&run, &found, &run));
+    assert!(reason.unwrap().contains("working directory"));
     assert_eq!(names(root.path()), before);
     assert_eq!(fs::read(sub("home/letter")).unwrap(), b"kept");
     assert_eq!(names(&sub("project")), ["config.json", "src"]);
@@ -150,7 +162,7 @@ fn a_creation_that_fails_half_way_leaves_everything_as_it_was() {
     let long = "x".repeat(300);
     for bad in [&long, "a/b", "../x", "/etc/x", "..", ".", "", "m"] {
         // The first file is written before the bad one fails; `m` is bad as it comes twice.
-        let files: &[(&str, &[u8])] = &[("config.json", b"{}"), ("m", b"new"), (bad, b"bad")];
+        let files = &[NEW, &[(bad, Contents::Bytes(b"bad"))]].concat();
         assert!(create_dir(&run, files, true).is_err(), "{bad}");
         assert!(
             create_dir(&root.path().join("fresh"), files, false).is_err(),
@@ -164,8 +176,13 @@ fn a_creation_that_fails_half_way_leaves_everything_as_it_was() {
 #[test]
 fn a_failed_swap_puts_the_old_directory_back() {
     let (root, run) = with_old();
-    let (new, aside) = (root.path().join("new"), root.path().join("aside"));
-    let message = swap(&new, &run, &aside, None).unwrap_err().to_string();
+    let new = || {
+        let new = Temporary::dir(root.path(), OsStr::new("new")).unwrap();
+        fs::remove_dir(new.path()).unwrap();
+        new
+    };
+    let aside = root.path().join("aside");
+    let message = swap(new(), &run, &aside, None).unwrap_err().to_string();
     assert!(message.contains("replace"), "{message}");
     assert_eq!(names(&run), ["config.json", "old"]);
     assert_eq!(names(root.path()), ["run"]);
@@ -175,7 +192,7 @@ fn a_failed_swap_puts_the_old_directory_back() {
 fn a_directory_that_becomes_a_run_meanwhile_is_put_back() {
     let (root, run) = with_old();
     let mut theirs = None;
-    let refused = create_dir_with(&run, NEW, true, |_| {
+    let refused = super::create_dir(&run, NEW, true, |_| {
         theirs = Some(lock(&run)?);
         Ok(())
     });
@@ -192,12 +209,13 @@ fn a_directory_that_becomes_a_run_meanwhile_is_put_back() {
 #[test]
 fn a_directory_that_became_a_run_is_not_moved() {
     let (root, run) = with_old();
-    let (new, aside) = (root.path().join("new"), root.path().join("missing/aside"));
+    let new = || Temporary::dir(root.path(), OsStr::new("new")).unwrap();
+    let aside = root.path().join("missing/aside");
     let held = lock(&run).unwrap();
-    let sentence = usage(swap(&new, &run, &aside, None).map(drop));
-    assert!(sentence.contains("training"), "{sentence}");
+    let busy = swap(new(), &run, &aside, None).unwrap_err();
+    assert!(matches!(busy, Error::Busy { path } if path == run));
     drop(held);
-    let error = swap(&new, &run, &aside, None).unwrap_err();
+    let error = swap(new(), &run, &aside, None).unwrap_err();
     assert!(matches!(error, Error::Io { .. }), "{error}");
     assert_eq!(names(&run), ["config.json", "old", LOCK]);
 }

@@ -10,7 +10,7 @@ fn file(bytes: &[u8]) -> Result<TensorFile> {
     TensorFile::from_bytes(Path::new("m.safetensors"), bytes)
 }
 
-/// Does with a file whatever can be done with one. Nothing of it may panic.
+/// Does whatever can be done with a file. None of it may panic.
 fn exercise(bytes: &[u8]) {
     let Ok(mut file) = file(bytes) else { return };
     let shapes: Vec<_> = file
@@ -35,7 +35,7 @@ fn what_was_written_is_read_to_the_bit() {
     let path = dir.path().join("m.safetensors");
     fs::write(&path, bytes).unwrap();
 
-    let mut file = TensorFile::read(&path).unwrap();
+    let mut file = TensorFile::open(&path).unwrap();
     assert_eq!(file.names().collect::<Vec<_>>(), ["none", "x"]);
     let read = file.take("x", &[3, 2]).unwrap();
     assert_eq!(
@@ -123,6 +123,99 @@ fn take_and_finish_name_file_tensor_and_what_was_found() {
     assert!(message.ends_with("`a`, `b`, `c` and 2 more"), "{message}");
 }
 
+/// The layout is compared before any data is read: here there are no data, in a file that claims 4 TiB of them.
+#[test]
+fn names_shapes_and_types_are_compared_before_data_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sparse.safetensors");
+    let n = 1u64 << 40;
+    let entry = |name: &str, from: u64| {
+        format!(
+            r#""{name}":{{"dtype":"F32","shape":[{n}],"data_offsets":[{from},{}]}}"#,
+            from + 4 * n
+        )
+    };
+    let header = by_hand(&format!("{{{},{}}}", entry("a", 0), entry("b", 4 * n)), &[]);
+    fs::write(&path, &header).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    if file.set_len(header.len() as u64 + 8 * n).is_err() {
+        println!("skipped: the file system has no sparse files of 8 TiB");
+        return;
+    }
+    let open = TensorFile::open(&path).unwrap();
+    let big = [1 << 40];
+    let message = |layout: &[(&str, &[usize])]| {
+        let error = open.expect(layout.iter().copied()).unwrap_err();
+        error.to_string()
+    };
+    assert!(open.expect([("a", &big[..]), ("b", &big)]).is_ok());
+    assert!(
+        message(&[("a", &big), ("b", &[3])]).ends_with("expected shape [3], found [1099511627776]")
+    );
+    assert!(message(&[("a", &big), ("b", &big), ("c", &[1])]).contains("`c`"));
+    assert!(message(&[("a", &big)]).ends_with("does not have: `b`"));
+}
+
+#[test]
+fn long_shapes_are_cut() {
+    assert_eq!(shown_shape(&[]), "[]");
+    assert_eq!(shown_shape(&[1; 8]), "[1, 1, 1, 1, 1, 1, 1, 1]");
+    let long = shown_shape(&[1; 9]);
+    assert_eq!(long, "[1, 1, 1, 1, 1, 1, 1, 1, ...] of 9 dimensions");
+}
+
+/// The value of a small float as IEEE 754-2008 (section 3.4) defines it; none for what is not finite.
+fn defined(bits: u16, fraction_bits: u32, bias: i32) -> Option<f64> {
+    // By exact doublings and halvings: f64 has room for all values of both formats.
+    let scaled = |m: u16, e: i32| {
+        let factor = if e < 0 { 0.5 } else { 2.0 };
+        (0..e.abs()).fold(f64::from(m), |value, _| value * factor)
+    };
+    let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
+    let greatest = (1u16 << (15 - fraction_bits)) - 1;
+    let exponent = (bits >> fraction_bits) & greatest;
+    let fraction = bits & ((1 << fraction_bits) - 1);
+    let f = fraction_bits as i32;
+    match exponent {
+        e if e == greatest => None,
+        0 => Some(sign * scaled(fraction, 1 - bias - f)),
+        e => Some(sign * scaled(fraction + (1 << fraction_bits), i32::from(e) - bias - f)),
+    }
+}
+
+#[test]
+fn every_half_has_its_defined_value() {
+    // Greatest normal, least normal and least subnormal binary16 (IEEE 754-2008, table 3.5): 65504, 2^-14, 2^-24.
+    assert_eq!(defined(0x7bff, 10, 15), Some(65504.0));
+    assert_eq!(defined(0x0400, 10, 15), Some(1.0 / 16384.0));
+    assert_eq!(defined(0x8001, 10, 15), Some(-1.0 / 16_777_216.0));
+    for (dtype, fraction_bits, bias) in [("BF16", 7, 127), ("F16", 10, 15)] {
+        let defined = |bits: &u16| defined(*bits, fraction_bits, bias);
+        let finite: Vec<u16> = (0..=u16::MAX)
+            .filter(|bits| defined(bits).is_some())
+            .collect();
+        let (n, data) = (
+            finite.len(),
+            finite.iter().flat_map(|bits| bits.to_le_bytes()),
+        );
+        let header = format!(
+            r#"{{"w":{{"dtype":"{dtype}","shape":[{n}],"data_offsets":[0,{}]}}}}"#,
+            2 * n
+        );
+        let bytes = by_hand(&header, &data.collect::<Vec<_>>());
+        let values = file(&bytes).unwrap().take("w", &[n]).unwrap();
+        for (bits, found) in finite.iter().zip(values) {
+            // Bits and not values, so that -0 differs from +0.
+            let expected = defined(bits).map(f64::to_bits);
+            assert_eq!(
+                Some(f64::from(found).to_bits()),
+                expected,
+                "{dtype} {bits:#06x}"
+            );
+        }
+    }
+}
+
 #[test]
 fn every_truncation_and_every_extension_is_an_error() {
     let whole = small();
@@ -151,7 +244,7 @@ fn no_single_byte_of_the_header_can_cause_a_panic() {
 
 #[test]
 fn a_claim_is_compared_with_the_real_size_before_more_is_read() {
-    // Panics when more than the given bytes are asked for. Who allocates by the claim asks for more.
+    // Panics if more than the given bytes are read, as a reader that allocates by the claim would do.
     struct Only<'a>(&'a [u8]);
     impl Read for Only<'_> {
         fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
@@ -160,7 +253,9 @@ fn a_claim_is_compared_with_the_real_size_before_more_is_read() {
         }
     }
     let refused = |bytes: &[u8], len| {
-        let read = TensorFile::from_reader(Path::new("m"), &mut Only(bytes), len);
+        let path = Path::new("m");
+        let read = read_header(path, &mut Only(bytes), len)
+            .and_then(|(header, start)| header::parse(path, &header, len - start));
         read.unwrap_err().to_string()
     };
     for claim in [13, 99_000_000, 1 << 40, u64::MAX - 7, u64::MAX] {
@@ -188,9 +283,9 @@ fn a_claim_is_compared_with_the_real_size_before_more_is_read() {
 fn wrong_files_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("missing.safetensors");
-    assert!(matches!(TensorFile::read(&missing), Err(Error::Io { path, .. }) if path == missing));
+    assert!(matches!(TensorFile::open(&missing), Err(Error::Io { path, .. }) if path == missing));
     assert!(
-        matches!(TensorFile::read(dir.path()), Err(Error::File { path, .. }) if path == dir.path())
+        matches!(TensorFile::open(dir.path()), Err(Error::File { path, .. }) if path == dir.path())
     );
 }
 

@@ -1,27 +1,22 @@
 //! The built-in text: endless short stories in simple English, written by a small grammar.
 //!
-//! A demo needs a text that is free, that needs no download, and that a model learns in minutes. The
-//! stories are made for multi-token prediction. What a story introduces (a name, an animal, a red kite, a
-//! place) comes back in the next sentences, and the last sentence says again who did what with what. So
-//! long runs of bytes are certain to a reader who remembers, and the rest is open.
+//! A demo needs a text that is free, needs no download and can be learned in minutes. The stories are made for
+//! multi-token prediction. What a story introduces (a name, an animal, a red kite, a place) comes back in the next
+//! sentences, and the last sentence repeats who did what with what. So long runs of bytes are certain given the context,
+//! and the rest is open.
 //!
 //! This folder never knows tokens or models.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `story.rs` | one story: what has been chosen so far, and how a template is filled |
-//! | `plots.rs` | the templates: sentences and their alternatives, in order |
-//! | `shared.rs` | the sentences that several plots share |
-//! | `words.rs` | the words that fill them |
+//! | `stories.txt` | the plots, their sentences with alternatives, and the words that fill them |
+//! | `grammar.rs` | its format, and the interpreter that writes one story |
 
-mod plots;
-mod shared;
-mod story;
-mod words;
+mod grammar;
 
 use super::draws::{Draws, Stream};
 
-/// The seed of the text that `foretoken demo` trains on. Any other would do; this one is only fixed.
+/// The seed of the text that `foretoken demo` trains on. Any other would do as well.
 pub const DEMO_SEED: u64 = 1;
 
 /// Stories, each one line of ASCII, with a blank line between two of them.
@@ -35,7 +30,7 @@ pub fn stories(seed: u64, bytes: usize) -> String {
         if !text.is_empty() {
             text.push('\n');
         }
-        text += &story::tell(&mut draws);
+        text += &grammar::story(&mut draws);
         text.push('\n');
     }
     text
@@ -48,8 +43,8 @@ mod tests {
 
     const SIZE: usize = 1_000_000;
 
-    /// Sentences, told by their ends: a mark that a space, a quote or the end of the line follows, but not
-    /// the mark of a question that goes on with `he asked`.
+    /// Counts sentences by their ends: a mark followed by a space, a quote or the end of the line, unless a lower-case
+    /// letter continues the sentence (`"..?" he asked`).
     fn sentences(story: &str) -> usize {
         let bytes = story.as_bytes();
         (0..bytes.len())
@@ -140,15 +135,15 @@ mod tests {
     fn what_a_story_introduces_comes_back_in_its_last_sentence() {
         let text = stories(DEMO_SEED, SIZE);
         for story in text.trim_end().split("\n\n") {
-            let (told, last) = story.trim_end_matches('.').rsplit_once(". ").unwrap();
-            let told: HashSet<&str> = told.split([' ', ',', '.', '"', '!', '?']).collect();
+            let (before, last) = story.trim_end_matches('.').rsplit_once(". ").unwrap();
+            let before: HashSet<&str> = before.split([' ', ',', '.', '"', '!', '?']).collect();
             let stock = ["And", "and", "that", "how", "the", "from", "with", "had"];
             let again: HashSet<&str> = last
                 .split([' ', ',', '\''])
-                .filter(|word| word.len() >= 3 && !stock.contains(word) && told.contains(word))
+                .filter(|word| word.len() >= 3 && !stock.contains(word) && before.contains(word))
                 .collect();
             assert!(again.len() >= 4, "{again:?} in {story}");
-            let names = words::names()
+            let names = grammar::names()
                 .filter(|name| story.matches(name).count() >= 2)
                 .count();
             assert!(names >= 1, "{story}");
@@ -158,11 +153,11 @@ mod tests {
     #[test]
     fn stories_do_not_repeat_each_other() {
         let text = stories(DEMO_SEED, SIZE);
-        let told: Vec<&str> = text.trim_end().split("\n\n").collect();
-        let different: HashSet<&str> = told.iter().copied().collect();
-        assert_eq!(different.len(), told.len());
+        let all: Vec<&str> = text.trim_end().split("\n\n").collect();
+        let different: HashSet<&str> = all.iter().copied().collect();
+        assert_eq!(different.len(), all.len());
         // Every name takes part.
-        for name in words::names() {
+        for name in grammar::names() {
             assert!(text.contains(name), "{name}");
         }
     }

@@ -39,9 +39,12 @@ fn a_refused_file_is_named_in_one_line() {
 }
 
 #[test]
-fn no_files_are_a_wrong_command_line() {
+fn no_files_are_refused() {
     let error = read_tokens(&[], &Tokenizer::bytes()).unwrap_err();
-    assert!(matches!(error, Error::Usage(_)), "{error:?}");
+    assert!(
+        matches!(error, Error::Setting { field: "data", .. }),
+        "{error:?}"
+    );
 }
 
 #[test]
@@ -76,12 +79,12 @@ fn separators_become_the_end_of_text() {
         plain.first(100).unwrap(),
         tokenizer.encode(b"ab<|>c").unwrap()
     );
-    let pieces: Vec<Vec<u8>> = Texts::new(&paths, Some("<|>"))
+    let chunks: Vec<Vec<u8>> = TextFiles::new(&paths, Some("<|>"))
         .unwrap()
-        .pieces()
+        .chunks()
         .map(Result::unwrap)
         .collect();
     let documents: [&[u8]; 5] = [b"ab", b"c", b"", b"d", b"e"];
-    assert_eq!(pieces, documents);
+    assert_eq!(chunks, documents);
     assert!(open_tokens(&paths, &tokenizer, Some("")).is_err());
 }

@@ -1,41 +1,29 @@
 //! `tokenizer.json`, the public format of the Hugging Face `tokenizers` library.
 //!
-//! With it, other programs can use a model without knowing this crate. The format knows bytes only through
-//! the GPT-2 map: each byte is written as one visible character, and a word is a string of these. A byte
-//! vocabulary is then a byte-pair model with 256 characters and no merges.
+//! With it, other programs can use a model without knowing this crate. The format knows bytes only through the GPT-2 map:
+//! each byte is written as one visible character, and a word is a string of these. A byte vocabulary is then a byte-pair
+//! model with 256 characters and no merges.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::END_OF_TEXT_ID;
+use crate::files::read_bounded;
 use crate::{Error, Result};
 
-/// Longest file that is read. Public ones have some tens of megabytes at most. A file without an end, such
-/// as a device, must not fill the memory.
+/// Longest file that is read. Public ones have some tens of megabytes at most.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
-/// How the file writes the token that ends a text.
+/// How the file spells the token that ends a text.
 pub(super) const END_OF_TEXT: &str = "<|endoftext|>";
 
-/// The text of a file, not yet checked in any way.
+/// The text of a file, not checked in any way.
 pub(super) fn read(path: &Path) -> Result<String> {
-    let mut text = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut text))
-        .map_err(Error::io("read", path))?;
-    if text.len() as u64 > MAX_FILE_BYTES {
-        let reason = format!("expected at most {MAX_FILE_BYTES} bytes, found more");
-        return Err(Error::file(path, reason));
-    }
-    String::from_utf8(text).map_err(|reason| {
+    String::from_utf8(read_bounded(path, MAX_FILE_BYTES)?).map_err(|reason| {
         let place = reason.utf8_error().valid_up_to();
-        Error::file(
-            path,
-            format!("expected JSON, found byte {place} outside UTF-8"),
-        )
+        let reason = format!("expected JSON, found byte {place} outside UTF-8");
+        Error::file(path, reason)
     })
 }
 
@@ -47,9 +35,9 @@ pub(super) fn bytes_json() -> String {
 
 /// The file of a byte-level vocabulary: token `id` is spelt `vocab[id]`, merges come first to last.
 ///
-/// The end of text is the token of that spelling, or the first id after the vocabulary. `words` says whether merges
-/// stay inside words, as GPT-2 cuts them. The file is written by hand, so that its order never depends on how
-/// `serde_json` was built.
+/// The end of text is the token of that spelling, or the first id after the vocabulary. With `words`, merges stay inside
+/// words as GPT-2 splits them. The text is formatted by hand, so that its order never depends on how `serde_json` was
+/// built.
 pub(super) fn json_of(vocab: &[String], merges: &[(String, String)], words: bool) -> String {
     let end = vocab.iter().position(|token| token == END_OF_TEXT);
     let end = end.unwrap_or(vocab.len());
@@ -110,10 +98,10 @@ pub(super) fn json_of(vocab: &[String], merges: &[(String, String)], words: bool
     )
 }
 
-/// Whether a file describes the byte vocabulary; if not, which field says otherwise.
+/// Checks whether a file describes the byte vocabulary; the error names the first field that differs.
 ///
-/// Fields that cannot change how these 256 characters are encoded are not looked at. Such are `dropout`
-/// (there are no merges to drop) and `use_regex` (where words end matters to merges only).
+/// Fields that cannot change how these 256 characters are encoded are ignored, such as `dropout` (there are no merges to
+/// drop) and `use_regex` (word ends matter to merges only).
 pub(super) fn check_bytes(file: &Value) -> std::result::Result<(), String> {
     let null = || Value::Null;
     expect(file, "version", &[json!("1.0")])?;
@@ -189,7 +177,7 @@ pub(super) fn byte_characters() -> [char; 256] {
     })
 }
 
-/// Checks one field against the values it may have; an absent field counts as null.
+/// Checks one field against the values it may have; an absent field is null.
 fn expect(file: &Value, field: &str, allowed: &[Value]) -> std::result::Result<(), String> {
     let value = found(file, field);
     if allowed.contains(value) {

@@ -1,19 +1,22 @@
-//! A wall around code of others that may panic on a hostile file.
+//! Panics of the `tokenizers` library become errors.
 //!
-//! The `tokenizers` library is written for sound files. A file with a chunk length of 0, for one, makes it panic. Such
-//! a panic is caught and becomes an error, since nothing of the library outlives the call that failed.
+//! The library is written for sound files. A file with a chunk length of 0, for one, makes it panic. Such a panic is
+//! caught and becomes an error, because no value of the library outlives the call that failed. This needs unwinding: in a
+//! program built with `panic = "abort"` a hostile `tokenizer.json` ends the process.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// The reason of a panic.
+use crate::files::escape;
+
+/// The reason given for a panic.
 pub(super) const BROKEN: &str = "the tokenizer breaks on it";
 
 thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread is inside a call whose panic will become an error. A panic hook may keep quiet then.
+/// Whether this thread is inside a call whose panic becomes an error. A panic hook may then print nothing.
 pub fn guarded() -> bool {
     INSIDE.get()
 }
@@ -32,21 +35,9 @@ pub(super) fn guard<T, E: ToString>(
     }
 }
 
-/// A reason as part of one short sentence, whatever a file has put into it.
+/// The first line of a reason, fit for a terminal.
 pub(super) fn short(reason: &str) -> String {
-    const MOST: usize = 120;
-    let line = reason.lines().next().unwrap_or_default();
-    let mut text = String::new();
-    for character in line.chars() {
-        match character.is_control() {
-            true => text.extend(character.escape_default()),
-            false => text.push(character),
-        }
-        if text.len() >= MOST {
-            return text + "...";
-        }
-    }
-    text
+    escape(reason.lines().next().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -71,7 +62,7 @@ mod tests {
     fn reasons_are_one_short_line_that_moves_no_cursor() {
         assert_eq!(short("one\ntwo"), "one");
         assert_eq!(short("\u{1b}[2J"), "\\u{1b}[2J");
-        assert!(short(&"x".repeat(10_000)).len() < 130);
+        assert!(short(&"x".repeat(10_000)).len() < 250);
         assert_eq!(short(""), "");
     }
 }

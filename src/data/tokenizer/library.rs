@@ -1,7 +1,7 @@
 //! Any `tokenizer.json`, read and run by the public `tokenizers` library, and the bytes of every token.
 //!
-//! Three things are ours. Text is plain: special tokens that it spells are not found in it. A token has bytes of its
-//! own, so that text can be written token by token. And everything a file says is checked before it is used.
+//! Three things are added here. Text is plain: special tokens are not looked for in it. A token has bytes of its own, so
+//! text can be written token by token. And everything in a file is checked before it is used.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use serde_json::Value;
 use super::file::{END_OF_TEXT, byte_characters};
 use super::guard::{BROKEN, guard, short};
 
-/// Ids that a vocabulary may have. The largest public ones have about a quarter of a million; a file that claims more
-/// must not decide how much memory is reserved.
+/// Most ids of a vocabulary. The largest public ones have about a quarter of a million; a file's claim must not decide how
+/// much memory is reserved.
 const MAX_IDS: usize = 1 << 22;
 
-/// Names of the token that ends a text, the first that a file lists as special counts.
+/// Names of the token that ends a text: the first that a file lists as special is taken.
 const ENDS: [&str; 6] = [
     END_OF_TEXT,
     "<|end_of_text|>",
@@ -25,7 +25,7 @@ const ENDS: [&str; 6] = [
     "[SEP]",
 ];
 
-/// Text that every tokenizer is tried on when it is read, so that one that always breaks is refused at once.
+/// Text that every tokenizer must encode when it is read, so that one that always panics is refused at once.
 const PROBE: &str = "It's 2 words.";
 
 /// How the file spells the bytes of a token.
@@ -35,7 +35,7 @@ enum Spelling {
     ByteLevel,
     /// A space as U+2581 and bytes outside the vocabulary as `<0x0A>`, after SentencePiece.
     SentencePiece,
-    /// In a way that only the library's decoder knows.
+    /// As only the library's decoder knows.
     Other,
 }
 
@@ -45,9 +45,9 @@ pub(super) struct Library {
     /// The file as it was read.
     json: String,
     spelling: Spelling,
-    /// By id; none for special tokens and for ids that are not used.
+    /// By id; none for special tokens and unused ids.
     bytes: Vec<Option<Box<[u8]>>>,
-    /// The token of each single byte that a byte-level vocabulary has. Public ones lack bytes that their text never had.
+    /// The token of each single byte in a byte-level vocabulary. Public ones lack bytes that their texts never had.
     byte_tokens: Box<[Option<u32>; 256]>,
     end_of_text: Option<u32>,
 }
@@ -56,10 +56,10 @@ impl Library {
     /// Reads the text of a `tokenizer.json`, parsed as `file`.
     ///
     /// # Errors
-    /// A reason, where the file describes no tokenizer, or one that cannot be used.
+    /// Returns a reason if the file describes no tokenizer, or one that cannot be used.
     pub(super) fn new(json: String, mut file: Value) -> Result<Arc<Self>, String> {
         let spelling = spelling_of(&file["decoder"]);
-        // Text is never cut or filled up, and one text has one encoding.
+        // Text is never truncated or padded, and one text has one encoding.
         for field in ["truncation", "padding"] {
             if let Some(value) = file.get_mut(field) {
                 *value = Value::Null;
@@ -124,7 +124,7 @@ impl Library {
             byte_tokens,
             end_of_text,
         };
-        // A vocabulary of few letters may lack those of the probe, and still be of use.
+        // A vocabulary of few letters may lack those of the probe and still be useful.
         match library.encode(PROBE.as_bytes()) {
             Err((_, reason)) if reason == BROKEN => {
                 Err(format!("cannot encode plain text: {reason}"))
@@ -145,15 +145,15 @@ impl Library {
         self.end_of_text
     }
 
-    /// How the file writes a token.
+    /// How the file spells a token.
     pub(super) fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
 
-    /// The tokens of one piece of text.
+    /// The tokens of one chunk of text.
     ///
     /// # Errors
-    /// The byte where it went wrong, and the reason.
+    /// Returns the byte where it went wrong and the reason.
     pub(super) fn encode(&self, text: &[u8]) -> Result<Vec<u32>, (usize, String)> {
         let (mut tokens, mut place) = (Vec::new(), 0);
         for chunk in text.utf8_chunks() {
@@ -185,16 +185,17 @@ impl Library {
         }
     }
 
-    /// A byte that the encoding of a text has left out: where a vocabulary has no token for it, and none for what is
-    /// unknown, the library drops it without a word.
+    /// The first byte that the encoding of a text left out: the library silently drops a byte if the vocabulary has
+    /// neither a token for it nor one for unknown text.
     fn lost(&self, text: &str, tokens: &[u32]) -> Option<usize> {
-        let whole = self.spelling != Spelling::ByteLevel || self.inner.get_normalizer().is_some();
+        let cannot_tell =
+            self.spelling != Spelling::ByteLevel || self.inner.get_normalizer().is_some();
         let missing = |byte: &u8| self.byte_tokens[usize::from(*byte)].is_none();
         let place = text
             .as_bytes()
             .iter()
             .position(missing)
-            .filter(|_| !whole)?;
+            .filter(|_| !cannot_tell)?;
         let bytes = |id: &u32| self.bytes.get(*id as usize)?.as_deref().map(<[u8]>::len);
         let spelt: usize = tokens.iter().filter_map(bytes).sum();
         (spelt < text.len()).then_some(place)
@@ -205,7 +206,7 @@ impl Library {
             let bytes = |id: &u32| self.bytes.get(*id as usize)?.as_deref();
             return tokens.iter().filter_map(bytes).flatten().copied().collect();
         }
-        // The library gives up on the whole text for one id that it does not know.
+        // The library decodes nothing at all if one id is unknown.
         let known = |id: &&u32| (**id as usize) < self.bytes.len();
         let known: Vec<u32> = tokens.iter().filter(known).copied().collect();
         let text = guard(|| self.inner.decode(&known, true));
@@ -259,7 +260,7 @@ fn spelt(token: &str, spelling: Spelling) -> Box<[u8]> {
             let characters = byte_characters();
             let byte = |c: char| characters.iter().position(|x| *x == c).map(|b| b as u8);
             let bytes: Option<Vec<u8>> = token.chars().map(byte).collect();
-            // A token that is no spelling of bytes can only stand for its own text.
+            // A token that does not spell bytes stands for its own text.
             bytes.unwrap_or_else(|| token.into()).into()
         }
         Spelling::SentencePiece => {

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 fn learned() -> Tokenizer {
     let text =
         "the cat sat on the mat, and the dog sat on the cat. 1234 na\u{ef}ve \u{4f60}\u{597d}\n";
-    let pieces = (0..20).map(|_| Ok(text.as_bytes().to_vec()));
-    Tokenizer::learn(pieces, 280).unwrap()
+    let chunks = (0..20).map(|_| Ok(text.as_bytes().to_vec()));
+    Tokenizer::learn(chunks, 280).unwrap()
 }
 
 fn parsed(tokenizer: &Tokenizer) -> Value {
@@ -325,7 +325,7 @@ fn a_public_tokenizer_is_read_where_it_is_at_hand() {
     let text =
         std::fs::read_to_string(std::path::Path::new(&folder).join("tinystories.txt")).unwrap();
     let text = text.replace("<|endoftext|>", "");
-    // Long enough for several pieces, which change nothing.
+    // Long enough for several chunks, which change nothing.
     assert!(text.len() > 1 << 20);
     let ids = ours.encode(text.as_bytes()).unwrap();
     assert!(ids == theirs.encode(text.as_str(), false).unwrap().get_ids());

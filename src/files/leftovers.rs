@@ -1,28 +1,31 @@
-//! What killed writers left: found by name, and removed when nobody can still be writing it.
+//! The temporaries of killed writers: found by name, and removed if no writer is left.
 //!
-//! A writer's temporary is called `.{name}.{pid}.tmp`. It belongs to nobody where no process has that number, and no lock
-//! is held on it: a writer locks its temporary, because a process in another container may have a number that means
-//! nothing here. Where the system does not tell which processes there are (`/proc`), nothing is removed.
+//! A writer's temporary is called `.{name}.{pid}-{count}.tmp`. It is a leftover if no process has that number, or this
+//! process has it, and if no lock is held on it: a writer locks its temporary, because the number of a process in another
+//! container means nothing here. If the system does not list its processes (`/proc`), only leftovers with this process's
+//! own number are removed.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::path::Path;
 
-/// The number of the process in a temporary's name, if `file` is one of `name`.
-pub(super) fn writer(file: &OsStr, name: &OsStr) -> Option<u64> {
+/// The number of the process in a temporary's name, if `file` is a temporary of `name`.
+pub(crate) fn writer(file: &OsStr, name: &OsStr) -> Option<u64> {
     let rest = file.as_encoded_bytes().strip_prefix(b".")?;
     let rest = rest.strip_prefix(name.as_encoded_bytes())?;
     let number = rest.strip_prefix(b".")?.strip_suffix(b".tmp")?;
-    let digits = number.iter().all(u8::is_ascii_digit);
+    let number = std::str::from_utf8(number).ok()?;
+    let (pid, count) = number.split_once('-').unwrap_or((number, "0"));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     // A number that no process can have is not one of ours.
-    let number = std::str::from_utf8(number).ok().filter(|_| digits)?;
-    number.parse().ok()
+    let pid = Some(pid).filter(|pid| digits(pid) && digits(count))?;
+    count.parse::<u64>().ok().and(pid.parse().ok())
 }
 
-/// Removes the temporaries of `name` in `parent` whose writers are dead: files, or with `folders` directories of files.
+/// Removes the temporaries of `name` in `parent` whose writers are dead: files, or with `dirs` directories of files.
 ///
-/// What cannot be read or removed stays, since whoever writes now has no need of it.
-pub(super) fn sweep(parent: &Path, name: &OsStr, folders: bool) {
+/// What cannot be read or removed stays: a new writer does not need its name.
+pub(super) fn sweep(parent: &Path, name: &OsStr, dirs: bool) {
     let Ok(entries) = fs::read_dir(parent) else {
         return;
     };
@@ -32,44 +35,38 @@ pub(super) fn sweep(parent: &Path, name: &OsStr, folders: bool) {
         };
         let path = entry.path();
         // Links are left alone: neither a file nor a directory of ours is one.
-        let wanted = |found: &Metadata| match folders {
-            true => found.is_dir() && holds_files_only(&path),
-            false => found.is_file(),
-        };
-        if !fs::symlink_metadata(&path).is_ok_and(|found| wanted(&found)) || !is_dead(writer) {
+        let is_ours = fs::symlink_metadata(&path).is_ok_and(|found| {
+            if dirs {
+                found.is_dir() && holds_files_only(&path)
+            } else {
+                found.is_file()
+            }
+        });
+        if !is_ours || !is_dead(writer) {
             continue;
         }
-        // Held until it is removed, so that nobody else takes it for free.
-        let Some(_free) = free(&path) else { continue };
-        let _ = match folders {
-            true => fs::remove_dir_all(&path),
-            false => fs::remove_file(&path),
+        // Held until it is removed, so that no other process takes it for free meanwhile.
+        let Some(_lock) = lock_if_free(&path) else {
+            continue;
+        };
+        let _ = if dirs {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
         };
     }
 }
 
-/// Takes the lock by which others see that a temporary is being written. Without it they still see the process.
-pub(super) fn occupy(file: &File) {
-    let _ = file.try_lock();
-}
-
-/// The same for a directory, as long as the value lives.
-pub(super) fn occupy_dir(dir: &Path) -> Option<File> {
-    // Elsewhere a directory cannot be opened as a file.
-    let file = File::open(dir).ok().filter(|_| cfg!(unix))?;
-    occupy(&file);
-    Some(file)
-}
-
-/// The lock on a temporary, if nobody else has it.
-fn free(path: &Path) -> Option<File> {
+/// The lock on a temporary, unless its writer has it.
+fn lock_if_free(path: &Path) -> Option<File> {
     let file = File::open(path).ok()?;
     file.try_lock().ok().map(|()| file)
 }
 
-/// Whether no process has this number, as far as the system tells.
+/// Whether no other process has this number, as far as the system lists them. This process's own temporaries are locked.
 fn is_dead(writer: u64) -> bool {
-    Path::new("/proc/self").exists() && !Path::new("/proc").join(writer.to_string()).exists()
+    writer == u64::from(std::process::id())
+        || Path::new("/proc/self").exists() && !Path::new("/proc").join(writer.to_string()).exists()
 }
 
 /// A directory of ours holds no directories.
@@ -80,12 +77,12 @@ fn holds_files_only(dir: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{create_dir, write};
+    use super::super::atomic::{Temporary, write, write_with};
     use super::*;
     use tempfile::tempdir;
 
     /// One more than the most that Linux lets a process number be: PID_MAX_LIMIT in `include/linux/threads.h`, 4 Mi.
-    const NOBODY: u64 = (4 << 20) + 1;
+    const UNUSED: u64 = (4 << 20) + 1;
 
     fn names(dir: &Path) -> Vec<String> {
         let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
@@ -99,6 +96,7 @@ mod tests {
     fn temporaries_are_known_by_their_names() {
         let of = |file: &str, name: &str| writer(OsStr::new(file), OsStr::new(name));
         assert_eq!(of(".run.17.tmp", "run"), Some(17));
+        assert_eq!(of(".run.17-4.tmp", "run"), Some(17));
         assert_eq!(of(".run.4.17.tmp", "run.4"), Some(17));
         for other in [
             "run.17.tmp",
@@ -107,6 +105,9 @@ mod tests {
             ".run..tmp",
             ".run.x1.tmp",
             ".run.+1.tmp",
+            ".run.17-.tmp",
+            ".run.17-4-5.tmp",
+            ".run.17-+4.tmp",
             ".run.17.tmp.kept",
             ".runs.17.tmp",
             ".letter.17.tmp",
@@ -121,18 +122,18 @@ mod tests {
     fn a_writer_removes_what_the_dead_left_and_nothing_else() {
         let root = tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
-        let dead = format!(".f.{NOBODY}.tmp");
+        let dead = format!(".f.{UNUSED}.tmp");
         let kept = [
             format!(".f.{}.tmp", std::os::unix::process::parent_id()),
-            format!(".f.{NOBODY}.old.tmp"),
-            format!(".g.{NOBODY}.tmp"),
-            format!("f.{NOBODY}.tmp"),
+            format!(".f.{UNUSED}.old.tmp"),
+            format!(".g.{UNUSED}.tmp"),
+            format!("f.{UNUSED}.tmp"),
         ];
         for name in kept.iter().chain([&dead]) {
             fs::write(at(name), b"half").unwrap();
         }
-        let folder = at(&format!(".f.{}.tmp", NOBODY + 1));
-        let link = at(&format!(".f.{}.tmp", NOBODY + 2));
+        let folder = at(&format!(".f.{}.tmp", UNUSED + 1));
+        let link = at(&format!(".f.{}.tmp", UNUSED + 2));
         fs::create_dir(&folder).unwrap();
         std::os::unix::fs::symlink(at(&kept[0]), &link).unwrap();
         let mut expected = kept.to_vec();
@@ -142,7 +143,7 @@ mod tests {
         }
         expected.sort();
 
-        // Somebody writes it: in another container, say, where the number means another process.
+        // It is being written, say in another container, where the number means another process.
         let theirs = File::open(at(&dead)).unwrap();
         theirs.lock().unwrap();
         write(&at("f"), b"new").unwrap();
@@ -157,18 +158,18 @@ mod tests {
     fn a_directory_half_made_by_the_dead_is_removed() {
         let root = tempdir().unwrap();
         let half = |number: u64| root.path().join(format!(".run.{number}.tmp"));
-        for number in NOBODY..NOBODY + 3 {
+        for number in UNUSED..UNUSED + 3 {
             fs::create_dir(half(number)).unwrap();
             fs::write(half(number).join("config.json"), b"{}").unwrap();
         }
         // No directory of ours has a directory in it.
-        fs::create_dir(half(NOBODY + 1).join("letters")).unwrap();
+        fs::create_dir(half(UNUSED + 1).join("letters")).unwrap();
         fs::write(root.path().join(".run.4194399.tmp"), b"a file").unwrap();
-        let theirs = occupy_dir(&half(NOBODY + 2)).unwrap();
-        let run = root.path().join("run");
-        let make = || create_dir(&run, &[("config.json", b"{}")], true).unwrap();
+        let theirs = File::open(half(UNUSED + 2)).unwrap();
+        theirs.lock().unwrap();
+        let make = || drop(Temporary::dir(root.path(), OsStr::new("run")).unwrap());
         make();
-        let exist = || [0, 1, 2].map(|i| half(NOBODY + i).exists());
+        let exist = || [0, 1, 2].map(|i| half(UNUSED + i).exists());
         assert_eq!(exist(), [false, true, true]);
         drop(theirs);
         make();
@@ -176,17 +177,24 @@ mod tests {
         assert!(root.path().join(".run.4194399.tmp").exists());
     }
 
-    #[cfg(target_os = "linux")]
     #[test]
     fn writers_hold_their_temporaries() {
         let root = tempdir().unwrap();
         let path = root.path().join("f");
-        super::super::write_with(&path, |_| {
-            let temporary = root.path().join(format!(".f.{}.tmp", std::process::id()));
-            assert!(free(&temporary).is_none());
+        let temporary = || root.path().join(&names(root.path())[0]);
+        write_with(&path, |_| {
+            assert!(lock_if_free(&temporary()).is_none());
+            // Another thread that writes the same path removes nothing of this one.
+            let other = std::thread::scope(|scope| scope.spawn(|| write(&path, b"x")).join());
+            other.unwrap().unwrap();
+            assert!(temporary().exists());
             Ok(())
         })
         .unwrap();
-        assert!(free(&path).is_some());
+        assert!(lock_if_free(&path).is_some());
+        let dir = Temporary::dir(root.path(), OsStr::new("run")).unwrap();
+        if cfg!(unix) {
+            assert!(lock_if_free(dir.path()).is_none());
+        }
     }
 }

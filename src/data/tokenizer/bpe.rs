@@ -1,19 +1,19 @@
 //! A byte-pair vocabulary learned from a text (Gage 1994; Sennrich, Haddow and Birch 2016, section 3.2).
 //!
-//! Words are cut as GPT-2 cuts them and merges are found by the trainer of the public library. Only the counts of words
-//! are kept here, because the library's own loop wants all texts from one iterator, and ours may fail half way.
+//! Words are split as GPT-2 splits them and merges are found by the trainer of the public library. Only the words are
+//! counted here: the library's own counting takes all texts from one iterator of strings, and reading ours may fail.
 //!
 //! ```text
 //! tokens  0..=255 the bytes, 256 the end of text, then one for each merge
-//! repeat  the pair of neighbours inside words that occurs most often; of equal ones the one whose left token is the
-//!         oldest, then whose right token is; single characters count as older by their code points
+//! repeat  merge the most frequent pair of neighbours inside words; among equal ones, the pair whose left token is the
+//!         oldest, then whose right token is; single characters are ordered by their code points
 //! until   the vocabulary is full, or no pair occurs twice
 //! ```
 //!
-//! So the result is a function of the text. The library works with hash tables of random order and on several threads,
-//! but its choice among pairs is total. A pair enters its queue once, when the younger of its two tokens is made, and
-//! its count can only fall afterwards. No two pairs spell the same token: inside what has become one token, the merges
-//! were those of its spelling alone. The tests compare the library with the definition.
+//! So the result is a function of the text. The library has hash tables of random order and several threads, but its order
+//! among pairs is total. A pair enters its queue once, when the younger of its two tokens is made, and its count can only
+//! fall afterwards. No two pairs spell the same token: all merges inside a token follow from its spelling. The tests
+//! compare the library with the definition.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -24,22 +24,22 @@ use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer
 use super::file::{END_OF_TEXT, byte_characters, json_of};
 use super::guard::guard;
 
-/// How often a pair of characters may occur: the library counts in 32 bits, and says nothing where they do not suffice.
+/// How often a pair of characters may occur: the library counts in 32 bits and does not notice an overflow.
 /// A pair of longer tokens occurs no more often than the two characters where they meet.
 const MOST: u64 = i32::MAX as u64;
 
 /// Pairs of spellings, first to last.
 type Merges = Vec<(String, String)>;
 
-/// How often each word occurs in a text; a word is spelt in the characters that stand for bytes.
+/// How often each word occurs in a text; words are spelt in the characters that stand for bytes.
 #[derive(Debug, Default)]
-pub(super) struct Words(BTreeMap<String, u64>);
+pub(super) struct WordCounts(BTreeMap<String, u64>);
 
-impl Words {
+impl WordCounts {
     /// Counts the words of a piece of text. Bytes that are not UTF-8 belong to no word.
     ///
     /// # Errors
-    /// The library's reason; none is known.
+    /// Returns the library's reason; no case is known.
     pub(super) fn add(&mut self, text: &[u8]) -> Result<(), String> {
         let cut = ByteLevel::new(false, true, true);
         for chunk in text.utf8_chunks() {
@@ -58,7 +58,7 @@ impl Words {
     /// The `tokenizer.json` of a vocabulary of at most `size` tokens.
     ///
     /// # Errors
-    /// A pair of characters that occurs too often to be counted.
+    /// Returns a reason if a pair of characters occurs too often to be counted.
     pub(super) fn learn(&self, size: usize) -> Result<String, String> {
         self.check_counts()?;
         let characters = byte_characters();
@@ -113,7 +113,7 @@ fn learn(
         .collect();
     tokens.sort_unstable();
     let tokens = tokens.into_iter().skip(characters.len());
-    // The merges have no other way out than the library's own file format.
+    // The library gives its merges in its file format only.
     let mut written = guard(|| serde_json::to_value(&model))?;
     let merges = guard(|| serde_json::from_value(written["merges"].take()))?;
     Ok((merges, tokens.map(|(_, token)| token).collect()))
@@ -205,7 +205,8 @@ mod tests {
 
     #[test]
     fn pairs_that_cannot_be_counted_are_refused() {
-        let words = |count: u64| Words([("ab".to_owned(), count), ("abc".to_owned(), 1)].into());
+        let words =
+            |count: u64| WordCounts([("ab".to_owned(), count), ("abc".to_owned(), 1)].into());
         let reason = words(MOST).learn(300).unwrap_err();
         assert!(reason.contains("`ab` 2147483648 times"), "{reason}");
         assert!(words(u64::MAX).learn(300).is_err());
@@ -215,7 +216,7 @@ mod tests {
 
     #[test]
     fn words_are_counted_whatever_the_bytes() {
-        let mut words = Words::default();
+        let mut words = WordCounts::default();
         words.add(b"the cat \xff the\n").unwrap();
         // GPT-2 puts the space before a word with it; \u{120} stands for a space, \u{10a} for a line feed.
         let found: Vec<(&str, u64)> = words

@@ -1,12 +1,12 @@
-//! A text in pieces: read bit by bit, however long it is, and cut where it does not matter.
+//! A text in chunks: read incrementally, however long it is, and cut where it does not change the tokens.
 //!
-//! A tokenizer needs memory in proportion to the text that it is given, so that a long text goes through in pieces.
+//! A tokenizer needs memory in proportion to the text that it is given, so a long text is encoded in chunks.
 //! Where they end is a function of the text alone:
 //!
 //! ```text
-//! a separator ends a piece and belongs to none
+//! a separator ends a chunk and belongs to none
 //! else the first place, at least 256 KiB after the start, where a word ends (see below)
-//! else, where there is none within 1 MiB, the last start of a character at or before 1 MiB
+//! else, if there is none within 1 MiB, the last start of a character at or before 1 MiB
 //! ```
 //!
 //! A word ends between these two characters:
@@ -17,58 +17,58 @@
 //! | a letter or digit of ASCII; a Han, kana or Hangul letter | a line feed or carriage return |
 //! | a Han, kana or Hangul letter | an ideographic comma or full stop, or the like |
 //!
-//! The patterns by which GPT-2, Llama 3, Qwen and GPT-4o cut words always end one there, and they never look back. So
-//! the tokens are those of the whole text, whichever line ends it has, and whether it has spaces or not. (After a line
-//! feed it would not be so: GPT-2 takes the last white space before a word by itself, but not the last before the end
-//! of the text. Nor after a full stop: the others take it and the letters behind it as one word.)
+//! The patterns by which GPT-2, Llama 3, Qwen and GPT-4o split words always end one there, and they never look back. So
+//! the tokens are those of the whole text, whatever its line ends, and with or without spaces. (This would not hold after
+//! a line feed: GPT-2 splits off the last white space before a word, but not the last before the end of the text. Nor
+//! after a full stop: the others take it and the letters behind it as one word.)
 //!
-//! It is not so in two cases. A text without such a place for 768 KiB, as of digits or letters without a space, is cut
-//! within a word. And a vocabulary that looks further than words takes each piece for a text of its own: one that puts
-//! a space before every text puts one before every piece.
+//! There are two exceptions. A text without such a place for 768 KiB, such as digits or letters without a space, is cut
+//! within a word. And a vocabulary that looks beyond words treats each chunk as a text of its own: if it puts a space
+//! before every text, it puts one before every chunk.
 
+use memchr::memmem;
 use std::io::{self, Read};
 
-/// Bytes of a piece before its end is looked for.
+/// Shortest chunk that is cut at the end of a word, in bytes.
 const LEAST: usize = 256 << 10;
-/// Bytes of a piece at most.
+/// Longest chunk, in bytes.
 const MOST: usize = 1 << 20;
-/// Bytes after the longest piece that may decide where it ends: a character.
+/// Bytes after the longest chunk that may decide where it ends: a character.
 const AHEAD: usize = 4;
 
-/// One piece.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Piece {
-    /// Where it starts in the text, in bytes.
+pub(super) struct Chunk {
+    /// Offset in the text, in bytes.
     pub(super) start: u64,
-    /// Its bytes; none between two separators.
+    /// The bytes; none between two separators.
     pub(super) text: Vec<u8>,
     /// Whether a separator ends it.
     pub(super) separated: bool,
 }
 
-/// The pieces of a source, in order. After an error there are no more.
+/// The chunks of a source, in order. After an error there are no more.
 #[derive(Debug)]
-pub(super) struct Pieces<'a, R> {
+pub(super) struct Chunks<'a, R> {
     source: R,
-    /// Empty for none.
-    separator: &'a [u8],
+    /// None if texts are not separated.
+    separator: Option<memmem::Finder<'a>>,
     buffer: Vec<u8>,
-    /// Where the next piece starts in the buffer.
+    /// Offset of the next chunk in the buffer.
     at: usize,
-    /// The same place in the text.
+    /// Offset of the next chunk in the text.
     start: u64,
-    /// Whether the source has no more.
+    /// Whether the source has no more bytes.
     ended: bool,
-    /// Whether no piece is left.
+    /// Whether no chunk is left.
     done: bool,
 }
 
-impl<'a, R: Read> Pieces<'a, R> {
-    /// Pieces that end at `separator`, unless it is empty, and where the rules say.
+impl<'a, R: Read> Chunks<'a, R> {
+    /// Chunks that end at `separator`, unless it is empty, and by the rules above.
     pub(super) fn new(source: R, separator: &'a [u8]) -> Self {
         Self {
             source,
-            separator,
+            separator: Some(memmem::Finder::new(separator)).filter(|_| !separator.is_empty()),
             buffer: Vec::new(),
             at: 0,
             start: 0,
@@ -77,9 +77,15 @@ impl<'a, R: Read> Pieces<'a, R> {
         }
     }
 
-    /// Reads until the longest piece and what decides its end fit in the buffer.
+    fn separator_len(&self) -> usize {
+        self.separator
+            .as_ref()
+            .map_or(0, |text| text.needle().len())
+    }
+
+    /// Reads until the buffer holds the longest chunk and the bytes that decide its end.
     fn fill(&mut self) -> io::Result<()> {
-        let wanted = MOST + self.separator.len().max(AHEAD) + 1;
+        let wanted = MOST + self.separator_len().max(AHEAD) + 1;
         let have = self.buffer.len() - self.at;
         if have >= wanted || self.ended {
             return Ok(());
@@ -97,14 +103,11 @@ impl<'a, R: Read> Pieces<'a, R> {
         Ok(())
     }
 
-    /// The length of the next piece, and whether a separator comes then.
+    /// The length of the next chunk, and whether a separator follows.
     fn cut(&self) -> (usize, bool) {
         let rest = &self.buffer[self.at..];
-        let window = &rest[..rest.len().min(MOST + self.separator.len())];
-        let separator = match self.separator {
-            [] => None,
-            text => window.windows(text.len()).position(|w| w == text),
-        };
+        let window = &rest[..rest.len().min(MOST + self.separator_len())];
+        let separator = self.separator.as_ref().and_then(|text| text.find(window));
         let end = separator.unwrap_or(rest.len());
         if end > LEAST {
             let text = &rest[..end];
@@ -122,9 +125,9 @@ impl<'a, R: Read> Pieces<'a, R> {
     }
 }
 
-/// Whether a word ends at a place within a text, as the head of this file says.
+/// Whether a word ends at a place within a text, by the table above.
 fn word_ends(text: &[u8], place: usize) -> bool {
-    // Most places are ruled out by their next byte: the characters of the last row all begin with one of these two.
+    // Most places are ruled out by their next byte: the stops of the last row all begin with one of these two.
     let line = matches!(text[place], b'\n' | b'\r');
     if !line && !matches!(text[place], b' ' | 0xe3 | 0xef) {
         return false;
@@ -139,7 +142,7 @@ fn word_ends(text: &[u8], place: usize) -> bool {
     }
 }
 
-/// The character that ends at a place; none where no valid one does.
+/// The valid character that ends at a place.
 fn character_before(text: &[u8], place: usize) -> Option<char> {
     let start =
         (place.saturating_sub(4)..place).rfind(|i| text[*i] & 0b1100_0000 != 0b1000_0000)?;
@@ -153,7 +156,7 @@ fn character_at(text: &[u8], place: usize) -> Option<char> {
     text.utf8_chunks().next()?.valid().chars().next()
 }
 
-/// A letter of Han (without later extensions), kana or Hangul. Marks and numbers are none.
+/// Whether this is a letter of Han (without later extensions), kana or Hangul. Marks and numbers are not.
 fn is_east_asian(c: char) -> bool {
     matches!(c, '\u{3041}'..='\u{3096}' | '\u{30a1}'..='\u{30fa}' | '\u{3400}'..='\u{4dbf}'
         | '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}')
@@ -167,8 +170,8 @@ fn is_stop(c: char) -> bool {
     )
 }
 
-impl<R: Read> Iterator for Pieces<'_, R> {
-    type Item = io::Result<Piece>;
+impl<R: Read> Iterator for Chunks<'_, R> {
+    type Item = io::Result<Chunk>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.done {
@@ -183,17 +186,20 @@ impl<R: Read> Iterator for Pieces<'_, R> {
             self.done = true;
             return None;
         }
-        let piece = Piece {
+        let chunk = Chunk {
             start: self.start,
             text: self.buffer[self.at..self.at + length].to_vec(),
             separated,
         };
-        let taken = length + if separated { self.separator.len() } else { 0 };
+        let taken = length + if separated { self.separator_len() } else { 0 };
         self.at += taken;
         self.start += taken as u64;
-        Some(Ok(piece))
+        Some(Ok(chunk))
     }
 }
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(all(test, feature = "tokenizers"))]
+mod vocabularies;

@@ -1,0 +1,22 @@
+//! Files: written whole or not at all, opened with suspicion, hashed, and their text made fit for a terminal.
+//!
+//! This folder never knows what a file is for. Like the error type, every other folder may name it.
+//!
+//! * `atomic`: a file appears under its name whole, or not at all.
+//! * `leftovers`: the temporaries of killed writers.
+//! * `read`: regular files of a bounded size.
+//! * `hash`: SHA-256 of bytes and of files.
+//! * `escape`: untrusted text in error messages.
+
+mod atomic;
+mod escape;
+mod hash;
+mod leftovers;
+mod read;
+
+pub(crate) use atomic::{Temporary, beside, split, sync_dir, write, write_with};
+pub(crate) use escape::escape;
+pub use hash::Fingerprint;
+pub(crate) use hash::{Hashing, hex};
+pub(crate) use leftovers::writer;
+pub(crate) use read::{open, read_bounded, read_bytes};

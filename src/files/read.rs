@@ -1,0 +1,129 @@
+//! Opening a regular file of unknown origin and reading a bounded part of it.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+
+use crate::{Error, Result};
+
+/// Opens a regular file that is not empty, and returns its size in bytes as well.
+///
+/// # Errors
+/// Returns [`Error::Io`] if the file cannot be read, and [`Error::File`] if it is empty or not a regular file.
+pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
+    // Checked before opening, because opening a pipe waits for a writer, and a device such as /dev/zero has no end.
+    let kind = fs::metadata(path).map_err(Error::io("read", path))?;
+    if kind.is_dir() {
+        return Err(Error::file(path, "expected a file, found a directory"));
+    }
+    if !kind.is_file() {
+        return Err(Error::file(
+            path,
+            "expected a regular file, found a device, pipe or socket",
+        ));
+    }
+    let file = File::open(path).map_err(Error::io("read", path))?;
+    let len = file.metadata().map_err(Error::io("read", path))?.len();
+    if len == 0 {
+        return Err(Error::file(path, "the file is empty"));
+    }
+    Ok((file, len))
+}
+
+/// Reads a whole regular file of at most `most` bytes.
+///
+/// # Errors
+/// Returns the errors of [`open`], and [`Error::File`] if the file is larger or memory does not suffice.
+pub(crate) fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let (mut file, len) = open(path)?;
+    if len > most {
+        let reason = format!("expected at most {most} bytes, found {len}");
+        return Err(Error::file(path, reason));
+    }
+    read_bytes(path, &mut file, len)
+}
+
+/// Reads the next `len` bytes. The caller has checked `len` against the file's real size.
+///
+/// # Errors
+/// Returns [`Error::Io`] if the source fails, and [`Error::File`] if it ends early (the file was shortened meanwhile) or
+/// memory does not suffice.
+pub(crate) fn read_bytes(path: &Path, source: &mut impl Read, len: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // A plain allocation would abort the process if memory does not suffice.
+    usize::try_from(len)
+        .ok()
+        .and_then(|capacity| bytes.try_reserve_exact(capacity).ok())
+        .ok_or_else(|| Error::file(path, format!("{len} bytes do not fit in memory")))?;
+    source
+        .take(len)
+        .read_to_end(&mut bytes)
+        .map_err(Error::io("read", path))?;
+    if bytes.len() as u64 != len {
+        let reason = format!(
+            "truncated: expected {len} more bytes, found {}",
+            bytes.len()
+        );
+        return Err(Error::file(path, reason));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_regular_files_with_content_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let message = |path: &Path| open(path).unwrap_err().to_string();
+
+        let missing = dir.path().join("missing");
+        assert!(matches!(open(&missing).unwrap_err(), Error::Io { path, .. } if path == missing));
+        assert!(message(dir.path()).contains("found a directory"));
+        let empty = dir.path().join("empty");
+        fs::write(&empty, b"").unwrap();
+        assert!(message(&empty).contains("empty"));
+        fs::write(&empty, b"abc").unwrap();
+        assert_eq!(open(&empty).unwrap().1, 3);
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs::write(&path, b"abc").unwrap();
+        assert_eq!(read_bounded(&path, 3).unwrap(), b"abc");
+        // The file is a hole and takes no room.
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(1 << 40).unwrap();
+        let message = read_bounded(&path, 1 << 20).unwrap_err().to_string();
+        assert!(message.contains("at most 1048576"), "{message}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_device_without_end_is_refused() {
+        let message = open(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert!(message.contains("regular file"), "{message}");
+    }
+
+    #[test]
+    fn a_file_that_shrank_is_an_error() {
+        let path = Path::new("f");
+        let message = read_bytes(path, &mut &b"abc"[..], 5)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("expected 5") && message.contains("found 3"),
+            "{message}"
+        );
+        assert_eq!(read_bytes(path, &mut &b"abc"[..], 2).unwrap(), b"ab");
+    }
+
+    #[test]
+    fn a_size_beyond_memory_is_an_error_and_not_an_abort() {
+        let message = read_bytes(Path::new("f"), &mut &b"abc"[..], u64::MAX).unwrap_err();
+        assert!(message.to_string().contains("do not fit"), "{message}");
+    }
+}
