@@ -1,14 +1,11 @@
-//! The crate under test. Nothing else here calls its kernels, operations, models or decoders.
+//! The crate under test. Apart from `noise`, nothing else here calls its kernels, operations and models.
 
-use super::common::Fixture;
 use super::graph::Heads;
 use super::model::{EPS, Kind, Recipe, Sizes, THETA};
 use super::rules::{AdamW, Mat, Muon};
 use foretoken::autograd::{Gradients, Op, Tape, Var};
 use foretoken::checkpoint::ModelDir;
 use foretoken::data::Batch;
-use foretoken::exec::{Rows, Train};
-use foretoken::infer::{Drafter, HeadDrafter, NoDrafts, Options, Sampler, generate, pick};
 use foretoken::kernels::attention::AttentionHeads;
 use foretoken::kernels::par::Threads;
 use foretoken::kernels::rope::RopeTable;
@@ -328,84 +325,4 @@ pub fn rate(peak: f64, step: u64, warmup: u64, steps: u64, wsd: bool) -> f64 {
         shape: if wsd { Shape::Wsd } else { Shape::Cosine },
     };
     schedule.rate(step)
-}
-
-/// A model with heads of kind `medusa`, whose drafts need one row each, and a way to sample from it.
-pub struct Medusa {
-    model: Model,
-    sampler: Sampler,
-}
-
-pub const DEPTH: usize = 3;
-
-/// Positions, and how many tokens stay when all are used.
-#[derive(Clone, Copy, Debug)]
-pub struct Window {
-    pub context: usize,
-    pub keep: usize,
-}
-
-/// Tokens after the prompt; how often depth 1, 2, .. drafted, and was right.
-#[derive(Debug, PartialEq)]
-pub struct Decoded {
-    pub tokens: Vec<u32>,
-    pub drafted: Vec<usize>,
-    pub accepted: Vec<usize>,
-}
-
-impl Medusa {
-    pub fn new() -> Self {
-        let fixture = Fixture {
-            depth: DEPTH,
-            ..Fixture::small(HeadKind::Medusa, false, true)
-        };
-        let sampler = Sampler {
-            temperature: 4.0,
-            seed: 11,
-            ..Sampler::GREEDY
-        };
-        Self {
-            model: fixture.model(3),
-            sampler,
-        }
-    }
-
-    /// What head k (0 for the main head) says after `seen`, for index `position` of the whole text.
-    pub fn token(&self, k: usize, seen: &[u32], position: usize) -> u32 {
-        let mut exec = Train::no_grad(self.model.params());
-        let rows = Rows::one(0, 0, seen.len());
-        let mut h = self.model.trunk(&mut exec, seen, &rows);
-        if k > 0 {
-            h = self.model.head(&mut exec, k, &h, &[], &rows);
-        }
-        let logits = self.model.logits(&mut exec, &h);
-        let last = logits.value().row(seen.len() - 1);
-        // The tokens before have no part in the choice; there are as many as the position says.
-        pick(last, &vec![0; position], position, self.sampler).expect("finite logits")
-    }
-
-    pub fn generate(
-        &self,
-        prompt: &[u32],
-        max_tokens: usize,
-        window: Window,
-        drafts: bool,
-    ) -> Decoded {
-        let options = Options {
-            max_tokens,
-            sampler: self.sampler,
-            context: Some(window.context),
-            window: Some(window.keep),
-            ..Options::default()
-        };
-        let (mut heads, mut none) = (HeadDrafter::default(), NoDrafts);
-        let drafter: &mut dyn Drafter = if drafts { &mut heads } else { &mut none };
-        let got = generate(&self.model, prompt, &options, drafter, &mut ());
-        let got = got.expect("a prompt that fits");
-        Decoded {
-            tokens: got.tokens,
-            drafted: got.drafted_by_depth,
-            accepted: got.accepted_by_depth,
-        }
-    }
 }
