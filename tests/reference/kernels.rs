@@ -1,5 +1,5 @@
-//! The loss, sums over whole tensors, the optimisers and learning rates against the reference, on every instruction set and
-//! with 1, 2 and 3 threads.
+//! The loss, sums over whole tensors, the optimisers and learning rates against the reference, on every instruction
+//! set and with 1, 2 and 3 threads.
 //!
 //! Sizes lie on the boundaries of lanes (16), of chunks of rows (32), of a norm's chunks (4,096 elements), and of what
 //! kernels give to one thread.

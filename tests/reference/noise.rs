@@ -104,13 +104,14 @@ fn by_hand(model: &Medusa, prompt: &[u32], max_tokens: usize, window: Window) ->
             _ => (1..=room).map(draft).collect(),
         };
         (0..drafts.len()).for_each(|k| drafted[k] += 1);
-        for k in 0..=drafts.len() {
+        let mut right = drafts.iter();
+        for accepted in accepted.iter_mut().chain([&mut 0]) {
             let token = model.token(0, &text[base..], text.len());
             text.push(token);
-            if drafts.get(k) != Some(&token) {
+            if right.next() != Some(&token) {
                 break;
             }
-            accepted[k] += 1;
+            *accepted += 1;
         }
     }
     Decoded {

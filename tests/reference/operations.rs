@@ -1,8 +1,8 @@
-//! Every operation of training, forward and backward, against the reference, on every instruction set and with 1, 2 and 3
-//! threads.
+//! Every operation of training, forward and backward, against the reference, on every instruction set and with 1, 2
+//! and 3 threads.
 //!
-//! Sizes lie on the boundaries of lanes (16), of panels of columns (32), of chunks of rows (32), and of what kernels give to
-//! one thread.
+//! Sizes lie on the boundaries of lanes (16), of panels of columns (32), of chunks of rows (32), and of what kernels
+//! give to one thread.
 
 use super::common::{painted, same_bits};
 use super::graph::{Graph, Heads, Id};

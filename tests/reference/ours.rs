@@ -257,6 +257,14 @@ pub fn model(sizes: &Sizes, seed: u64) -> Model {
     Model::new(config(sizes), seed).expect("sound sizes")
 }
 
+/// A parameter with the gradient of the last step.
+pub struct Param {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub value: Vec<f32>,
+    pub gradient: Vec<f32>,
+}
+
 /// A model in training.
 pub struct Run {
     trainer: Trainer,
@@ -295,18 +303,14 @@ impl Run {
         }
     }
 
-    /// Name, shape, value and gradient of every parameter, in name order.
-    pub fn params(&self) -> Vec<(String, Vec<usize>, Vec<f32>, Vec<f32>)> {
+    /// Every parameter, in name order.
+    pub fn params(&self) -> Vec<Param> {
         let (params, gradients) = (self.trainer.model.params(), self.trainer.gradients());
-        let each = params.ids().map(|id| {
-            let (t, d) = (params.get(id), gradients.get(id));
-            let name = params.name(id).to_owned();
-            (
-                name,
-                t.shape().to_vec(),
-                t.data().to_vec(),
-                d.data().to_vec(),
-            )
+        let each = params.ids().map(|id| Param {
+            name: params.name(id).to_owned(),
+            shape: params.get(id).shape().to_vec(),
+            value: params.get(id).data().to_vec(),
+            gradient: gradients.get(id).data().to_vec(),
         });
         each.collect()
     }

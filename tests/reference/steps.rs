@@ -1,4 +1,5 @@
-//! Whole training steps against the reference: initial values, losses, gradients, norms, weights, and the weights' file.
+//! Whole training steps against the reference: initial values, losses, gradients, norms, weights, and the file of
+//! weights.
 
 use super::common::{same_bits, tokens};
 use super::graph::Heads;
@@ -106,16 +107,15 @@ fn check(case: Case) {
                 params[done].len(),
                 "{place}: number of parameters"
             );
-            for ((name, shape, value, gradient), (expected, param)) in
-                got.into_iter().zip(&params[done])
-            {
+            for (got, (name, param)) in got.into_iter().zip(&params[done]) {
                 let what = format!("{place}, {done} steps done, {name}");
-                assert_eq!((&name, &shape), (expected, &param.shape), "{what}");
+                assert_eq!((&got.name, &got.shape), (name, &param.shape), "{what}");
+                let cols = param.value.cols;
                 if gradients {
                     let what = format!("{what}, gradient");
-                    same_bits(&what, param.value.cols, &gradient, &param.gradient.data);
+                    same_bits(&what, cols, &got.gradient, &param.gradient.data);
                 }
-                same_bits(&what, param.value.cols, &value, &param.value.data);
+                same_bits(&what, cols, &got.value, &param.value.data);
             }
         };
         compare(&run, 0, false);
