@@ -295,7 +295,7 @@ fn evaluation_weighs_every_target_of_a_head_alike() {
             let (mut totals, mut hits, mut counts) = ([0.0; 3], [0.0; 3], [0.0; 3]);
             for (w, window) in text[..n - 1].chunks(20).enumerate() {
                 let mut exec = Train::no_grad(model.params());
-                let logits = train_logits(&mut exec, &model, &[window.to_vec()]);
+                let logits = train_logits(&mut exec, &model, &[window.to_vec()]).remove(0);
                 for (k, logits) in logits.iter().enumerate() {
                     for (i, row) in logits.iter().enumerate() {
                         let target = text[w * 20 + i + k + 1] as usize;

@@ -8,7 +8,8 @@ use std::rc::Rc;
 pub type Id = usize;
 type Backward = Box<dyn FnOnce(&Mat, &mut Gradients)>;
 
-/// R7: a parameter's gradient is an accumulator that is there from the start; an activation's first gradient is assigned.
+/// R7: a parameter's gradient is an accumulator that exists from the start; an activation's first gradient is assigned,
+/// and each later one is one addition.
 pub struct Gradients(Vec<Option<Mat>>);
 
 impl Gradients {
@@ -125,8 +126,8 @@ impl Graph {
         })
     }
 
-    /// RMSNorm of segments of rows: (weight, first column, number of segments), each as wide as its weight. Other columns
-    /// pass through.
+    /// RMSNorm of segments of rows: (weight, first column, number of segments), each as wide as its weight. Other
+    /// columns pass through.
     pub fn norm(&mut self, x: Id, eps: f32, segments: Vec<(Id, usize, usize)>) -> Id {
         let v = self.value(x);
         let inverse = move |x: &[f32]| 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt();
@@ -235,10 +236,10 @@ impl Graph {
                 let delta = dot(&p, &dp);
                 for (j, (k, v)) in keys.into_iter().enumerate() {
                     let ds = (p[j] * (dp[j] - delta)) * scale;
-                    for i in 0..d {
+                    for (i, dout) in dout.iter().enumerate() {
                         dx.data[q + i] = ds.mul_add(qkv.data[k + i], dx.data[q + i]);
                         dx.data[k + i] = ds.mul_add(qkv.data[q + i], dx.data[k + i]);
-                        dx.data[v + i] = p[j].mul_add(dout[i], dx.data[v + i]);
+                        dx.data[v + i] = p[j].mul_add(*dout, dx.data[v + i]);
                     }
                 }
             }

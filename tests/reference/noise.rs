@@ -1,18 +1,90 @@
 //! Sampling in a sliding window, by hand: the noise of a token belongs to its place in the whole text, in the drafter
 //! and in the text alike.
 
-use super::ours::{self, Decoded};
+use super::common::Fixture;
+use foretoken::exec::{Rows, Train};
+use foretoken::infer::{Drafter, GenerateOptions, HeadDrafter, NoDrafts, Sampler, generate, pick};
+use foretoken::model::{HeadKind, Model};
+
+/// A model with heads of kind `medusa`, whose drafts need one row each, and a way to sample from it.
+struct Medusa {
+    model: Model,
+    sampler: Sampler,
+}
+
+const DEPTH: usize = 3;
+
+/// Positions, and how many tokens stay when all are used.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    context: usize,
+    keep: usize,
+}
+
+/// Tokens after the prompt; how often depth 1, 2, .. drafted, and was right.
+#[derive(Debug, PartialEq)]
+struct Decoded {
+    tokens: Vec<u32>,
+    drafted: Vec<usize>,
+    accepted: Vec<usize>,
+}
+
+impl Medusa {
+    fn new() -> Self {
+        let fixture = Fixture {
+            depth: DEPTH,
+            ..Fixture::small(HeadKind::Medusa, false, true)
+        };
+        let sampler = Sampler {
+            temperature: 4.0,
+            seed: 11,
+            ..Sampler::GREEDY
+        };
+        Self {
+            model: fixture.model(3),
+            sampler,
+        }
+    }
+
+    /// What head k (0 for the main head) says after `seen`, for index `position` of the whole text.
+    fn token(&self, k: usize, seen: &[u32], position: usize) -> u32 {
+        let mut exec = Train::no_grad(self.model.params());
+        let rows = Rows::one(0, 0, seen.len());
+        let mut h = self.model.trunk(&mut exec, seen, &rows);
+        if k > 0 {
+            h = self.model.head(&mut exec, k, &h, &[], &rows);
+        }
+        let logits = self.model.logits(&mut exec, &h);
+        let last = logits.value().row(seen.len() - 1);
+        // The tokens before have no part in the choice; there are as many as the position says.
+        pick(last, position, self.sampler).expect("finite logits")
+    }
+
+    fn generate(&self, prompt: &[u32], max_tokens: usize, window: Window, drafts: bool) -> Decoded {
+        let options = GenerateOptions {
+            max_tokens,
+            sampler: self.sampler,
+            context: Some(window.context),
+            window: Some(window.keep),
+            ..GenerateOptions::default()
+        };
+        let (mut heads, mut none) = (HeadDrafter, NoDrafts);
+        let drafter: &mut dyn Drafter = if drafts { &mut heads } else { &mut none };
+        let got = generate(&self.model, prompt, &options, drafter);
+        let got = got.expect("a prompt that fits");
+        Decoded {
+            tokens: got.tokens,
+            drafted: got.drafted_by_depth,
+            accepted: got.accepted_by_depth,
+        }
+    }
+}
 
 /// The text and the drafts that were right, from fresh forward passes over the window and one call of `pick` for each
 /// token.
-fn by_hand(
-    model: &ours::Medusa,
-    prompt: &[u32],
-    max_tokens: usize,
-    window: ours::Window,
-) -> Decoded {
+fn by_hand(model: &Medusa, prompt: &[u32], max_tokens: usize, window: Window) -> Decoded {
     let (mut text, mut base) = (prompt.to_vec(), 0);
-    let (mut drafted, mut accepted) = ([0; ours::DEPTH], [0; ours::DEPTH]);
+    let (mut drafted, mut accepted) = ([0; DEPTH], [0; DEPTH]);
     text.push(model.token(0, &text, text.len()));
     while text.len() < prompt.len() + max_tokens {
         // The newest token is the first that has no position in the window.
@@ -21,7 +93,7 @@ fn by_hand(
         }
         let position = text.len() - 1 - base;
         let left = prompt.len() + max_tokens - text.len() - 1;
-        let room = left.min(window.context - 1 - position).min(ours::DEPTH);
+        let room = left.min(window.context - 1 - position).min(DEPTH);
         // Head k reads the window without the newest token, which the trunk has not seen yet.
         let draft = |k: usize| {
             let seen = &text[base..text.len() - 1];
@@ -32,13 +104,14 @@ fn by_hand(
             _ => (1..=room).map(draft).collect(),
         };
         (0..drafts.len()).for_each(|k| drafted[k] += 1);
-        for k in 0..=drafts.len() {
+        let mut right = drafts.iter();
+        for accepted in accepted.iter_mut().chain([&mut 0]) {
             let token = model.token(0, &text[base..], text.len());
             text.push(token);
-            if drafts.get(k) != Some(&token) {
+            if right.next() != Some(&token) {
                 break;
             }
-            accepted[k] += 1;
+            *accepted += 1;
         }
     }
     Decoded {
@@ -50,13 +123,13 @@ fn by_hand(
 
 #[test]
 fn noise_belongs_to_the_place_in_the_text() {
-    let model = ours::Medusa::new();
+    let model = Medusa::new();
     let prompt = [3, 1, 4, 1, 5];
     for (context, keep) in [(12, 5), (9, 8), (16, 2)] {
-        let window = ours::Window { context, keep };
+        let window = Window { context, keep };
         let expected = by_hand(&model, &prompt, 60, window);
         assert!(
-            expected.accepted[1] > 5,
+            expected.accepted[0] > 5,
             "{expected:?}: drafts are right now and then"
         );
         assert!(

@@ -1,14 +1,11 @@
-//! The crate under test. Nothing else here calls its kernels, operations, models or decoders.
+//! The crate under test. Apart from `noise`, nothing else here calls its kernels, operations and models.
 
-use super::common::Fixture;
 use super::graph::Heads;
 use super::model::{EPS, Kind, Recipe, Sizes, THETA};
 use super::rules::{AdamW, Mat, Muon};
 use foretoken::autograd::{GradSink, Gradients, Op, Tape, Var};
 use foretoken::checkpoint::ModelDir;
 use foretoken::data::Batch;
-use foretoken::exec::{Rows, Train};
-use foretoken::infer::{Drafter, GenerateOptions, HeadDrafter, NoDrafts, Sampler, generate, pick};
 use foretoken::kernels::attention::AttentionHeads;
 use foretoken::kernels::par::Threads;
 use foretoken::kernels::rope::RopeTable;
@@ -18,7 +15,7 @@ use foretoken::ops;
 use foretoken::simd::Isa;
 use foretoken::simd::matrix::MatrixMut;
 use foretoken::tensor::{Params, Tensor};
-use foretoken::train::{Schedule, Settings, Shape, Trainer};
+use foretoken::train::{Optimiser, Schedule, TrainConfig, Trainer};
 use std::sync::{Arc, OnceLock};
 
 /// Runs `f` on every instruction set, with 1, 2 and 3 threads.
@@ -282,6 +279,14 @@ pub fn model(sizes: &Sizes, seed: u64) -> Model {
     Model::new(config(sizes), seed).expect("sound sizes")
 }
 
+/// A parameter with the gradient of the last step.
+pub struct Param {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub value: Vec<f32>,
+    pub gradient: Vec<f32>,
+}
+
 /// A model in training.
 pub struct Run {
     trainer: Trainer,
@@ -297,11 +302,13 @@ pub struct Report {
 
 impl Run {
     pub fn new(sizes: &Sizes, seed: u64, recipe: Recipe) -> Self {
-        let kind = match recipe.muon {
-            true => foretoken::train::Kind::Muon,
-            false => foretoken::train::Kind::AdamW,
+        let mut config = TrainConfig::default();
+        config.optimiser = if recipe.muon {
+            Optimiser::Muon
+        } else {
+            Optimiser::AdamW
         };
-        let trainer = Trainer::with(model(sizes, seed), Settings::of(kind));
+        let trainer = Trainer::new(model(sizes, seed), config);
         Self { trainer, recipe }
     }
 
@@ -310,6 +317,7 @@ impl Run {
         let joint = JointLoss {
             lambda: self.recipe.lambda,
             beta: self.recipe.beta,
+            ..JointLoss::default()
         };
         let report = self.trainer.step(&batch, joint, rate);
         let report = report.expect("finite losses");
@@ -320,113 +328,26 @@ impl Run {
         }
     }
 
-    /// Name, shape, value and gradient of every parameter, in name order.
-    pub fn params(&self) -> Vec<(String, Vec<usize>, Vec<f32>, Vec<f32>)> {
-        let (params, gradients) = (self.trainer.model.params(), self.trainer.gradients());
-        let each = params.ids().map(|id| {
-            let (t, d) = (params.get(id), gradients.get(id));
-            let name = params.name(id).to_owned();
-            (
-                name,
-                t.shape().to_vec(),
-                t.data().to_vec(),
-                d.data().to_vec(),
-            )
+    /// Every parameter, in name order.
+    pub fn params(&self) -> Vec<Param> {
+        let (params, gradients) = (self.trainer.model().params(), self.trainer.gradients());
+        let each = params.ids().map(|id| Param {
+            name: params.name(id).to_owned(),
+            shape: params.get(id).shape().to_vec(),
+            value: params.get(id).data().to_vec(),
+            gradient: gradients.get(id).data().to_vec(),
         });
         each.collect()
     }
 
     pub fn sha256(&self) -> String {
-        ModelDir::sha256(&self.trainer.model).expect("finite weights")
+        ModelDir::sha256(self.trainer.model()).expect("finite weights")
     }
 }
 
 pub fn rate(peak: f64, step: u64, warmup: u64, steps: u64, wsd: bool) -> f64 {
-    let schedule = Schedule {
-        peak,
-        warmup,
-        steps,
-        floor: 0.1,
-        shape: if wsd { Shape::Wsd } else { Shape::Cosine },
-    };
-    schedule.rate(step)
-}
-
-/// A model with heads of kind `medusa`, whose drafts need one row each, and a way to sample from it.
-pub struct Medusa {
-    model: Model,
-    sampler: Sampler,
-}
-
-pub const DEPTH: usize = 3;
-
-/// Positions, and how many tokens stay when all are used.
-#[derive(Clone, Copy, Debug)]
-pub struct Window {
-    pub context: usize,
-    pub keep: usize,
-}
-
-/// Tokens after the prompt; how often depth 1, 2, .. drafted, and was right.
-#[derive(Debug, PartialEq)]
-pub struct Decoded {
-    pub tokens: Vec<u32>,
-    pub drafted: Vec<usize>,
-    pub accepted: Vec<usize>,
-}
-
-impl Medusa {
-    pub fn new() -> Self {
-        let fixture = Fixture {
-            depth: DEPTH,
-            ..Fixture::small(HeadKind::Medusa, false, true)
-        };
-        let sampler = Sampler {
-            temperature: 4.0,
-            seed: 11,
-            ..Sampler::GREEDY
-        };
-        Self {
-            model: fixture.model(3),
-            sampler,
-        }
-    }
-
-    /// What head k (0 for the main head) says after `seen`, for index `position` of the whole text.
-    pub fn token(&self, k: usize, seen: &[u32], position: usize) -> u32 {
-        let mut exec = Train::no_grad(self.model.params());
-        let rows = Rows::one(0, 0, seen.len());
-        let mut h = self.model.trunk(&mut exec, seen, &rows);
-        if k > 0 {
-            h = self.model.head(&mut exec, k, &h, &[], &rows);
-        }
-        let logits = self.model.logits(&mut exec, &h);
-        let last = logits.value().row(seen.len() - 1);
-        pick(last, position, self.sampler).expect("finite logits")
-    }
-
-    pub fn generate(
-        &self,
-        prompt: &[u32],
-        max_tokens: usize,
-        window: Window,
-        drafts: bool,
-    ) -> Decoded {
-        let options = GenerateOptions {
-            max_tokens,
-            sampler: self.sampler,
-            context: Some(window.context),
-            window: Some(window.keep),
-            ..GenerateOptions::default()
-        };
-        let (mut heads, mut none) = (HeadDrafter, NoDrafts);
-        let drafter: &mut dyn Drafter = if drafts { &mut heads } else { &mut none };
-        let got = generate(&self.model, prompt, &options, drafter);
-        let got = got.expect("a prompt that fits");
-        Decoded {
-            tokens: got.tokens,
-            drafted: got.drafted_by_depth,
-            accepted: got.accepted_by_depth,
-        }
-    }
+    let mut config = TrainConfig::default();
+    (config.peak_lr, config.steps, config.warmup) = (peak, steps, Some(warmup));
+    config.schedule = if wsd { Schedule::Wsd } else { Schedule::Cosine };
+    config.lr(step)
 }

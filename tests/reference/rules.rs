@@ -237,8 +237,8 @@ pub fn normal(seed: u64, name: &str, n: usize, deviation: f64) -> Vec<f32> {
     (0..n).map(value).map(|x| x as f32).collect()
 }
 
-/// The learning rate of step 0, 1, .. of `steps`: a straight line up over the warm-up, then down to a tenth of the peak,
-/// by half a cosine or (`wsd`) by 1 − √x over the last fifth.
+/// The learning rate of step 0, 1, .. of `steps`: a straight line up over the warm-up, then down to a tenth of the
+/// peak, by half a cosine or (`wsd`) by 1 − √x over the last fifth.
 pub fn rate(peak: f64, step: u64, warmup: u64, steps: u64, wsd: bool) -> f64 {
     if step < warmup {
         return peak * ((step + 1) as f64 / warmup as f64);
@@ -248,8 +248,8 @@ pub fn rate(peak: f64, step: u64, warmup: u64, steps: u64, wsd: bool) -> f64 {
     } else {
         warmup
     };
-    let span = if steps > decay { steps - decay } else { 1 };
-    let done = if step > decay { step - decay } else { 0 };
+    let span = steps.saturating_sub(decay).max(1);
+    let done = step.saturating_sub(decay);
     let x = (done as f64 / span as f64).min(1.0);
     let share = match wsd {
         true => 1.0 - x.sqrt(),
