@@ -7,7 +7,7 @@ use super::device::On;
 use super::generate::timed;
 use super::output::Output;
 use crate::checkpoint::ModelDir;
-use crate::infer::measure::{Costs, median};
+use crate::infer::measure::{Costs, costs, median};
 use crate::infer::{GenerateOptions, Generated, Request};
 use crate::model::Model;
 use crate::{Error, Result};
@@ -153,7 +153,7 @@ impl Speed {
             times[0].push(median(plain_times));
             times[1].push(median(fast_times));
         }
-        let costs = held.costs(prompts[0], ROWS, COST_REPEATS)?;
+        let costs = costs(held.session(), prompts[0], ROWS, COST_REPEATS)?;
         let report = report(&model, &costs, &times, &results, identical);
         let mut output = Output::new(self.json);
         output.result(&report, || describe(&report));

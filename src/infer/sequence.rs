@@ -1,5 +1,7 @@
 //! One sequence: its known tokens, and how far the model has computed them.
 
+use super::decoder::SampleRequest;
+use super::draft::Draft;
 use super::policy::DraftLimit;
 use super::request::{GenerateOptions, Request};
 use super::step::FinishReason;
@@ -123,6 +125,16 @@ impl Sequence {
             sequence: self.slot,
             first: self.num_cached,
             len,
+        }
+    }
+
+    /// The request for the token `ahead` positions after the next one and for those after its drafts.
+    pub(super) fn sample(&self, row: usize, ahead: usize, drafts: &[Draft]) -> SampleRequest {
+        SampleRequest {
+            row,
+            position: self.tokens.len() + ahead,
+            sampler: self.options.sampler,
+            drafts: drafts.iter().map(|draft| draft.token).collect(),
         }
     }
 

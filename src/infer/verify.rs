@@ -1,6 +1,5 @@
 //! Verification: the trunk's pass over the newest tokens and their drafts decides which drafts are accepted.
 
-use super::decoder::SampleRequest;
 use super::draft::Draft;
 use super::rejection;
 use super::request::Mode;
@@ -64,12 +63,7 @@ pub(super) fn pick_tokens(
 ) -> Result<Vec<Result<Vec<Accepted>>>> {
     let (mut requests, mut row) = (Vec::with_capacity(sequences.len()), 0);
     for (sequence, drafts) in sequences.iter().zip(drafts) {
-        requests.push(SampleRequest {
-            row,
-            position: sequence.tokens().len(),
-            sampler: sequence.options.sampler,
-            drafts: drafts.iter().map(|draft| draft.token).collect(),
-        });
+        requests.push(sequence.sample(row, 0, drafts));
         row += 1 + drafts.len();
     }
     let sampled = runner.sample(&requests)?;

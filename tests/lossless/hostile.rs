@@ -172,10 +172,10 @@ fn a_session_inside_a_session() {
                 let mut inner = Session::new(drafting.model());
                 let options = GenerateOptions {
                     max_tokens: request.max_drafts().min(4),
-                    sampler: request.sampler(),
+                    sampler: request.sequence().options().sampler,
                     ..GenerateOptions::default()
                 };
-                inner.add(Request::new(request.tokens(), options))?;
+                inner.add(Request::new(request.sequence().tokens(), options))?;
                 let mut heads = HeadDrafter;
                 let tokens = inner.tokens(&mut heads).map(|token| Ok(token?.1.id()));
                 all.push(drafts(tokens.collect::<Result<_>>()?));
@@ -212,9 +212,14 @@ fn a_foreign_drafter_shares_the_noise() {
                 let request = &drafting.requests()[0];
                 let mut options = all();
                 options.max_tokens = 1;
-                options.sampler = request.sampler();
+                options.sampler = request.sequence().options().sampler;
                 options.sampler.seed += seed;
-                let draft = generate(drafting.model(), request.tokens(), &options, &mut NoDrafts)?;
+                let draft = generate(
+                    drafting.model(),
+                    request.sequence().tokens(),
+                    &options,
+                    &mut NoDrafts,
+                )?;
                 Ok(vec![drafts(draft.tokens)])
             },
             0,
