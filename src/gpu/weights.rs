@@ -5,9 +5,7 @@ use super::rows::{self, Angles};
 use crate::Result;
 use crate::kernels::rope::RopeTable;
 use crate::tensor::{ParamId, Params};
-use std::cell::RefCell;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Parameters on a device, sent once. Of a model packed in a narrow format these are the widened values, which is what
 /// its products see on the CPU too.
@@ -15,11 +13,11 @@ pub struct Weights<'m> {
     pub(super) device: Device,
     pub(super) params: &'m Params,
     /// By parameter.
-    places: RefCell<Vec<GradSlot>>,
+    places: Mutex<Vec<GradSlot>>,
     /// The last rotation table that was met, and its angles on the device.
-    angles: RefCell<Option<(Arc<RopeTable>, Rc<Angles>)>>,
+    angles: Mutex<Option<(Arc<RopeTable>, Arc<Angles>)>>,
     /// The positions of the last pass, which all layers read.
-    positions: RefCell<Option<(Arc<[u32]>, Array)>>,
+    positions: Mutex<Option<(Arc<[u32]>, Array)>>,
 }
 
 /// Where a parameter lies.
@@ -51,21 +49,21 @@ impl<'m> Weights<'m> {
         Ok(Self {
             device: device.clone(),
             params,
-            places: RefCell::new(places),
-            angles: RefCell::new(None),
-            positions: RefCell::new(None),
+            places: Mutex::new(places),
+            angles: Mutex::new(None),
+            positions: Mutex::new(None),
         })
     }
 
     /// Where the parameter lies.
     pub(super) fn place(&self, id: ParamId) -> GradSlot {
-        self.places.borrow()[id.index()].clone()
+        lock(&self.places)[id.index()].clone()
     }
 
     /// Where matrices of one width lie, one below the other, so that a product with all of them is one. The first time
     /// they are moved together, and where they lay before is given back.
     pub(super) fn together(&self, ids: &[ParamId]) -> GradSlot {
-        let mut places = self.places.borrow_mut();
+        let mut places = lock(&self.places);
         let len = |id: &ParamId| self.params.get(*id).data().len();
         let starts = ids.iter().scan(0, |end, id| {
             *end += len(id);
@@ -94,21 +92,21 @@ impl<'m> Weights<'m> {
     }
 
     /// The angles of a table. A model makes a new table only when it meets later positions.
-    pub(super) fn angles(&self, table: &Arc<RopeTable>) -> Rc<Angles> {
-        let mut last = self.angles.borrow_mut();
+    pub(super) fn angles(&self, table: &Arc<RopeTable>) -> Arc<Angles> {
+        let mut last = lock(&self.angles);
         if let Some((known, angles)) = &*last
             && Arc::ptr_eq(known, table)
         {
-            return Rc::clone(angles);
+            return Arc::clone(angles);
         }
-        let angles = Rc::new(rows::angles(&self.device, table));
-        *last = Some((Arc::clone(table), Rc::clone(&angles)));
+        let angles = Arc::new(rows::angles(&self.device, table));
+        *last = Some((Arc::clone(table), Arc::clone(&angles)));
         angles
     }
 
     /// The positions of a pass.
     pub(super) fn positions(&self, positions: &Arc<[u32]>) -> Array {
-        let mut last = self.positions.borrow_mut();
+        let mut last = lock(&self.positions);
         if let Some((known, array)) = &*last
             && Arc::ptr_eq(known, positions)
         {
@@ -118,4 +116,9 @@ impl<'m> Weights<'m> {
         *last = Some((Arc::clone(positions), array.clone()));
         array
     }
+}
+
+/// A panic while a value was locked does not make it wrong.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

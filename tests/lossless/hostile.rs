@@ -85,12 +85,15 @@ fn survive(model: &Model, drafter: &mut dyn Drafter) -> (Vec<Vec<u32>>, usize) {
     (gained, failures)
 }
 
+/// What a drafter returns in a step.
+type Answer = fn(usize, &mut Drafting<'_>) -> Vec<Vec<Draft>>;
+
 #[test]
 fn wrong_answers_change_nothing() {
     for kind in HeadKind::ALL {
         let model = trained_model(kind);
         let expected = plain_texts(model, &requests());
-        let answers: [fn(usize, &mut Drafting<'_>) -> Vec<Vec<Draft>>; 7] = [
+        let answers: [Answer; 7] = [
             // For no sequence, for one, for more than there are.
             |_, _| vec![],
             |step, _| vec![drafts(vec![step as u32 % 257; 3])],
