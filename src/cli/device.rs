@@ -2,14 +2,13 @@
 
 use crate::Result;
 use crate::data::{Tokenizer, Tokens};
-use crate::infer::measure::{Costs, costs};
 use crate::infer::{OfflineReplay, Sampler, Session};
 use crate::model::Model;
 use crate::train::{Evaluation, evaluate_stored};
 use clap::{Args, ValueEnum};
 
 #[cfg(feature = "cuda")]
-use crate::{gpu, infer, train};
+use crate::{gpu, train};
 
 /// Flag of the commands that can compute on a GPU.
 #[derive(Clone, Copy, Debug, Args)]
@@ -90,19 +89,6 @@ impl<'m> Held<'m> {
             return Session::on(gpu::OnDevice::new(weights), self.model);
         }
         Session::new(self.model)
-    }
-
-    /// As [`costs`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn costs(&self, prompt: &[u32], rows: usize, repeats: usize) -> Result<Costs> {
-        #[cfg(feature = "cuda")]
-        if let Some(weights) = &self.weights {
-            let exec = gpu::OnDevice::new(weights);
-            return infer::measure::costs_on(exec, self.model, prompt, rows, repeats);
-        }
-        costs(self.model, prompt, rows, repeats)
     }
 
     /// As [`OfflineReplay::new`].

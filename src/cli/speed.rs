@@ -8,7 +8,7 @@ use super::generate::timed;
 use super::machine::Machine;
 use super::output::{Output, check_identical};
 use crate::checkpoint::ModelDir;
-use crate::infer::measure::{Costs, median};
+use crate::infer::measure::{Costs, costs, median};
 use crate::infer::{GenerateOptions, Generated, Request};
 use crate::model::Model;
 use clap::Args;
@@ -153,7 +153,7 @@ impl Speed {
             all_plain.seconds.push(median(plain_times));
             all_fast.seconds.push(median(fast_times));
         }
-        let costs = held.costs(prompts[0], ROWS, COST_REPEATS)?;
+        let costs = costs(held.session(), prompts[0], ROWS, COST_REPEATS)?;
         let report = report(&model, &costs, &all_plain, &all_fast, identical);
         let mut output = Output::new(self.json);
         output.result(&report, || describe(&report));

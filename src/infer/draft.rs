@@ -1,10 +1,9 @@
 //! Drafting: proposals for the tokens after the newest one, from whatever source.
 
 use super::heads::run_heads;
-use super::pick::Sampler;
 use super::rejection::Distribution;
 use super::runner::Runner;
-use super::sequence::{Sequence, SequenceId};
+use super::sequence::Sequence;
 use crate::model::Model;
 use crate::{Error, Result};
 
@@ -78,20 +77,12 @@ pub struct DraftRequest<'s> {
 }
 
 impl DraftRequest<'_> {
-    /// The sequence's id.
-    pub fn id(&self) -> SequenceId {
-        self.sequence.id()
-    }
-
-    /// All known tokens. The first draft is for the position `tokens().len()`.
-    pub fn tokens(&self) -> &[u32] {
-        self.sequence.tokens()
-    }
-
-    /// How tokens are chosen. Drafts that [`pick`](super::pick()) chooses from another model's logits with this sampler
-    /// share the noise of verification, which makes it accept more of them (coupled sampling).
-    pub fn sampler(&self) -> Sampler {
-        self.sequence.options.sampler
+    /// The sequence, to read. The first draft is for the position `tokens().len()`.
+    ///
+    /// Drafts that [`pick`](super::pick()) picks from another model's logits with the sequence's sampler share the noise of
+    /// verification, which accepts more of them (coupled sampling).
+    pub fn sequence(&self) -> &Sequence {
+        self.sequence
     }
 
     /// Most drafts that are of use, at least 1.
@@ -127,7 +118,7 @@ impl DraftRequest<'_> {
 /// ```compile_fail,E0594
 /// # use foretoken::infer::Drafting;
 /// fn cheat(drafting: &mut Drafting<'_>) {
-///     drafting.requests()[0].tokens()[0] = 7;
+///     drafting.requests()[0].sequence().tokens()[0] = 7;
 /// }
 /// ```
 pub struct Drafting<'s> {

@@ -4,8 +4,8 @@
 //!
 //! ```text
 //! for k = 1..=K:
-//!     s = min(length of cache k, valid entries, p − 1)           entry i of head k depends on tokens up to x_{i+k}
-//!     h^k[s..p] = head k on h^{k-1}[s..p] and x_{s+k}..x_{p-1+k}     drafts stand in for tokens after x_p
+//!     s = min(valid entries of cache k, p − 1)                      entry i of head k depends on tokens up to x_{i+k}
+//!     h^k[s..p] = head k on h^{k-1}[s..p] and x_{s+k}..x_{p-1+k}    drafts stand in for tokens after x_p
 //!     d_k = pick(logits of row p − 1)                               the draft for position p + k
 //! ```
 //!
@@ -46,7 +46,7 @@ pub(super) fn run_heads(
         if drafting.is_empty() {
             break;
         }
-        let found = head(model, runner, k, requests, &drafting)?;
+        let found = head(runner, k, requests, &drafting)?;
         for (i, draft) in drafting.into_iter().zip(found) {
             if let Some(draft) = draft {
                 requests[i].sequence.head_drafts.push(draft.token);
@@ -59,25 +59,17 @@ pub(super) fn run_heads(
 
 /// Head k of some requests in one pass: a draft for each, or none if the head's logits are not numbers.
 fn head(
-    model: &Model,
     runner: &mut dyn Runner,
     k: usize,
     requests: &[DraftRequest<'_>],
     drafting: &[usize],
 ) -> Result<Vec<Option<Draft>>> {
-    let kind = model.config().mtp_kind;
     let sequences = drafting.iter().map(|i| &*requests[*i].sequence);
     let (mut following, mut spans) = (Vec::new(), Vec::new());
     for sequence in sequences.clone() {
         let (slot, p) = (sequence.slot, sequence.current());
         // Row p − 1 is computed in any case: its logits are the draft.
-        let first = if kind.cached() {
-            { kind.num_valid(k, p) }
-                .min(p - 1)
-                .min(runner.head_len(slot, k))
-        } else {
-            p - 1
-        };
+        let first = runner.head_len(slot, k).min(p - 1);
         let tokens = sequence.in_window().iter().chain(&sequence.head_drafts);
         following.extend(tokens.skip(first + k).take(p - first));
         spans.push(Span {
@@ -87,13 +79,8 @@ fn head(
         });
     }
     runner.head(k, &following, &Rows::new(spans));
-    let request = |(row, sequence): (usize, &super::Sequence)| SampleRequest {
-        row,
-        position: sequence.tokens().len() + k - 1,
-        sampler: sequence.options.sampler,
-        drafts: Vec::new(),
-    };
-    let samples: Vec<SampleRequest> = sequences.clone().enumerate().map(request).collect();
+    let samples = sequences.clone().enumerate();
+    let samples: Vec<SampleRequest> = samples.map(|(row, s)| s.sample(row, k - 1, &[])).collect();
     let sampled = runner.sample(&samples)?;
     let mut drafts = Vec::with_capacity(drafting.len());
     for ((sequence, sample), tokens) in sequences.zip(&samples).zip(sampled) {

@@ -1,13 +1,11 @@
 //! What decoding costs on this machine: a pass by its rows, a head, a plain read of as many bytes.
 
-use super::decoder::Decoder;
 use super::draft::{Drafting, NoDrafts};
 use super::request::{GenerateOptions, Request};
 use super::runner::{LogitRows, Runner};
 use super::session::Session;
-use crate::exec::{Decode, Rows};
+use crate::exec::Rows;
 use crate::kernels::stream;
-use crate::model::Model;
 use crate::{Error, Result};
 use std::hint::black_box;
 use std::time::Instant;
@@ -24,26 +22,18 @@ pub struct Costs {
     pub read: f64,
 }
 
-/// Measures passes of 1 to `rows` rows after a prompt, `repeats` times in turn. The model should be packed. If the prompt
-/// leaves no room for the rows, only its last tokens are used.
+/// Measures passes of 1 to `rows` rows after a prompt, `repeats` times in turn, in a session of a packed model. If the
+/// prompt leaves no room for the rows, only its last tokens are used. The plain read is the host's.
 ///
 /// # Errors
 /// Returns [`Error::Setting`] if `rows` is 0 or the prompt is empty, and [`Error::Diverged`] if logits are not numbers.
-pub fn costs(model: &Model, prompt: &[u32], rows: usize, repeats: usize) -> Result<Costs> {
-    costs_on(Decode::new(model.params()), model, prompt, rows, repeats)
-}
-
-/// [`costs`] on any executor, which has no sequences yet. The plain read is the host's.
-///
-/// # Errors
-/// As [`costs`].
-pub fn costs_on(
-    exec: impl Decoder<Value: Send> + Send,
-    model: &Model,
+pub fn costs(
+    mut session: Session<'_>,
     prompt: &[u32],
     rows: usize,
     repeats: usize,
 ) -> Result<Costs> {
+    let model = session.model();
     let positions = model.config().max_position_embeddings;
     let most = positions.saturating_sub(rows).max(1);
     let prompt = &prompt[prompt.len().saturating_sub(most)..];
@@ -51,7 +41,6 @@ pub fn costs_on(
     if rows == 0 {
         return Err(Error::setting("rows", "at least 1, and room for it", rows));
     }
-    let mut session = Session::on(exec, model);
     let options = GenerateOptions {
         max_tokens: 1,
         ..GenerateOptions::default()

@@ -92,12 +92,12 @@ impl AcceptanceRate {
 }
 
 /// What is known of a sequence's drafts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct SequenceStats {
     /// By head.
     rates: Vec<AcceptanceRate>,
-    /// The deepest head that may draft: 1 at first, and 2 a + 1 once a drafts were accepted in one step.
-    max_head: usize,
+    /// Most drafts accepted in one step, a: heads up to 2 a + 1 may draft.
+    most_accepted: usize,
     /// Drafts requested in the step before. Deeper heads are behind and catch up first.
     last: usize,
 }
@@ -114,7 +114,7 @@ struct Trial {
 }
 
 /// Chooses the numbers of drafts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Policy {
     /// Most drafts of a sequence that [`Drafts::Auto`] considers.
     depth: usize,
@@ -128,8 +128,8 @@ pub(super) struct Policy {
     steps: u64,
     trials: u64,
     trial: Option<Trial>,
-    /// The step from which on the next trial may start.
-    next_trial: u64,
+    /// The step in which the last trial started.
+    last_trial: u64,
     /// Seconds of all steps.
     total: f64,
     /// Seconds lost by trials, and by the last one.
@@ -152,33 +152,16 @@ impl Policy {
 
     fn with_head_guess(head_guess: f64) -> Self {
         Self {
-            depth: 0,
-            passes: PassTimes::default(),
-            heads: Vec::new(),
-            sequences: Vec::new(),
             head_guess,
-            steps: 0,
-            trials: 0,
-            trial: None,
-            next_trial: TRIAL_INTERVAL,
-            total: 0.0,
-            lost: 0.0,
-            last_loss: 0.0,
-            requested: Vec::new(),
+            ..Self::default()
         }
     }
 
     /// A new sequence in this slot.
     pub fn add_sequence(&mut self, slot: usize) {
-        let new = SequenceStats {
-            rates: Vec::new(),
-            max_head: 1,
-            last: 0,
-        };
-        if self.sequences.len() <= slot {
-            self.sequences.resize(slot + 1, new.clone());
-        }
-        self.sequences[slot] = new;
+        let slots = self.sequences.len().max(slot + 1);
+        self.sequences.resize_with(slots, SequenceStats::default);
+        self.sequences[slot] = SequenceStats::default();
     }
 
     /// Numbers of drafts for the sequences of a step; `depth` is the most of a sequence that pays to consider.
@@ -209,7 +192,8 @@ impl Policy {
         }
         self.steps += 1;
         let slots = limits.iter().map(|limit| limit.slot);
-        self.requested = slots.zip(numbers.iter().copied()).collect();
+        let most = numbers.iter().map(|n| (*n).min(depth));
+        self.requested = slots.zip(most).collect();
         numbers
     }
 
@@ -222,7 +206,7 @@ impl Policy {
             let known = stats.rates.len().max(self.depth);
             stats.rates.resize(known, AcceptanceRate::PRIOR);
             let mut probability = 1.0;
-            for rate in &stats.rates[..(*room).min(stats.max_head)] {
+            for rate in &stats.rates[..(*room).min(2 * stats.most_accepted + 1)] {
                 probability *= rate.value();
                 drafts.push((probability, i));
             }
@@ -253,7 +237,10 @@ impl Policy {
     /// Replaces one sequence's best number by one more, one less or none, if the budget allows a trial.
     fn explore(&mut self, best: &mut [usize], limits: &[DraftLimit], rooms: &[usize], rows: usize) {
         let budget = TRIAL_BUDGET * self.total - self.lost;
-        if self.trial.is_none() && self.steps >= self.next_trial && budget >= self.last_loss {
+        if self.trial.is_none()
+            && self.steps >= self.last_trial + TRIAL_INTERVAL
+            && budget >= self.last_loss
+        {
             let candidates: Vec<usize> = (0..rooms.len()).filter(|i| rooms[*i] > 0).collect();
             let sequence = candidates[self.trials as usize % candidates.len()];
             let n = best[sequence];
@@ -264,7 +251,7 @@ impl Policy {
                 _ => 0,
             };
             self.trials += 1;
-            self.next_trial = self.steps + TRIAL_INTERVAL;
+            self.last_trial = self.steps;
             if drafts != n {
                 self.trial = Some(Trial {
                     slot: limits[sequence].slot,
@@ -303,9 +290,7 @@ impl Policy {
     /// The times of a step's heads and pass, and the drafts of the sequences for which it was [chosen](Self::choose).
     pub fn learn(&mut self, heads: Duration, pass: Duration, stats: &[StepStats]) {
         let (heads, pass) = (heads.as_secs_f64(), pass.as_secs_f64());
-        let requested: Vec<(usize, usize)> = { self.requested.iter() }
-            .map(|(slot, n)| (*slot, (*n).min(self.depth)))
-            .collect();
+        let requested = std::mem::take(&mut self.requested);
         let deepest = requested.iter().map(|(_, n)| *n).max().unwrap_or(0);
         let behind = |(slot, n): &(usize, usize)| *n > self.sequences[*slot].last;
         if deepest > 0 && !requested.iter().any(behind) {
@@ -325,7 +310,7 @@ impl Policy {
         for ((slot, requested), stats) in requested.into_iter().zip(stats) {
             let sequence = &mut self.sequences[slot];
             sequence.last = requested;
-            sequence.max_head = sequence.max_head.max(2 * stats.accepted + 1);
+            sequence.most_accepted = sequence.most_accepted.max(stats.accepted);
             // Drafts after a wrong one were not verified. A missing draft is as good as a wrong one.
             for (k, rate) in sequence.rates.iter_mut().take(requested).enumerate() {
                 if k <= stats.accepted {

@@ -2,7 +2,7 @@
 
 use super::runner::{LogitRows, Runner};
 use super::sequence::Sequence;
-use super::verify::{Accepted, pick_tokens};
+use super::verify::{Verified, pick_tokens};
 use crate::Result;
 use crate::exec::Rows;
 
@@ -17,7 +17,7 @@ const ROWS: usize = 256;
 pub(super) fn prefill<'s>(
     runner: &mut dyn Runner,
     waiting: Vec<&'s mut Sequence>,
-) -> Result<Vec<(&'s mut Sequence, Result<Vec<Accepted>>)>> {
+) -> Result<Vec<(&'s mut Sequence, Verified)>> {
     let (mut tokens, mut spans) = (Vec::new(), Vec::new());
     let (mut ended, mut ends, mut unfinished) = (Vec::new(), Vec::new(), None);
     // In the order of joining, so that the first of them are done first.

@@ -19,7 +19,6 @@ use super::pick::{Sampler, scores};
 use super::runner::Runner;
 use crate::simd::scalar;
 use crate::{Error, Result};
-use std::borrow::Cow;
 
 /// Probabilities of all tokens `[V]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -122,12 +121,11 @@ pub(super) fn accept(
         let i = tokens.len();
         let (position, sampler) = (request.position + i, request.sampler);
         let p = Distribution::of(&runner.row(request.row + i)?, position, sampler)?;
-        let draft = drafts.get(i).map(|draft| {
-            let certain = || Distribution::certain(draft.token, p.len());
-            let q = draft.distribution.as_ref().map(Cow::Borrowed);
-            (draft.token, q.unwrap_or_else(|| Cow::Owned(certain())))
+        let q = drafts.get(i).map(|draft| {
+            let q = draft.distribution.clone();
+            q.unwrap_or_else(|| Distribution::certain(draft.token, p.len()))
         });
-        let draft = draft.as_ref().map(|(x, q)| (*x, &**q));
+        let draft = drafts.get(i).map(|draft| draft.token).zip(q.as_ref());
         let (token, accepted) = decide(&p, draft, sampler.seed, position);
         tokens.push(token);
         if !accepted {

@@ -128,7 +128,7 @@ impl<'a> OfflineReplay<'a> {
     }
 }
 
-/// The tokens that [`pick`] picks from the logits of h [rows, C], of which row i decides the token at i + `ahead`.
+/// Picks a token from the logits of each row of h [rows, C]; row i decides the token at i + `ahead`.
 fn predict<E: Exec>(
     model: &Model,
     exec: &mut E,

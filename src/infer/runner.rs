@@ -22,7 +22,7 @@ pub(super) trait Runner: Send {
     fn add_sequence(&mut self) -> usize;
     /// As [`SequenceCache::remove_sequence`](crate::exec::SequenceCache::remove_sequence).
     fn remove_sequence(&mut self, sequence: usize);
-    /// Number of positions of a sequence in the cache of head k.
+    /// Number of positions of a sequence that head k has computed: all of them if it has no cache and needs none.
     fn head_len(&self, sequence: usize, k: usize) -> usize;
     /// Cuts the caches of all heads to the entries computed from tokens before position `len` only.
     fn rewind_heads(&mut self, sequence: usize, len: usize);
@@ -69,7 +69,11 @@ impl<X: Decoder<Value: Send> + Send> Runner for ModelRunner<'_, X> {
     }
 
     fn head_len(&self, sequence: usize, k: usize) -> usize {
-        self.exec.len(sequence, self.model.head_cache(k))
+        if self.model.config().mtp_kind.cached() {
+            self.exec.len(sequence, self.model.head_cache(k))
+        } else {
+            usize::MAX
+        }
     }
 
     fn rewind_heads(&mut self, sequence: usize, len: usize) {

@@ -1,5 +1,7 @@
 //! One sequence: its known tokens, and how far the model has computed them.
 
+use super::decoder::SampleRequest;
+use super::draft::Draft;
 use super::policy::DraftLimit;
 use super::request::{GenerateOptions, Request};
 use super::step::FinishReason;
@@ -126,6 +128,16 @@ impl Sequence {
         }
     }
 
+    /// The request for the token `ahead` positions after the next one and for those after its drafts.
+    pub(super) fn sample(&self, row: usize, ahead: usize, drafts: &[Draft]) -> SampleRequest {
+        SampleRequest {
+            row,
+            position: self.tokens.len() + ahead,
+            sampler: self.options.sampler,
+            drafts: drafts.iter().map(|draft| draft.token).collect(),
+        }
+    }
+
     /// Most drafts that still fit into the text and the context.
     pub(super) fn draft_limit(&self) -> DraftLimit {
         // A step yields one token more than the drafts it accepts.
@@ -147,9 +159,9 @@ impl Sequence {
         length.then_some(FinishReason::Length)
     }
 
-    /// Takes the last `keep` tokens as the whole text if the context is full.
+    /// If the context is full, takes the last tokens as the whole text, which is to be computed anew.
     pub(super) fn slide_if_full(&mut self) {
-        if self.current() == self.context {
+        if self.phase == Phase::Decode && self.current() == self.context {
             let keep = self
                 .options
                 .window
@@ -159,8 +171,8 @@ impl Sequence {
         }
     }
 
-    /// Makes a checked request's prompt, of which this sequence's tokens are a beginning, the whole text: what was
-    /// computed stays if it is what a new sequence would compute.
+    /// Continues with a checked request, whose prompt begins with this sequence's tokens. What was computed stays if a new
+    /// sequence would compute the same.
     pub(super) fn restart(&mut self, request: Request, context: usize) {
         let Request { prompt, options } = request;
         let window_start = match options.window {

@@ -14,7 +14,7 @@ use super::prefill::prefill;
 use super::runner::Runner;
 use super::sequence::{Phase, Sequence, SequenceId};
 use super::session::Session;
-use super::verify::{Accepted, verify};
+use super::verify::{Accepted, Verified, verify};
 use crate::{Error, Result};
 use std::time::Instant;
 
@@ -55,14 +55,10 @@ impl Session<'_> {
     /// Returns the drafter's error, or [`Error::Setting`] if a draft's distribution is not one over the vocabulary; no
     /// sequence has changed then. Returns [`Error::Device`] if the executor's device failed.
     pub fn step(&mut self, drafter: &mut dyn Drafter) -> Result<Vec<StepOutput>> {
-        self.sequences.values_mut().for_each(|s| {
-            if s.phase == Phase::Decode {
-                s.slide_if_full();
-            }
-        });
         // Chosen before anything is computed: a sequence that gets its first token now decodes from the next step on.
         let (mut waiting, mut decoding) = (Vec::new(), Vec::new());
         for sequence in self.sequences.values_mut() {
+            sequence.slide_if_full();
             match sequence.phase {
                 Phase::Prefill => waiting.push(sequence),
                 Phase::Decode => decoding.push(sequence),
@@ -95,6 +91,7 @@ impl Session<'_> {
                 outputs.push(accept(runner, sequence, &drafts, tokens));
             }
         }
+        // Prompts.
         for (sequence, tokens) in prefill(runner, waiting)? {
             outputs.push(accept(runner, sequence, &[], tokens));
         }
@@ -102,12 +99,12 @@ impl Session<'_> {
     }
 }
 
-/// Appends the verified tokens, up to one that finishes the text, and forgets what was computed from any other.
+/// Appends the verified tokens, up to one that finishes the text, and drops what was computed from other tokens.
 fn accept(
     runner: &mut dyn Runner,
     sequence: &mut Sequence,
     drafts: &[Draft],
-    tokens: Result<Vec<Accepted>>,
+    tokens: Verified,
 ) -> StepOutput {
     let mut output = StepOutput {
         id: sequence.id(),
@@ -116,29 +113,26 @@ fn accept(
         rejected: Vec::new(),
         finish: None,
     };
-    // The drafts that the heads computed with stand as far as they are what was accepted.
-    let mut head_len = sequence.current() + 1;
-    match tokens {
-        Err(error) => output.finish = Some(FinishReason::Failed(error)),
-        Ok(tokens) => {
-            let right = tokens.iter().zip(&sequence.head_drafts);
-            head_len += right
-                .take_while(|(token, draft)| token.id() == **draft)
-                .count();
-            for token in &tokens {
-                output.tokens.push(*token);
-                output.finish = sequence.push(*token);
-                if output.finish.is_some() {
-                    break;
-                }
-            }
-            if output.tokens.len() == tokens.len() {
-                output.rejected = drafts[tokens.len() - 1..].iter().map(|d| d.token).collect();
-            }
-            // The trunk has seen all but the newest token.
-            sequence.num_cached = sequence.current();
+    let tokens = tokens.unwrap_or_else(|error| {
+        output.finish = Some(FinishReason::Failed(error));
+        Vec::new()
+    });
+    // The heads may have computed with drafts that are not what was accepted.
+    let same = |(token, draft): &(&Accepted, &u32)| token.id() == **draft;
+    let right = tokens.iter().zip(&sequence.head_drafts).take_while(same);
+    let head_len = sequence.current() + 1 + right.count();
+    for (i, token) in tokens.into_iter().enumerate() {
+        output.tokens.push(token);
+        output.finish = sequence.push(token);
+        if token.head() == 0 {
+            output.rejected = drafts[i..].iter().map(|draft| draft.token).collect();
+        }
+        if output.finish.is_some() {
+            break;
         }
     }
+    // The trunk has computed all tokens but the newest.
+    sequence.num_cached = sequence.current();
     runner.rewind_heads(sequence.slot, head_len.min(sequence.num_cached));
     sequence.head_drafts.clear();
     sequence.phase = match output.finish {

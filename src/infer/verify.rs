@@ -1,6 +1,5 @@
 //! Verification: the trunk's pass over the newest tokens and their drafts decides which drafts are accepted.
 
-use super::decoder::SampleRequest;
 use super::draft::Draft;
 use super::rejection;
 use super::request::Mode;
@@ -32,6 +31,9 @@ impl Accepted {
     }
 }
 
+/// The accepted drafts of a sequence and one token more, or why the sequence fails.
+pub(super) type Verified = Result<Vec<Accepted>>;
+
 /// Runs the trunk over the newest token x_n of each sequence and its drafts for positions n + 1, .., in one pass. Returns
 /// the accepted drafts of each sequence and one token more.
 ///
@@ -41,7 +43,7 @@ pub(super) fn verify(
     runner: &mut dyn Runner,
     sequences: &[&mut Sequence],
     drafts: &[Vec<Draft>],
-) -> Result<Vec<Result<Vec<Accepted>>>> {
+) -> Result<Vec<Verified>> {
     let (mut tokens, mut spans) = (Vec::new(), Vec::with_capacity(sequences.len()));
     for (sequence, drafts) in sequences.iter().zip(drafts) {
         tokens.extend(sequence.tokens().last());
@@ -61,15 +63,10 @@ pub(super) fn pick_tokens(
     runner: &mut dyn Runner,
     sequences: &[&mut Sequence],
     drafts: &[Vec<Draft>],
-) -> Result<Vec<Result<Vec<Accepted>>>> {
+) -> Result<Vec<Verified>> {
     let (mut requests, mut row) = (Vec::with_capacity(sequences.len()), 0);
     for (sequence, drafts) in sequences.iter().zip(drafts) {
-        requests.push(SampleRequest {
-            row,
-            position: sequence.tokens().len(),
-            sampler: sequence.options.sampler,
-            drafts: drafts.iter().map(|draft| draft.token).collect(),
-        });
+        requests.push(sequence.sample(row, 0, drafts));
         row += 1 + drafts.len();
     }
     let sampled = runner.sample(&requests)?;

@@ -25,7 +25,7 @@ pub struct Oracle {
 
 impl Oracle {
     fn guess(&mut self, request: &DraftRequest<'_>) -> Vec<u32> {
-        let known = request.tokens();
+        let known = request.sequence().tokens();
         let text = self.texts.iter().find(|text| text.starts_with(known));
         let truth = &text.expect("the tokens are those of plain decoding")[known.len()..];
         let mut guesses = Vec::new();
@@ -56,7 +56,7 @@ pub struct Wild;
 impl Drafter for Wild {
     fn draft(&mut self, drafting: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
         let wild = drafting.requests().iter().map(|request| {
-            let token = request.tokens().len() as u32 % 300;
+            let token = request.sequence().tokens().len() as u32 % 300;
             drafts(vec![token; request.max_drafts().min(500) + 3])
         });
         Ok(wild.collect())
@@ -81,7 +81,7 @@ impl Drafter for Irregular {
         let drafts = drafting.run_heads(&most)?;
         assert_eq!(drafting.run_heads(&most)?, drafts, "asked twice");
         if self.greedy {
-            let tokens = drafting.requests()[0].tokens();
+            let tokens = drafting.requests()[0].sequence().tokens();
             assert_eq!(first_draft(drafting.model(), tokens, most[0]), drafts);
         }
         Ok(drafts)
@@ -99,7 +99,7 @@ impl Drafter for Liar {
         let most = drafting.requests()[0].max_drafts().min(1 + self.steps % 4);
         self.steps += 1;
         let drafts = drafting.run_heads(&[most])?;
-        let tokens = drafting.requests()[0].tokens();
+        let tokens = drafting.requests()[0].sequence().tokens();
         assert_eq!(first_draft(drafting.model(), tokens, most), drafts);
         self.oracle.draft(drafting)
     }
@@ -139,7 +139,7 @@ pub struct Checked {
 impl Drafter for Checked {
     fn draft(&mut self, drafting: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
         let drafts = self.irregular.draft(drafting)?;
-        let mut text = drafting.requests()[0].tokens().to_vec();
+        let mut text = drafting.requests()[0].sequence().tokens().to_vec();
         for (k, draft) in (1..).zip(&drafts[0]) {
             let logits = last_logits(drafting.model(), &text, k);
             let exact = Distribution::of(&logits, text.len(), SOFTMAX)?;

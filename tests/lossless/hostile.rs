@@ -85,12 +85,15 @@ fn survive(model: &Model, drafter: &mut dyn Drafter) -> (Vec<Vec<u32>>, usize) {
     (gained, failures)
 }
 
+/// What a drafter returns in a step.
+type Answer = fn(usize, &mut Drafting<'_>) -> Vec<Vec<Draft>>;
+
 #[test]
 fn wrong_answers_change_nothing() {
     for kind in HeadKind::ALL {
         let model = trained_model(kind);
         let expected = plain_texts(model, &requests());
-        let answers: [fn(usize, &mut Drafting<'_>) -> Vec<Vec<Draft>>; 7] = [
+        let answers: [Answer; 7] = [
             // For no sequence, for one, for more than there are.
             |_, _| vec![],
             |step, _| vec![drafts(vec![step as u32 % 257; 3])],
@@ -172,10 +175,10 @@ fn a_session_inside_a_session() {
                 let mut inner = Session::new(drafting.model());
                 let options = GenerateOptions {
                     max_tokens: request.max_drafts().min(4),
-                    sampler: request.sampler(),
+                    sampler: request.sequence().options().sampler,
                     ..GenerateOptions::default()
                 };
-                inner.add(Request::new(request.tokens(), options))?;
+                inner.add(Request::new(request.sequence().tokens(), options))?;
                 let mut heads = HeadDrafter;
                 let tokens = inner.tokens(&mut heads).map(|token| Ok(token?.1.id()));
                 all.push(drafts(tokens.collect::<Result<_>>()?));
@@ -212,9 +215,14 @@ fn a_foreign_drafter_shares_the_noise() {
                 let request = &drafting.requests()[0];
                 let mut options = all();
                 options.max_tokens = 1;
-                options.sampler = request.sampler();
+                options.sampler = request.sequence().options().sampler;
                 options.sampler.seed += seed;
-                let draft = generate(drafting.model(), request.tokens(), &options, &mut NoDrafts)?;
+                let draft = generate(
+                    drafting.model(),
+                    request.sequence().tokens(),
+                    &options,
+                    &mut NoDrafts,
+                )?;
                 Ok(vec![drafts(draft.tokens)])
             },
             0,

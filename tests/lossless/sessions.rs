@@ -172,7 +172,11 @@ fn a_conversation_continues_as_a_fresh_text() {
                 drafts: fixed(drafts),
                 chunk: 7,
                 // Some turns end inside accepted drafts.
-                stop: if turn % 2 == 0 { vec![32] } else { vec![] },
+                stop: if turn.is_multiple_of(2) {
+                    vec![32]
+                } else {
+                    vec![]
+                },
                 sampler: Sampler {
                     temperature,
                     seed: 4,

@@ -4,9 +4,10 @@ use crate::drafters::Oracle;
 use crate::models::trained_model;
 use crate::{all, fixed, plain, speculative};
 use foretoken::data::{Tokenizer, corpus};
+use foretoken::exec::{Rows, Train};
 use foretoken::infer::{
     Accepted, Distribution, Drafter, Drafts, GenerateOptions, Generated, HeadDrafter, Mode,
-    NoDrafts, Request, Sampler, Session, generate, generate_batch,
+    NoDrafts, Request, Sampler, Session, generate, generate_batch, pick,
 };
 use foretoken::model::{HeadKind, Model};
 use std::ops::ControlFlow;
@@ -83,6 +84,11 @@ fn a_window_slides_where_it_says() {
     for kind in HeadKind::ALL {
         let model = trained_model(kind);
         let prompt: Vec<u32> = (0..30).map(|i| 97 + i % 7).collect();
+        let warm = Sampler {
+            temperature: 0.9,
+            seed: 3,
+            ..Sampler::GREEDY
+        };
         for (context, keep) in [(40, 10), (33, 32), (40, 1), (160, 50)] {
             let options = GenerateOptions {
                 max_tokens: 200,
@@ -91,13 +97,8 @@ fn a_window_slides_where_it_says() {
                 ..all()
             };
             let got = plain(model, &prompt, &options);
-            // Above temperature 0 too; there the noise still belongs to the token's place in the whole text.
             let warm = GenerateOptions {
-                sampler: Sampler {
-                    temperature: 0.9,
-                    seed: 3,
-                    ..Sampler::GREEDY
-                },
+                sampler: warm,
                 ..options.clone()
             };
             let drafted = speculative(model, &prompt, &warm).tokens;
@@ -122,6 +123,25 @@ fn a_window_slides_where_it_says() {
             }
             assert_eq!(got, expected, "{kind:?}, {keep} of {context}");
             assert_eq!(speculative(model, &prompt, &options).tokens, expected);
+        }
+        // The noise is that of the token's place in the whole text, which the training graph on the window can show.
+        let options = GenerateOptions {
+            max_tokens: 20,
+            context: Some(40),
+            window: Some(10),
+            sampler: warm,
+            ..all()
+        };
+        let whole = [&prompt[..], &plain(model, &prompt, &options)].concat();
+        let mut exec = Train::no_grad(model.params());
+        for place in 41..48 {
+            // With a context of 40, token 40 is the last before the window slides to 10 tokens.
+            let window = &whole[41 - 10..place];
+            let h = model.trunk(&mut exec, window, &Rows::batch(1, window.len()));
+            let logits = model.logits(&mut exec, &h);
+            let logits = logits.value().row(window.len() - 1);
+            let token = pick(logits, place, warm).expect("numbers");
+            assert_eq!(token, whole[place], "{kind:?}, {place}");
         }
         // A prompt longer than the context is cut to the window.
         let long: Vec<u32> = (0..100).map(|i| 97 + i % 11).collect();

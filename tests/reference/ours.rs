@@ -304,9 +304,9 @@ impl Run {
     pub fn new(sizes: &Sizes, seed: u64, recipe: Recipe) -> Self {
         let mut config = TrainConfig::default();
         config.optimiser = if recipe.muon {
-            Optimiser::Muon
+            Optimiser::MUON
         } else {
-            Optimiser::AdamW
+            Optimiser::ADAMW
         };
         let trainer = Trainer::new(model(sizes, seed), config);
         Self { trainer, recipe }
