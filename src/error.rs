@@ -62,6 +62,12 @@ pub enum Error {
     /// A GPU or what it needs is missing, or a GPU failed.
     #[error("{0}")]
     Device(String),
+    /// A thread computes in a floating-point mode that gives other results than the rules, which a program or a library
+    /// beside this crate must have set.
+    #[error(
+        "a thread {0}: results would depend on the thread; restore the floating-point mode before using this crate"
+    )]
+    FloatEnvironment(&'static str),
     /// A number stopped being finite.
     #[error("{0}")]
     Diverged(String),

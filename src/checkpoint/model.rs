@@ -10,7 +10,6 @@ use super::{TensorFile, encode, json, sha256_hex, write};
 use crate::data::Tokenizer;
 use crate::model::config::ARITHMETIC;
 use crate::model::{Config, Model};
-use crate::tensor::Tensor;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -181,10 +180,11 @@ impl ModelDir {
 
 /// The bytes of `model.safetensors`.
 fn weights(model: &Model) -> Result<Vec<u8>> {
-    let tensors: Vec<(&str, &Tensor)> = model.params().iter().collect();
+    let tensors = model.params().iter();
+    let tensors: Vec<_> = tensors.map(|(n, t)| (n, t.shape(), t.values())).collect();
     let parts: Vec<_> = tensors
         .iter()
-        .map(|(n, t)| (*n, t.shape(), t.data()))
+        .map(|(n, shape, x)| (*n, *shape, &x[..]))
         .collect();
     encode(&parts)
 }

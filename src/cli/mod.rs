@@ -109,7 +109,7 @@ fn by_flag(error: &crate::Error) -> String {
             field,
             expected,
             found,
-        } => {
+        } if *field != crate::simd::isa::CEILING => {
             let flag = match *field {
                 "peak_lr" => "lr".to_owned(),
                 other => other.replace('_', "-"),

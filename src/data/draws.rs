@@ -3,8 +3,8 @@
 //! The bits are the ChaCha8 keystream of a published cipher. Ranges are ours: the sampling functions of
 //! `rand` may change their values in any release, so that none of them is used.
 
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
 
 /// What the draws are for. One seed gives every use a keystream of its own.
 #[derive(Clone, Copy)]

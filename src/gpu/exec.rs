@@ -49,7 +49,7 @@ impl Value {
 
     /// What the CPU has computed.
     pub(super) fn of_host(device: &Device, tensor: Tensor) -> Self {
-        let array = device.upload(tensor.data());
+        let array = device.upload(&tensor.values());
         let value = Self::new(array, tensor.rows(), tensor.cols());
         Self {
             host: Some(Arc::new(tensor)),
@@ -155,7 +155,7 @@ impl Exec for OnDevice<'_> {
             slot.append(device, heads, &qkv.array, from, span.len);
             from += span.len;
         }
-        let span = |s: &crate::exec::Span| attention::Span {
+        let span = |s: &crate::exec::Span| attention::CachedSequence {
             first: s.first,
             len: s.len,
             cache: self.sequences[s.sequence].caches[cache]

@@ -39,7 +39,7 @@ impl<'m> Weights<'m> {
     /// Where the device has failed, or has no room for them.
     pub fn new(device: &Device, params: &'m Params) -> Result<Self> {
         let send = |id| GradSlot {
-            array: device.upload(params.get(id).data()),
+            array: device.upload(&params.get(id).values()),
             at: 0,
             owner: id,
         };
@@ -66,7 +66,7 @@ impl<'m> Weights<'m> {
     /// they are moved together, and where they lay before is given back.
     pub(super) fn together(&self, ids: &[ParamId]) -> GradSlot {
         let mut places = self.places.borrow_mut();
-        let len = |id: &ParamId| self.params.get(*id).data().len();
+        let len = |id: &ParamId| self.params.get(*id).len();
         let starts = ids.iter().scan(0, |end, id| {
             *end += len(id);
             Some(*end - len(id))

@@ -135,6 +135,13 @@ impl Model {
         }
     }
 
+    /// Unpacks every matrix, as training needs them.
+    pub fn unpack(&mut self) {
+        for id in self.params.ids() {
+            self.params.get_mut(id).unpack();
+        }
+    }
+
     /// Bytes of weights that a decoding step of the trunk reads, logits included and heads not.
     ///
     /// A step reads every weight once, however many rows it has up to some dozens, except for a table of embeddings that

@@ -12,7 +12,7 @@
 
 use super::normed_linear::{Back, Weights, normed, parts};
 use crate::autograd::{GradSink, Op};
-use crate::kernels::gemm::{Right, ScratchPanels, Start, matmul, matmul_many};
+use crate::kernels::gemm::{Panels, Right, Start, matmul, matmul_many};
 use crate::kernels::swiglu;
 use crate::profile;
 use crate::simd::matrix::MatrixMut;
@@ -66,7 +66,7 @@ impl Op<5> for GatedMlp {
         } = saved;
         let f = gate.rows();
         let mut ddown = sink.take_accumulator(4, down.shape());
-        let rows_of_down = ScratchPanels::new(down.matrix());
+        let rows_of_down = Panels::pack(down.matrix());
         let inner = [gate, up];
         let mut back = Back::new(&x, &weight, &inner, sink);
         for part in parts(x.rows()) {
@@ -75,7 +75,7 @@ impl Op<5> for GatedMlp {
             profile::time("Linear", "backward dx", || {
                 matmul(
                     dy,
-                    Right::Scratch(&rows_of_down),
+                    Right::Panels(&rows_of_down),
                     a.matrix_mut(),
                     Start::Zero,
                 );

@@ -9,7 +9,7 @@
 //! Queries, keys and values are one such product, and so are gate and up: that fixes the chain of dx.
 
 use crate::autograd::{GradSink, Op};
-use crate::kernels::gemm::{Right, ScratchPanels, Start, matmul, matmul_many};
+use crate::kernels::gemm::{Panels, Right, Start, matmul, matmul_many};
 use crate::profile;
 use crate::tensor::Tensor;
 use std::sync::Arc;
@@ -66,9 +66,9 @@ impl<const N: usize> Op<N> for Linear {
         if (1..N).any(|i| sink.needs_grad(i)) {
             profile::time("Linear", "backward dW", || {
                 // Packed once for several weights; for one, a part at a time.
-                let packed = (N > 2).then(|| ScratchPanels::new(x.matrix()));
+                let packed = (N > 2).then(|| Panels::pack(x.matrix()));
                 let right = match &packed {
-                    Some(packed) => Right::Scratch(packed),
+                    Some(packed) => Right::Panels(packed),
                     None => Right::View(x.matrix()),
                 };
                 for (i, (w, dy)) in parts.into_iter().enumerate() {
@@ -118,8 +118,10 @@ mod laws {
         for format in WeightFormat::ALL {
             let (x, mut w) = (pattern(&[30, 40], 1), pattern(&[50, 40], 2));
             w.pack(format);
-            // A copy is not packed and has the widened weights.
-            let (plain, packed) = (Arc::new(w.clone()), Arc::new(w));
+            let packed = Arc::new(w.clone());
+            // This copy has the widened weights.
+            w.unpack();
+            let plain = Arc::new(w);
             assert!(plain.panels().is_none() && packed.panels().is_some());
             for w in [&plain, &packed] {
                 rows_alone(30, |r| Linear.forward([&slice_rows(&x, r), w]).0);

@@ -11,7 +11,7 @@
 //! bit, that of the two operations one after the other.
 
 use crate::autograd::{GradSink, Op};
-use crate::kernels::gemm::{Panels, Right, ScratchPanels, Start, View, matmul, matmul_many};
+use crate::kernels::gemm::{Panels, Right, Start, View, matmul, matmul_many};
 use crate::kernels::norm::{self, Segments};
 use crate::kernels::reduce::CHUNK_ROWS;
 use crate::profile;
@@ -91,7 +91,7 @@ pub(super) fn normed(
 /// Weights, transposed and packed: a frozen model keeps them so, and those of a model in training are packed for a while.
 pub(super) enum Weights<'a> {
     Kept(Vec<&'a Panels>),
-    Made(Vec<ScratchPanels>),
+    Made(Vec<Panels>),
 }
 
 impl<'a> Weights<'a> {
@@ -100,7 +100,7 @@ impl<'a> Weights<'a> {
         match kept {
             Some(kept) => Self::Kept(kept),
             None => {
-                let made = weights.iter().map(|w| ScratchPanels::new(w.matrix().t()));
+                let made = weights.iter().map(|w| Panels::pack(w.matrix().t()));
                 Self::Made(made.collect())
             }
         }
@@ -111,7 +111,7 @@ impl<'a> Weights<'a> {
             Self::Kept(kept) => (&kept[..], &[][..]),
             Self::Made(made) => (&[][..], &made[..]),
         };
-        let made = made.iter().map(Right::Scratch);
+        let made = made.iter().map(Right::Panels);
         kept.iter().map(|w| Right::Panels(w)).chain(made)
     }
 }
@@ -121,7 +121,7 @@ pub(super) struct Back<'a> {
     x: &'a Tensor,
     weight: &'a Tensor,
     /// Each weight as it is, packed, and its accumulator.
-    weights: Vec<(ScratchPanels, Option<Tensor>)>,
+    weights: Vec<(Panels, Option<Tensor>)>,
     dx: Tensor,
     /// Shares of dweight.
     shares: Vec<f32>,
@@ -136,7 +136,7 @@ impl<'a> Back<'a> {
     ) -> Self {
         let take = |(i, w): (usize, &'a Arc<Tensor>)| {
             (
-                ScratchPanels::new(w.matrix()),
+                Panels::pack(w.matrix()),
                 sink.take_accumulator(i + 2, w.shape()),
             )
         };
@@ -157,20 +157,20 @@ impl<'a> Back<'a> {
     pub fn part(&mut self, part: &Range<usize>, r: &[f32], n: &Tensor, dy: View<'_>) {
         let mut dn = Tensor::empty(n.shape());
         let (mut from, mut start) = (0, Start::Zero);
-        let packed = profile::time("Linear", "backward dW", || ScratchPanels::new(n.matrix()));
+        let packed = profile::time("Linear", "backward dW", || Panels::pack(n.matrix()));
         for (w, dw) in &mut self.weights {
-            let width = w.panels().k();
+            let width = w.k();
             let dy = dy.columns(from, from + width);
             from += width;
             profile::time("Linear", "backward dx", || {
-                matmul(dy, Right::Scratch(w), dn.matrix_mut(), start);
+                matmul(dy, Right::Panels(w), dn.matrix_mut(), start);
             });
             start = Start::Continue;
             if let Some(dw) = dw {
                 profile::time("Linear", "backward dW", || {
                     matmul(
                         dy.t(),
-                        Right::Scratch(&packed),
+                        Right::Panels(&packed),
                         dw.matrix_mut(),
                         Start::Continue,
                     );
@@ -181,9 +181,9 @@ impl<'a> Back<'a> {
         let at = Segments::row(c);
         let own = part.start * c..part.end * c;
         let shares = norm::partials(at, own.start)..norm::partials(at, own.end);
-        let inputs = (&self.x.data()[own.clone()], self.weight.data(), r);
-        let dx = &mut self.dx.data_mut()[own];
-        norm::backward_parts(at, inputs, dn.data(), dx, &mut self.shares[shares]);
+        let (x, dx) = (&self.x.data()[own.clone()], &mut self.dx.data_mut()[own]);
+        let (weight, shares) = (self.weight.data(), &mut self.shares[shares]);
+        norm::backward_parts(at, x, weight, r, dn.data(), dx, shares);
     }
 
     /// Gives all gradients.

@@ -207,16 +207,16 @@ impl Optimiser {
             factor as f32
         };
         let mut step = adamw::Step {
-            rate: rate as f32,
+            lr: rate as f32,
             beta1: beta1 as f32,
             beta2: beta2 as f32,
-            rest1: (1.0 - beta1) as f32,
-            rest2: (1.0 - beta2) as f32,
-            unbias1: unbias(beta1),
-            unbias2: unbias(beta2),
+            one_minus_beta1: (1.0 - beta1) as f32,
+            one_minus_beta2: (1.0 - beta2) as f32,
+            bias_correction1: unbias(beta1),
+            bias_correction2: unbias(beta2),
             eps: eps as f32,
             clip: 1.0,
-            decay: 0.0,
+            weight_decay: 0.0,
         };
         for id in params
             .ids()
@@ -226,23 +226,24 @@ impl Optimiser {
             let head = layout::is_head(params.name(id));
             step.clip = clip(if head { norms.heads } else { norms.trunk });
             let matrix = params.get(id).shape().len() == 2;
-            step.decay = if matrix { decay as f32 } else { 0.0 };
+            step.weight_decay = if matrix { decay as f32 } else { 0.0 };
             let by_muon = self
                 .settings
                 .moves_by_muon(params.name(id), params.get(id).shape());
             let gradient = gradients.get(id).data();
             let kept = self.kept[id.index()].as_mut_slice();
             let tensor = params.get_mut(id);
-            let shape = [tensor.rows(), tensor.cols()];
+            let (rows, cols) = (tensor.rows(), tensor.cols());
             match kept {
                 [m] if by_muon => {
                     let step = muon::Step {
-                        rate: step.rate,
+                        lr: step.lr,
                         momentum: momentum as f32,
                         clip: step.clip,
-                        decay: step.decay,
+                        weight_decay: step.weight_decay,
                     };
-                    muon::update(step, shape, tensor.data_mut(), m.data_mut(), gradient);
+                    let (w, m) = (tensor.data_mut(), m.data_mut());
+                    muon::update(step, rows, cols, w, m, gradient);
                 }
                 [m, v] => {
                     let (m, v) = (m.data_mut(), v.data_mut());

@@ -71,7 +71,8 @@ impl Trainer {
     }
 
     /// A model with some steps done.
-    pub(super) fn resumed(model: Model, optimiser: Optimiser, plan: Plan, steps: u64) -> Self {
+    pub(super) fn resumed(mut model: Model, optimiser: Optimiser, plan: Plan, steps: u64) -> Self {
+        model.unpack();
         Self {
             optimiser,
             gradients: Gradients::zeros_of(model.params(), &|name| plan.learns(name)),
