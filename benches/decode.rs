@@ -1,4 +1,4 @@
-//! What rows cost at decoding, and how much of the memory's speed one row reaches: `cargo bench --bench decode`.
+//! The cost of rows in decoding, and the share of the memory's bandwidth that one row reaches: `cargo bench --bench decode`.
 //!
 //! Random weights in the shapes of the performance tables, no query and key norm, vocabulary 4096 (110m: 32000). After
 //! a prefill of 128 tokens, passes of 1, 2, 4, 8 and 16 rows with their logits alternate with a plain read of as many

@@ -9,8 +9,8 @@
 use super::{par, reduce};
 use crate::simd::{self, Kernel, LANES, Simd, math};
 
-/// Fewest logits of a task: each costs an exponential and a division, so that fewer than in other kernels are worth
-/// waking a thread.
+/// Fewest logits of a task. Each takes an exponential and a division, so waking a thread pays off earlier than in other
+/// kernels.
 const LOGITS_PER_TASK: usize = 4096;
 
 /// logits [rows, V] become the gradient; losses `[rows]`; hits `[rows]` is 1 if the target has the largest logit (the lowest

@@ -61,8 +61,7 @@ impl Segments {
     }
 }
 
-/// Fewest elements of a task: each is read twice, so that half as many as in kernels that go once over their data are worth
-/// waking a thread.
+/// Fewest elements of a task: half as many as in kernels that read each only once.
 const ELEMENTS_PER_TASK: usize = 8192;
 
 /// x [rows, stride], weight `[width]` -> the segments of y [rows, stride], and r [rows · count].

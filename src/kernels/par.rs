@@ -169,6 +169,7 @@ mod tests {
     #[test]
     fn threads_in_another_mode_are_an_error() {
         use crate::simd::float_environment::tests::{FTZ, UP, with_mode};
+        // This starts the threads of the global pool, too, which would otherwise inherit the mode set below.
         check_environment().expect("the usual mode");
         let pool = Threads::new(2).expect("a small pool");
         for bits in [FTZ, UP] {

@@ -22,9 +22,9 @@ pub fn check() -> Result<(), &'static str> {
     if same.to_bits() != 1 || same_f64.to_bits() != 1 {
         return Err("reads subnormal numbers as zero (DAZ)");
     }
-    // To nearest all three leave the first number alone. Rounding up moves the first sum, down the second, to zero the
-    // third.
-    let sums = [(1.0, 1e-10), (-1.0, -1e-10), (1.0, -1e-10)];
+    // Rounded to nearest, all three sums are their first number. Rounding up changes the first sum, rounding down the second,
+    // rounding to zero the third.
+    let sums: [(f32, f32); 3] = [(1.0, 1e-10), (-1.0, -1e-10), (1.0, -1e-10)];
     for (x, y) in sums {
         if black_box(x) + black_box(y) != x {
             return Err("does not round to nearest");

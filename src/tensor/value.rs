@@ -28,7 +28,7 @@ impl Tensor {
     /// A tensor of these values.
     ///
     /// # Panics
-    /// Panics if the shape has another number of elements.
+    /// Panics if the number of elements is not that of the shape.
     #[track_caller]
     pub fn new(shape: &[usize], data: Vec<f32>) -> Self {
         let n = data.len();

@@ -27,7 +27,7 @@ const BLOCK: usize = 32;
 /// Memory of a task, which is one key head of one sequence.
 struct Memory {
     keys: KeyValues,
-    /// Values as keys and keys as values: products with the former give dp, the latter weighted give dq.
+    /// Values as keys and keys as values: dp is do times the former, dq a weighted sum of the latter.
     exchanged: KeyValues,
     /// p, ds: [BLOCK, stride]
     scores: [Scratch<f32>; 2],
@@ -206,7 +206,7 @@ struct Softmax<V> {
 }
 
 impl<V: Copy> Softmax<V> {
-    /// p of a product q · k.
+    /// p from q · k.
     #[inline(always)]
     fn probability<S: Simd<V = V>>(&self, s: S, product: V) -> V {
         let score = s.mul(product, self.scale);
@@ -220,7 +220,7 @@ impl<V: Copy> Softmax<V> {
     }
 }
 
-/// Products q · k become p; products do · v become ds. Both have one element for each of the query's own keys.
+/// q · k becomes p, and do · v becomes ds. Both have one element for each of the query's own keys.
 #[inline(always)]
 fn softmax_backward<S: Simd>(
     s: S,

@@ -214,7 +214,7 @@ pub(super) fn products_with_keys<S: Simd, const M: usize>(
     }
 }
 
-/// The products of one query with its own keys become e; returns m and Z.
+/// q · k of one query and its own keys becomes e; returns m and Z.
 #[inline(always)]
 pub(super) fn softmax_parts<S: Simd>(s: S, row: &mut [f32], scale: f32) -> (f32, f32) {
     let scale = s.splat(scale);
