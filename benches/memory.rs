@@ -1,9 +1,10 @@
 //! Memory of a training step: `cargo bench --bench memory`.
 //!
-//! The largest resident memory of a process that makes two steps of `small` (T = 256, B = 16) with a vocabulary of 4096,
-//! for every kind of head, K = 0 and K = 3. What the heads' own parameters, gradients and moments take is subtracted:
-//! what is left should hardly depend on K. `tape` is the whole graph recorded and run backwards, for comparison.
-//! Memory is read from `/proc`, so this prints zeros on other systems than Linux. `-- recursive` picks kinds.
+//! The largest resident memory of a process that makes two steps of `small` (T = 256, B = 16) with a vocabulary of
+//! 4096, for every kind of head, K = 0 and K = 3. What the heads' own parameters, gradients and moments take is
+//! subtracted: what is left should hardly depend on K. `tape` is the whole graph recorded and run backwards, for
+//! comparison. Memory is read from `/proc`, so this prints zeros on other systems than Linux. `-- recursive` picks
+//! kinds.
 
 use foretoken::autograd::Gradients;
 use foretoken::data::RandomWindows;

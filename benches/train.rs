@@ -1,10 +1,11 @@
 //! Training steps of the shapes of the performance tables: `cargo bench --bench train`.
 //!
 //! One step is forward, backward, clipping and AdamW on random tokens, with K = 0 and K = 3 sequential heads; times are
-//! medians. One JSON line for each, with the peak in units of 2^20 bytes as `ru_maxrss` gives it to others. A window has T + 1 tokens, so head k is trained on T − k positions of each.
+//! medians. One JSON line for each, with the peak in units of 2^20 bytes as `ru_maxrss` gives it to others. A window
+//! has T + 1 tokens, so head k is trained on T − k positions of each.
 //!
-//! `-- small base` picks shapes, `k=3` and `threads=1` one of each, `steps=9` how many steps are timed; `profile` prints
-//! the time of each operation.
+//! `-- small base` picks shapes, `k=3` and `threads=1` one of each, `steps=9` how many steps are timed; `profile`
+//! prints the time of each operation.
 
 mod shapes;
 

@@ -1,8 +1,8 @@
 //! Weights in narrow formats: a model whose matrices were rounded is a model like any other, with one answer.
 //!
 //! For each format: the training forward pass == the same on an unpacked model of the widened weights == prefill in
-//! chunks == decoding one by one == verify with rollback, for the trunk and every head, on every instruction set and for
-//! 1, 2, 3 and 8 threads. And the weights themselves against the definition of each format.
+//! chunks == decoding one by one == verify with rollback, for the trunk and every head, on every instruction set and
+//! for 1, 2, 3 and 8 threads. And the weights themselves against the definition of each format.
 
 mod common;
 
@@ -74,7 +74,7 @@ fn one_answer_in_every_format() {
 }
 
 #[test]
-fn matrices_are_rounded_by_the_definition_and_gains_are_not() {
+fn matrices_are_rounded_by_the_definition_and_norm_weights_are_not() {
     let fixture = Fixture::small(HeadKind::Recursive, true, false);
     let exact = fixture.model(2);
     for format in WeightFormat::ALL {

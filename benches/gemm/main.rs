@@ -1,9 +1,9 @@
 //! Matrix multiplication compared with the crates matrixmultiply and gemm: `cargo bench --bench gemm`.
 //!
-//! Each scenario alternates the libraries and compares medians, so that a slow moment of the machine affects all of them.
-//! matrixmultiply reads its number of threads from the environment once, so each number of threads is a process of
-//! its own. A multiplication is 2 · M · N · K operations. All three compute x Wᵀ; in the decoding scenarios our weights are
-//! packed once, as a decoder holds them, and theirs are not.
+//! Each scenario alternates the libraries and compares medians, so that a slow moment of the machine affects all of
+//! them. matrixmultiply reads its number of threads from the environment once, so each number of threads is a process
+//! of its own. A multiplication is 2 · M · N · K operations. All three compute x Wᵀ; in the decoding scenarios our
+//! weights are packed once, as a decoder holds them, and theirs are not.
 
 mod peers;
 
@@ -188,8 +188,9 @@ fn median(mut x: Vec<f64>) -> f64 {
     x[x.len() / 2]
 }
 
-/// Independent chains of a core: more than two units of four cycles' latency need, and no more than AVX-512 has registers
-/// for. With AVX2 a chain takes two of sixteen registers, so that some are kept in memory and the peak comes out too low.
+/// Independent chains of a core: more than two units of four cycles' latency need, and no more than AVX-512 has
+/// registers for. With AVX2 a chain takes two of sixteen registers, so that some are kept in memory and the peak comes
+/// out too low.
 const CHAINS: usize = 12;
 
 /// Chains of multiply-adds in registers: the peak of one core.

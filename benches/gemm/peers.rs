@@ -52,8 +52,8 @@ pub fn gemm(sizes: Sizes, a: &[f32], b: &[f32], c: &mut [f32], threads: usize) {
     let (ac, ar) = strides(m, k, transposed[0]);
     let (bc, br) = strides(k, n, transposed[1]);
     let (c, a, b) = (c.as_mut_ptr(), a.as_ptr(), b.as_ptr());
-    // SAFETY: strides are those of row-major matrices without gaps, exchanged if one is stored transposed, and the lengths
-    // were compared above; c is borrowed mutably, so it overlaps neither of the others.
+    // SAFETY: strides are those of row-major matrices without gaps, exchanged if one is stored transposed, and the
+    // lengths were compared above; c is borrowed mutably, so it overlaps neither of the others.
     unsafe {
         gemm::gemm(
             m,

@@ -38,9 +38,9 @@ pub struct Step {
 /// w  = fma(−lr, fma(weight_decay, w, u), w)
 /// ```
 ///
-/// `clip` is min(1, limit / norm) in `f64`, rounded once, with one norm over the trunk's tensors and one over the heads'.
-/// `weight_decay` is set for every matrix (shape outputs, inputs): `embed_tokens`, `lm_head`, all `*_proj`, and the heads'
-/// `fc`, `down`, `up` and `linear`; norm weights and biases do not decay.
+/// `clip` is min(1, limit / norm) in `f64`, rounded once, with one norm over the trunk's tensors and one over the
+/// heads'. `weight_decay` is set for every matrix (shape outputs, inputs): `embed_tokens`, `lm_head`, all `*_proj`, and
+/// the heads' `fc`, `down`, `up` and `linear`; norm weights and biases do not decay.
 ///
 /// # Panics
 /// Panics if the lengths differ.

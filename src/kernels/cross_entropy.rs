@@ -13,8 +13,8 @@ use crate::simd::{self, Kernel, LANES, Simd, math};
 /// kernels.
 const LOGITS_PER_TASK: usize = 4096;
 
-/// logits [rows, V] become the gradient; losses `[rows]`; hits `[rows]` is 1 if the target has the largest logit (the lowest
-/// id wins a tie), else 0.
+/// logits [rows, V] become the gradient; losses `[rows]`; hits `[rows]` is 1 if the target has the largest logit (the
+/// lowest id wins a tie), else 0.
 ///
 /// # Panics
 /// Panics if the shapes do not fit or a target is not below V.

@@ -8,8 +8,8 @@
 //!     dW += dzᵀ h                      the accumulator's chains continue over the rows (rule R7)
 //! ```
 //!
-//! A row's logits and gradient depend on no other row, and the chains of dW run over rows ascending, so the result does not
-//! depend on the length of a chunk: it is that of the two operations, one after the other.
+//! A row's logits and gradient depend on no other row, and the chains of dW run over rows ascending, so the result does
+//! not depend on the length of a chunk: it is that of the two operations, one after the other.
 
 use super::cross_entropy;
 use super::gemm::{Panels, Right, Start, View, matmul};

@@ -13,12 +13,12 @@
 //! w  = fma(−lr, fma(weight_decay, w, scale · X), w)      scale = 0.2 · √max(rows, cols)
 //! ```
 //!
-//! `a·X + B X` is one chain for each element: it starts at a·X, rounded. a, b, c = 3.4445, −4.7750, 2.0315 are Jordan's: the
-//! polynomial a x + b x³ + c x⁵, applied five times, moves every singular value from 0.002 to 1 into 0.68..1.21. The two
-//! forms give a matrix that is not square and its transpose the same bits from the same X, because A and B are symmetric
-//! to the bit: elements (i, j) and (j, i) are one chain of the same factors. The scale is that of Liu et al. 2025 ("Muon
-//! is scalable for LLM training", section 2.2): the update has the size of AdamW's, so that AdamW's learning rate and weight
-//! decay carry over.
+//! `a·X + B X` is one chain for each element: it starts at a·X, rounded. a, b, c = 3.4445, −4.7750, 2.0315 are
+//! Jordan's: the polynomial a x + b x³ + c x⁵, applied five times, moves every singular value from 0.002 to 1 into
+//! 0.68..1.21. The two forms give a matrix that is not square and its transpose the same bits from the same X, because
+//! A and B are symmetric to the bit: elements (i, j) and (j, i) are one chain of the same factors. The scale is that of
+//! Liu et al. 2025 ("Muon is scalable for LLM training", section 2.2): the update has the size of AdamW's, so that
+//! AdamW's learning rate and weight decay carry over.
 
 use super::gemm::{Right, Start, View, matmul};
 use super::{par, reduce};
@@ -275,9 +275,9 @@ mod tests {
         (0..a.len()).map(at).collect()
     }
 
-    /// U S V with reflections U and V has the singular values of S, which here are known. U X V then has those of X: X may
-    /// only have moved the values, so it is nearly diagonal, and each singular value is as near to an element of the
-    /// diagonal as the rest is large (Weyl's inequality, with the Frobenius norm of the rest).
+    /// U S V with reflections U and V has the singular values of S, which here are known. U X V then has those of X: X
+    /// may only have moved the values, so it is nearly diagonal, and each singular value is as near to an element of
+    /// the diagonal as the rest is large (Weyl's inequality, with the Frobenius norm of the rest).
     #[test]
     fn singular_values_end_near_one() {
         for [rows, cols] in [[24, 60], [60, 24], [32, 32], [1, 9]] {

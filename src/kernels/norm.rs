@@ -134,7 +134,8 @@ fn scale<S: Simd>(s: S, x: &[f32], r: f32, weight: &[f32], y: &mut [f32]) {
     }
 }
 
-/// x, dy [rows, stride], weight `[width]`, r [rows · count] -> the segments of dx [rows, stride]; returns dweight `[width]`.
+/// x, dy [rows, stride], weight `[width]`, r [rows · count] -> the segments of dx [rows, stride]; returns dweight
+/// `[width]`.
 ///
 /// # Panics
 /// Panics if the shapes do not fit.

@@ -102,8 +102,8 @@ pub(super) fn rows_per_task(elements: usize, width: usize) -> usize {
     part(elements / width, 1, 1).max(FEWEST_ELEMENTS / width + 1)
 }
 
-/// Ends of parts that differ by at most one `unit`, `per_thread` of them for each thread: no thread is left with a whole
-/// part while the others wait.
+/// Ends of parts that differ by at most one `unit`, `per_thread` of them for each thread: no thread is left with a
+/// whole part while the others wait.
 pub fn ends(total: usize, unit: usize, per_thread: usize) -> Vec<usize> {
     let units = total.div_ceil(unit);
     let parts = (count() * per_thread).clamp(1, units.max(1));

@@ -1,8 +1,8 @@
 //! Memory that is used again: buffers of tensors, panels and kernels.
 //!
 //! Fresh memory costs the system a page fault for every 4096 bytes, and a training step needs the same buffers as the
-//! step before; page faults and clearing took 9 % of a step before buffers were reused (`docs/log.md`). So a buffer that
-//! is dropped stays with its thread, and the next one of about the same size takes it. All threads together keep at most
+//! step before; page faults and clearing took 9 % of a step before buffers were reused (`docs/log.md`). So a dropped
+//! buffer stays with its thread, and the next one of about the same size takes it. All threads together keep at most
 //! [`MOST_SPARE_BYTES`], and [`release_spare_memory`] frees them.
 
 use super::par;
@@ -144,8 +144,8 @@ impl<T> Drop for Pool<T> {
     }
 }
 
-/// Elements to reserve for `n`: at most an eighth more, so that lengths that differ a little have the same capacity. The
-/// heads of a model are an example: each has a few rows less than the one before.
+/// Elements to reserve for `n`: at most an eighth more, so that lengths that differ a little have the same capacity.
+/// The heads of a model are an example: each has a few rows less than the one before.
 fn roomy<T>(n: usize) -> usize {
     if n * size_of::<T>() < WORTH_KEEPING || n < 8 {
         n

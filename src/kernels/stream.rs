@@ -1,7 +1,7 @@
 //! Reading memory as fast as the threads can: the bound of decoding, whose time goes into reading the weights.
 //!
-//! `foretoken speed` and `benches/decode.rs` report passes relative to this read, so it has to load and prefetch like the
-//! matrix multiplications do and lives next to them.
+//! `foretoken speed` and `benches/decode.rs` report passes relative to this read, so it has to load and prefetch like
+//! the matrix multiplications do and lives next to them.
 
 use super::par;
 use crate::simd::{self, Kernel, LANES, Simd};

@@ -26,9 +26,9 @@ impl Avx2 {
     }
 }
 
-/// Evaluates intrinsics on values, which need nothing but the CPU features. What reads or writes memory has a block and a
-/// reason of its own. (The methods are compiled into the trampoline and cannot enable the features themselves: a trait's
-/// methods may not, and `#[inline(always)]` and `#[target_feature]` exclude each other.)
+/// Evaluates intrinsics on values, which need nothing but the CPU features. What reads or writes memory has a block and
+/// a reason of its own. (The methods are compiled into the trampoline and cannot enable the features themselves: a
+/// trait's methods may not, and `#[inline(always)]` and `#[target_feature]` exclude each other.)
 macro_rules! with_feature {
     ($e:expr) => {
         // SAFETY: intrinsics on values need AVX2 and FMA only; `self` exists only if CPUID reports them.

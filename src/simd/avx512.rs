@@ -28,8 +28,8 @@ impl Avx512 {
     }
 }
 
-/// Evaluates intrinsics on values, which need nothing but the CPU feature. What reads or writes memory has a block and a
-/// reason of its own.
+/// Evaluates intrinsics on values, which need nothing but the CPU feature. What reads or writes memory has a block and
+/// a reason of its own.
 macro_rules! with_feature {
     ($e:expr) => {
         // SAFETY: intrinsics on values need AVX-512F only; `self` exists only if CPUID reports it.

@@ -22,8 +22,8 @@ pub fn check() -> Result<(), &'static str> {
     if same.to_bits() != 1 || same_f64.to_bits() != 1 {
         return Err("reads subnormal numbers as zero (DAZ)");
     }
-    // Rounded to nearest, all three sums are their first number. Rounding up changes the first sum, rounding down the second,
-    // rounding to zero the third.
+    // Rounded to nearest, all three sums are their first number. Rounding up changes the first sum, rounding down the
+    // second, rounding to zero the third.
     let sums: [(f32, f32); 3] = [(1.0, 1e-10), (-1.0, -1e-10), (1.0, -1e-10)];
     for (x, y) in sums {
         if black_box(x) + black_box(y) != x {
@@ -56,8 +56,8 @@ pub(crate) mod tests {
             // SAFETY: stores the register to a local variable.
             unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &raw mut before, options(nostack)) };
             let changed = before | bits;
-            // SAFETY: the bits are defined ones and mask no exception, so that nothing faults. Floats are computed in this
-            // mode by `f` only, which hides its operands from the compiler, and the mode is restored below.
+            // SAFETY: the bits are defined ones and mask no exception, so that nothing faults. Floats are computed in
+            // this mode by `f` only, which hides its operands from the compiler, and the mode is restored below.
             unsafe {
                 std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const changed, options(nostack))
             };

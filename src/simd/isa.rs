@@ -97,8 +97,8 @@ impl Isa {
 
     /// The instruction set of kernels that this thread starts.
     ///
-    /// It is the one of [`Isa::scope`], else that of the environment. If `FORETOKEN_ISA` holds an unknown name there is no
-    /// ceiling: [`Isa::from_environment`], [`Threads::new`](crate::kernels::par::Threads::new) and
+    /// It is the one of [`Isa::scope`], else that of the environment. If `FORETOKEN_ISA` holds an unknown name there is
+    /// no ceiling: [`Isa::from_environment`], [`Threads::new`](crate::kernels::par::Threads::new) and
     /// [`check_environment`](crate::kernels::par::check_environment) return the error.
     pub fn current() -> Self {
         static DEFAULT: OnceLock<Isa> = OnceLock::new();

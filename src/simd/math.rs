@@ -85,14 +85,14 @@ pub fn ln(x: f32) -> f32 {
     e.mul_add(LN2_HIGH, f + tail)
 }
 
-/// 1 / (1 + e^−x), within 2.3 ulp where x ≥ −87; +0 below −88.73; NaN for NaN.
+/// 1 / (1 + e^−x), within 2.3 ulp if x ≥ −87; +0 below −88.73; NaN for NaN.
 #[inline(always)]
 pub fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
     let e = exp(s, s.sub(s.splat(0.0), x));
     s.div(s.splat(1.0), s.add(s.splat(1.0), e))
 }
 
-/// x · sigmoid(x), within 2.9 ulp where x ≥ −87; −0 below −88.73; NaN for NaN and −∞.
+/// x · sigmoid(x), within 2.9 ulp if x ≥ −87; −0 below −88.73; NaN for NaN and −∞.
 #[inline(always)]
 pub fn silu<S: Simd>(s: S, x: S::V) -> S::V {
     s.mul(x, sigmoid(s, x))

@@ -1,15 +1,15 @@
 //! A mutable matrix view that splits by rows and by columns, so that threads can write disjoint parts of one matrix.
 //!
-//! A slice can be split by rows only. The columns of a row-major matrix interleave in memory, so the borrow checker cannot
-//! see that two blocks of columns are disjoint; a view gives access to its own columns only.
+//! A slice can be split by rows only. The columns of a row-major matrix interleave in memory, so the borrow checker
+//! cannot see that two blocks of columns are disjoint; a view gives access to its own columns only.
 
 use std::marker::PhantomData;
 
 /// A view of `rows` × `cols` elements of a row-major matrix; rows lie `stride` elements apart.
 ///
-/// Invariant: `start` is `owner`'s first element, moved by whole rows and columns inside the matrix, and `cols` ≤ `stride`.
-/// So if the view has rows, row r starts inside the slice, or one element past its end if the view has no columns and lies
-/// at the right edge; and all `cols` elements of each row lie inside.
+/// Invariant: `start` is `owner`'s first element, moved by whole rows and columns inside the matrix, and `cols` ≤
+/// `stride`. So if the view has rows, row r starts inside the slice, or one element past its end if the view has no
+/// columns and lies at the right edge; and all `cols` elements of each row lie inside.
 #[derive(Debug)]
 pub struct MatrixMut<'a> {
     start: *mut f32,
@@ -62,9 +62,9 @@ impl<'a> MatrixMut<'a> {
     #[inline(always)]
     pub fn row(&self, r: usize) -> &[f32] {
         assert!(r < self.rows, "row {r} of {}", self.rows);
-        // SAFETY: row r is inside the view, so by the invariant its start is inside the slice or, for a row of no elements at
-        // the right edge, one past its end, which `add` allows; its `cols` elements are inside, initialised, and belong to the
-        // view alone; `self` is borrowed.
+        // SAFETY: row r is inside the view, so by the invariant its start is inside the slice or, for a row of no
+        // elements at the right edge, one past its end, which `add` allows; its `cols` elements are inside,
+        // initialised, and belong to the view alone; `self` is borrowed.
         unsafe { std::slice::from_raw_parts(self.start.add(r * self.stride), self.cols) }
     }
 

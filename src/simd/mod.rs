@@ -63,7 +63,8 @@ pub trait Simd: Copy + Send + Sync + Sealed {
     /// Sixteen truth values.
     type M: Copy;
 
-    /// Rows of the micro-tile of a matrix multiplication that the registers can hold next to [`Simd::TILE_VECTORS`] columns of vectors.
+    /// Rows of the micro-tile of a matrix multiplication that the registers can hold next to [`Simd::TILE_VECTORS`]
+    /// columns of vectors.
     const TILE_ROWS: usize;
     /// Vectors in one row of that micro-tile: 2 (a whole panel of 32 columns) or 1 (half a panel).
     const TILE_VECTORS: usize;

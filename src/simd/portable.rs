@@ -1,7 +1,7 @@
 //! The definition of every operation: plain Rust on an array of sixteen `f32`.
 //!
-//! Slow if the compiler may not use a fused multiply-add instruction, and exact everywhere: `f32::mul_add` rounds once by
-//! its contract, which `tests.rs` checks against an exact emulation.
+//! Slow if the compiler may not use a fused multiply-add instruction, and exact everywhere: `f32::mul_add` rounds once
+//! by its contract, which `tests.rs` checks against an exact emulation.
 
 use super::{LANES, Sealed, Simd};
 

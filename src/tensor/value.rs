@@ -9,8 +9,8 @@ use std::borrow::Cow;
 
 /// Values [.., cols]; all dimensions but the last count as rows.
 ///
-/// A tensor holds either its elements or, after [`Tensor::pack`], the panels that matrix multiplications read. Each is the
-/// only copy, so that a packed model takes the memory of its format.
+/// A tensor holds either its elements or, after [`Tensor::pack`], the panels that matrix multiplications read. Each is
+/// the only copy, so that a packed model takes the memory of its format.
 #[derive(Debug)]
 pub struct Tensor {
     shape: Vec<usize>,
@@ -170,12 +170,12 @@ impl Tensor {
         MatrixMut::new(self.data_mut(), rows, cols)
     }
 
-    /// Replaces the elements by panels of the transposed matrix, in a format. Multiplications with few rows read little but
-    /// panels and are several times faster.
+    /// Replaces the elements by panels of the transposed matrix, in a format. Multiplications with few rows read little
+    /// but panels and are several times faster.
     ///
-    /// A narrow format rounds the elements (its blocks run along the last dimension), and what rounding took away is lost:
-    /// from then on the tensor stands for the widened values of the stored weights, however it is read. A tensor that is
-    /// packed in this format stays as it is.
+    /// A narrow format rounds the elements (its blocks run along the last dimension), and what rounding took away is
+    /// lost: from then on the tensor stands for the widened values of the stored weights, however it is read. A tensor
+    /// that is packed in this format stays as it is.
     pub fn pack(&mut self, format: WeightFormat) {
         if self.panels().is_some_and(|p| p.format() == format) {
             return;

@@ -28,8 +28,8 @@ impl KeyValues {
         }
     }
 
-    /// Keys and values of positions 0..n for one pass, k, v [n, D], in memory that the next pass uses again. One of them
-    /// may be absent; then only the panels of the other can be read, and nothing can be appended.
+    /// Keys and values of positions 0..n for one pass, k, v [n, D], in memory that the next pass uses again. One of
+    /// them may be absent; then only the panels of the other can be read, and nothing can be appended.
     ///
     /// # Panics
     /// Panics if the shapes differ, or both are absent.

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Queries are taken a few at a time, as many as a micro-tile has rows, and their scores live in a buffer of that many
-//! rows: no T × T matrix is ever stored. Each query still has its own chains over exactly its own keys, so the result does
-//! not depend on which queries are taken together, where the keys end, or what else is in the batch.
+//! rows: no T × T matrix is ever stored. Each query still has its own chains over exactly its own keys, so the result
+//! does not depend on which queries are taken together, where the keys end, or what else is in the batch.
 //!
 //! Rows of q, k and v lie in one matrix qkv [rows, (H + 2 G) D]: H query heads, then G key heads, then G value heads.
 //!

@@ -2,8 +2,8 @@
 
 /// How the matrices of a model are stored.
 ///
-/// A stored weight stands for one `f32`, its widened value, and matrix multiplications see nothing else (rule R1 with the
-/// widened values as the right operand).
+/// A stored weight stands for one `f32`, its widened value, and matrix multiplications see nothing else (rule R1 with
+/// the widened values as the right operand).
 ///
 /// | format | stored | widened | bytes per weight |
 /// |---|---|---|---|
@@ -14,8 +14,8 @@
 /// Rounding to bf16: a finite weight beyond the largest bfloat16, 3.39e38, becomes the largest bfloat16 of its sign and
 /// not an infinity. Infinities stay. NaN stays NaN.
 ///
-/// Rounding to q8: a block is 32 neighbouring elements p of one column of the packed matrix, or fewer at its end. With m =
-/// max |w| of the block,
+/// Rounding to q8: a block is 32 neighbouring elements p of one column of the packed matrix, or fewer at its end. With
+/// m = max |w| of the block,
 ///
 /// ```text
 /// scale = min(m / 127, 2.67938839e36)   one rounding; 0 if m / 127 is below 2^−126, the smallest normal number
@@ -23,9 +23,9 @@
 ///                                       0 if the scale is 0
 /// ```
 ///
-/// The bound is the largest `f32` that stays finite when multiplied by 127. A weight is off by at most half a scale, plus
-/// the rounding of the quotient and of the product. A block that holds an infinity or a NaN has the scale NaN and so is NaN
-/// throughout: what was broken stays visibly broken.
+/// The bound is the largest `f32` that stays finite when multiplied by 127. A weight is off by at most half a scale,
+/// plus the rounding of the quotient and of the product. A block that holds an infinity or a NaN has the scale NaN and
+/// so is NaN throughout: what was broken stays visibly broken.
 ///
 /// q8 is the scheme of GGML's Q8_0 with an `f32` scale instead of half precision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -48,22 +48,22 @@ impl Right<'_> {
     }
 }
 
-/// Micro-panels of the left operand that are packed together (BLIS's m_c in tiles): this many, times [`KC`] elements, stay
-/// in the second-level cache.
+/// Micro-panels of the left operand that are packed together (BLIS's m_c in tiles): this many, times [`KC`] elements,
+/// stay in the second-level cache.
 const TILES_PER_BLOCK: usize = 16;
-/// Longest block of a chain (BLIS's k_c). Longer ones spare loads and stores of c; a panel's block, 64 KiB, comes from the
-/// second-level cache as fast as a tile needs it. 512 was the fastest of 192, 256, 384 and 512.
+/// Longest block of a chain (BLIS's k_c). Longer ones spare loads and stores of c; a panel's block, 64 KiB, comes from
+/// the second-level cache as fast as a tile needs it. 512 was the fastest of 192, 256, 384 and 512.
 const KC: usize = 512;
-/// Rows of the right operand that are packed at a time: few enough that a narrow matrix is still in the cache when it is
-/// used, and two blocks, because the threads meet after each part.
+/// Rows of the right operand that are packed at a time: few enough that a narrow matrix is still in the cache when it
+/// is used, and two blocks, because the threads meet after each part.
 const ROWS_PER_PART: usize = 2 * KC;
 /// Up to this many rows, threads split columns: the time goes into reading the panels, and each is read once.
 pub(super) const FEW_ROWS: usize = 48;
 
 /// a [m, k], b [k, n] -> c [m, n] = a · b, all row-major: the exact kernel alone.
 ///
-/// Each element is one chain (rule R1), so its bits do not depend on m, n, the threads or the instruction set. For strided
-/// views, packed weights or c + a · b see [`matmul`].
+/// Each element is one chain (rule R1), so its bits do not depend on m, n, the threads or the instruction set. For
+/// strided views, packed weights or c + a · b see [`matmul`].
 ///
 /// ```
 /// use foretoken::kernels::gemm::gemm;
@@ -185,8 +185,9 @@ impl<T: Stored> Kernel for Block<'_, T> {
     fn run<S: Simd>(mut self, s: S) {
         let (m, k) = (self.a.rows(), self.panels.k());
         let height = TILES_PER_BLOCK * S::TILE_ROWS;
-        // Few rows are one block: the left operand is small, and c would be loaded again for nothing. Otherwise blocks have
-        // nearly equal lengths and are whole blocks of a format. The memory is always as long, to be the same each time.
+        // Few rows are one block: the left operand is small, and c would be loaded again for nothing. Otherwise blocks
+        // have nearly equal lengths and are whole blocks of a format. The memory is always as long, to be the same each
+        // time.
         let (depth, length) = if m <= S::TILE_ROWS {
             (k.max(1), m * k)
         } else {

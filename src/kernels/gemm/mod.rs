@@ -19,13 +19,13 @@
 //! runs. Threads split rows, or columns if there are few rows. The result does not show how the work was divided,
 //! because no division touches the order of p.
 //!
-//! Panels may hold their weights in a narrow format ([`WeightFormat`]). A micro-tile widens them as it reads them, and the
-//! result is, to the last bit, that of the widened weights.
+//! Panels may hold their weights in a narrow format ([`WeightFormat`]). A micro-tile widens them as it reads them, and
+//! the result is, to the last bit, that of the widened weights.
 //!
 //! [`gemm`](fn@gemm) is the kernel alone, for three slices.
 //!
-//! Files, each using only those above it: `view` (strided views), `format` (how weights are rounded), `stored` (rows of a
-//! panel in each format), `tile` (the micro-tile), `panels` (packing), `matmul` (the loops around the micro-tile),
+//! Files, each using only those above it: `view` (strided views), `format` (how weights are rounded), `stored` (rows of
+//! a panel in each format), `tile` (the micro-tile), `panels` (packing), `matmul` (the loops around the micro-tile),
 //! `matmul_many` (several multiplications of one left operand).
 
 mod format;

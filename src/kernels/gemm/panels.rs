@@ -1,7 +1,7 @@
 //! Packing: the right operand in panels of 32 columns, the left one in micro-panels as high as a micro-tile.
 //!
-//! Packing moves numbers, and rounds them if the format is a narrow one. Columns past the edge of a panel are zeros that
-//! no output sees; p, the index of the chain, is never padded.
+//! Packing moves numbers, and rounds them if the format is a narrow one. Columns past the edge of a panel are zeros
+//! that no output sees; p, the index of the chain, is never padded.
 
 use super::stored::{self, Bf16Row, Q8Block, Stored};
 use super::tile::micro_panel_rows;
@@ -311,8 +311,8 @@ impl Kernel for PackPanel<'_> {
     }
 }
 
-/// Packs a [height, k] as micro-panels [k, m] of [`micro_panel_rows`] rows each, without padding, one after the other into
-/// `to` [height · k].
+/// Packs a [height, k] as micro-panels [k, m] of [`micro_panel_rows`] rows each, without padding, one after the other
+/// into `to` [height · k].
 #[inline(always)]
 pub fn pack_left<S: Simd>(s: S, a: View<'_>, most: usize, to: &mut [f32]) {
     let (height, k) = (a.rows(), a.cols());
@@ -361,7 +361,8 @@ fn pack_columns<S: Simd>(s: S, a: View<'_>, most: usize, to: &mut [f32]) {
         while first < height {
             let m = micro_panel_rows(height - first, most);
             let at = first * k + p * m;
-            // Lanes past this row are overwritten by the rows after it; only a micro-panel's last rows have no room for them.
+            // Lanes past this row are overwritten by the rows after it; only a micro-panel's last rows have no room for
+            // them.
             match (row[first..].first_chunk(), to[at..].first_chunk_mut()) {
                 (Some(from), Some(to)) if (k - p) * m >= LANES => s.store(s.load(from), to),
                 _ => to[at..at + m].copy_from_slice(&row[first..first + m]),

@@ -6,9 +6,9 @@ use crate::simd::{LANES, Simd};
 /// Columns of a panel: two vectors, which is the width of a micro-tile on AVX-512 and twice that of the other backends.
 pub const WIDTH: usize = 2 * LANES;
 
-/// Bytes that a micro-tile prefetches ahead. Panels are read once from end to end, and the loads of a tile of many rows are
-/// not far enough ahead of its arithmetic to keep the memory busy. 8192 was faster than 4096 for several rows; 16384 and
-/// 32768 slowed a single row down.
+/// Bytes that a micro-tile prefetches ahead. Panels are read once from end to end, and the loads of a tile of many rows
+/// are not far enough ahead of its arithmetic to keep the memory busy. 8192 was faster than 4096 for several rows;
+/// 16384 and 32768 slowed a single row down.
 pub const AHEAD: usize = 8192;
 
 /// One or more rows of a panel, as they are stored.

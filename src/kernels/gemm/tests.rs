@@ -23,7 +23,8 @@ fn rounded(b: View<'_>, format: WeightFormat) -> Vec<f32> {
         match format {
             WeightFormat::F32 => w.extend(column),
             WeightFormat::Bf16 => w.extend(column.iter().map(|w| {
-                // The upper half as it is, or one more: the nearer, and the even one of two equally near. None is near overflow.
+                // The upper half as it is, or one more: the nearer, and the even one of two equally near. None is near
+                // overflow.
                 let (upper, lower) = (w.to_bits() >> 16, w.to_bits() & 0xffff);
                 let up = lower > 0x8000 || (lower == 0x8000 && upper % 2 == 1);
                 f32::from_bits((upper + u32::from(up)) << 16)

@@ -4,11 +4,11 @@ use super::stored::{AHEAD, PanelRow, Part, WIDTH};
 use crate::simd::matrix::MatrixMut;
 use crate::simd::{LANES, Simd};
 
-/// Rows of the next micro-panel of the left operand (BLIS's m_r) when `rest` are left and a micro-tile holds `most`: few
-/// heights, so that few forms of the kernel are compiled, but every number of rows that a verify pass commonly has.
+/// Rows of the next micro-panel of the left operand (BLIS's m_r) when `rest` are left and a micro-tile holds `most`:
+/// few heights, so that few forms of the kernel are compiled, but every number of rows that a verify pass commonly has.
 ///
-/// What one tile cannot hold is left to two of nearly the same height: the few chains of a tile of one or two rows wait for
-/// each other.
+/// What one tile cannot hold is left to two of nearly the same height: the few chains of a tile of one or two rows wait
+/// for each other.
 pub const fn micro_panel_rows(rest: usize, most: usize) -> usize {
     const HEIGHTS: [usize; 9] = [1, 2, 3, 4, 5, 6, 7, 8, 12];
     let mut i = 0;
@@ -32,8 +32,8 @@ pub const fn micro_panel_rows(rest: usize, most: usize) -> usize {
 
 /// The left operand of a micro-tile: M elements for each p.
 pub trait Left<const M: usize>: Copy {
-    /// Elements p = `from..to`. A loop over just these needs no bounds check, except for [`ColumnMajor`], which cannot be
-    /// cut.
+    /// Elements p = `from..to`. A loop over just these needs no bounds check, except for [`ColumnMajor`], which cannot
+    /// be cut.
     fn cut(&self, from: usize, to: usize) -> Self;
 
     /// The elements of rows 0..M at `p`.
@@ -136,7 +136,8 @@ impl<const M: usize> Left<M> for ColumnMajor<'_> {
     }
 }
 
-/// Runs the chains of rows `top..top + M` and columns `col..` of c over one panel [K, 32]: from +0 if `fresh`, else from c.
+/// Runs the chains of rows `top..top + M` and columns `col..` of c over one panel [K, 32]: from +0 if `fresh`, else
+/// from c.
 ///
 /// Columns past the edge of c are computed and dropped.
 #[inline(always)]
@@ -164,13 +165,15 @@ pub fn tile<S: Simd, const M: usize>(
     }
 }
 
-/// Which elements of a triangular left operand are absent: attention's causal mask cuts a tile of M rows along a diagonal.
+/// Which elements of a triangular left operand are absent: attention's causal mask cuts a tile of M rows along a
+/// diagonal.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Triangle {
     /// Each row ends one element later than the row above; all start at p = 0. Rows are queries and p runs over keys: a
     /// later query sees more keys.
     Lower,
-    /// Row i starts at p = i; all end together. Rows are keys and p runs over queries: a later key is seen by fewer queries.
+    /// Row i starts at p = i; all end together. Rows are keys and p runs over queries: a later key is seen by fewer
+    /// queries.
     Upper,
 }
 
@@ -257,9 +260,9 @@ pub fn tile_of_two<S: Simd, const M: usize>(
 
 /// Continues the chains of a tile: acc[i][q][v] = fma(left[p][i], b[q][p][v], acc[i][q][v]) for p ascending.
 ///
-/// b holds P panels [K, 32] in any format; `N` vectors of each row are used, from vector `half` on. The loops over i, q and v
-/// are unrolled; `acc` and what the rows of a run have in common live in registers. Runs are cut to one length first, so that
-/// no bounds check of theirs remains in the loop.
+/// b holds P panels [K, 32] in any format; `N` vectors of each row are used, from vector `half` on. The loops over i, q
+/// and v are unrolled; `acc` and what the rows of a run have in common live in registers. Runs are cut to one length
+/// first, so that no bounds check of theirs remains in the loop.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // indices show the maths, and closures could stay out of line
 fn chain<S: Simd, B: Part, const M: usize, const P: usize, const N: usize>(
