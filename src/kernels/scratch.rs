@@ -29,8 +29,11 @@ pub struct Scratch<T: Element>(Vec<T>);
 impl<T: Element> Scratch<T> {
     /// A buffer of `n` elements with unspecified values, which the caller must overwrite.
     pub fn new(n: usize) -> Self {
+        if n * size_of::<T>() < WORTH_KEEPING {
+            return Self(vec![T::default(); n]);
+        }
         let spare = with_pool(|pool: &mut Pool<T>| pool.take(n)).flatten();
-        let mut data = spare.unwrap_or_else(|| Vec::with_capacity(roomy::<T>(n)));
+        let mut data = spare.unwrap_or_else(|| Vec::with_capacity(roomy(n)));
         data.resize(n, T::default());
         Self(data)
     }
@@ -146,11 +149,10 @@ impl<T> Drop for Pool<T> {
 
 /// Elements to reserve for `n`: at most an eighth more, so that lengths that differ a little have the same capacity.
 /// The heads of a model are an example: each has a few rows less than the one before.
-fn roomy<T>(n: usize) -> usize {
-    if n * size_of::<T>() < WORTH_KEEPING || n < 8 {
-        n
-    } else {
-        n.next_multiple_of(1 << (n.ilog2() - 3))
+fn roomy(n: usize) -> usize {
+    match n.checked_ilog2() {
+        Some(log) if log >= 3 => n.next_multiple_of(1 << (log - 3)),
+        _ => n,
     }
 }
 
