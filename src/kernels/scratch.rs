@@ -4,6 +4,9 @@
 //! step before; page faults and clearing took 9 % of a step before buffers were reused (`docs/log.md`). So a dropped
 //! buffer stays with its thread, and the next one of about the same size takes it. All threads together keep at most
 //! [`MOST_SPARE_BYTES`], and [`release_spare_memory`] frees them.
+//!
+//! Only what [`Scratch::new`] made is kept, so there are never more spare buffers than were in use at one time. A vector
+//! from elsewhere, or a buffer that has grown, may have a length that is never needed again.
 
 use super::par;
 use std::any::Any;
@@ -24,29 +27,34 @@ impl<T: Copy + Default + 'static> Element for T {}
 
 /// A vector whose memory is used again after it is dropped.
 #[derive(Debug)]
-pub struct Scratch<T: Element>(Vec<T>);
+pub struct Scratch<T: Element> {
+    data: Vec<T>,
+    /// The capacity with which the buffer is kept; 0 for one that is not.
+    capacity: usize,
+}
 
 impl<T: Element> Scratch<T> {
     /// A buffer of `n` elements with unspecified values, which the caller must overwrite.
     pub fn new(n: usize) -> Self {
         if n * size_of::<T>() < WORTH_KEEPING {
-            return Self(vec![T::default(); n]);
+            return vec![T::default(); n].into();
         }
         let spare = with_pool(|pool: &mut Pool<T>| pool.take(n)).flatten();
         let mut data = spare.unwrap_or_else(|| Vec::with_capacity(roomy(n)));
         data.resize(n, T::default());
-        Self(data)
+        let capacity = data.capacity();
+        Self { data, capacity }
     }
 
     /// Frees the memory now.
     pub fn free(mut self) {
-        self.0 = Vec::new();
+        self.capacity = 0;
     }
 }
 
 impl<T: Element> From<Vec<T>> for Scratch<T> {
     fn from(data: Vec<T>) -> Self {
-        Self(data)
+        Self { data, capacity: 0 }
     }
 }
 
@@ -63,21 +71,21 @@ impl<T: Element> Deref for Scratch<T> {
 
     #[inline(always)]
     fn deref(&self) -> &Vec<T> {
-        &self.0
+        &self.data
     }
 }
 
 impl<T: Element> DerefMut for Scratch<T> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut Vec<T> {
-        &mut self.0
+        &mut self.data
     }
 }
 
 impl<T: Element> Drop for Scratch<T> {
     fn drop(&mut self) {
-        let data = std::mem::take(&mut self.0);
-        if data.capacity() * size_of::<T>() >= WORTH_KEEPING {
+        if self.capacity > 0 && self.capacity == self.data.capacity() {
+            let data = std::mem::take(&mut self.data);
             with_pool(|pool| pool.keep(data));
         }
     }
@@ -186,7 +194,11 @@ mod tests {
     #[test]
     fn spare_memory_is_bounded_and_freed() {
         // Never touched, so that it costs no memory.
-        let huge = || Scratch::from(Vec::<u64>::with_capacity(MOST_SPARE_BYTES / 16 + 1));
+        let huge = || {
+            let capacity = MOST_SPARE_BYTES / 16 + 1;
+            let data = Vec::<u64>::with_capacity(capacity);
+            Scratch { data, capacity }
+        };
         let kept = || {
             let count = |pool: &mut Pool<u64>| pool.0.values().map(Vec::len).sum::<usize>();
             with_pool(count).expect("a living thread")
@@ -199,5 +211,10 @@ mod tests {
         assert_eq!(kept(), 1);
         Scratch::<u64>::new(1 << 12).free();
         assert_eq!(kept(), 0, "it was taken, and then freed");
+        drop(Scratch::from(vec![0_u64; 1 << 12]));
+        let mut grown = Scratch::<u64>::new(1 << 12);
+        grown.resize(1 << 13, 0);
+        drop(grown);
+        assert_eq!(kept(), 0, "lengths that may never be needed again");
     }
 }
