@@ -1,12 +1,15 @@
-//! What rows cost at decoding, and how much of the memory's speed one row reaches: `cargo bench --bench decode`.
+//! The cost of rows in decoding, and the share of the memory's bandwidth that one row reaches.
+//!
+//! `cargo bench --bench decode` runs it.
 //!
 //! Random weights in the shapes of the performance tables, no query and key norm, vocabulary 4096 (110m: 32000). After
 //! a prefill of 128 tokens, passes of 1, 2, 4, 8 and 16 rows with their logits alternate with a plain read of as many
 //! bytes as the stored weights have. Times are medians.
 //!
 //! `-- small base` picks shapes, `weights=q8` the format of the weights (default: f32, bf16 and q8), `threads=1` the
-//! number of threads, `rows=1` one number of rows; `profile` prints the time of each operation;
-//! `save=DIR` writes the model of a shape and measures nothing, for `foretoken generate DIR` and others. A pass of many rows, with `rows=128` say, is a prefill.
+//! number of threads, `rows=1` one number of rows; `profile` prints the time of each operation; `save=DIR` writes the
+//! model of a shape and measures nothing, for `foretoken generate DIR` and others. A pass of many rows, with `rows=128`
+//! say, is a prefill.
 
 mod shapes;
 

@@ -95,6 +95,12 @@ pub enum Error {
     /// A GPU, its driver or its compiler is missing, or the GPU failed.
     #[error("{0}")]
     Device(String),
+    /// A thread computes in a floating-point mode that gives different results from the rules. Another part of the
+    /// program, or another library, must have set it.
+    #[error(
+        "a thread {0}: results would depend on the thread; restore the floating-point mode before using this crate"
+    )]
+    FloatEnvironment(&'static str),
     /// Training diverged: a loss, a gradient or a weight is not finite.
     #[error("step {step}: {reason}")]
     Diverged {

@@ -167,9 +167,9 @@ fn batches_that_do_not_fit_are_errors() {
         tokens[6 + 4] = 60_000;
         Batch::new(3, 5, tokens)
     };
-    let halves = batch(4, 5).parts(2);
+    let halves = batch(4, 5).micro_batches(2);
     let mut mixed = halves.clone();
-    mixed[1] = batch(3, 4).parts(3).remove(0);
+    mixed[1] = batch(3, 4).micro_batches(3).remove(0);
     let long = batch(1, 2049);
     for (parts, words) in [
         (vec![], &["at least one window"][..]),
@@ -297,7 +297,7 @@ fn evaluation_weighs_every_target_of_a_head_alike() {
                 let mut exec = Train::no_grad(model.params());
                 let logits = train_logits(&mut exec, &model, &[window.to_vec()]).remove(0);
                 for (k, logits) in logits.iter().enumerate() {
-                    for (i, row) in logits.iter().enumerate() {
+                    for (i, row) in logits.chunks(257).enumerate() {
                         let target = text[w * 20 + i + k + 1] as usize;
                         let sum: f64 = row.iter().map(|x| f64::from(*x).exp()).sum();
                         totals[k] += sum.ln() - f64::from(row[target]);

@@ -1,9 +1,9 @@
-//! Matrix products against matrixmultiply and the crate gemm: `cargo bench --bench gemm`.
+//! Matrix multiplication compared with the crates matrixmultiply and gemm: `cargo bench --bench gemm`.
 //!
-//! Each scenario alternates the libraries and compares medians, so that a slow moment of the machine meets all of them.
-//! matrixmultiply reads its number of threads from the environment once, so each number of threads is a process of
-//! its own. GFLOP/s count 2 · M · N · K operations a product. All three are asked for x Wᵀ; in the scenarios of decoding
-//! our weights are packed once, as a decoder holds them, and theirs are as they are.
+//! Each scenario alternates the libraries and compares medians, so that a slow moment of the machine affects all of
+//! them. matrixmultiply reads its number of threads from the environment once, so each number of threads is a process
+//! of its own. A multiplication is 2 · M · N · K operations. All three compute x Wᵀ; in the decoding scenarios our
+//! weights are packed once, as a decoder holds them, and theirs are not.
 
 #[allow(unsafe_code)]
 mod peers;
@@ -70,7 +70,7 @@ fn scenarios(threads: usize, words: &[String]) {
     for n in [512, 1024, 2048] {
         show(&format!("square {n}"), forward(n, n, n), false);
     }
-    // A training step's matrices from C to N features, over as many rows as a batch or, for an output matrix, a chunk has.
+    // The matrices of a training step from C to N features, over the rows of a batch or, for the LM head, of a chunk.
     let rows = 4096;
     for (rows, c, n) in [
         (rows, 256, 256),
@@ -125,18 +125,22 @@ fn compare(name: &str, sizes: Sizes, packed: bool, threads: usize, peak: f64) {
     };
     let (a, b) = (fill(m * k), fill(n * k));
     let mut y = vec![0.0; m * n];
-    let view = |data, rows, cols, transposed| match transposed {
-        false => View::new(data, rows, cols),
-        true => View::new(data, cols, rows).t(),
+    let view = |data, rows, cols, transposed| {
+        if transposed {
+            View::new(data, cols, rows).t()
+        } else {
+            View::new(data, rows, cols)
+        }
     };
     let (left, right) = (
         view(&a[..], m, k, transposed[0]),
         view(&b[..], k, n, transposed[1]),
     );
     let panels = Panels::pack(right);
-    let right = match packed {
-        true => Right::Panels(&panels),
-        false => Right::View(right),
+    let right = if packed {
+        Right::Panels(&panels)
+    } else {
+        Right::View(right)
     };
     let mut ours = || {
         matmul(
@@ -185,11 +189,12 @@ fn median(mut x: Vec<f64>) -> f64 {
     x[x.len() / 2]
 }
 
-/// Independent chains of a core: more than two units of four cycles' latency need, and no more than AVX-512 has registers
-/// for. With AVX2, where a chain takes two of sixteen, some are kept in memory and the peak comes out too low.
+/// Independent chains of a core: more than two units of four cycles' latency need, and no more than AVX-512 has
+/// registers for. With AVX2 a chain takes two of sixteen registers, so that some are kept in memory and the peak comes
+/// out too low.
 const CHAINS: usize = 12;
 
-/// Chains of multiply-adds in registers: what one core can do at most.
+/// Chains of multiply-adds in registers: the peak of one core.
 struct Peak(usize);
 
 impl Kernel for Peak {

@@ -1,8 +1,8 @@
-//! The products of other libraries, behind safe functions.
+//! Matrix multiplication by other libraries, behind safe functions.
 
 use ndarray::{ArrayView2, ArrayViewMut2, linalg::general_mat_mul};
 
-/// c [m, n] = a [m, k] · b [k, n], each packed in rows; a or b may be kept transposed.
+/// c [m, n] = a [m, k] · b [k, n], each row by row without gaps; a or b may be stored transposed.
 #[derive(Clone, Copy)]
 pub struct Sizes {
     pub m: usize,
@@ -31,7 +31,7 @@ pub fn matrixmultiply(sizes: Sizes, a: &[f32], b: &[f32], c: &mut [f32]) {
     general_mat_mul(1.0, &a, &b, 0.0, &mut c);
 }
 
-/// The crate `gemm`, on so many threads of the current pool.
+/// The crate `gemm`, on this many threads of the current pool.
 pub fn gemm(sizes: Sizes, a: &[f32], b: &[f32], c: &mut [f32], threads: usize) {
     let Sizes {
         m,
@@ -52,8 +52,8 @@ pub fn gemm(sizes: Sizes, a: &[f32], b: &[f32], c: &mut [f32], threads: usize) {
     let (ac, ar) = strides(m, k, transposed[0]);
     let (bc, br) = strides(k, n, transposed[1]);
     let (c, a, b) = (c.as_mut_ptr(), a.as_ptr(), b.as_ptr());
-    // SAFETY: strides are those of packed row-major matrices, exchanged where one is kept transposed, and the lengths
-    // were compared above; c is borrowed mutably, so it overlaps neither of the others.
+    // SAFETY: strides are those of row-major matrices without gaps, exchanged if one is stored transposed, and the
+    // lengths were compared above; c is borrowed mutably, so it overlaps neither of the others.
     unsafe {
         gemm::gemm(
             m,

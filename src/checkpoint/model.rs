@@ -5,7 +5,7 @@
 //! Directories of other programs lack the field; then nothing is compared.
 
 use super::directory::{Contents, create_dir};
-use super::encode::{Part, Safetensors};
+use super::encode::Safetensors;
 use super::{TensorFile, json};
 use crate::data::Tokenizer;
 use crate::files::{Hashing, escape, write_with};
@@ -90,16 +90,17 @@ impl ModelDir {
             foretoken_tokenizer_sha256: &tokenizer.sha256_hex(),
         };
         let config = serde_json::to_string_pretty(&sealed).expect("plain data");
-        let weights = weights(model)?;
         let tokenizer = tokenizer.json();
-        let mut files = vec![
-            (CONFIG, Contents::Bytes(config.as_bytes())),
-            (WEIGHTS, Contents::Tensors(&weights)),
-            (TOKENIZER, Contents::Bytes(tokenizer.as_bytes())),
-            (METRICS, Contents::Bytes(b"")),
-        ];
-        files.extend(more);
-        let prepared = create_dir(path, &files, force, before)?;
+        let prepared = with_weights(model, |weights| {
+            let mut files = vec![
+                (CONFIG, Contents::Bytes(config.as_bytes())),
+                (WEIGHTS, Contents::Tensors(&weights)),
+                (TOKENIZER, Contents::Bytes(tokenizer.as_bytes())),
+                (METRICS, Contents::Bytes(b"")),
+            ];
+            files.extend(more);
+            create_dir(path, &files, force, before)
+        })?;
         Ok((Self::at(path), prepared))
     }
 
@@ -161,10 +162,11 @@ impl ModelDir {
     /// # Errors
     /// Returns [`Error::NotFinite`] for weights that are not finite and [`Error::Io`] if writing fails; the old file stays.
     pub fn save_weights(&self, model: &Model) -> Result<()> {
-        let weights = weights(model)?;
         let path = self.path.join(WEIGHTS);
-        write_with(&path, |file| {
-            weights.write_to(file).map_err(Error::io("write", &path))
+        with_weights(model, |weights| {
+            write_with(&path, |file| {
+                weights.write_to(file).map_err(Error::io("write", &path))
+            })
         })
     }
 
@@ -173,16 +175,19 @@ impl ModelDir {
     /// # Errors
     /// Returns [`Error::NotFinite`] for weights that are not finite.
     pub fn sha256(model: &Model) -> Result<String> {
-        let mut bytes = Hashing::new(io::sink());
-        let written = weights(model)?.write_to(&mut bytes);
-        written.expect("a sink takes all bytes");
-        Ok(bytes.fingerprint().sha256)
+        with_weights(model, |weights| {
+            let mut bytes = Hashing::new(io::sink());
+            let written = weights.write_to(&mut bytes);
+            written.expect("a sink takes all bytes");
+            Ok(bytes.fingerprint().sha256)
+        })
     }
 }
 
-/// The file `model.safetensors`.
-fn weights(model: &Model) -> Result<Safetensors<'_>> {
+/// Calls `f` with the file `model.safetensors`.
+fn with_weights<R>(model: &Model, f: impl FnOnce(Safetensors<'_>) -> Result<R>) -> Result<R> {
     let tensors = model.params().iter();
-    let parts: Vec<Part<'_>> = tensors.map(|(n, t)| (n, t.shape(), t.data())).collect();
-    Safetensors::new(parts, ("format", "pt"))
+    let tensors: Vec<_> = tensors.map(|(n, t)| (n, t.shape(), t.values())).collect();
+    let parts = tensors.iter().map(|(n, shape, x)| (*n, *shape, &x[..]));
+    f(Safetensors::new(parts.collect(), ("format", "pt"))?)
 }

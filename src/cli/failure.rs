@@ -1,6 +1,7 @@
 //! Why a command ended early, and the exit code that says so.
 
 use crate::Error;
+use crate::simd::isa::CEILING;
 use std::fmt;
 
 /// Why a command ended early.
@@ -27,7 +28,15 @@ impl Failure {
     /// 2 for the command line, 128 plus the number of a signal, 1 for everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Error(Error::Usage(_) | Error::Setting { .. }) => 2,
+            Self::Usage(_)
+            | Self::Error(
+                Error::Usage(_)
+                | Error::Setting { .. }
+                | Error::Exists { .. }
+                | Error::Busy { .. }
+                | Error::Text { .. }
+                | Error::TooShort { .. },
+            ) => 2,
             Self::Stopped(signal) => signal.saturating_add(128),
             Self::Error(_) => 1,
         }
@@ -43,12 +52,22 @@ impl fmt::Display for Failure {
                 field,
                 expected,
                 found,
-            }) => {
+            }) if *field != CEILING => {
                 let flag = match *field {
                     "peak_lr" => "lr".to_owned(),
+                    "separator" => "split-on".to_owned(),
                     other => other.replace('_', "-"),
                 };
                 write!(f, "--{flag}: expected {expected}, found {found}")
+            }
+            Self::Error(error @ Error::Exists { kept: None, .. }) => {
+                write!(
+                    f,
+                    "{error}: choose another directory, or replace it with --force"
+                )
+            }
+            Self::Error(error @ Error::Exists { .. }) => {
+                write!(f, "{error}; --force does not change that")
             }
             Self::Error(error) => write!(f, "{error}"),
             Self::Stopped(signal) => write!(f, "stopped by signal {signal}"),

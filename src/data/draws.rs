@@ -3,8 +3,8 @@
 //! The bits are the keystream of the published cipher ChaCha8. The functions that turn them into numbers of a range are
 //! our own, because those of `rand` may change their values in any release.
 
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
 
 /// The use of the draws. Every use of one seed has a keystream of its own.
 #[derive(Clone, Copy)]

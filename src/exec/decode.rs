@@ -127,7 +127,7 @@ impl Exec for Decode<'_> {
             remember(heads, qkv.matrix().row_range(from, from + span.len), slot);
             from += span.len;
         }
-        let span = |s: &super::Span| attention::Span {
+        let span = |s: &super::Span| attention::CachedSequence {
             first: s.first,
             len: s.len,
             cache: &self.caches[s.sequence][cache],

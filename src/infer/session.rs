@@ -6,6 +6,7 @@ use super::request::{GenerateOptions, Request};
 use super::runner::{ModelRunner, Runner};
 use super::sequence::{Sequence, SequenceId};
 use crate::exec::Decode;
+use crate::kernels::par;
 use crate::model::Model;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
@@ -95,8 +96,9 @@ impl<'m> Session<'m> {
     /// Adds a sequence. The next steps compute its prompt; if `max_tokens` is 0, it is finished at once.
     ///
     /// # Errors
-    /// As [`Request::check`].
+    /// As [`Request::check`]; [`Error::FloatEnvironment`] if a thread's floating-point mode is not the usual one.
     pub fn add(&mut self, request: Request) -> Result<SequenceId> {
+        par::check_environment()?;
         request.check(self.model.config())?;
         let context = request.options.context(self.model.config());
         let slot = self.runner.add_sequence();

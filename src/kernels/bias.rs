@@ -2,13 +2,18 @@
 
 use super::{par, reduce};
 
-/// Elements that one task handles at least; fewer are not worth another thread.
-const WORTH: usize = 1 << 14;
-
 /// x [rows, C], b `[C]` -> y [rows, C], y = x + b.
+///
+/// # Panics
+/// Panics if b is empty or the shapes do not fit.
+#[track_caller]
 pub fn forward(x: &[f32], b: &[f32], y: &mut [f32]) {
-    let cols = b.len().max(1);
-    let rows = par::part(y.len() / cols, 1, 1).max(WORTH / cols + 1);
+    let (cols, x_len, y_len) = (b.len(), x.len(), y.len());
+    assert!(
+        cols > 0 && x_len == y_len && x_len.is_multiple_of(cols),
+        "bias::forward: [{x_len}] + rows of [{cols}] -> [{y_len}]"
+    );
+    let rows = par::rows_per_task(y_len, cols);
     let tasks = x.chunks(rows * cols).zip(y.chunks_mut(rows * cols));
     par::for_each(tasks.collect(), |(x, y): (&[f32], &mut [f32])| {
         for (x, y) in x.chunks(cols).zip(y.chunks_mut(cols)) {
@@ -20,7 +25,16 @@ pub fn forward(x: &[f32], b: &[f32], y: &mut [f32]) {
 }
 
 /// dy [rows, C] -> db `[C]`: chunks of [`reduce::CHUNK_ROWS`] rows ascending from +0, then the tree.
+///
+/// # Panics
+/// Panics if `cols` is 0 or dy is not made of such rows.
+#[track_caller]
 pub fn backward(dy: &[f32], cols: usize) -> Vec<f32> {
+    assert!(
+        cols > 0 && dy.len().is_multiple_of(cols),
+        "bias::backward: [{}] in rows of [{cols}]",
+        dy.len()
+    );
     let chunk = reduce::CHUNK_ROWS * cols;
     let mut partials = vec![0.0; dy.len().div_ceil(chunk) * cols];
     let tasks = dy.chunks(chunk).zip(partials.chunks_mut(cols)).collect();

@@ -9,8 +9,16 @@
 use super::{par, reduce};
 use crate::simd::{self, Kernel, LANES, Simd, math};
 
-/// logits [rows, V] become the gradient; losses `[rows]`; hits `[rows]` is 1 where the target has the largest logit (the
+/// Fewest logits of a task. Each takes an exponential and a division, so waking a thread pays off earlier than in other
+/// kernels.
+const LOGITS_PER_TASK: usize = 4096;
+
+/// logits [rows, V] become the gradient; losses `[rows]`; hits `[rows]` is 1 if the target has the largest logit (the
 /// lowest id wins a tie), else 0.
+///
+/// # Panics
+/// Panics if the shapes do not fit or a target is not below V.
+#[track_caller]
 pub fn forward_backward(
     logits: &mut [f32],
     targets: &[u32],
@@ -18,15 +26,26 @@ pub fn forward_backward(
     losses: &mut [f32],
     hits: &mut [f32],
 ) {
-    let vocab = logits.len() / targets.len().max(1);
-    let rows = par::part(targets.len(), 1, 1).max(4096 / vocab.max(1) + 1);
+    let n = targets.len();
+    let vocab = logits.len() / n.max(1);
+    assert!(
+        logits.len() == n * vocab && losses.len() == n && hits.len() == n,
+        "cross_entropy::forward_backward: {n} targets, logits [{}], losses [{}], hits [{}]",
+        logits.len(),
+        losses.len(),
+        hits.len()
+    );
+    if let Some(id) = targets.iter().find(|id| **id as usize >= vocab) {
+        panic!("cross_entropy::forward_backward: target {id} in a vocabulary of {vocab}");
+    }
+    let rows = par::part(n, 1, 1).max(LOGITS_PER_TASK / vocab.max(1) + 1);
     let tasks = logits
         .chunks_mut((rows * vocab).max(1))
         .zip(targets.chunks(rows))
         .zip(losses.chunks_mut(rows).zip(hits.chunks_mut(rows)))
         .collect();
     par::for_each(tasks, |((logits, targets), (losses, hits))| {
-        simd::run(Rows {
+        simd::run(ForwardBackward {
             logits,
             targets,
             factor,
@@ -36,7 +55,7 @@ pub fn forward_backward(
     });
 }
 
-struct Rows<'a> {
+struct ForwardBackward<'a> {
     logits: &'a mut [f32],
     targets: &'a [u32],
     factor: f32,
@@ -44,7 +63,7 @@ struct Rows<'a> {
     hits: &'a mut [f32],
 }
 
-impl Kernel for Rows<'_> {
+impl Kernel for ForwardBackward<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -56,13 +75,11 @@ impl Kernel for Rows<'_> {
             let target = *target as usize;
             let max = reduce::maximum(s, z);
             let at_target = z[target];
-            // Most rows have no tie; only where the target attains the maximum does the lowest id matter.
+            // The lowest id matters only if the target attains the maximum, so most rows are not searched.
             let first = at_target == max && z[..target].iter().all(|x| *x != max);
             *hit = f32::from(u8::from(first));
             let total = reduce::exponentials(s, z, max);
-            let mut log = [0.0; LANES];
-            s.store(math::ln(s, s.splat(total)), &mut log);
-            *loss = log[0] - (at_target - max);
+            *loss = math::ln(total) - (at_target - max);
             let (total, factor) = (s.splat(total), s.splat(self.factor));
             let at_target = z[target];
             for from in (0..vocab).step_by(LANES) {
@@ -73,5 +90,22 @@ impl Kernel for Rows<'_> {
             let p = s.sub(s.div(s.splat(at_target), total), s.splat(1.0));
             s.store_partial(s.mul(p, factor), &mut z[target..target + 1]);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "target 5 in a vocabulary of 5")]
+    fn a_target_outside_the_vocabulary_panics() {
+        forward_backward(&mut [0.0; 10], &[4, 5], 1.0, &mut [0.0; 2], &mut [0.0; 2]);
+    }
+
+    #[test]
+    #[should_panic(expected = "3 targets, logits [10]")]
+    fn rows_of_no_equal_length_panic() {
+        forward_backward(&mut [0.0; 10], &[0; 3], 1.0, &mut [0.0; 3], &mut [0.0; 3]);
     }
 }

@@ -1,41 +1,37 @@
-//! Output matrix and cross entropy in one pass over chunks of rows, so that all logits never exist at once (rule R8).
+//! LM head and cross entropy in one pass over chunks of rows, so that all logits never exist at once (rule R8).
 //!
 //! ```text
 //! for chunks of rows, ascending:
 //!     z   = h Wᵀ                       one chain over C each (rule R1)
 //!     dz  = (softmax(z) − [j = target]) · factor
 //!     dh  = dz W                       one chain over V each
-//!     dW += dzᵀ h                      the accumulator's chain goes on over the rows (rule R7)
+//!     dW += dzᵀ h                      the accumulator's chains continue over the rows (rule R7)
 //! ```
 //!
-//! A row's logits and gradient know no other row, and the chains of dW run over rows ascending, so the length of a chunk
-//! cannot be seen in the result: it is what the two operations give, one after the other.
+//! A row's logits and gradient depend on no other row, and the chains of dW run over rows ascending, so the result does
+//! not depend on the length of a chunk: it is that of the two operations, one after the other.
 
 use super::cross_entropy;
-use super::gemm::{Right, ScratchPanels, Start, View, matmul};
+use super::gemm::{Panels, Right, Start, View, matmul};
+use super::scratch::Scratch;
 use crate::profile;
 use crate::simd::matrix::MatrixMut;
-use std::cell::Cell;
-
-thread_local! {
-    /// Logits of the last chunk.
-    static SPARE: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-}
 
 /// Logits of a chunk, 4 MiB: they stay in the cache between the four steps.
-const ELEMENTS: usize = 1 << 20;
-/// Fewer rows would read and write dW more often than they are worth, for a large vocabulary.
-const FEWEST: usize = 128;
-/// Logits of a chunk at most, 64 MiB.
-const MOST: usize = 1 << 24;
+const CHUNK_LOGITS: usize = 1 << 20;
+/// Fewest rows of a chunk if the vocabulary is large: each chunk reads and writes all of dW.
+const FEWEST_ROWS: usize = 128;
+/// Most logits of a chunk, 64 MiB.
+const MOST_LOGITS: usize = 1 << 24;
 
 /// Rows of a chunk for a vocabulary.
-fn rows_a_chunk(vocab: usize) -> usize {
+fn rows_per_chunk(vocab: usize) -> usize {
     let vocab = vocab.max(1);
-    (ELEMENTS / vocab).max(FEWEST.min(MOST / vocab)).max(1)
+    let fewest = FEWEST_ROWS.min(MOST_LOGITS / vocab);
+    (CHUNK_LOGITS / vocab).max(fewest).max(1)
 }
 
-/// What the loss is of.
+/// Inputs of the loss.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs<'a> {
     /// h [rows, C]
@@ -48,26 +44,31 @@ pub struct Inputs<'a> {
     pub factor: f32,
 }
 
-/// Where the gradients go; nobody has to want them.
+/// Optional gradient outputs.
 #[derive(Debug, Default)]
 pub struct Gradients<'a> {
     /// dh [rows, C], overwritten.
     pub dh: Option<MatrixMut<'a>>,
-    /// dW [V, C], gone on with.
+    /// dW [V, C], accumulated into.
     pub dw: Option<MatrixMut<'a>>,
 }
 
-/// Loss and hit of each row, as [`cross_entropy::forward_backward`] says, and the gradients that are wanted.
+/// Loss and hit of each row, as in [`cross_entropy::forward_backward`], and the gradients that have an output.
+///
+/// # Panics
+/// Panics if the shapes do not fit or a target is not below V.
+#[track_caller]
 pub fn forward_backward(
     inputs: Inputs<'_>,
     losses: &mut [f32],
     hits: &mut [f32],
     gradients: Gradients<'_>,
 ) {
-    let chunk = rows_a_chunk(inputs.w.rows());
+    let chunk = rows_per_chunk(inputs.w.rows());
     in_chunks(chunk, inputs, losses, hits, gradients);
 }
 
+#[track_caller]
 fn in_chunks(
     chunk: usize,
     inputs: Inputs<'_>,
@@ -75,46 +76,44 @@ fn in_chunks(
     hits: &mut [f32],
     gradients: Gradients<'_>,
 ) {
-    let columns = ScratchPanels::new(inputs.w.t());
-    let rows = gradients.dh.is_some().then(|| ScratchPanels::new(inputs.w));
-    let weights = (Right::Scratch(&columns), rows.as_ref().map(Right::Scratch));
-    each_chunk(chunk, inputs, weights, (losses, hits), gradients);
-}
-
-/// `columns` are Wᵀ packed and `rows` W, of which the latter is for dh.
-fn each_chunk(
-    chunk: usize,
-    Inputs {
+    let Inputs {
         h,
         w,
         targets,
         factor,
-    }: Inputs<'_>,
-    (columns, rows): (Right<'_>, Option<Right<'_>>),
-    (losses, hits): (&mut [f32], &mut [f32]),
-    Gradients { mut dh, mut dw }: Gradients<'_>,
-) {
+    } = inputs;
+    let Gradients { mut dh, mut dw } = gradients;
+    assert!(
+        h.rows() == targets.len() && losses.len() == targets.len() && hits.len() == targets.len(),
+        "linear_cross_entropy: {} targets, h [{}, {}], losses [{}], hits [{}]",
+        targets.len(),
+        h.rows(),
+        h.cols(),
+        losses.len(),
+        hits.len()
+    );
+    let columns = Panels::pack(w.t());
+    let rows = dh.is_some().then(|| Panels::pack(w));
     let vocab = w.rows();
-    let mut buffer = SPARE.take();
-    buffer.resize(chunk.min(targets.len()) * vocab, 0.0);
+    let mut buffer = Scratch::<f32>::new(chunk.min(targets.len()) * vocab);
     for from in (0..targets.len()).step_by(chunk) {
         let to = targets.len().min(from + chunk);
         let (n, h) = (to - from, h.row_range(from, to));
         let z = &mut buffer[..n * vocab];
         let logits = MatrixMut::new(z, n, vocab);
         profile::time("Output", "logits", || {
-            matmul(h, columns, logits, Start::Zero);
+            matmul(h, Right::Panels(&columns), logits, Start::Zero);
         });
-        let results = (&mut losses[from..to], &mut hits[from..to]);
+        let (losses, hits) = (&mut losses[from..to], &mut hits[from..to]);
         profile::time("Output", "cross entropy", || {
-            cross_entropy::forward_backward(z, &targets[from..to], factor, results.0, results.1);
+            cross_entropy::forward_backward(z, &targets[from..to], factor, losses, hits);
         });
         let dz = View::new(z, n, vocab);
-        if let (Some(dh), Some(rows)) = (&mut dh, rows) {
+        if let (Some(dh), Some(rows)) = (&mut dh, &rows) {
             let (_, rest) = dh.reborrow().split_rows(from);
             let (dh, _) = rest.split_rows(n);
             profile::time("Output", "dh", || {
-                matmul(dz, rows, dh, Start::Zero);
+                matmul(dz, Right::Panels(rows), dh, Start::Zero);
             });
         }
         if let Some(dw) = &mut dw {
@@ -123,7 +122,6 @@ fn each_chunk(
             });
         }
     }
-    SPARE.set(buffer);
 }
 
 #[cfg(test)]
@@ -175,7 +173,7 @@ mod tests {
         [losses, hits, dh, dw]
     }
 
-    /// Three products and a loss over all rows.
+    /// Three multiplications and a loss over all rows.
     fn whole() -> Results {
         let (h, w, targets) = (pattern(ROWS * C, 1), pattern(V * C, 2), targets());
         let [mut losses, mut hits, mut dh, mut dw] = start();
@@ -210,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn gradients_that_nobody_wants_are_left_out() {
+    fn gradients_are_optional() {
         let (h, w, targets) = (pattern(ROWS * C, 1), pattern(V * C, 2), targets());
         let inputs = Inputs {
             h: View::new(&h, ROWS, C),
@@ -226,10 +224,10 @@ mod tests {
 
     #[test]
     fn a_chunk_has_at_least_one_row_and_at_most_64_mib() {
-        assert_eq!(rows_a_chunk(257), 4080);
+        assert_eq!(rows_per_chunk(257), 4080);
         for vocab in [1, 257, 4096, 32_000, 1 << 17, 1 << 24] {
-            let rows = rows_a_chunk(vocab);
-            assert!(rows >= 1 && rows * vocab <= MOST, "{vocab}");
+            let rows = rows_per_chunk(vocab);
+            assert!(rows >= 1 && rows * vocab <= MOST_LOGITS, "{vocab}");
         }
     }
 }

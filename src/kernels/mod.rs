@@ -1,25 +1,26 @@
-//! Floor 1: loops over slices, each with its order of operations fixed by a rule of the contract.
+//! Loops over slices, each with its order of operations fixed by a rule of the contract (`docs/02-one-answer.md`).
 //!
 //! | file | what | rule |
 //! |---|---|---|
-//! | [`gemm`] | matrix products in three forms | R1 |
-//! | [`attention`] | causal grouped-query attention, forward and backward, and its cache | R5 |
+//! | [`gemm`](mod@gemm) | matrix multiplication | R1 |
+//! | [`attention`] | causal grouped-query attention, forward and backward, and its KV cache | R5 |
 //! | [`norm`] | RMS normalisation | R2, R3 |
 //! | [`cross_entropy`] | softmax cross entropy with its gradient | R2, R8 |
-//! | [`linear_cross_entropy`] | output matrix and cross entropy in chunks of rows | R1, R7, R8 |
+//! | [`linear_cross_entropy`] | LM head and cross entropy in chunks of rows | R1, R7, R8 |
 //! | [`swiglu`] | SwiGLU | - |
 //! | [`silu`] | SiLU | - |
 //! | [`bias`] | a vector added to every row | R3 |
 //! | [`elementwise`] | additions | - |
 //! | [`rope`] | rotary position embedding | R4 |
-//! | [`adamw`] | AdamW's step | R9 |
-//! | [`muon`] | Muon's step | R1, R9 |
+//! | [`adamw`] | a step of AdamW | R9 |
+//! | [`muon`] | a step of Muon | R1, R9 |
 //! | [`reduce`] | sums along a row, over rows, over a tensor | R2, R3, R9 |
-//! | [`stream`] | a plain read of memory | - |
+//! | [`stream`] | a plain read of memory, to compare decoding with | - |
+//! | [`scratch`] | memory that is used again | - |
 //! | [`par`] | threads | - |
 //!
-//! This folder never knows shapes with names, parameters or gradients' bookkeeping: it sees slices and sizes. It holds
-//! the only user of rayon.
+//! This folder never knows named parameters or where gradients are collected: it sees slices and sizes. A kernel panics
+//! if slices and sizes do not fit. `par` is the only user of rayon.
 
 pub mod adamw;
 pub mod attention;
@@ -33,6 +34,7 @@ pub mod norm;
 pub mod par;
 pub mod reduce;
 pub mod rope;
+pub mod scratch;
 pub mod silu;
 pub mod stream;
 pub mod swiglu;

@@ -8,17 +8,17 @@
 //! u  = fma(μ, m, g')                                     Nesterov's look ahead
 //! n  = √(Σ u²) + 1e-7                                    the sum by rule R9, in f64
 //! X  = u · (1 / n)                                       the factor rounded once to f32
-//! five times, for rows <= cols:   A = X Xᵀ   B = fma(c, A A, b·A)   X = a·X + B X      (products by rule R1)
+//! five times, for rows <= cols:   A = X Xᵀ   B = fma(c, A A, b·A)   X = a·X + B X      (multiplied by rule R1)
 //!             for rows >  cols:   A = Xᵀ X   B = fma(c, A A, b·A)   X = a·X + X B
-//! w  = fma(−rate, fma(decay, w, scale · X), w)           scale = 0.2 · √max(rows, cols)
+//! w  = fma(−lr, fma(weight_decay, w, scale · X), w)      scale = 0.2 · √max(rows, cols)
 //! ```
 //!
-//! `a·X + B X` is one chain: it starts at a·X, rounded, and goes on over k. a, b, c = 3.4445, −4.7750, 2.0315 are Jordan's:
-//! the polynomial a x + b x³ + c x⁵ applied five times, moves every singular value from 0.002 to 1 into 0.68..1.21. The two
-//! forms give a matrix that is not square and its transpose the same bits from the same X, because A and B are symmetric
-//! to the bit: elements (i, j) and (j, i) are one chain of the same factors. The scale is that of Liu et al. 2025 ("Muon
-//! is scalable for LLM training", section 2.2): the update has the size that AdamW's has, so that AdamW's rate and decay
-//! carry over.
+//! `a·X + B X` is one chain for each element: it starts at a·X, rounded. a, b, c = 3.4445, −4.7750, 2.0315 are
+//! Jordan's: the polynomial a x + b x³ + c x⁵, applied five times, moves every singular value from 0.002 to 1 into
+//! 0.68..1.21. The two forms give a matrix that is not square and its transpose the same bits from the same X, because
+//! A and B are symmetric to the bit: elements (i, j) and (j, i) are one chain of the same factors. The scale is that of
+//! Liu et al. 2025 ("Muon is scalable for LLM training", section 2.2): the update has the size of AdamW's, so that
+//! AdamW's learning rate and weight decay carry over.
 
 use super::gemm::{Right, Start, View, matmul};
 use super::{par, reduce};
@@ -38,19 +38,28 @@ const EPS: f64 = 1e-7;
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     /// Learning rate of this step.
-    pub rate: f32,
+    pub lr: f32,
     /// μ
     pub momentum: f32,
-    /// What the gradient is multiplied by first: 1, or less where its norm was too large.
+    /// Factor of the gradient: 1, or less if its norm was too large.
     pub clip: f32,
     /// Weight decay.
-    pub decay: f32,
+    pub weight_decay: f32,
 }
 
 /// w, m, g [rows, cols]; w and m are updated.
-pub fn update(step: Step, [rows, cols]: [usize; 2], w: &mut [f32], m: &mut [f32], g: &[f32]) {
+///
+/// # Panics
+/// Panics if a slice does not have the length of the matrix.
+#[track_caller]
+pub fn update(step: Step, rows: usize, cols: usize, w: &mut [f32], m: &mut [f32], g: &[f32]) {
+    let lengths = [w.len(), m.len(), g.len()];
+    assert!(
+        lengths == [rows * cols; 3],
+        "muon::update: w, m, g of {lengths:?} elements for [{rows}, {cols}]"
+    );
     let mut u = vec![0.0; w.len()];
-    let part = part(w.len());
+    let part = par::elements_per_task(w.len());
     let tasks = m
         .chunks_mut(part)
         .zip(u.chunks_mut(part))
@@ -83,29 +92,25 @@ fn iterate(mut x: Vec<f32>, rows: usize, cols: usize) -> Vec<f32> {
         let a = View::new(&gram, n, n);
         let c = MatrixMut::new(&mut square, n, n);
         matmul(a, Right::View(a), c, Start::Zero);
-        let part = part(n * n);
+        let part = par::elements_per_task(n * n);
         let tasks = square.chunks_mut(part).zip(gram.chunks(part)).collect();
         par::for_each(tasks, |(square, gram)| simd::run(Combine { square, gram }));
         y.copy_from_slice(&x);
         scale(A, &mut y);
         let (b, c) = (View::new(&square, n, n), MatrixMut::new(&mut y, rows, cols));
-        match rows <= cols {
-            true => matmul(b, Right::View(whole), c, Start::Continue),
-            false => matmul(whole, Right::View(b), c, Start::Continue),
+        if rows <= cols {
+            matmul(b, Right::View(whole), c, Start::Continue);
+        } else {
+            matmul(whole, Right::View(b), c, Start::Continue);
         }
         std::mem::swap(&mut x, &mut y);
     }
     x
 }
 
-/// Elements of a task.
-fn part(n: usize) -> usize {
-    par::part(n, LANES, 1).max(1 << 14)
-}
-
 /// x = factor · x
 fn scale(factor: f32, x: &mut [f32]) {
-    let part = part(x.len());
+    let part = par::elements_per_task(x.len());
     par::for_each(x.chunks_mut(part).collect(), |x: &mut [f32]| {
         x.iter_mut().for_each(|x| *x *= factor);
     });
@@ -173,8 +178,8 @@ impl Kernel for Move<'_> {
             let part = from..w.len().min(from + LANES);
             let u = s.mul(s.splat(scale), s.load_partial(&x[part.clone()], 0.0));
             let old = s.load_partial(&w[part.clone()], 0.0);
-            let move_by = s.fma(s.splat(step.decay), old, u);
-            s.store_partial(s.fma(s.splat(-step.rate), move_by, old), &mut w[part]);
+            let move_by = s.fma(s.splat(step.weight_decay), old, u);
+            s.store_partial(s.fma(s.splat(-step.lr), move_by, old), &mut w[part]);
         }
     }
 }
@@ -231,17 +236,17 @@ mod tests {
         for shape @ [rows, cols] in SHAPES {
             let n = rows * cols;
             let step = Step {
-                rate: 0.01,
+                lr: 0.01,
                 momentum: 0.95,
                 clip: 0.5,
-                decay: 0.1,
+                weight_decay: 0.1,
             };
             let (mut w, mut m) = (pattern(n, 3), vec![0.0; n]);
             let mut exact: Vec<f64> = w.iter().map(|x| f64::from(*x)).collect();
             let mut mean = vec![0.0; n];
             for t in 0..3 {
                 let g = pattern(n, t + 5);
-                update(step, shape, &mut w, &mut m, &g);
+                update(step, rows, cols, &mut w, &mut m, &g);
                 let mut ahead = vec![0.0; n];
                 for i in 0..n {
                     let g = f64::from(g[i]) * 0.5;
@@ -270,9 +275,9 @@ mod tests {
         (0..a.len()).map(at).collect()
     }
 
-    /// U S V with reflections U and V has the singular values of S, which here are known. U X V then has those of X: X may
-    /// only have moved the values, so it is nearly diagonal, and each singular value is as near to an element of the
-    /// diagonal as the rest is large (Weyl's inequality, with the Frobenius norm of the rest).
+    /// U S V with reflections U and V has the singular values of S, which here are known. U X V then has those of X: X
+    /// may only have moved the values, so it is nearly diagonal, and each singular value is as near to an element of
+    /// the diagonal as the rest is large (Weyl's inequality, with the Frobenius norm of the rest).
     #[test]
     fn singular_values_end_near_one() {
         for [rows, cols] in [[24, 60], [60, 24], [32, 32], [1, 9]] {
@@ -323,29 +328,29 @@ mod tests {
     #[test]
     fn a_gradient_of_zero_moves_nothing_but_decay() {
         let step = Step {
-            rate: 0.5,
+            lr: 0.5,
             momentum: 0.95,
             clip: 1.0,
-            decay: 0.0,
+            weight_decay: 0.0,
         };
         let (mut w, mut m) = (pattern(12, 1), vec![0.0; 12]);
-        update(step, [3, 4], &mut w, &mut m, &[0.0; 12]);
+        update(step, 3, 4, &mut w, &mut m, &[0.0; 12]);
         assert_eq!((w, m), (pattern(12, 1), vec![0.0; 12]));
     }
 
     #[test]
     fn one_answer_on_every_instruction_set_and_number_of_threads() {
         let step = Step {
-            rate: 0.1,
+            lr: 0.1,
             momentum: 0.95,
             clip: 0.7,
-            decay: 0.1,
+            weight_decay: 0.1,
         };
-        for shape @ [rows, cols] in [[33, 130], [150, 120]] {
+        for [rows, cols] in [[33, 130], [150, 120]] {
             let n = rows * cols;
             let run = || {
                 let (mut w, mut m) = (pattern(n, 1), pattern(n, 2));
-                update(step, shape, &mut w, &mut m, &pattern(n, 3));
+                update(step, rows, cols, &mut w, &mut m, &pattern(n, 3));
                 let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
                 (bits(&w), bits(&m))
             };

@@ -11,7 +11,7 @@
 use super::{par, reduce};
 use crate::simd::{self, Kernel, Simd};
 
-/// Which segments of a row are normalised: `count` neighbours of `width` elements from column `start`.
+/// The segments of a row that are normalised: `count` neighbours of `width` elements from column `start`.
 #[derive(Clone, Copy, Debug)]
 pub struct Segments {
     /// Elements of a row.
@@ -35,17 +35,43 @@ impl Segments {
         }
     }
 
-    /// Elements of `h`-th segment within a row.
+    /// Columns of segment `h`.
     #[inline(always)]
     fn range(&self, h: usize) -> std::ops::Range<usize> {
         let from = self.start + h * self.width;
         from..from + self.width
     }
+
+    /// Checks x, y, dy and the like [rows, stride], the weight `[width]` and r [rows · count].
+    #[track_caller]
+    fn check(&self, name: &str, matrices: &[&[f32]], weight: &[f32], r: &[f32]) {
+        let lengths: Vec<usize> = matrices.iter().map(|x| x.len()).collect();
+        let rows = lengths[0].checked_div(self.stride).unwrap_or(0);
+        let fits = self.stride > 0
+            && self.start + self.count * self.width <= self.stride
+            && lengths.iter().all(|n| *n == rows * self.stride)
+            && weight.len() == self.width
+            && r.len() == rows * self.count;
+        assert!(
+            fits,
+            "{name}: {self:?} of rows of {lengths:?} elements, weight [{}], r [{}]",
+            weight.len(),
+            r.len()
+        );
+    }
 }
 
+/// Fewest elements of a task: half as many as in kernels that read each only once.
+const ELEMENTS_PER_TASK: usize = 8192;
+
 /// x [rows, stride], weight `[width]` -> the segments of y [rows, stride], and r [rows · count].
+///
+/// # Panics
+/// Panics if the shapes do not fit.
+#[track_caller]
 pub fn forward(at: Segments, eps: f32, x: &[f32], weight: &[f32], y: &mut [f32], r: &mut [f32]) {
-    let rows = par::part(x.len() / at.stride, 1, 1).max(8192 / at.stride + 1);
+    at.check("norm::forward", &[x, y], weight, r);
+    let rows = par::part(x.len() / at.stride, 1, 1).max(ELEMENTS_PER_TASK / at.stride + 1);
     let tasks = x
         .chunks(rows * at.stride)
         .zip(y.chunks_mut(rows * at.stride))
@@ -94,50 +120,73 @@ impl Kernel for Forward<'_> {
 #[inline(always)]
 fn scale<S: Simd>(s: S, x: &[f32], r: f32, weight: &[f32], y: &mut [f32]) {
     let r = s.splat(r);
-    let ((x, x_tail), (weight, gain_tail)) = (x.as_chunks(), weight.as_chunks());
+    let ((x, x_tail), (weight, weight_tail)) = (x.as_chunks(), weight.as_chunks());
     let (y, y_tail) = y.as_chunks_mut();
     for ((x, g), y) in x.iter().zip(weight).zip(y) {
         s.store(s.mul(s.mul(s.load(x), r), s.load(g)), y);
     }
     if !x_tail.is_empty() {
-        let (x, g) = (s.load_partial(x_tail, 0.0), s.load_partial(gain_tail, 0.0));
+        let (x, g) = (
+            s.load_partial(x_tail, 0.0),
+            s.load_partial(weight_tail, 0.0),
+        );
         s.store_partial(s.mul(s.mul(x, r), g), y_tail);
     }
 }
 
-/// x, dy [rows, stride], weight `[width]`, r [rows · count] -> the segments of dx [rows, stride]; returns dweight `[width]`.
+/// x, dy [rows, stride], weight `[width]`, r [rows · count] -> the segments of dx [rows, stride]; returns dweight
+/// `[width]`.
+///
+/// # Panics
+/// Panics if the shapes do not fit.
+#[track_caller]
 pub fn backward(
     at: Segments,
-    (x, weight, r): (&[f32], &[f32], &[f32]),
+    x: &[f32],
+    weight: &[f32],
+    r: &[f32],
     dy: &[f32],
     dx: &mut [f32],
 ) -> Vec<f32> {
     let mut partials = vec![0.0; partials(at, x.len())];
-    backward_parts(at, (x, weight, r), dy, dx, &mut partials);
+    backward_parts(at, x, weight, r, dy, dx, &mut partials);
     total(at, partials)
 }
 
-/// Elements of the shares of dweight of so many elements of x.
+/// Number of elements of the partial sums of dweight for `elements` elements of x.
 pub fn partials(at: Segments, elements: usize) -> usize {
     elements.div_ceil(reduce::CHUNK_ROWS * at.stride) * at.width
 }
 
-/// dweight of the shares of all rows.
+/// dweight from the partial sums of all rows, by the tree of rule R3.
 pub fn total(at: Segments, mut partials: Vec<f32>) -> Vec<f32> {
     reduce::fold_tree(&mut partials, at.width);
     partials.resize(at.width, 0.0);
     partials
 }
 
-/// [`backward`] of some of the rows, from a multiple of [`reduce::CHUNK_ROWS`] on; `partials` are +0 and become these
-/// rows' shares of dweight.
+/// [`backward`] of some of the rows, from a multiple of [`reduce::CHUNK_ROWS`] on; `partials` are +0 and become these rows'
+/// partial sums of dweight.
+///
+/// # Panics
+/// Panics if the shapes do not fit.
+#[track_caller]
 pub fn backward_parts(
     at: Segments,
-    (x, weight, r): (&[f32], &[f32], &[f32]),
+    x: &[f32],
+    weight: &[f32],
+    r: &[f32],
     dy: &[f32],
     dx: &mut [f32],
     partials: &mut [f32],
 ) {
+    at.check("norm::backward", &[x, dy, dx], weight, r);
+    assert_eq!(
+        partials.len(),
+        self::partials(at, x.len()),
+        "norm::backward: partial sums of {} elements",
+        x.len()
+    );
     let rows = reduce::CHUNK_ROWS;
     let tasks = x
         .chunks(rows * at.stride)
@@ -166,7 +215,7 @@ struct Backward<'a> {
     r: &'a [f32],
     dy: &'a [f32],
     dx: &'a mut [f32],
-    /// [width], the chunk's share of the weight's gradient.
+    /// `[width]`, the chunk's partial sum of dweight.
     partial: &'a mut [f32],
 }
 
@@ -215,5 +264,17 @@ fn segment_backward<S: Simd>(
         let dx_hat = s.mul(dy, s.load_partial(&weight[part.clone()], 0.0));
         let d = s.mul(r, s.sub(dx_hat, s.mul(x_hat, mean)));
         s.store_partial(d, &mut dx[part]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "of rows of [8, 8] elements, weight [3], r [2]")]
+    fn a_short_weight_panics() {
+        let (y, r) = (&mut [0.0; 8], &mut [0.0; 2]);
+        forward(Segments::row(4), 1e-6, &[1.0; 8], &[1.0; 3], y, r);
     }
 }

@@ -2,9 +2,14 @@
 //!
 //! Work is split over outputs only, never over a sum, so the number of threads never shows in a result.
 
-use crate::simd::Isa;
+use crate::simd::{Isa, LANES, float_environment};
 use crate::{Error, Result};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+
+/// Matrix multiplications of fewer multiply-adds are done by one thread: waking another costs more.
+pub(super) const WORTH_SPLITTING: usize = 1 << 14;
+/// Fewest elements of a task that goes once over its data, for the same reason.
+const FEWEST_ELEMENTS: usize = 1 << 14;
 
 /// A pool of threads.
 pub struct Threads(rayon::ThreadPool);
@@ -13,19 +18,23 @@ impl Threads {
     /// A pool of `count` threads.
     ///
     /// # Errors
-    /// [`Error::Usage`] for no threads, or more than the system gives.
+    /// Returns [`Error::Setting`] for no threads or more than the system gives, and what [`check_environment`] returns
+    /// for the threads of the pool.
     pub fn new(count: usize) -> Result<Self> {
         const MOST: usize = 1024;
         if count == 0 || count > MOST {
-            return Err(Error::Usage(format!(
-                "--threads: expected 1 to {MOST} threads, found {count}"
-            )));
+            return Err(Error::setting("threads", format!("1 to {MOST}"), count));
         }
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(count)
-            .build()
-            .map(Self)
-            .map_err(|e| Error::Usage(format!("--threads {count}: {e}")))
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(count).build();
+        let threads = Self(pool.map_err(|e| {
+            Error::setting(
+                "threads",
+                "as many as the system gives",
+                format!("{count} ({e})"),
+            )
+        })?);
+        threads.scope(check_environment)?;
+        Ok(threads)
     }
 
     /// Runs `f` on this pool; everything it starts uses these threads.
@@ -35,12 +44,36 @@ impl Threads {
     }
 }
 
+/// Checks that results are those of the rules here: that the calling thread and all threads of the current pool round
+/// to nearest and keep subnormal numbers, and that `FORETOKEN_ISA` names an instruction set if it is set.
+///
+/// It takes some microseconds. A host program, or a plug-in of one, may change the mode of a thread at any time, so
+/// generation and training check again.
+///
+/// # Errors
+/// Returns [`Error::FloatEnvironment`] or [`Error::Setting`].
+pub fn check_environment() -> Result<()> {
+    Isa::from_environment()?;
+    let wrong = on_every_thread(float_environment::check);
+    match wrong.into_iter().find_map(|result| result.err()) {
+        None => Ok(()),
+        Some(reason) => Err(Error::FloatEnvironment(reason)),
+    }
+}
+
+/// Runs `f` on the calling thread and on every thread of the current pool.
+pub(super) fn on_every_thread<R: Send>(f: impl Fn() -> R + Sync) -> Vec<R> {
+    let mut results = vec![f()];
+    results.extend(rayon::broadcast(|_| f()));
+    results
+}
+
 /// The number of threads that work started here is spread over.
 pub fn count() -> usize {
     rayon::current_num_threads()
 }
 
-/// Does every task, on as many threads as there are. The order is not defined.
+/// Does every task, on all threads of the pool. The order is not defined.
 pub fn for_each<T: Send>(tasks: Vec<T>, f: impl Fn(T) + Sync) {
     if tasks.len() <= 1 || count() == 1 {
         return tasks.into_iter().for_each(f);
@@ -58,7 +91,18 @@ pub fn part(total: usize, unit: usize, per_thread: usize) -> usize {
     total.div_ceil(parts).next_multiple_of(unit).max(unit)
 }
 
-/// Ends of parts that differ by one `unit` at most, `per_thread` of them for every thread: no thread is left with a
+/// Elements of a task of an element-by-element operation over `total`, a multiple of [`LANES`].
+pub(super) fn elements_per_task(total: usize) -> usize {
+    part(total, LANES, 1).max(FEWEST_ELEMENTS)
+}
+
+/// Rows of a task of an operation over `elements` in rows of `width`.
+pub(super) fn rows_per_task(elements: usize, width: usize) -> usize {
+    let width = width.max(1);
+    part(elements / width, 1, 1).max(FEWEST_ELEMENTS / width + 1)
+}
+
+/// Ends of parts that differ by at most one `unit`, `per_thread` of them for each thread: no thread is left with a
 /// whole part while the others wait.
 pub fn ends(total: usize, unit: usize, per_thread: usize) -> Vec<usize> {
     let units = total.div_ceil(unit);
@@ -112,6 +156,32 @@ mod tests {
     #[test]
     fn no_threads_is_an_error() {
         let error = Threads::new(0).err().expect("refused");
-        assert!(error.to_string().contains("--threads"));
+        assert!(matches!(
+            error,
+            Error::Setting {
+                field: "threads",
+                ..
+            }
+        ));
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn threads_in_another_mode_are_an_error() {
+        use crate::simd::float_environment::tests::{FTZ, UP, with_mode};
+        // This starts the threads of the global pool, too, which would otherwise inherit the mode set below.
+        check_environment().expect("the usual mode");
+        let pool = Threads::new(2).expect("a small pool");
+        for bits in [FTZ, UP] {
+            // A new thread inherits the mode of the one that starts it.
+            let (new, caller) = with_mode(bits, || (Threads::new(2).err(), check_environment()));
+            assert!(matches!(new, Some(Error::FloatEnvironment(_))), "{new:?}");
+            assert!(
+                matches!(caller, Err(Error::FloatEnvironment(_))),
+                "{caller:?}"
+            );
+        }
+        pool.scope(check_environment)
+            .expect("threads started before");
     }
 }

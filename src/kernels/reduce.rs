@@ -9,8 +9,18 @@ pub const CHUNK_ROWS: usize = 32;
 pub const NORM_CHUNK: usize = 4096;
 
 /// Σ `x[i] y[i]` by rule R2: lane i mod 16 accumulates by fma, then the lanes fold.
+///
+/// # Panics
+/// Panics if the lengths differ.
 #[inline(always)]
 pub fn dot<S: Simd>(s: S, x: &[f32], y: &[f32]) -> f32 {
+    assert_eq!(
+        x.len(),
+        y.len(),
+        "reduce::dot: [{}] · [{}]",
+        x.len(),
+        y.len()
+    );
     let ((x, x_tail), (y, y_tail)) = (x.as_chunks(), y.as_chunks());
     let mut acc = s.splat(0.0);
     for (x, y) in x.iter().zip(y) {

@@ -22,8 +22,15 @@ pub struct RopeTable {
 
 impl RopeTable {
     /// Angles for positions 0..`positions` (at most 2^20) and heads of `head_size` (even) elements.
+    ///
+    /// # Panics
+    /// Panics for more positions or an odd head size.
+    #[track_caller]
     pub fn new(positions: usize, head_size: usize, theta: f64) -> Self {
-        assert!(positions <= 1 << 20 && head_size.is_multiple_of(2));
+        assert!(
+            positions <= 1 << 20 && head_size.is_multiple_of(2),
+            "RopeTable::new: {positions} positions, heads of {head_size}"
+        );
         let half = head_size / 2;
         let frequencies: Vec<f64> = (0..half)
             .map(|i| scalar::rope_frequency(theta, i, head_size))
@@ -65,7 +72,7 @@ impl RopeTable {
     }
 }
 
-/// Which way to turn.
+/// Sense of the rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// By the position's angle.
@@ -74,18 +81,37 @@ pub enum Direction {
     Backward,
 }
 
-/// Turns the first `heads` heads of each row of x [rows, stride] in place, by the angle of the row's position. With
-/// `from` [rows, stride], that is first copied to x.
+/// Fewest elements of a task: half as many as in kernels with less arithmetic for each.
+const ELEMENTS_PER_TASK: usize = 8192;
+
+/// Rotates the first `heads` heads of each row of x [rows, stride] in place, by the angle of the row's position. `from`
+/// [rows, stride], if it is given, is copied to x first.
+///
+/// # Panics
+/// Panics if the shapes do not fit or a position is not in the table.
+#[track_caller]
 pub fn rotate(
     table: &RopeTable,
-    (heads, stride): (usize, usize),
+    heads: usize,
+    stride: usize,
     positions: &[u32],
     direction: Direction,
     from: Option<&[f32]>,
     x: &mut [f32],
 ) {
-    debug_assert_eq!(positions.len() * stride, x.len());
-    let rows = par::part(positions.len(), 1, 1).max(8192 / stride + 1);
+    let elements = positions.len() * stride;
+    assert!(
+        stride > 0
+            && heads * 2 * table.half <= stride
+            && x.len() == elements
+            && from.is_none_or(|from| from.len() == elements),
+        "rope::rotate: {heads} heads of {} in {} rows of {stride}, x [{}], from {:?}",
+        2 * table.half,
+        positions.len(),
+        x.len(),
+        from.map(<[f32]>::len)
+    );
+    let rows = par::part(positions.len(), 1, 1).max(ELEMENTS_PER_TASK / stride + 1);
     let tasks = positions.chunks(rows).zip(x.chunks_mut(rows * stride));
     par::for_each(tasks.enumerate().collect(), |(i, (positions, x))| {
         let first = i * rows * stride;
@@ -141,5 +167,18 @@ impl Kernel for Rotate<'_> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "2 heads of 4 in 3 rows of 7")]
+    fn heads_that_do_not_fit_panic() {
+        let table = RopeTable::new(4, 4, 1e4);
+        let x = &mut [0.0; 21];
+        rotate(&table, 2, 7, &[0, 1, 2], Direction::Forward, None, x);
     }
 }

@@ -3,12 +3,15 @@
 use super::par;
 use crate::simd::{self, Kernel, LANES, Simd, math};
 
-/// Elements that one task handles at least; fewer are not worth another thread.
-const WORTH: usize = 1 << 14;
-
 /// y = x · sigmoid(x).
+///
+/// # Panics
+/// Panics if the lengths differ.
+#[track_caller]
 pub fn forward(x: &[f32], y: &mut [f32]) {
-    let part = par::part(y.len(), LANES, 1).max(WORTH);
+    let (x_len, y_len) = (x.len(), y.len());
+    assert_eq!(x_len, y_len, "silu::forward: [{x_len}] -> [{y_len}]");
+    let part = par::elements_per_task(y_len);
     let tasks = x.chunks(part).zip(y.chunks_mut(part)).collect();
     par::for_each(tasks, |(x, y)| simd::run(Forward { x, y }));
 }
@@ -30,8 +33,17 @@ impl Kernel for Forward<'_> {
 }
 
 /// x, dy -> dx = dy · (σ · fma(x, 1 − σ, 1)) with σ = sigmoid(x).
+///
+/// # Panics
+/// Panics if the lengths differ.
+#[track_caller]
 pub fn backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
-    let part = par::part(dx.len(), LANES, 1).max(WORTH);
+    let [x_len, dy_len, dx_len] = [x.len(), dy.len(), dx.len()];
+    assert!(
+        x_len == dx_len && dy_len == dx_len,
+        "silu::backward: x [{x_len}], dy [{dy_len}] -> dx [{dx_len}]"
+    );
+    let part = par::elements_per_task(dx_len);
     let tasks = x.chunks(part).zip(dy.chunks(part)).zip(dx.chunks_mut(part));
     par::for_each(tasks.collect(), |((x, dy), dx)| {
         simd::run(Backward { x, dy, dx });

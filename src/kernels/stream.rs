@@ -1,14 +1,17 @@
-//! Reading memory as fast as the threads can: what a product that is bound by memory is compared with.
+//! Reading memory as fast as the threads can: the bound of decoding, whose time goes into reading the weights.
+//!
+//! `foretoken speed` and `benches/decode.rs` report passes relative to this read, so it has to load and prefetch like
+//! the matrix multiplications do and lives next to them.
 
 use super::par;
 use crate::simd::{self, Kernel, LANES, Simd};
 
-/// Bytes ahead that are asked for; as far as products ask.
+/// Bytes that are prefetched ahead: one page, which is far enough for loads with nearly no arithmetic between them.
 const AHEAD: usize = 4096;
 /// Vectors that are added independently of each other, so that no addition waits.
 const CHAINS: usize = 8;
 
-/// Reads every element once and returns a sum of them, in no order that anyone may rely on.
+/// Reads every element once and returns their sum, in an unspecified order.
 pub fn read(data: &[f32]) -> f32 {
     let part = par::part(data.len().max(1), CHAINS * LANES, 1);
     let mut sums = vec![0.0; data.len().div_ceil(part)];
@@ -29,7 +32,7 @@ impl Kernel for Read<'_> {
         let (blocks, rest) = vectors.as_chunks::<CHAINS>();
         for block in blocks {
             for (sum, x) in sums.iter_mut().zip(block) {
-                // As products do: without it a plain read is slower than a product.
+                // Without it a plain read is slower than a matrix multiplication, which prefetches too.
                 s.prefetch(x, AHEAD);
                 *sum = s.add(*sum, s.load(x));
             }

@@ -3,17 +3,28 @@
 use super::par;
 use crate::simd::{self, Kernel, LANES, Simd, math};
 
-/// Elements that one task handles at least; fewer are not worth another thread.
-const WORTH: usize = 1 << 14;
-
 /// gu [rows, 2F] (gate, then up) -> y [rows, F] = silu(gate) · up, with silu(x) = x · sigmoid(x).
+///
+/// # Panics
+/// Panics if f is 0 or the shapes do not fit.
+#[track_caller]
 pub fn forward(gu: &[f32], f: usize, y: &mut [f32]) {
-    let rows = par::part(y.len() / f.max(1), 1, 1).max(WORTH / f.max(1) + 1);
+    check("swiglu::forward", gu, f, y);
+    let rows = par::rows_per_task(y.len(), f);
     let tasks = gu
         .chunks(rows * 2 * f)
         .zip(y.chunks_mut(rows * f))
         .collect();
     par::for_each(tasks, |(gu, y)| simd::run(Forward { gu, f, y }));
+}
+
+#[track_caller]
+fn check(name: &str, gu: &[f32], f: usize, y: &[f32]) {
+    let (gu, y) = (gu.len(), y.len());
+    assert!(
+        f > 0 && gu == 2 * y && y.is_multiple_of(f),
+        "{name}: [rows, 2 · {f}] of {gu} elements, [rows, {f}] of {y}"
+    );
 }
 
 struct Forward<'a> {
@@ -40,13 +51,18 @@ impl Kernel for Forward<'_> {
     }
 }
 
-/// gu [rows, 2F], dy [rows, F] -> dgu [rows, 2F], in the place of gu: memory that was just read is written at once.
+/// gu [rows, 2F], dy [rows, F] -> dgu [rows, 2F] in the memory of gu, which is in the cache when it is written.
 ///
 /// With σ = sigmoid(g): dup = dy · (g · σ); dgate = (dy · up) · (σ · (1 + g · (1 − σ))).
 ///
 /// dy becomes y, which the forward pass need not have kept.
+///
+/// # Panics
+/// Panics if f is 0 or the shapes do not fit.
+#[track_caller]
 pub fn backward(gu: &mut [f32], f: usize, dy: &mut [f32]) {
-    let rows = par::part(dy.len() / f.max(1), 1, 1).max(WORTH / f.max(1) + 1);
+    check("swiglu::backward", gu, f, dy);
+    let rows = par::rows_per_task(dy.len(), f);
     let tasks = gu
         .chunks_mut(rows * 2 * f)
         .zip(dy.chunks_mut(rows * f))

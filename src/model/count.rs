@@ -42,7 +42,7 @@ impl Model {
     pub fn counts(&self) -> Counts {
         let sum = |holds: &dyn Fn(&str) -> bool| -> usize {
             let named = self.params.iter().filter(|(name, _)| holds(name));
-            named.map(|(_, t)| t.data().len()).sum()
+            named.map(|(_, t)| t.len()).sum()
         };
         let (config, heads) = (&self.config, sum(&layout::is_head));
         let embedding = config.vocab_size * config.hidden_size;

@@ -139,6 +139,13 @@ impl Model {
         }
     }
 
+    /// Unpacks every matrix, as training needs them.
+    pub fn unpack(&mut self) {
+        for id in self.params.ids() {
+            self.params.get_mut(id).unpack();
+        }
+    }
+
     /// Bytes of weights that a decoding step reads: the trunk's and the LM head's, without the prediction heads.
     ///
     /// A step of up to some dozens of rows reads every weight once. An embedding matrix that is not the LM head is left

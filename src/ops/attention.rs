@@ -44,11 +44,11 @@ impl Op<1> for Attention {
 
     fn backward(&self, saved: Saved, dy: Tensor, sink: &mut GradSink<'_, 1>) {
         let mut dqkv = Tensor::empty(saved.qkv.shape());
-        let inputs = (saved.qkv.data(), saved.stats.data());
         attention::backward(
             self.heads,
             &self.lengths,
-            inputs,
+            saved.qkv.data(),
+            saved.stats.data(),
             dy.data(),
             dqkv.data_mut(),
         );

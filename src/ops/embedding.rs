@@ -31,7 +31,7 @@ impl Op<1> for Embedding {
         let mut y = Tensor::empty(&[self.ids.len(), shape[1]]);
         for (y, id) in y.data_mut().chunks_mut(shape[1]).zip(&*self.ids) {
             assert!((*id as usize) < shape[0], "token {id} of {}", shape[0]);
-            y.copy_from_slice(e.row(*id as usize));
+            e.copy_row(*id as usize, y);
         }
         (y, Saved { shape })
     }

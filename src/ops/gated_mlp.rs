@@ -13,7 +13,7 @@
 use super::linear::{WeightGradients, backward_dx};
 use super::normed_linear::{BlockedBackward, PackedWeights, normed, row_blocks};
 use crate::autograd::{GradSink, Op};
-use crate::kernels::gemm::{Right, ScratchPanels, matmul_many};
+use crate::kernels::gemm::{Panels, Right, matmul_many};
 use crate::kernels::swiglu;
 use crate::profile;
 use crate::simd::matrix::MatrixMut;
@@ -63,13 +63,13 @@ impl Op<5> for GatedMlp {
         let Saved { inputs, mut gu } = saved;
         let [x, weight, inner @ .., down] = &inputs;
         let f = down.cols();
-        let packed_down = ScratchPanels::new(down.matrix());
+        let packed_down = Panels::pack(down.matrix());
         let mut ddown = WeightGradients::take(sink, 4, slice::from_ref(down));
         let mut backward = BlockedBackward::new(x, weight, inner, sink);
         for block in row_blocks(x.rows()) {
             let dy = dy.matrix().row_range(block.start, block.end);
             let mut da = Tensor::empty(&[block.len(), f]);
-            backward_dx(dy, [Right::Scratch(&packed_down)], &mut da);
+            backward_dx(dy, [Right::Panels(&packed_down)], &mut da);
             // In place: g and u become dg and du, da becomes a.
             let own = &mut gu.data_mut()[block.start * 2 * f..block.end * 2 * f];
             profile::time("SwiGLU", "backward", || {

@@ -9,7 +9,7 @@
 //! Q, K and V are computed by one such multiplication, and so are gate and up: that fixes the chain of dx.
 
 use crate::autograd::{GradSink, Op};
-use crate::kernels::gemm::{Right, ScratchPanels, Start, View, matmul, matmul_many};
+use crate::kernels::gemm::{Panels, Right, Start, View, matmul, matmul_many};
 use crate::profile;
 use crate::tensor::Tensor;
 use std::sync::Arc;
@@ -100,8 +100,8 @@ impl WeightGradients {
         let _scope = profile::scope("Linear", "backward dW");
         // Several weights share one packed copy; for a single one a part at a time is packed, which takes less memory.
         let several = self.weights.iter().filter(|(_, dw)| dw.is_some()).count() > 1;
-        let packed = several.then(|| ScratchPanels::new(x));
-        let x = packed.as_ref().map_or(Right::View(x), Right::Scratch);
+        let packed = several.then(|| Panels::pack(x));
+        let x = packed.as_ref().map_or(Right::View(x), Right::Panels);
         let mut from = 0;
         for (n, dw) in &mut self.weights {
             let dy = dy.columns(from, from + *n);
@@ -157,8 +157,10 @@ mod laws {
         for format in WeightFormat::ALL {
             let (x, mut w) = (pattern(&[30, 40], 1), pattern(&[50, 40], 2));
             w.pack(format);
-            // A clone has the widened weights but not the panels.
-            let (plain, packed) = (Arc::new(w.clone()), Arc::new(w));
+            let packed = Arc::new(w.clone());
+            // This copy has the widened weights.
+            w.unpack();
+            let plain = Arc::new(w);
             assert!(plain.panels().is_none() && packed.panels().is_some());
             for w in [&plain, &packed] {
                 batch_invariant(30, |r| Linear.forward([&slice_rows(&x, r), w]).0);

@@ -12,7 +12,7 @@
 
 use super::linear::{WeightGradients, backward_dx};
 use crate::autograd::{GradSink, Op};
-use crate::kernels::gemm::{Panels, Right, ScratchPanels, View, matmul_many};
+use crate::kernels::gemm::{Panels, Right, View, matmul_many};
 use crate::kernels::norm::{self, Segments};
 use crate::kernels::reduce::CHUNK_ROWS;
 use crate::tensor::Tensor;
@@ -92,7 +92,7 @@ pub(super) fn normed(
 /// Weights, transposed and packed: as the model holds them once it is packed for decoding, or in temporary panels.
 pub(super) enum PackedWeights<'a> {
     Panels(Vec<&'a Panels>),
-    Scratch(Vec<ScratchPanels>),
+    Scratch(Vec<Panels>),
 }
 
 impl<'a> PackedWeights<'a> {
@@ -100,7 +100,7 @@ impl<'a> PackedWeights<'a> {
         if let Some(panels) = weights.iter().map(|w| w.panels()).collect() {
             return Self::Panels(panels);
         }
-        let scratch = weights.iter().map(|w| ScratchPanels::new(w.matrix().t()));
+        let scratch = weights.iter().map(|w| Panels::pack(w.matrix().t()));
         Self::Scratch(scratch.collect())
     }
 
@@ -109,7 +109,7 @@ impl<'a> PackedWeights<'a> {
             Self::Panels(panels) => (&panels[..], &[][..]),
             Self::Scratch(scratch) => (&[][..], &scratch[..]),
         };
-        let scratch = scratch.iter().map(Right::Scratch);
+        let scratch = scratch.iter().map(Right::Panels);
         panels.iter().map(|w| Right::Panels(w)).chain(scratch)
     }
 }
@@ -120,7 +120,7 @@ pub(super) struct BlockedBackward<'a> {
     x: &'a Tensor,
     weight: &'a Tensor,
     /// Each W_i [N_i, C].
-    packed: Vec<ScratchPanels>,
+    packed: Vec<Panels>,
     dw: WeightGradients,
     dx: Tensor,
     /// The sums of dweight's chunks of rows.
@@ -134,7 +134,7 @@ impl<'a> BlockedBackward<'a> {
         weights: &[Arc<Tensor>],
         sink: &mut GradSink<'_, N>,
     ) -> Self {
-        let packed = weights.iter().map(|w| ScratchPanels::new(w.matrix()));
+        let packed = weights.iter().map(|w| Panels::pack(w.matrix()));
         let at = Segments::row(x.cols());
         Self {
             x,
@@ -149,15 +149,15 @@ impl<'a> BlockedBackward<'a> {
     /// One block: `r` and `n` as [`normed`] returns them, and dy [block, Σ N_i].
     pub fn block(&mut self, block: &Range<usize>, r: &[f32], n: &Tensor, dy: View<'_>) {
         let mut dn = Tensor::empty(n.shape());
-        backward_dx(dy, self.packed.iter().map(Right::Scratch), &mut dn);
+        backward_dx(dy, self.packed.iter().map(Right::Panels), &mut dn);
         self.dw.add(dy, n.matrix());
         let c = self.x.cols();
         let at = Segments::row(c);
         let own = block.start * c..block.end * c;
         let partials = norm::partials(at, own.start)..norm::partials(at, own.end);
-        let inputs = (&self.x.data()[own.clone()], self.weight.data(), r);
-        let dx = &mut self.dx.data_mut()[own];
-        norm::backward_parts(at, inputs, dn.data(), dx, &mut self.partials[partials]);
+        let (x, dx) = (&self.x.data()[own.clone()], &mut self.dx.data_mut()[own]);
+        let (weight, partials) = (self.weight.data(), &mut self.partials[partials]);
+        norm::backward_parts(at, x, weight, r, dn.data(), dx, partials);
     }
 
     /// Hands all gradients to the sink.

@@ -64,8 +64,8 @@ impl Op<3> for QkNorm {
         let mut dx = dy.clone();
         for (i, at) in self.segments().into_iter().enumerate() {
             let weight = &saved.inputs[i + 1];
-            let inputs = (x.data(), weight.data(), &*saved.r[i]);
-            let dweight = norm::backward(at, inputs, dy.data(), dx.data_mut());
+            let (w, r) = (weight.data(), &saved.r[i]);
+            let dweight = norm::backward(at, x.data(), w, r, dy.data(), dx.data_mut());
             sink.add(i + 1, Tensor::new(weight.shape(), dweight));
         }
         sink.add(0, dx);

@@ -41,8 +41,7 @@ impl Op<2> for RmsNorm {
         let Saved { x, weight, r } = saved;
         let mut dx = Tensor::empty(x.shape());
         let at = Segments::row(x.cols());
-        let inputs = (x.data(), weight.data(), &*r);
-        let dweight = norm::backward(at, inputs, dy.data(), dx.data_mut());
+        let dweight = norm::backward(at, x.data(), weight.data(), &r, dy.data(), dx.data_mut());
         sink.add(1, Tensor::new(weight.shape(), dweight));
         sink.add(0, dx);
     }

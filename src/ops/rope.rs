@@ -30,9 +30,9 @@ pub struct Saved;
 impl Rope {
     fn apply(&self, direction: Direction, from: Option<&[f32]>, x: &mut Tensor) {
         let heads = self.heads.query + self.heads.key_value;
-        let sizes = (heads, self.heads.width());
-        let x = x.data_mut();
-        rotate(&self.table, sizes, &self.positions, direction, from, x);
+        let (stride, x) = (self.heads.width(), x.data_mut());
+        let positions = &self.positions;
+        rotate(&self.table, heads, stride, positions, direction, from, x);
     }
 }
 

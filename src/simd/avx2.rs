@@ -1,6 +1,6 @@
 //! AVX2 and FMA: a vector is two registers of eight lanes.
 
-use super::{LANES, Simd};
+use super::{LANES, Sealed, Simd};
 use core::arch::x86_64::*;
 
 /// Proof that the CPU has AVX2 and FMA.
@@ -8,7 +8,7 @@ use core::arch::x86_64::*;
 pub struct Avx2(());
 
 impl Avx2 {
-    /// The token, where CPUID reports the instructions.
+    /// The token, if CPUID reports the instructions.
     pub fn detect() -> Option<Self> {
         let found = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
         found.then_some(Self(()))
@@ -23,15 +23,17 @@ impl Avx2 {
         fn trampoline<K: super::Kernel>(s: Avx2, kernel: K) -> K::Output {
             kernel.run(s)
         }
-        // SAFETY: `self` exists only where CPUID reports the two features the trampoline enables.
+        // SAFETY: `self` exists only if CPUID reports the two features the trampoline enables.
         unsafe { trampoline(self, kernel) }
     }
 }
 
-/// Evaluates intrinsics that need nothing but the CPU features.
+/// Evaluates intrinsics on values, which need nothing but the CPU features. What reads or writes memory has a block and
+/// a reason of its own. (The methods are compiled into the trampoline and cannot enable the features themselves: a
+/// trait's methods may not, and `#[inline(always)]` and `#[target_feature]` exclude each other.)
 macro_rules! with_feature {
     ($e:expr) => {
-        // SAFETY: the intrinsics need AVX2 and FMA only; `self` exists only where CPUID reports them.
+        // SAFETY: intrinsics on values need AVX2 and FMA only; `self` exists only if CPUID reports them.
         unsafe { $e }
     };
 }
@@ -43,17 +45,9 @@ macro_rules! both {
     };
 }
 
-/// One binary integer intrinsic on both halves, seen as bits.
-macro_rules! both_bits {
-    ($f:ident, $a:expr, $b:expr) => {
-        with_feature!([
-            _mm256_castsi256_ps($f(_mm256_castps_si256($a[0]), _mm256_castps_si256($b[0]))),
-            _mm256_castsi256_ps($f(_mm256_castps_si256($a[1]), _mm256_castps_si256($b[1]))),
-        ])
-    };
-}
-
 type V = [__m256; 2];
+
+impl Sealed for Avx2 {}
 
 impl Simd for Avx2 {
     type V = V;
@@ -188,29 +182,23 @@ impl Simd for Avx2 {
         ])
     }
     #[inline(always)]
-    fn bit_and(self, a: V, b: V) -> V {
-        both_bits!(_mm256_and_si256, a, b)
-    }
-    #[inline(always)]
-    fn bit_or(self, a: V, b: V) -> V {
-        both_bits!(_mm256_or_si256, a, b)
-    }
-    #[inline(always)]
     fn bit_add(self, a: V, b: V) -> V {
-        both_bits!(_mm256_add_epi32, a, b)
+        with_feature!([
+            _mm256_castsi256_ps(_mm256_add_epi32(
+                _mm256_castps_si256(a[0]),
+                _mm256_castps_si256(b[0])
+            )),
+            _mm256_castsi256_ps(_mm256_add_epi32(
+                _mm256_castps_si256(a[1]),
+                _mm256_castps_si256(b[1])
+            )),
+        ])
     }
     #[inline(always)]
     fn bits_to_exponent(self, a: V) -> V {
         with_feature!([
             _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(a[0]))),
             _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(a[1]))),
-        ])
-    }
-    #[inline(always)]
-    fn exponent_to_bits(self, a: V) -> V {
-        with_feature!([
-            _mm256_castsi256_ps(_mm256_srli_epi32::<23>(_mm256_castps_si256(a[0]))),
-            _mm256_castsi256_ps(_mm256_srli_epi32::<23>(_mm256_castps_si256(a[1]))),
         ])
     }
     #[inline(always)]

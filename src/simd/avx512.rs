@@ -1,6 +1,6 @@
 //! AVX-512F: a vector is one register, a mask is one mask register.
 
-use super::{LANES, Simd};
+use super::{LANES, Sealed, Simd};
 use core::arch::x86_64::*;
 
 /// Proof that the CPU has AVX-512F (and the AVX2 and FMA that come with it).
@@ -8,7 +8,7 @@ use core::arch::x86_64::*;
 pub struct Avx512(());
 
 impl Avx512 {
-    /// The token, where CPUID reports the instructions.
+    /// The token, if CPUID reports the instructions.
     pub fn detect() -> Option<Self> {
         let found = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx2")
@@ -25,15 +25,16 @@ impl Avx512 {
         fn trampoline<K: super::Kernel>(s: Avx512, kernel: K) -> K::Output {
             kernel.run(s)
         }
-        // SAFETY: `self` exists only where CPUID reports the three features the trampoline enables.
+        // SAFETY: `self` exists only if CPUID reports the three features the trampoline enables.
         unsafe { trampoline(self, kernel) }
     }
 }
 
-/// Evaluates intrinsics that need nothing but the CPU feature.
+/// Evaluates intrinsics on values, which need nothing but the CPU feature. What reads or writes memory has a block and
+/// a reason of its own.
 macro_rules! with_feature {
     ($e:expr) => {
-        // SAFETY: the intrinsics need AVX-512F only; `self` exists only where CPUID reports it.
+        // SAFETY: intrinsics on values need AVX-512F only; `self` exists only if CPUID reports it.
         unsafe { $e }
     };
 }
@@ -44,6 +45,8 @@ fn first(n: usize) -> __mmask16 {
     debug_assert!(n <= LANES);
     ((1u32 << n) - 1) as __mmask16
 }
+
+impl Sealed for Avx512 {}
 
 impl Simd for Avx512 {
     type V = __m512;
@@ -139,20 +142,6 @@ impl Simd for Avx512 {
         with_feature!(_mm512_mask_blend_ps(m, b, a))
     }
     #[inline(always)]
-    fn bit_and(self, a: __m512, b: __m512) -> __m512 {
-        with_feature!(_mm512_castsi512_ps(_mm512_and_si512(
-            _mm512_castps_si512(a),
-            _mm512_castps_si512(b)
-        )))
-    }
-    #[inline(always)]
-    fn bit_or(self, a: __m512, b: __m512) -> __m512 {
-        with_feature!(_mm512_castsi512_ps(_mm512_or_si512(
-            _mm512_castps_si512(a),
-            _mm512_castps_si512(b)
-        )))
-    }
-    #[inline(always)]
     fn bit_add(self, a: __m512, b: __m512) -> __m512 {
         with_feature!(_mm512_castsi512_ps(_mm512_add_epi32(
             _mm512_castps_si512(a),
@@ -162,12 +151,6 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn bits_to_exponent(self, a: __m512) -> __m512 {
         with_feature!(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(
-            _mm512_castps_si512(a)
-        )))
-    }
-    #[inline(always)]
-    fn exponent_to_bits(self, a: __m512) -> __m512 {
-        with_feature!(_mm512_castsi512_ps(_mm512_srli_epi32::<23>(
             _mm512_castps_si512(a)
         )))
     }

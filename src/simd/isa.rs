@@ -1,7 +1,7 @@
 //! Instruction sets: what the CPU has, what the user allows, and the way into a kernel.
 //!
-//! The choice is per thread, so that tests can compare instruction sets side by side; `kernels::par` hands it on to the
-//! threads it uses. `FORETOKEN_ISA` sets a ceiling for the whole process. No choice ever changes a result.
+//! The choice is per thread, so that tests can compare instruction sets side by side; `kernels::par` passes it to its
+//! worker threads. `FORETOKEN_ISA` sets a ceiling for the whole process. No choice ever changes a result.
 
 use super::Kernel;
 use super::portable::Portable;
@@ -67,28 +67,27 @@ impl Isa {
     /// The best instruction set of this CPU at or below the ceiling named `ceiling` (`None`: no ceiling).
     ///
     /// # Errors
-    /// [`Error::Usage`] for a name that is not one of [`NAMES`].
+    /// Returns [`Error::Setting`] for a name that is not one of [`NAMES`].
     pub fn best(ceiling: Option<&str>) -> Result<Self> {
         let highest = match ceiling {
             None => NAMES.len() - 1,
             Some(name) => NAMES.iter().position(|n| *n == name).ok_or_else(|| {
-                Error::Usage(format!(
-                    "{CEILING}: expected one of {}, found `{name}`",
-                    NAMES.join(", ")
-                ))
+                let expected = format!("one of {}", NAMES.join(", "));
+                Error::setting(CEILING, expected, format!("`{name}`"))
             })?,
         };
-        let allowed = NAMES[..=highest].iter().rev();
-        Ok(allowed
-            .filter_map(|name| Self::named(name))
-            .next()
-            .unwrap_or(Self::Portable(Portable)))
+        Ok(Self::best_of(&NAMES[..=highest]))
+    }
+
+    fn best_of(names: &[&str]) -> Self {
+        let mut found = names.iter().rev().filter_map(|name| Self::named(name));
+        found.next().unwrap_or(Self::Portable(Portable))
     }
 
     /// The best instruction set that the environment allows.
     ///
     /// # Errors
-    /// [`Error::Usage`] where `FORETOKEN_ISA` holds an unknown name.
+    /// Returns [`Error::Setting`] if `FORETOKEN_ISA` holds an unknown name.
     pub fn from_environment() -> Result<Self> {
         match std::env::var_os(CEILING) {
             None => Self::best(None),
@@ -96,14 +95,15 @@ impl Isa {
         }
     }
 
-    /// What kernels started by this thread run on.
+    /// The instruction set of kernels that this thread starts.
     ///
-    /// # Panics
-    /// Where `FORETOKEN_ISA` holds an unknown name. Programs check [`Isa::from_environment`] first.
+    /// It is the one of [`Isa::scope`], else that of the environment. If `FORETOKEN_ISA` holds an unknown name there is
+    /// no ceiling: [`Isa::from_environment`], [`Threads::new`](crate::kernels::par::Threads::new) and
+    /// [`check_environment`](crate::kernels::par::check_environment) return the error.
     pub fn current() -> Self {
         static DEFAULT: OnceLock<Isa> = OnceLock::new();
         CHOSEN.get().unwrap_or_else(|| {
-            *DEFAULT.get_or_init(|| Self::from_environment().unwrap_or_else(|e| panic!("{e}")))
+            *DEFAULT.get_or_init(|| Self::from_environment().unwrap_or(Self::best_of(&NAMES)))
         })
     }
 

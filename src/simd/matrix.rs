@@ -1,11 +1,15 @@
 //! A mutable matrix view that splits by rows and by columns, so that threads can write disjoint parts of one matrix.
 //!
-//! A slice can be split by rows only. Output columns of a row-major matrix interleave in memory, which the borrow
-//! checker cannot follow; this type can, because a view only ever hands out the columns that are its own.
+//! A slice can be split by rows only. The columns of a row-major matrix interleave in memory, so the borrow checker
+//! cannot see that two blocks of columns are disjoint; a view gives access to its own columns only.
 
 use std::marker::PhantomData;
 
 /// A view of `rows` × `cols` elements of a row-major matrix; rows lie `stride` elements apart.
+///
+/// Invariant: `start` is `owner`'s first element, moved by whole rows and columns inside the matrix, and `cols` ≤
+/// `stride`. So if the view has rows, row r starts inside the slice, or one element past its end if the view has no
+/// columns and lies at the right edge; and all `cols` elements of each row lie inside.
 #[derive(Debug)]
 pub struct MatrixMut<'a> {
     start: *mut f32,
@@ -19,16 +23,16 @@ pub struct MatrixMut<'a> {
 unsafe impl Send for MatrixMut<'_> {}
 
 impl<'a> MatrixMut<'a> {
-    /// data [rows, cols], packed.
+    /// data [rows, cols], row by row without gaps.
     ///
     /// # Panics
-    /// Where the slice has another length.
+    /// Panics if the slice has another length.
     #[track_caller]
     pub fn new(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
         assert_eq!(
             Some(data.len()),
             rows.checked_mul(cols),
-            "a {rows} x {cols} matrix over a slice of {} elements",
+            "MatrixMut::new: a {rows} x {cols} matrix over {} elements",
             data.len()
         );
         Self {
@@ -51,15 +55,23 @@ impl<'a> MatrixMut<'a> {
     }
 
     /// Row `r` `[cols]`.
+    ///
+    /// # Panics
+    /// Panics if there is no such row.
     #[track_caller]
     #[inline(always)]
     pub fn row(&self, r: usize) -> &[f32] {
         assert!(r < self.rows, "row {r} of {}", self.rows);
-        // SAFETY: row r is inside the view, its `cols` elements belong to the view alone, and `self` is borrowed.
+        // SAFETY: row r is inside the view, so by the invariant its start is inside the slice or, for a row of no
+        // elements at the right edge, one past its end, which `add` allows; its `cols` elements are inside,
+        // initialised, and belong to the view alone; `self` is borrowed.
         unsafe { std::slice::from_raw_parts(self.start.add(r * self.stride), self.cols) }
     }
 
-    /// Row `r` `[cols]`, to be written.
+    /// Row `r` `[cols]`, for writing.
+    ///
+    /// # Panics
+    /// Panics if there is no such row.
     #[track_caller]
     #[inline(always)]
     pub fn row_mut(&mut self, r: usize) -> &mut [f32] {
@@ -68,7 +80,7 @@ impl<'a> MatrixMut<'a> {
         unsafe { std::slice::from_raw_parts_mut(self.start.add(r * self.stride), self.cols) }
     }
 
-    /// The same view for a shorter time.
+    /// The same view with a shorter lifetime.
     pub fn reborrow(&mut self) -> MatrixMut<'_> {
         MatrixMut {
             owner: PhantomData,
@@ -81,7 +93,7 @@ impl<'a> MatrixMut<'a> {
     pub fn split_rows(self, at: usize) -> (MatrixMut<'a>, MatrixMut<'a>) {
         assert!(at <= self.rows, "split at row {at} of {}", self.rows);
         let below = MatrixMut {
-            // Wrapping, because the start of an empty part may lie past the allocation; it is never read.
+            // Wrapping, because the start of a part without rows may lie past the slice; no row of it is ever formed.
             start: self.start.wrapping_add(at * self.stride),
             rows: self.rows - at,
             ..self
@@ -159,6 +171,22 @@ mod tests {
         let (left, right) = below.split_cols(3);
         assert_eq!(left.row(1), [8.0, 9.0, 10.0]);
         assert_eq!(right.row(0), [7.0]);
+    }
+
+    #[test]
+    fn parts_without_columns_or_rows_are_empty() {
+        let mut data = vec![1.0; 12];
+        let (left, mut right) = MatrixMut::new(&mut data, 3, 4).split_cols(4);
+        assert_eq!((left.row(2), right.cols()), (&[1.0; 4][..], 0));
+        for r in 0..3 {
+            assert!(right.row(r).is_empty() && right.row_mut(r).is_empty());
+        }
+        let (_, mut corner) = right.split_rows(2);
+        assert!(corner.row_mut(0).is_empty());
+        let (_, below) = left.split_rows(3);
+        let (_, below) = below.split_cols(4);
+        assert_eq!((below.rows(), below.cols()), (0, 0));
+        assert!(MatrixMut::new(&mut [], 2, 0).row(1).is_empty());
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Floor 0: sixteen lanes of `f32`, the same on every machine.
+//! Sixteen lanes of `f32`, the same on every machine: the lowest layer of the crate.
 //!
 //! A kernel is a struct of its arguments that implements [`Kernel`]. [`run`] picks the instruction set and enters the
 //! kernel inside a function compiled for it. Every backend performs the same sixteen-lane operations, each of them
-//! correctly rounded, so a kernel has one answer whatever the instruction set (`docs/02-one-answer.md`).
+//! correctly rounded, so a kernel has one answer on every instruction set (`docs/02-one-answer.md`).
 //!
 //! | file | what |
 //! |---|---|
@@ -10,21 +10,23 @@
 //! | `avx2` | AVX2 + FMA, two registers of eight lanes |
 //! | `avx512` | AVX-512F, one register |
 //! | [`isa`] | the tokens that prove a CPU has an instruction set, and the ceiling `FORETOKEN_ISA` |
-//! | [`math`] | exp, ln, sigmoid and SiLU on sixteen lanes |
+//! | [`float_environment`] | whether a thread rounds to nearest and keeps subnormal numbers |
+//! | [`math`] | exp, sigmoid and SiLU on sixteen lanes, ln of one number |
 //! | [`scalar`] | exp, ln, sin, cos and powers in `f64`, for tables, schedules and random numbers |
 //! | [`matrix`] | a mutable matrix view that splits into disjoint parts |
 //! | `tests` | every backend against the definition |
 //!
-//! This folder never knows what a kernel computes. It is the only folder on the CPU's side with `unsafe` code.
+//! This folder never knows what a kernel computes. It is the only folder with `unsafe` code besides the optional `gpu`.
 //!
 //! `#[inline(always)]` on every generic function that takes an `S: Simd` is load-bearing: a function left out of line
 //! is compiled without the instruction set, and each of its intrinsics becomes a call. For the same reason kernels use
-//! plain loops where a closure might stay out of line.
+//! plain loops instead of closures that might stay out of line.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub mod float_environment;
 pub mod isa;
 pub mod math;
 pub mod matrix;
@@ -47,26 +49,31 @@ pub trait Kernel {
     fn run<S: Simd>(self, s: S) -> Self::Output;
 }
 
+/// Keeps [`Simd`] closed, so that an operation can be added without breaking anyone's code.
+trait Sealed {}
+
 /// Sixteen lanes of `f32`. A value of an implementing type proves that the CPU has the instructions.
 ///
 /// Every operation is lane by lane and correctly rounded (IEEE 754, round to nearest, subnormals kept). Bit operations
-/// see a lane as a `u32`.
-pub trait Simd: Copy + Send + Sync {
+/// see a lane as a `u32`. The trait is sealed: [`Isa`] lists all its types.
+#[expect(private_bounds, reason = "the trait is sealed")]
+pub trait Simd: Copy + Send + Sync + Sealed {
     /// Sixteen `f32`.
     type V: Copy;
     /// Sixteen truth values.
     type M: Copy;
 
-    /// Rows of the product tile that the register file can hold next to [`Simd::TILE_VECTORS`] columns of vectors.
+    /// Rows of the micro-tile of a matrix multiplication that the registers can hold next to [`Simd::TILE_VECTORS`]
+    /// columns of vectors.
     const TILE_ROWS: usize;
-    /// Vectors in one row of that tile: 2 (a whole panel of 32 columns) or 1 (half a panel).
+    /// Vectors in one row of that micro-tile: 2 (a whole panel of 32 columns) or 1 (half a panel).
     const TILE_VECTORS: usize;
 
     /// `x` in every lane.
     fn splat(self, x: f32) -> Self::V;
     /// Lane i is `x[i]`.
     fn load(self, x: &[f32; LANES]) -> Self::V;
-    /// Lane i is `x[i]` where there is one, else `fill`. At most sixteen elements.
+    /// Lane i is `x[i]`, and `fill` past the end of x. At most sixteen elements.
     fn load_partial(self, x: &[f32], fill: f32) -> Self::V;
     /// Lane i is the bfloat16 `x[i]`: its sixteen bits become the upper half of the lane, which is exact.
     fn load_bf16(self, x: &[u16; LANES]) -> Self::V;
@@ -77,7 +84,7 @@ pub trait Simd: Copy + Send + Sync {
     /// `to[i]` becomes lane i, for the elements that there are. At most sixteen.
     fn store_partial(self, v: Self::V, to: &mut [f32]);
 
-    /// Asks for the memory `bytes` bytes behind `x` to be brought near, where the CPU can be asked; changes no result.
+    /// Hints to the CPU that the memory `bytes` bytes behind `x` will be read soon; changes no result.
     ///
     /// The address may lie outside of any object.
     fn prefetch<T>(self, x: &T, bytes: usize);
@@ -94,23 +101,17 @@ pub trait Simd: Copy + Send + Sync {
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// √a
     fn sqrt(self, a: Self::V) -> Self::V;
-    /// `if a > b { a } else { b }`: b where either is NaN, and where both are zeros.
+    /// `if a > b { a } else { b }`: b if either is NaN, and if both are zeros.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
-    /// a < b, false where either is NaN.
+    /// a < b, false if either is NaN.
     fn less(self, a: Self::V, b: Self::V) -> Self::M;
-    /// Lane of `a` where the mask holds, else of `b`.
+    /// The lane of `a` if the mask holds, else that of `b`.
     fn select(self, m: Self::M, a: Self::V, b: Self::V) -> Self::V;
 
-    /// a & b
-    fn bit_and(self, a: Self::V, b: Self::V) -> Self::V;
-    /// a | b
-    fn bit_or(self, a: Self::V, b: Self::V) -> Self::V;
     /// a + b modulo 2^32
     fn bit_add(self, a: Self::V, b: Self::V) -> Self::V;
     /// a · 2^23 modulo 2^32: moves a small integer into the exponent field.
     fn bits_to_exponent(self, a: Self::V) -> Self::V;
-    /// a / 2^23, rounded down: the sign and exponent fields as a small integer.
-    fn exponent_to_bits(self, a: Self::V) -> Self::V;
 
     /// The sum of all lanes in the fixed order of rule R2: lane j += lane j + w for w = 8, 4, 2, 1.
     fn sum(self, v: Self::V) -> f32;

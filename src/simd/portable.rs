@@ -1,9 +1,9 @@
 //! The definition of every operation: plain Rust on an array of sixteen `f32`.
 //!
-//! Slow where the compiler may not use a fused multiply-add instruction, and exact everywhere: `f32::mul_add` rounds
-//! once by its contract, which `tests.rs` checks against an exact emulation.
+//! Slow if the compiler may not use a fused multiply-add instruction, and exact everywhere: `f32::mul_add` rounds once
+//! by its contract, which `tests.rs` checks against an exact emulation.
 
-use super::{LANES, Simd};
+use super::{LANES, Sealed, Simd};
 
 /// The token of the portable backend. Every CPU has it.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +49,8 @@ fn fold(mut p: V, f: impl Fn(f32, f32) -> f32) -> f32 {
 fn larger(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
+
+impl Sealed for Portable {}
 
 impl Simd for Portable {
     type V = V;
@@ -149,24 +151,12 @@ impl Simd for Portable {
         out
     }
     #[inline(always)]
-    fn bit_and(self, a: V, b: V) -> V {
-        zip_bits(a, b, |x, y| x & y)
-    }
-    #[inline(always)]
-    fn bit_or(self, a: V, b: V) -> V {
-        zip_bits(a, b, |x, y| x | y)
-    }
-    #[inline(always)]
     fn bit_add(self, a: V, b: V) -> V {
         zip_bits(a, b, u32::wrapping_add)
     }
     #[inline(always)]
     fn bits_to_exponent(self, a: V) -> V {
         map(a, |x| f32::from_bits(x.to_bits() << 23))
-    }
-    #[inline(always)]
-    fn exponent_to_bits(self, a: V) -> V {
-        map(a, |x| f32::from_bits(x.to_bits() >> 23))
     }
     #[inline(always)]
     fn sum(self, v: V) -> f32 {

@@ -51,7 +51,7 @@ const EXP_UNDERFLOW: f64 = -745.133_219_101_942;
 /// 2^-53: a word's top 53 bits times this is a number in [0, 1).
 const UNIT: f64 = 1.0 / (1_u64 << 53) as f64;
 
-/// The exponential e^x. At most 0.90 ulp off where the result is normal.
+/// The exponential e^x. At most 0.90 ulp off if the result is normal.
 ///
 /// Above 709.78 the result is +∞. From -708.40 to -745.13 it is subnormal and at most 0.95 of the
 /// smallest subnormal off; below that it is +0. NaN gives NaN.
@@ -73,8 +73,8 @@ pub fn exp(x: f64) -> f64 {
     // e^r = 1 + r + r²/2! + ... + r^13/13!. The next term is below 5e-18, a fortieth of an ulp.
     let tail = horner(r, &EXP);
     let y = 1.0 + (hi + (r * r * tail - lo));
-    // In two halves: 2^k itself is no normal f64 for k = 1024 and for k < -1022. Only the second
-    // product can round, where the result is subnormal.
+    // In two halves: 2^k itself is not a normal f64 for k = 1024 and for k < -1022. Only the second
+    // product can round, if the result is subnormal.
     let k = k as i64;
     y * power_of_two(k / 2) * power_of_two(k - k / 2)
 }
@@ -229,7 +229,7 @@ const fn reciprocals<const N: usize>(mut divisors: [f64; N]) -> [f64; N] {
     divisors
 }
 
-/// 1/n!, 1/(n − step)!, ...; with `alternate`, negative where n mod 4 is 2 or 3, as in sine and cosine.
+/// 1/n!, 1/(n − step)!, ...; with `alternate`, negative if n mod 4 is 2 or 3, as in sine and cosine.
 const fn reciprocal_factorials<const N: usize>(n: u32, step: u32, alternate: bool) -> [f64; N] {
     let mut divisors = [1.0; N];
     let mut i = 0;

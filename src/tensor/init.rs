@@ -1,4 +1,4 @@
-//! First values of parameters: a pure function of (seed, tensor name) (rule R10).
+//! Initial values of parameters: a pure function of (seed, tensor name) (rule R10).
 
 use super::Tensor;
 use crate::simd::scalar;
@@ -23,7 +23,7 @@ pub fn normal(seed: u64, name: &str, shape: &[usize], deviation: f64) -> Tensor 
     tensor
 }
 
-/// One everywhere: the first gain of a norm.
+/// One everywhere: the initial weight of a norm.
 pub fn ones(shape: &[usize]) -> Tensor {
     let mut tensor = Tensor::empty(shape);
     tensor.data_mut().fill(1.0);

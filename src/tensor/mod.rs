@@ -1,8 +1,8 @@
-//! Floor 2: values with a shape, named parameters, and their first values.
+//! Values with a shape, named parameters, and their initial values.
 //!
 //! | file | what |
 //! |---|---|
-//! | [`value`] | [`Tensor`]: an ndarray in standard layout whose memory is used again |
+//! | [`value`] | [`Tensor`]: values in row-major order, or packed for matrix multiplication |
 //! | [`params`] | [`Params`]: tensors by name |
 //! | [`init`] | normal random values that depend on (seed, name) only |
 //!

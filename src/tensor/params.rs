@@ -24,11 +24,14 @@ impl Params {
     /// Sorts the tensors by name.
     ///
     /// # Panics
-    /// Where two have the same name.
+    /// Panics if two have the same name.
     pub fn new(mut entries: Vec<(String, Tensor)>) -> Self {
         entries.sort_by(|a, b| a.0.cmp(&b.0));
         for pair in entries.windows(2) {
-            assert_ne!(pair[0].0, pair[1].0, "two parameters of one name");
+            assert_ne!(
+                pair[0].0, pair[1].0,
+                "Params::new: two parameters of one name"
+            );
         }
         let share = |(name, tensor)| (name, Arc::new(tensor));
         Self {
@@ -46,7 +49,7 @@ impl Params {
         self.entries.is_empty()
     }
 
-    /// GradSlot of the tensor of that name.
+    /// The place of the tensor of that name.
     pub fn find(&self, name: &str) -> Option<ParamId> {
         let at = self.entries.binary_search_by(|(n, _)| n.as_str().cmp(name));
         at.ok().map(ParamId)
@@ -57,13 +60,14 @@ impl Params {
         &self.entries[id.0].1
     }
 
-    /// The tensor, to be written.
+    /// The tensor, for writing.
     ///
     /// # Panics
-    /// While somebody else still holds it: parameters change only between steps.
+    /// Panics if another `Arc` of the tensor exists: parameters change only between steps.
     #[track_caller]
     pub fn get_mut(&mut self, id: ParamId) -> &mut Tensor {
-        Arc::get_mut(&mut self.entries[id.0].1).expect("a parameter that nobody else holds")
+        Arc::get_mut(&mut self.entries[id.0].1)
+            .expect("Params::get_mut: no other Arc of the parameter")
     }
 
     /// The tensor's name.
@@ -83,7 +87,7 @@ impl Params {
 
     /// Number of elements of all tensors.
     pub fn elements(&self) -> usize {
-        self.iter().map(|(_, t)| t.data().len()).sum()
+        self.iter().map(|(_, t)| t.len()).sum()
     }
 }
 
@@ -98,7 +102,7 @@ mod tests {
         let names: Vec<&str> = params.iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["a", "b", "c"]);
         let id = params.find("c").expect("it is there");
-        assert_eq!((params.name(id), params.get(id).data().len()), ("c", 3));
+        assert_eq!((params.name(id), params.get(id).len()), ("c", 3));
         assert_eq!(params.find("d"), None);
         assert_eq!(params.elements(), 6);
     }

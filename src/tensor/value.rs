@@ -2,81 +2,41 @@
 
 use crate::kernels::elementwise;
 use crate::kernels::gemm::{Panels, View, WeightFormat};
+use crate::kernels::scratch::Scratch;
 use crate::simd::matrix::MatrixMut;
-use ndarray::{ArrayD, IxDyn};
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use ndarray::{ArrayD, ArrayViewD};
+use std::borrow::Cow;
 
 /// Values [.., cols]; all dimensions but the last count as rows.
+///
+/// A tensor holds either its elements or, after [`Tensor::pack`], the panels that matrix multiplications read. Each is
+/// the only copy, so that a packed model takes the memory of its format.
 #[derive(Debug)]
 pub struct Tensor {
-    array: ArrayD<f32>,
-    /// The matrix transposed and packed for products, once a model is frozen for decoding.
-    panels: Option<Panels>,
+    shape: Vec<usize>,
+    storage: Storage,
 }
 
-thread_local! {
-    /// Memory of dropped tensors. A training step makes the same tensors as the step before; taking their memory again
-    /// spares the system a page fault for every 4096 bytes.
-    static SPARE: RefCell<Spare> = RefCell::default();
+#[derive(Debug)]
+enum Storage {
+    Elements(Scratch<f32>),
+    /// The transposed matrix, packed.
+    Panels(Panels),
 }
-
-#[derive(Default)]
-struct Spare {
-    /// No list is empty.
-    by_capacity: BTreeMap<usize, Vec<Vec<f32>>>,
-    elements: usize,
-}
-
-impl Spare {
-    /// The smallest memory for `n` elements that wastes no more than a quarter.
-    fn take(&mut self, n: usize) -> Option<Vec<f32>> {
-        let (&capacity, all) = self.by_capacity.range_mut(n..=n + n / 4).next()?;
-        let data = all.pop()?;
-        if all.is_empty() {
-            self.by_capacity.remove(&capacity);
-        }
-        self.elements -= capacity;
-        Some(data)
-    }
-
-    fn keep(&mut self, data: Vec<f32>) {
-        if self.elements + data.capacity() <= MOST_SPARE {
-            self.elements += data.capacity();
-            let all = self.by_capacity.entry(data.capacity());
-            all.or_default().push(data);
-        }
-    }
-}
-
-/// Elements to reserve for a tensor of `n`: at most an eighth more, so that lengths which differ a little have the same.
-/// The heads of a model are such: each has a few rows less than the one before.
-fn roomy(n: usize) -> usize {
-    match n {
-        0..WORTH_KEEPING => n,
-        _ => n.next_multiple_of(1 << (n.ilog2() - 3)),
-    }
-}
-
-/// Tensors shorter than this are left to the allocator.
-const WORTH_KEEPING: usize = 1 << 10;
-/// Elements kept for later use, 1 GiB: a step of a small model fits, and prompts of ever new lengths cannot fill memory.
-const MOST_SPARE: usize = 1 << 28;
 
 impl Tensor {
     /// A tensor of these values.
     ///
     /// # Panics
-    /// Where the shape does not hold as many elements.
+    /// Panics if the number of elements is not that of the shape.
     #[track_caller]
     pub fn new(shape: &[usize], data: Vec<f32>) -> Self {
         let n = data.len();
-        let array = ArrayD::from_shape_vec(IxDyn(shape), data)
-            .unwrap_or_else(|_| panic!("a tensor of shape {shape:?} from {n} elements"));
-        Self {
-            array,
-            panels: None,
-        }
+        assert!(
+            shape.iter().product::<usize>() == n,
+            "a tensor of shape {shape:?} from {n} elements"
+        );
+        Self::of(shape, data.into())
     }
 
     /// All zero.
@@ -86,106 +46,188 @@ impl Tensor {
         tensor
     }
 
-    /// Some values or other, to be overwritten by the caller; NaN in builds with debug assertions.
+    /// Unspecified contents, which the caller must overwrite; NaN in builds with debug assertions.
     pub fn empty(shape: &[usize]) -> Self {
-        let n = shape.iter().product();
-        let spare = SPARE.with_borrow_mut(|spare| spare.take(n));
-        let mut data = spare.unwrap_or_else(|| Vec::with_capacity(roomy(n)));
-        data.resize(n, 0.0);
+        let mut data = Scratch::new(shape.iter().product());
         if cfg!(debug_assertions) {
             data.fill(f32::NAN);
         }
-        Self::new(shape, data)
+        Self::of(shape, data)
+    }
+
+    fn of(shape: &[usize], data: Scratch<f32>) -> Self {
+        Self {
+            shape: shape.to_vec(),
+            storage: Storage::Elements(data),
+        }
     }
 
     /// The dimensions.
     pub fn shape(&self) -> &[usize] {
-        self.array.shape()
+        &self.shape
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Length of the last dimension.
     pub fn cols(&self) -> usize {
-        self.shape().last().copied().unwrap_or(1)
+        self.shape.last().copied().unwrap_or(1)
     }
 
     /// Product of all dimensions but the last.
     pub fn rows(&self) -> usize {
-        let dims = self.shape();
+        let dims = &self.shape;
         dims[..dims.len().saturating_sub(1)].iter().product()
     }
 
     /// The elements in row-major order.
+    ///
+    /// # Panics
+    /// Panics if the tensor is packed; [`Tensor::values`] and [`Tensor::copy_row`] read such a tensor too.
+    #[track_caller]
     pub fn data(&self) -> &[f32] {
-        self.array.as_slice().expect("standard layout")
+        match &self.storage {
+            Storage::Elements(data) => data,
+            Storage::Panels(_) => panic!(
+                "the elements of a packed tensor of shape {:?}; Tensor::unpack brings them back",
+                self.shape
+            ),
+        }
     }
 
-    /// The elements in row-major order, to be written.
+    /// The elements in row-major order, for writing. A packed tensor is unpacked first.
     pub fn data_mut(&mut self) -> &mut [f32] {
-        self.panels = None;
-        self.array.as_slice_mut().expect("standard layout")
+        self.unpack();
+        match &mut self.storage {
+            Storage::Elements(data) => data,
+            Storage::Panels(_) => unreachable!("it was unpacked"),
+        }
+    }
+
+    /// The elements in row-major order, computed from the panels if the tensor is packed.
+    pub fn values(&self) -> Cow<'_, [f32]> {
+        match &self.storage {
+            Storage::Elements(data) => Cow::Borrowed(data),
+            Storage::Panels(panels) => {
+                let mut data = vec![0.0; self.len()];
+                panels.widen(&mut data);
+                Cow::Owned(data)
+            }
+        }
+    }
+
+    /// The tensor as an array of the `ndarray` crate.
+    ///
+    /// # Panics
+    /// Panics if the tensor is packed.
+    #[track_caller]
+    pub fn view(&self) -> ArrayViewD<'_, f32> {
+        let view = ArrayViewD::from_shape(&self.shape[..], self.data());
+        view.expect("as many elements as the shape has")
     }
 
     /// Row `r` `[cols]`.
+    ///
+    /// # Panics
+    /// Panics if there is no such row or the tensor is packed.
     #[track_caller]
     pub fn row(&self, r: usize) -> &[f32] {
         &self.data()[r * self.cols()..(r + 1) * self.cols()]
     }
 
+    /// Copies row `r` `[cols]`, of a packed tensor too.
+    ///
+    /// # Panics
+    /// Panics if there is no such row or `to` has another length.
+    #[track_caller]
+    pub fn copy_row(&self, r: usize, to: &mut [f32]) {
+        match &self.storage {
+            Storage::Elements(_) => to.copy_from_slice(self.row(r)),
+            Storage::Panels(panels) => panels.column(r, to),
+        }
+    }
+
     /// The tensor as the matrix [rows, cols].
+    ///
+    /// # Panics
+    /// Panics if the tensor is packed.
+    #[track_caller]
     pub fn matrix(&self) -> View<'_> {
         View::new(self.data(), self.rows(), self.cols())
     }
 
-    /// The tensor as the matrix [rows, cols], to be written.
+    /// The tensor as the matrix [rows, cols], for writing. A packed tensor is unpacked first.
     pub fn matrix_mut(&mut self) -> MatrixMut<'_> {
         let (rows, cols) = (self.rows(), self.cols());
         MatrixMut::new(self.data_mut(), rows, cols)
     }
 
-    /// Packs the transposed matrix for products with few rows, which read little else, in a format.
+    /// Replaces the elements by panels of the transposed matrix, in a format. Multiplications with few rows read little
+    /// but panels and are several times faster.
     ///
-    /// Under a narrow format the tensor's own elements become the widened values of the stored weights (blocks run along
-    /// the last dimension), so that whoever reads the tensor in another way computes with the same numbers. What rounding
-    /// took away is lost. A tensor that is packed in this format stays as it is; writing to it undoes the packing, but
-    /// not the rounding.
+    /// A narrow format rounds the elements (its blocks run along the last dimension), and what rounding took away is
+    /// lost: from then on the tensor stands for the widened values of the stored weights, however it is read. A tensor
+    /// that is packed in this format stays as it is.
     pub fn pack(&mut self, format: WeightFormat) {
         if self.panels().is_some_and(|p| p.format() == format) {
             return;
         }
+        self.unpack();
         let panels = Panels::pack_as(self.matrix().t(), format);
-        if format != WeightFormat::F32 {
-            panels.widen(self.data_mut());
+        match std::mem::replace(&mut self.storage, Storage::Panels(panels)) {
+            // Weights are not packed again and again, so their memory is not kept for later use.
+            Storage::Elements(data) => data.free(),
+            Storage::Panels(_) => unreachable!("it was unpacked"),
         }
-        self.panels = Some(panels);
     }
 
-    /// What [`Tensor::pack`] made.
+    /// Replaces the panels by elements, if the tensor is packed: those of before, or what rounding left of them.
+    pub fn unpack(&mut self) {
+        if let Storage::Panels(panels) = &self.storage {
+            let mut data = Scratch::from(vec![0.0; self.len()]);
+            panels.widen(&mut data);
+            self.storage = Storage::Elements(data);
+        }
+    }
+
+    /// The panels, if the tensor is packed.
     pub fn panels(&self) -> Option<&Panels> {
-        self.panels.as_ref()
+        match &self.storage {
+            Storage::Elements(_) => None,
+            Storage::Panels(panels) => Some(panels),
+        }
     }
 }
 
 impl Clone for Tensor {
     fn clone(&self) -> Self {
-        let mut copy = Self::empty(self.shape());
-        elementwise::copy(self.data(), copy.data_mut());
-        copy
+        let storage = match &self.storage {
+            Storage::Elements(data) => {
+                let mut copy = Scratch::new(data.len());
+                elementwise::copy(data, &mut copy);
+                Storage::Elements(copy)
+            }
+            Storage::Panels(panels) => Storage::Panels(panels.clone()),
+        };
+        Self {
+            shape: self.shape.clone(),
+            storage,
+        }
     }
 }
 
-impl Drop for Tensor {
-    fn drop(&mut self) {
-        let array = std::mem::take(&mut self.array);
-        if array.len() < WORTH_KEEPING {
-            return;
-        }
-        let (data, _) = array.into_raw_vec_and_offset();
-        // A thread that ends has no use for spare memory.
-        let _ = SPARE.try_with(|spare| {
-            if let Ok(mut spare) = spare.try_borrow_mut() {
-                spare.keep(data);
-            }
-        });
+impl From<ArrayD<f32>> for Tensor {
+    /// Copies the array's elements in its logical order.
+    fn from(array: ArrayD<f32>) -> Self {
+        Self::new(array.shape(), array.iter().copied().collect())
     }
 }
 
@@ -196,46 +238,29 @@ mod tests {
     #[test]
     fn rows_are_all_but_the_last_dimension() {
         let t = Tensor::new(&[2, 3, 4], (0..24).map(|x| x as f32).collect());
-        assert_eq!((t.rows(), t.cols()), (6, 4));
+        assert_eq!((t.rows(), t.cols(), t.len()), (6, 4, 24));
         assert_eq!(t.row(5), [20.0, 21.0, 22.0, 23.0]);
         assert_eq!(Tensor::zeros(&[7]).rows(), 1);
     }
 
     #[test]
     fn used_memory_comes_back_clean() {
-        let n = WORTH_KEEPING + 3;
+        let n = 5000;
         drop(Tensor::new(&[n], vec![5.0; n]));
         assert!(Tensor::zeros(&[n]).data().iter().all(|x| *x == 0.0));
     }
 
     #[test]
-    fn memory_serves_tensors_of_nearly_its_length() {
-        let n = 100 * WORTH_KEEPING;
-        let address = |t: &Tensor| t.data().as_ptr();
-        let first = Tensor::empty(&[n]);
-        let place = address(&first);
-        drop(first);
-        let shorter = Tensor::empty(&[n - n / 10]);
-        assert_eq!(
-            (address(&shorter), shorter.data().len()),
-            (place, n - n / 10)
-        );
-        drop(shorter);
-        // In whatever order they come, lengths that differ a little share a place.
-        let short = Tensor::empty(&[51 * WORTH_KEEPING]);
-        let place_of_short = address(&short);
-        drop(short);
-        let longer = Tensor::empty(&[51 * WORTH_KEEPING + 700]);
-        assert_eq!(address(&longer), place_of_short);
-        drop(longer);
-        let much_shorter = Tensor::empty(&[n / 2]);
-        assert_ne!(address(&much_shorter), place);
-        // Its whole capacity is still there.
-        assert_eq!(address(&Tensor::empty(&[n])), place);
+    fn arrays_come_and_go() {
+        let t = Tensor::new(&[2, 3], (0..6).map(|x| x as f32).collect());
+        assert_eq!(t.view()[[1, 2]], 5.0);
+        let turned = Tensor::from(t.view().reversed_axes().to_owned());
+        assert_eq!(turned.shape(), [3, 2]);
+        assert_eq!(turned.data(), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
     }
 
     #[test]
-    fn writing_undoes_packing() {
+    fn writing_unpacks() {
         let mut t = Tensor::zeros(&[4, 4]);
         for format in WeightFormat::ALL {
             t.pack(format);
@@ -246,21 +271,30 @@ mod tests {
     }
 
     #[test]
-    fn the_elements_are_those_that_products_see() {
+    fn a_packed_tensor_is_one_set_of_values() {
         for format in WeightFormat::ALL {
             let w: Vec<f32> = (0..35 * 70)
                 .map(|i| (i % 241) as f32 / 77.0 - 1.5)
                 .collect();
             let mut t = Tensor::new(&[5, 7, 70], w.clone());
             t.pack(format);
-            assert_eq!(t.data() == w, format == WeightFormat::F32, "{format:?}");
+            let values = t.values().into_owned();
+            assert_eq!(values == w, format == WeightFormat::F32, "{format:?}");
             let mut widened = vec![0.0; w.len()];
             t.panels().expect("packed").widen(&mut widened);
-            assert_eq!(t.data(), widened, "{format:?}");
-            // A scale of widened weights need not be the scale they were widened with.
-            let before = t.data().to_vec();
+            assert_eq!(values, widened, "{format:?}");
+            for (r, expected) in values.chunks(70).enumerate() {
+                let mut row = [f32::NAN; 70];
+                t.copy_row(r, &mut row);
+                assert_eq!(row, expected, "{format:?}, row {r}");
+            }
+            let mut copy = t.clone();
+            assert_eq!(copy.panels().map(Panels::format), Some(format));
+            copy.unpack();
+            assert_eq!((copy.shape(), copy.data()), (t.shape(), &values[..]));
+            // The scale of widened weights need not be the scale they were widened with.
             t.pack(format);
-            assert_eq!(t.data(), before, "{format:?} twice");
+            assert_eq!(&*t.values(), values, "{format:?} twice");
         }
     }
 
@@ -268,5 +302,13 @@ mod tests {
     #[should_panic(expected = "shape [2, 2] from 3 elements")]
     fn a_wrong_length_panics() {
         Tensor::new(&[2, 2], vec![0.0; 3]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a packed tensor of shape [2, 2]")]
+    fn the_elements_of_a_packed_tensor_panic() {
+        let mut t = Tensor::zeros(&[2, 2]);
+        t.pack(WeightFormat::Q8);
+        t.data();
     }
 }

@@ -232,7 +232,7 @@ impl OptimiserState {
                 } else {
                     trunk_clip
                 },
-                decay: if shape.len() == 2 {
+                weight_decay: if shape.len() == 2 {
                     self.weight_decay as f32
                 } else {
                     0.0
@@ -242,16 +242,17 @@ impl OptimiserState {
             let momentum = self.optimiser.momentum(name, shape);
             let gradient = gradients.get(id).data();
             let tensor = params.get_mut(id);
-            let shape = [tensor.rows(), tensor.cols()];
+            let (rows, cols) = (tensor.rows(), tensor.cols());
             match (kept, momentum) {
                 ([m], Some(momentum)) => {
                     let step = muon::Step {
-                        rate: step.rate,
+                        lr: step.lr,
                         momentum: momentum as f32,
                         clip: step.clip,
-                        decay: step.decay,
+                        weight_decay: step.weight_decay,
                     };
-                    muon::update(step, shape, tensor.data_mut(), m.data_mut(), gradient);
+                    let (w, m) = (tensor.data_mut(), m.data_mut());
+                    muon::update(step, rows, cols, w, m, gradient);
                 }
                 ([m, v], None) => {
                     let (m, v) = (m.data_mut(), v.data_mut());
@@ -267,16 +268,16 @@ impl OptimiserState {
         let AdamW { beta1, beta2, eps } = self.optimiser.adamw();
         let unbias = |beta| (1.0 / (1.0 - scalar::powi(beta, self.steps))) as f32;
         adamw::Step {
-            rate: lr as f32,
+            lr: lr as f32,
             beta1: beta1 as f32,
             beta2: beta2 as f32,
-            rest1: (1.0 - beta1) as f32,
-            rest2: (1.0 - beta2) as f32,
-            unbias1: unbias(beta1),
-            unbias2: unbias(beta2),
+            one_minus_beta1: (1.0 - beta1) as f32,
+            one_minus_beta2: (1.0 - beta2) as f32,
+            bias_correction1: unbias(beta1),
+            bias_correction2: unbias(beta2),
             eps: eps as f32,
             clip: 1.0,
-            decay: 0.0,
+            weight_decay: 0.0,
         }
     }
 }

@@ -4,6 +4,7 @@ use super::TrainConfig;
 use super::optimiser::{Norms, OptimiserState};
 use crate::autograd::Gradients;
 use crate::data::Batch;
+use crate::kernels::par;
 use crate::model::{GradFlow, JointLoss, Model};
 use crate::{Error, Result, profile};
 
@@ -41,12 +42,13 @@ impl Trainer {
     }
 
     pub(super) fn assemble(
-        model: Model,
+        mut model: Model,
         config: TrainConfig,
         optimiser: OptimiserState,
         steps: u64,
         pending_eval: bool,
     ) -> Self {
+        model.unpack();
         Self {
             gradients: Gradients::zeros_of(model.params(), &|name| config.trains(name)),
             model,
@@ -117,7 +119,8 @@ impl Trainer {
     ///
     /// # Errors
     /// Returns [`Error::Setting`] if the batch does not fit the model, or if the trunk is frozen and `joint` would train
-    /// it; [`Error::Diverged`] if the loss or a gradient is not finite. The parameters are then unchanged.
+    /// it; [`Error::Diverged`] if the loss or a gradient is not finite; [`Error::FloatEnvironment`] if a
+    /// thread's floating-point mode is not the usual one. The parameters are then unchanged.
     pub fn step(&mut self, batch: &Batch, joint: JointLoss, lr: f64) -> Result<StepReport> {
         self.step_in_parts(std::slice::from_ref(batch), joint, lr)
     }
@@ -145,6 +148,7 @@ impl Trainer {
         joint: JointLoss,
         lr: f64,
     ) -> Result<StepReport> {
+        par::check_environment()?;
         self.check_parts(parts)?;
         if self.config.freeze_trunk && joint.grad_flow != GradFlow::Frozen {
             let expected = "Frozen, because the trainer was made to freeze the trunk";

@@ -3,7 +3,7 @@
 use crate::source::{Finding, Source, Tree, item_end, words};
 
 /// The packages that the crate may depend on.
-const DEPENDENCIES: [&str; 16] = [
+const DEPENDENCIES: [&str; 18] = [
     "clap",
     "cudarc",
     "indicatif",

@@ -37,7 +37,7 @@ pub fn cut(model: &Model, depth: usize) -> Model {
     config.mtp_depth = depth;
     let take = |name: &str, _: &[usize]| {
         let id = model.params().find(name).expect("a smaller model's tensor");
-        Ok(model.params().get(id).data().to_vec())
+        Ok(model.params().get(id).values().into_owned())
     };
     Model::from_parts(config, take).expect("sound sizes")
 }

@@ -48,7 +48,7 @@ impl<'d> Both<'d> {
         let queries: Vec<_> = parts.iter().map(queries).collect();
         let got = attend(device, heads, &queries, &there, rows);
         let got = device.download(&got).expect("a device that works");
-        let span = |&(sequence, len): &(usize, usize)| attention::Span {
+        let span = |&(sequence, len): &(usize, usize)| attention::CachedSequence {
             first: self.here[sequence][0].len() - len,
             len,
             cache: &self.here[sequence],

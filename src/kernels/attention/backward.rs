@@ -12,58 +12,39 @@
 
 use super::forward::{products_with_keys, weighted_values};
 use super::keys::KeyValues;
-use super::{AttentionHeads, height, with_rows};
+use super::{AttentionHeads, tile_rows, with_rows};
 use crate::kernels::gemm::View;
 use crate::kernels::gemm::panels::WIDTH;
-use crate::kernels::gemm::tile::{Columns, Triangle, tile, triangle};
+use crate::kernels::gemm::tile::{ColumnMajor, Triangle, tile, triangle};
 use crate::kernels::par;
+use crate::kernels::scratch::Scratch;
 use crate::simd::matrix::MatrixMut;
 use crate::simd::{self, Kernel, LANES, Simd, math};
-use std::cell::Cell;
 
-/// Queries of a block: the chains of dk and dv are loaded and stored once a block.
+/// Queries of a block: the chains of dk and dv are loaded and stored once per block.
 const BLOCK: usize = 32;
 
-thread_local! {
-    static SPARE: Cell<Option<Memory>> = const { Cell::new(None) };
-}
-
-/// What a task, one key head, needs; the next one of this thread uses it again. `queries`, `douts` and `scores` are filled
-/// anew for each query head.
+/// Memory of a task, which is one key head of one sequence.
 struct Memory {
     keys: KeyValues,
-    /// Values as keys and keys as values: products with the former give dp, the latter weighted give dq.
+    /// Values as keys and keys as values: dp is do times the former, dq a weighted sum of the latter.
     exchanged: KeyValues,
-    /// As values: what dk and dv are weighted sums of.
-    queries: KeyValues,
-    douts: KeyValues,
     /// p, ds: [BLOCK, stride]
-    scores: [Vec<f32>; 2],
-    packed: Vec<f32>,
-    /// dk, dv: [T, D], rows one after the other; in dqkv they lie a whole row of qkv apart.
-    gradients: [Vec<f32>; 2],
-}
-
-impl Memory {
-    fn new(size: usize) -> Self {
-        let nothing = || KeyValues::new(size);
-        Self {
-            keys: nothing(),
-            exchanged: nothing(),
-            queries: nothing(),
-            douts: nothing(),
-            scores: Default::default(),
-            packed: Vec::new(),
-            gradients: Default::default(),
-        }
-    }
+    scores: [Scratch<f32>; 2],
+    packed: Scratch<f32>,
 }
 
 /// qkv [rows, (H + 2 G) D], stats [rows, 2 H] of the forward pass, dout [rows, H D] -> dqkv [rows, (H + 2 G) D].
+/// `lengths` are the rows of each sequence.
+///
+/// # Panics
+/// Panics if the shapes do not fit.
+#[track_caller]
 pub fn backward(
     heads: AttentionHeads,
     lengths: &[usize],
-    (qkv, stats): (&[f32], &[f32]),
+    qkv: &[f32],
+    stats: &[f32],
     dout: &[f32],
     dqkv: &mut [f32],
 ) {
@@ -90,33 +71,33 @@ pub fn backward(
         let (k, v) = (heads.keys(rows, g), heads.values(rows, g));
         let first = g * heads.group();
         let last = first + heads.group();
-        let mut memory = SPARE.take().unwrap_or_else(|| Memory::new(d));
-        memory.keys.hold(Some(k), None);
-        memory.exchanged.hold(Some(v), Some(k));
         simd::run(Group {
             heads,
+            k,
+            v,
             q: rows.columns(first * d, last * d),
             dout: dout.row_range(from, to).columns(first * d, last * d),
             stats: stats.row_range(from, to).columns(first * 2, last * 2),
-            memory: &mut memory,
             dq,
             dk,
             dv,
         });
-        SPARE.set(Some(memory));
     });
 }
 
 /// The query heads of one key head in one sequence of T rows.
 struct Group<'a> {
     heads: AttentionHeads,
+    /// [T, D]
+    k: View<'a>,
+    /// [T, D]
+    v: View<'a>,
     /// [T, group · D]
     q: View<'a>,
     /// [T, group · D]
     dout: View<'a>,
     /// [T, group · 2]
     stats: View<'a>,
-    memory: &'a mut Memory,
     dq: MatrixMut<'a>,
     dk: MatrixMut<'a>,
     dv: MatrixMut<'a>,
@@ -130,48 +111,50 @@ impl Kernel for Group<'_> {
         let (rows, d) = (self.q.rows(), self.heads.size);
         // Rows that begin an odd number of lines apart do not compete for the same places in the cache.
         let stride = rows.next_multiple_of(WIDTH) + LANES;
-        let memory = &mut *self.memory;
-        for scores in &mut memory.scores {
-            scores.resize(BLOCK * stride, 0.0);
-        }
-        memory.packed.resize(height(8, S::TILE_ROWS) * d, 0.0);
-        for gradient in &mut memory.gradients {
-            gradient.clear();
-            gradient.resize(rows * d, 0.0);
+        let mut memory = Memory {
+            keys: KeyValues::of(Some(self.k), None),
+            exchanged: KeyValues::of(Some(self.v), Some(self.k)),
+            scores: [Scratch::new(BLOCK * stride), Scratch::new(BLOCK * stride)],
+            packed: Scratch::new(tile_rows(8, S::TILE_ROWS) * d),
+        };
+        // dk, dv: [T, D], rows one after the other; in dqkv they lie a whole row of qkv apart.
+        let mut gradients = [Scratch::<f32>::new(rows * d), Scratch::new(rows * d)];
+        for gradient in &mut gradients {
+            gradient.fill(0.0);
         }
         for h in 0..self.heads.group() {
             let q = self.q.columns(h * d, (h + 1) * d);
             let dout = self.dout.columns(h * d, (h + 1) * d);
-            self.memory.queries.hold(None, Some(q));
-            self.memory.douts.hold(None, Some(dout));
+            // As values: dk and dv are weighted sums of their rows.
+            let queries = KeyValues::of(None, Some(q));
+            let douts = KeyValues::of(None, Some(dout));
             for top in (0..rows).step_by(BLOCK) {
                 let m = BLOCK.min(rows - top);
                 let mut sub = 0;
                 while sub < m {
-                    let height = height(m - sub, S::TILE_ROWS);
+                    let height = tile_rows(m - sub, S::TILE_ROWS);
                     with_rows!(S, height, M => {
-                        self.scores::<S, M>(s, h, (q, dout), (top, sub), stride);
+                        self.scores::<S, M>(s, &mut memory, h, (q, dout), (top, sub), stride);
                     });
                     sub += height;
                 }
-                let memory = &mut *self.memory;
                 let [p, ds] = &memory.scores;
-                let [dk, dv] = memory.gradients.each_mut();
+                let [dk, dv] = gradients.each_mut();
                 let mut dk = MatrixMut::new(dk, rows, d);
                 let mut dv = MatrixMut::new(dv, rows, d);
                 let mut key = 0;
                 while key < top + m {
-                    let height = height(top + m - key, S::TILE_ROWS);
+                    let height = tile_rows(top + m - key, S::TILE_ROWS);
                     let at = (top, m, key);
                     with_rows!(S, height, M => {
-                        down_columns::<S, M>(s, ds, stride, &memory.queries, at, &mut dk);
-                        down_columns::<S, M>(s, p, stride, &memory.douts, at, &mut dv);
+                        down_columns::<S, M>(s, ds, stride, &queries, at, &mut dk);
+                        down_columns::<S, M>(s, p, stride, &douts, at, &mut dv);
                     });
                     key += height;
                 }
             }
         }
-        let [dk, dv] = &self.memory.gradients;
+        let [dk, dv] = &gradients;
         for (to, from) in [(&mut self.dk, dk), (&mut self.dv, dv)] {
             for (t, row) in from.chunks(d).enumerate() {
                 to.row_mut(t).copy_from_slice(row);
@@ -186,13 +169,13 @@ impl Group<'_> {
     fn scores<S: Simd, const M: usize>(
         &mut self,
         s: S,
+        memory: &mut Memory,
         h: usize,
         (q, dout): (View<'_>, View<'_>),
         (top, sub): (usize, usize),
         stride: usize,
     ) {
         let d = self.heads.size;
-        let memory = &mut *self.memory;
         let [p, ds] = memory
             .scores
             .each_mut()
@@ -215,7 +198,7 @@ impl Group<'_> {
     }
 }
 
-/// What the scores of one query have in common.
+/// Numbers that all scores of one query share.
 struct Softmax<V> {
     scale: V,
     max: V,
@@ -223,7 +206,7 @@ struct Softmax<V> {
 }
 
 impl<V: Copy> Softmax<V> {
-    /// p of a product q · k.
+    /// p from q · k.
     #[inline(always)]
     fn probability<S: Simd<V = V>>(&self, s: S, product: V) -> V {
         let score = s.mul(product, self.scale);
@@ -237,7 +220,7 @@ impl<V: Copy> Softmax<V> {
     }
 }
 
-/// Products q · k become p; products do · v become ds. Both have one element for each of the query's own keys.
+/// q · k becomes p, and do · v becomes ds. Both have one element for each of the query's own keys.
 #[inline(always)]
 fn softmax_backward<S: Simd>(
     s: S,
@@ -258,7 +241,7 @@ fn softmax_backward<S: Simd>(
         delta = s.fma(x, s.load(dp), delta);
         s.store(x, p);
     }
-    // Absent keys have p = +0 and dp = +0: fma leaves their lane as it was. Without a tail this is computed for nothing.
+    // Absent keys have p = +0 and dp = +0, and fma leaves their lane as it was. Without a tail the result is not used.
     let last = softmax.probability(s, s.load_partial(p_tail, f32::NEG_INFINITY));
     let last_dp = s.load_partial(ds_tail, 0.0);
     if !p_tail.is_empty() {
@@ -272,7 +255,7 @@ fn softmax_backward<S: Simd>(
     s.store_partial(softmax.gradient(s, last, last_dp, delta), ds_tail);
 }
 
-/// Rows `key..key + M` of out go on with their chains over queries t = top..top + m, t ≥ j: weights[t][j] · rows[t].
+/// Continues the chains of rows j = key..key + M of out over queries t = top..top + m, t ≥ j: weights[t][j] · rows[t].
 #[inline(always)]
 fn down_columns<S: Simd, const M: usize>(
     s: S,
@@ -285,7 +268,7 @@ fn down_columns<S: Simd, const M: usize>(
     let columns = out.cols().div_ceil(WIDTH);
     if key + M <= top + 1 {
         // Every query of the block sees every key of the tile.
-        let left = Columns::new(weights, stride, 0, key);
+        let left = ColumnMajor::new(weights, stride, 0, key);
         for q in 0..columns {
             let panel = rows.value_panel(q, top, top + m);
             tile::<S, M>(s, left, panel, out, (key, q * WIDTH), false);
@@ -294,10 +277,10 @@ fn down_columns<S: Simd, const M: usize>(
     }
     // Blocks and tiles both start at multiples of a tile's height, so the diagonal starts at the tile's first key.
     debug_assert!(key >= top && key + M <= top + m);
-    let left = Columns::new(weights, stride, key - top, key);
+    let left = ColumnMajor::new(weights, stride, key - top, key);
     for q in 0..columns {
         let panel = rows.value_panel(q, key, top + m);
         let at = (key, q * WIDTH);
-        triangle::<S, M>(s, Triangle::StartsLate, left, panel, out, at, false);
+        triangle::<S, M>(s, Triangle::Upper, left, panel, out, at, false);
     }
 }

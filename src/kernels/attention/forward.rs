@@ -1,27 +1,18 @@
 //! Forward: scores, softmax and weighted values, a few queries at a time.
 
 use super::keys::KeyValues;
-use super::{AttentionHeads, height, with_rows};
+use super::{AttentionHeads, tile_rows, with_rows};
 use crate::kernels::gemm::View;
 use crate::kernels::gemm::panels::{WIDTH, pack_left};
-use crate::kernels::gemm::tile::{MicroPanel, Rows, Triangle, tile, triangle};
+use crate::kernels::gemm::tile::{MicroPanel, RowMajor, Triangle, tile, triangle};
+use crate::kernels::scratch::Scratch;
 use crate::kernels::{par, reduce};
 use crate::simd::matrix::MatrixMut;
 use crate::simd::{self, Kernel, LANES, Simd};
-use std::cell::Cell;
 
-/// Fewer multiply-adds than this are done by one thread.
-const WORTH_SPLITTING: usize = 1 << 16;
-
-thread_local! {
-    /// Scores and packed queries of the last call.
-    static SPARE: Cell<(Vec<f32>, Vec<f32>)> = const { Cell::new((Vec::new(), Vec::new())) };
-    /// Keys and values of the last whole sequence.
-    static SPARE_KEYS: Cell<Option<KeyValues>> = const { Cell::new(None) };
-}
-
-/// Consecutive rows of one sequence whose keys and values are cached.
-pub struct Span<'a> {
+/// Consecutive rows of one sequence, and the KV cache that holds their keys and values.
+#[derive(Clone, Copy, Debug)]
+pub struct CachedSequence<'a> {
     /// Position of the first row.
     pub first: usize,
     /// Number of rows.
@@ -32,6 +23,10 @@ pub struct Span<'a> {
 
 /// Whole sequences from position 0: qkv [rows, (H + 2 G) D] -> out [rows, H D], stats [rows, 2 H] (m and Z of each
 /// query head). `lengths` are the rows of each sequence.
+///
+/// # Panics
+/// Panics if the shapes do not fit.
+#[track_caller]
 pub fn forward(
     heads: AttentionHeads,
     lengths: &[usize],
@@ -56,22 +51,28 @@ pub fn forward(
         from += len;
     }
     par::for_each(tasks, |(g, rows, (out, stats))| {
-        let spare = SPARE_KEYS.take();
-        let mut kv = spare.unwrap_or_else(|| KeyValues::new(heads.size));
         let (k, v) = (heads.keys(rows, g), heads.values(rows, g));
-        kv.hold(Some(k), Some(v));
+        let kv = KeyValues::of(Some(k), Some(v));
         group(heads, g, rows, &kv, 0, out, Some(stats));
-        SPARE_KEYS.set(Some(kv));
     });
 }
 
-/// Rows whose keys and values are already in a cache: qkv [rows, (H + 2 G) D] -> out [rows, H D].
-pub fn cached(heads: AttentionHeads, spans: &[Span<'_>], qkv: &[f32], out: &mut [f32]) {
-    let total = spans.iter().map(|s| s.len).sum();
+/// Rows whose keys and values are already in a KV cache: qkv [rows, (H + 2 G) D] -> out [rows, H D].
+///
+/// # Panics
+/// Panics if the shapes do not fit.
+#[track_caller]
+pub fn cached(
+    heads: AttentionHeads,
+    sequences: &[CachedSequence<'_>],
+    qkv: &[f32],
+    out: &mut [f32],
+) {
+    let total = sequences.iter().map(|s| s.len).sum();
     let qkv = View::new(qkv, total, heads.width());
     let mut out = MatrixMut::new(out, total, heads.query * heads.size);
     let (mut tasks, mut from, mut work) = (Vec::new(), 0, 0);
-    for span in spans {
+    for span in sequences {
         let (o, below) = out.split_rows(span.len);
         out = below;
         let rows = qkv.row_range(from, from + span.len);
@@ -85,10 +86,11 @@ pub fn cached(heads: AttentionHeads, spans: &[Span<'_>], qkv: &[f32], out: &mut 
                 .map(|(g, o)| (span, g, rows, o)),
         );
     }
-    let attend = |(span, g, rows, out): (&Span<'_>, usize, _, _)| {
+    let attend = |(span, g, rows, out): (&CachedSequence<'_>, usize, _, _)| {
         group(heads, g, rows, &span.cache[g], span.first, out, None);
     };
-    if work < WORTH_SPLITTING {
+    // Only the multiply-adds of the scores are counted, and the exponentials cost more: four times the usual limit.
+    if work < 4 * par::WORTH_SPLITTING {
         tasks.into_iter().for_each(attend);
     } else {
         par::for_each(tasks, attend);
@@ -134,21 +136,19 @@ impl Kernel for Attend<'_> {
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         let rows = self.q.rows();
-        let block = height(rows.max(1), S::TILE_ROWS);
+        let block = tile_rows(rows.max(1), S::TILE_ROWS);
         let stride = (self.first + rows).next_multiple_of(WIDTH);
-        // What they held before does not matter: no element is read that was not written for its row.
-        let (mut scores, mut packed) = SPARE.take();
-        scores.resize(block * stride, 0.0);
-        packed.resize(block * self.q.cols(), 0.0);
+        // What it held before does not matter: no element is read that was not written for its row.
+        let mut memory = Scratch::<f32>::new(block * (stride + self.q.cols()));
+        let (scores, packed) = memory.split_at_mut(block * stride);
         let mut top = 0;
         while top < rows {
-            let m = height(rows - top, S::TILE_ROWS);
+            let m = tile_rows(rows - top, S::TILE_ROWS);
             with_rows!(S, m, M => {
-                self.block::<S, M>(s, top, &mut packed, &mut scores[..M * stride]);
+                self.block::<S, M>(s, top, packed, &mut scores[..M * stride]);
             });
             top += m;
         }
-        SPARE.set((scores, packed));
     }
 }
 
@@ -194,7 +194,7 @@ fn divide<S: Simd>(s: S, x: &mut [f32], total: f32) {
     }
 }
 
-/// q [M, D] -> scores [M, stride]: the chain over D with every key below `keys`, and some that no one reads.
+/// q [M, D] -> scores [M, stride]: the chain over D with every key below `keys`, and with some that are not read.
 #[inline(always)]
 pub(super) fn products_with_keys<S: Simd, const M: usize>(
     s: S,
@@ -214,7 +214,7 @@ pub(super) fn products_with_keys<S: Simd, const M: usize>(
     }
 }
 
-/// The products of one query with its own keys become e; returns m and Z.
+/// q · k of one query and its own keys becomes e; returns m and Z.
 #[inline(always)]
 pub(super) fn softmax_parts<S: Simd>(s: S, row: &mut [f32], scale: f32) -> (f32, f32) {
     let scale = s.splat(scale);
@@ -248,9 +248,9 @@ pub(super) fn weighted_values<S: Simd, const M: usize>(
     let common = first + 1;
     for q in 0..out.cols().div_ceil(WIDTH) {
         // Later queries have a few keys more. What lies behind a query's own weights is never used.
-        let left = Rows::<M>::new(weights, stride, 0, 0, common + M - 1);
+        let left = RowMajor::<M>::new(weights, stride, 0, 0, common + M - 1);
         let panel = kv.value_panel(q, 0, common + M - 1);
         let at = (top, q * WIDTH);
-        triangle::<S, M>(s, Triangle::EndsLate, left, panel, out, at, true);
+        triangle::<S, M>(s, Triangle::Lower, left, panel, out, at, true);
     }
 }

@@ -1,7 +1,8 @@
-//! Keys and values of one key head of one sequence, in the panels that products stream through.
+//! Keys and values of one key head of one sequence, in the panels that matrix multiplications stream through.
 
 use crate::kernels::gemm::View;
 use crate::kernels::gemm::panels::{PanelRow, WIDTH, pack_panel};
+use crate::kernels::scratch::Scratch;
 
 /// Keys and values at positions 0..len.
 ///
@@ -10,8 +11,8 @@ use crate::kernels::gemm::panels::{PanelRow, WIDTH, pack_panel};
 /// truncating changes a length.
 #[derive(Clone, Debug)]
 pub struct KeyValues {
-    keys: Vec<PanelRow>,
-    values: Vec<Vec<PanelRow>>,
+    keys: Scratch<PanelRow>,
+    values: Vec<Scratch<PanelRow>>,
     size: usize,
     len: usize,
 }
@@ -20,32 +21,35 @@ impl KeyValues {
     /// Nothing yet, for heads of `size` elements.
     pub fn new(size: usize) -> Self {
         Self {
-            keys: Vec::new(),
-            values: vec![Vec::new(); size.div_ceil(WIDTH)],
+            keys: Scratch::new(0),
+            values: vec![Scratch::new(0); size.div_ceil(WIDTH)],
             size,
             len: 0,
         }
     }
 
-    /// Forgets everything and holds k, v [n, D] from position 0 on, in the same memory; or one of them alone, and then
-    /// nothing can be appended, and only the panels of that one be read.
+    /// Keys and values of positions 0..n for one pass, k, v [n, D], in memory that the next pass uses again. One of
+    /// them may be absent; then only the panels of the other can be read, and nothing can be appended.
     ///
     /// # Panics
-    /// Where the shapes differ, or there is neither.
-    pub(super) fn hold(&mut self, k: Option<View<'_>>, v: Option<View<'_>>) {
+    /// Panics if the shapes differ, or both are absent.
+    pub(super) fn of(k: Option<View<'_>>, v: Option<View<'_>>) -> Self {
         let rows = k.or(v).expect("keys or values");
         for other in [k, v].into_iter().flatten() {
             assert_eq!((other.rows(), other.cols()), (rows.rows(), rows.cols()));
         }
-        let size = rows.cols();
-        self.size = size;
-        self.len = 0;
-        self.keys.clear();
-        self.values.resize_with(size.div_ceil(WIDTH), Vec::new);
-        self.values.iter_mut().for_each(Vec::clear);
-        k.into_iter().for_each(|k| self.extend_keys(k));
-        v.into_iter().for_each(|v| self.extend_values(v));
-        self.len = rows.rows();
+        let (n, size) = (rows.rows(), rows.cols());
+        let mut kv = Self::new(size);
+        if let Some(k) = k {
+            kv.keys = Scratch::new(n.div_ceil(WIDTH) * size);
+            kv.extend_keys(k);
+        }
+        if let Some(v) = v {
+            kv.values.fill_with(|| Scratch::new(n));
+            kv.extend_values(v);
+        }
+        kv.len = n;
+        kv
     }
 
     /// Number of positions.
@@ -59,25 +63,34 @@ impl KeyValues {
     }
 
     /// Appends k, v [n, D].
+    ///
+    /// # Panics
+    /// Panics if k or v has other columns than D, or their numbers of rows differ.
+    #[track_caller]
     pub fn extend(&mut self, k: View<'_>, v: View<'_>) {
-        assert_eq!(k.rows(), v.rows(), "a key and a value for each position");
+        let shape = |x: View<'_>| [x.rows(), x.cols()];
+        assert!(
+            shape(k) == shape(v) && k.cols() == self.size,
+            "KeyValues::extend: keys {:?} and values {:?} for heads of {}",
+            shape(k),
+            shape(v),
+            self.size
+        );
         self.extend_keys(k);
         self.extend_values(v);
         self.len += k.rows();
     }
 
     fn extend_keys(&mut self, k: View<'_>) {
-        debug_assert_eq!(k.cols(), self.size);
-        debug_assert_eq!(self.keys.len(), self.len.div_ceil(WIDTH) * self.size);
         let end = self.len + k.rows();
         let panels = end.div_ceil(WIDTH) * self.size;
-        self.keys.resize(panels, PanelRow([0.0; WIDTH]));
+        self.keys.resize(panels, PanelRow::default());
         let mut next = 0;
         while next < k.rows() {
             let (q, column) = ((self.len + next) / WIDTH, (self.len + next) % WIDTH);
             let panel = &mut self.keys[q * self.size..][..self.size];
             if column == 0 {
-                // A panel from its start: turned in blocks.
+                // A panel from its start is transposed in blocks.
                 let n = WIDTH.min(k.rows() - next);
                 pack_panel(k.row_range(next, next + n).t(), panel);
                 next += n;
@@ -91,10 +104,9 @@ impl KeyValues {
     }
 
     fn extend_values(&mut self, v: View<'_>) {
-        debug_assert!(v.cols() == self.size);
         let end = self.len + v.rows();
         for panel in &mut self.values {
-            panel.resize(end, PanelRow([0.0; WIDTH]));
+            panel.resize(end, PanelRow::default());
         }
         for (panel, q) in self.values.iter_mut().zip((0..).step_by(WIDTH)) {
             let columns = v.columns(q, v.cols().min(q + WIDTH));
@@ -105,10 +117,14 @@ impl KeyValues {
     /// Forgets positions `len..`.
     ///
     /// # Panics
-    /// Where there are fewer.
+    /// Panics if there are fewer.
     #[track_caller]
     pub fn truncate(&mut self, len: usize) {
-        assert!(len <= self.len, "truncate {} positions to {len}", self.len);
+        assert!(
+            len <= self.len,
+            "KeyValues::truncate: {} positions to {len}",
+            self.len
+        );
         self.len = len;
         self.keys.truncate(len.div_ceil(WIDTH) * self.size);
         self.values.iter_mut().for_each(|panel| panel.truncate(len));

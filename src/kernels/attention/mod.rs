@@ -6,21 +6,20 @@
 //! o = (chain over j ascending of e[j] v[j]) / Z
 //! ```
 //!
-//! Queries are taken a few at a time, as many as a product tile has rows, and their scores live in a buffer of that
-//! many rows: no T × T matrix is ever stored. Each query still has its own chains over exactly its own keys, so it
-//! does not matter which queries are taken together, where the keys end, or who else is in the batch.
+//! Queries are taken a few at a time, as many as a micro-tile has rows, and their scores live in a buffer of that many
+//! rows: no T × T matrix is ever stored. Each query still has its own chains over exactly its own keys, so the result
+//! does not depend on which queries are taken together, where the keys end, or what else is in the batch.
 //!
 //! Rows of q, k and v lie in one matrix qkv [rows, (H + 2 G) D]: H query heads, then G key heads, then G value heads.
 //!
-//! Files: [`keys`] (keys and values in panels, which is also the cache), [`forward`](mod@forward),
-//! [`backward`](mod@backward).
+//! Files: `keys` (keys and values in panels, which is also the KV cache), `forward`, `backward`.
 
-pub mod backward;
-pub mod forward;
-pub mod keys;
+mod backward;
+mod forward;
+mod keys;
 
 pub use backward::backward;
-pub use forward::{Span, cached, forward};
+pub use forward::{CachedSequence, cached, forward};
 pub use keys::KeyValues;
 
 use super::gemm::View;
@@ -47,7 +46,7 @@ impl AttentionHeads {
         (self.query + 2 * self.key_value) * self.size
     }
 
-    /// 1 / √D, what scores are multiplied by.
+    /// 1 / √D, the factor of the scores.
     pub fn scale(&self) -> f32 {
         1.0 / (self.size as f32).sqrt()
     }
@@ -68,14 +67,14 @@ impl AttentionHeads {
     }
 }
 
-/// Rows of the next tile when `rest` are left and a tile holds `most`: a power of two up to 8, so that few forms of the
-/// kernel exist and the row pointers stay in registers.
-const fn height(rest: usize, most: usize) -> usize {
-    let mut height = 8;
-    while height > rest || height > most {
-        height /= 2;
+/// Queries (or keys) of the next tile when `rest` are left and a tile holds `most`: a power of two up to 8, so that few
+/// forms of the kernel exist and the row pointers stay in registers.
+const fn tile_rows(rest: usize, most: usize) -> usize {
+    let mut rows = 8;
+    while rows > rest || rows > most {
+        rows /= 2;
     }
-    height
+    rows
 }
 
 /// Does `$go` with the number of rows as a constant; no code is made for more rows than the backend's tile has.

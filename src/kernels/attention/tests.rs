@@ -128,7 +128,7 @@ fn poison() {
     let (mut out, mut stats) = (dout.clone(), vec![0.0; rows * 2 * heads.query]);
     let mut dqkv = qkv.clone();
     forward(heads, &[rows], &qkv, &mut out, &mut stats);
-    backward(heads, &[rows], (&qkv, &stats), &dout, &mut dqkv);
+    backward(heads, &[rows], &qkv, &stats, &dout, &mut dqkv);
     assert!(dqkv.iter().all(|x| x.is_nan()));
 }
 
@@ -148,7 +148,7 @@ fn forward_and_backward_are_the_written_rule() {
                     poison();
                     forward(heads, &lengths, &qkv, &mut out, &mut stats);
                     poison();
-                    backward(heads, &lengths, (&qkv, &stats), &dout, &mut dqkv);
+                    backward(heads, &lengths, &qkv, &stats, &dout, &mut dqkv);
                 });
             });
             let mut from = 0;
@@ -190,12 +190,12 @@ fn cached_rows_in_any_chunks_are_the_whole_sequence() {
                 cache.iter_mut().for_each(|kv| kv.truncate(first));
                 fill(&mut cache);
                 let mut out = vec![f32::NAN; len * width];
-                let span = Span {
+                let sequence = CachedSequence {
                     first,
                     len,
                     cache: &cache,
                 };
-                cached(heads, &[span], part, &mut out);
+                cached(heads, &[sequence], part, &mut out);
                 same("cached", &out, &whole[first * width..(first + len) * width]);
                 first += len;
             }

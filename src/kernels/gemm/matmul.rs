@@ -1,44 +1,41 @@
-//! The loops around the tile.
+//! The loops around the micro-tile.
 
 use super::View;
 use super::format::BLOCK;
-use super::panels::{ByFormat, Panels, ScratchPanels, Typed, WIDTH, pack_left};
+use super::panels::{Panels, Typed, WIDTH, pack_left, with_format};
 use super::stored::Stored;
 use super::tile::{self, MicroPanel};
 use crate::kernels::par;
+use crate::kernels::scratch::Scratch;
 use crate::profile;
 use crate::simd::matrix::MatrixMut;
 use crate::simd::{self, Kernel, Simd};
-use std::cell::Cell;
 use std::ops::Range;
 
-/// Where the chains start.
+/// The start of the chains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     /// At +0: c is overwritten.
     Zero,
-    /// At the elements of c: its chains go on.
+    /// At the elements of c, whose chains are continued.
     Continue,
 }
 
 /// The right operand.
 #[derive(Clone, Copy, Debug)]
 pub enum Right<'a> {
-    /// A matrix, packed for this one product.
+    /// A matrix, which is packed for this one multiplication.
     View(View<'a>),
-    /// A matrix packed before, for good.
+    /// A matrix that is packed already.
     Panels(&'a Panels),
-    /// A matrix packed for a few products.
-    Scratch(&'a ScratchPanels),
 }
 
 impl Right<'_> {
-    /// Length of the chains.
+    /// Number of rows: the length of the chains.
     pub fn k(&self) -> usize {
         match self {
             Self::View(b) => b.rows(),
             Self::Panels(b) => b.k(),
-            Self::Scratch(b) => b.panels().k(),
         }
     }
 
@@ -47,38 +44,55 @@ impl Right<'_> {
         match self {
             Self::View(b) => b.cols(),
             Self::Panels(b) => b.n(),
-            Self::Scratch(b) => b.panels().n(),
         }
     }
 }
 
-/// Rows of the left operand packed at a time, in tiles: a block of them stays in the second-level cache.
-const TILES_A_BLOCK: usize = 16;
-/// Longest block of k. Longer ones spare loads and stores of c; a panel's block, 64 KiB, comes from the second-level
-/// cache as fast as a tile needs it. 512 did best of 192, 256, 384 and 512.
-const BLOCK_K: usize = 512;
-/// k packed at a time: few enough that a narrow matrix is still in the cache when it is used, and two blocks, because the
-/// threads meet after each part.
-const PART_K: usize = 2 * BLOCK_K;
-/// With so few rows threads split columns: the time goes into reading the panels, and each is read once.
+/// Micro-panels of the left operand that are packed together (BLIS's m_c in tiles): this many, times [`KC`] elements,
+/// stay in the second-level cache.
+const TILES_PER_BLOCK: usize = 16;
+/// Longest block of a chain (BLIS's k_c). Longer ones spare loads and stores of c; a panel's block, 64 KiB, comes from
+/// the second-level cache as fast as a tile needs it. 512 was the fastest of 192, 256, 384 and 512.
+const KC: usize = 512;
+/// Rows of the right operand that are packed at a time: few enough that a narrow matrix is still in the cache when it
+/// is used, and two blocks, because the threads meet after each part.
+const ROWS_PER_PART: usize = 2 * KC;
+/// Up to this many rows, threads split columns: the time goes into reading the panels, and each is read once.
 pub(super) const FEW_ROWS: usize = 48;
-/// Products of fewer multiply-adds are done by one thread; waking another costs more.
-pub(super) const WORTH_SPLITTING: usize = 1 << 14;
 
-thread_local! {
-    static SPARE: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+/// a [m, k], b [k, n] -> c [m, n] = a · b, all row-major: the exact kernel alone.
+///
+/// Each element is one chain (rule R1), so its bits do not depend on m, n, the threads or the instruction set. For
+/// strided views, packed weights or c + a · b see [`matmul`].
+///
+/// ```
+/// use foretoken::kernels::gemm::gemm;
+///
+/// let a = [1.0, 2.0, 3.0, 4.0]; // 2 x 2
+/// let b = [5.0, 6.0, 7.0, 8.0, 9.0, 10.0]; // 2 x 3
+/// let mut c = [0.0; 6];
+/// gemm(2, 2, 3, &a, &b, &mut c);
+/// assert_eq!(c, [21.0, 24.0, 27.0, 47.0, 54.0, 61.0]);
+/// ```
+///
+/// # Panics
+/// Panics if a slice does not have the length of its matrix.
+#[track_caller]
+pub fn gemm(m: usize, k: usize, n: usize, a: &[f32], b: &[f32], c: &mut [f32]) {
+    let (a, b) = (View::new(a, m, k), View::new(b, k, n));
+    matmul(a, Right::View(b), MatrixMut::new(c, m, n), Start::Zero);
 }
 
 /// a [M, K], b [K, N] -> c [M, N] = a · b, or c + a · b, by rule R1.
 ///
 /// # Panics
-/// Where the shapes do not fit.
+/// Panics if the shapes do not fit.
 #[track_caller]
 pub fn matmul(a: View<'_>, b: Right<'_>, mut c: MatrixMut<'_>, mut start: Start) {
     let (k, n) = (b.k(), b.n());
     assert!(
         a.cols() == k && a.rows() == c.rows() && n == c.cols(),
-        "product: [{}, {}] x [{k}, {n}] -> [{}, {}]",
+        "matmul: [{}, {}] x [{k}, {n}] -> [{}, {}]",
         a.rows(),
         a.cols(),
         c.rows(),
@@ -86,32 +100,27 @@ pub fn matmul(a: View<'_>, b: Right<'_>, mut c: MatrixMut<'_>, mut start: Start)
     );
     profile::matmul(a.rows(), n, k);
     match b {
-        Right::Panels(panels) => packed(a, panels, c, start),
-        Right::Scratch(b) => packed(a, b.panels(), c, start),
+        Right::Panels(panels) => by_format(a, panels, c, start),
         Right::View(b) => {
             for part in parts(k) {
                 let a = a.columns(part.start, part.end);
-                let b = ScratchPanels::new(b.row_range(part.start, part.end));
-                packed(a, b.panels(), c.reborrow(), start);
+                let b = Panels::pack(b.row_range(part.start, part.end));
+                by_format(a, &b, c.reborrow(), start);
                 start = Start::Continue;
             }
         }
     }
 }
 
-/// Parts of k that are packed and used one after the other. There is one at least.
+/// Parts of the right operand's rows that are packed and used one after the other. There is at least one.
 fn parts(k: usize) -> impl Iterator<Item = Range<usize>> {
-    let length = k.div_ceil(k.div_ceil(PART_K).max(1)).max(1);
+    let length = k.div_ceil(k.div_ceil(ROWS_PER_PART).max(1)).max(1);
     let starts = (0..k.max(1)).step_by(length);
     starts.map(move |from| from..k.min(from + length))
 }
 
-fn packed(a: View<'_>, b: &Panels, c: MatrixMut<'_>, start: Start) {
-    match b.by_format() {
-        ByFormat::F32(panels) => split(a, panels, c, start),
-        ByFormat::Bf16(panels) => split(a, panels, c, start),
-        ByFormat::Q8(panels) => split(a, panels, c, start),
-    }
+fn by_format(a: View<'_>, b: &Panels, c: MatrixMut<'_>, start: Start) {
+    with_format!(b, panels => split(a, panels, c, start));
 }
 
 fn split<T: Stored>(a: View<'_>, panels: Typed<'_, T>, c: MatrixMut<'_>, start: Start) {
@@ -124,14 +133,14 @@ fn split<T: Stored>(a: View<'_>, panels: Typed<'_, T>, c: MatrixMut<'_>, start: 
     if m == 0 || n == 0 {
         return;
     }
-    if threads == 1 || m * n * panels.k() < WORTH_SPLITTING {
+    if threads == 1 || m * n * panels.k() < par::WORTH_SPLITTING {
         block(0, 0, c);
     } else if m <= FEW_ROWS {
         let width = par::part(n, WIDTH, 1);
         let tasks = c.into_col_blocks(width).into_iter().enumerate().collect();
         par::for_each(tasks, |(i, c)| block(0, i * width / WIDTH, c));
     } else {
-        // Whole tiles of every backend; a few parts a thread, so that a slow thread does not keep the other waiting.
+        // Whole tiles of every backend; two parts per thread, so that a slow thread does not keep the others waiting.
         let (mut tasks, mut rest, mut first) = (Vec::new(), c, 0);
         for end in par::ends(m, 12, 2) {
             let (part, below) = rest.split_rows(end - first);
@@ -142,7 +151,7 @@ fn split<T: Stored>(a: View<'_>, panels: Typed<'_, T>, c: MatrixMut<'_>, start: 
     }
 }
 
-/// a [m, k], panels from `first_panel` on -> c [m, n]: what one thread does.
+/// a [m, K], panels from `first_panel` on -> c [m, n]: the work of one thread.
 pub(super) struct Block<'a, T> {
     a: View<'a>,
     panels: Typed<'a, T>,
@@ -175,18 +184,17 @@ impl<T: Stored> Kernel for Block<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         let (m, k) = (self.a.rows(), self.panels.k());
-        let height = TILES_A_BLOCK * S::TILE_ROWS;
-        // Few rows: the left operand is small and c would be loaded again for nothing.
-        let depth = match m <= S::TILE_ROWS {
-            true => k.max(1),
-            // Blocks of nearly equal length, whole blocks of a format.
-            false => {
-                let even = k.div_ceil(k.div_ceil(BLOCK_K).max(1)).max(1);
-                even.next_multiple_of(BLOCK)
-            }
+        let height = TILES_PER_BLOCK * S::TILE_ROWS;
+        // Few rows are one block: the left operand is small, and c would be loaded again for nothing. Otherwise blocks
+        // have nearly equal lengths and are whole blocks of a format. The memory is always as long, to be the same each
+        // time.
+        let (depth, length) = if m <= S::TILE_ROWS {
+            (k.max(1), m * k)
+        } else {
+            let even = k.div_ceil(k.div_ceil(KC).max(1)).max(1);
+            (even.next_multiple_of(BLOCK), height * KC)
         };
-        let mut packed = SPARE.take();
-        packed.resize(height.min(m) * depth.min(k), 0.0);
+        let mut packed = Scratch::<f32>::new(length);
         if k == 0 && self.start == Start::Zero {
             for i in 0..m {
                 self.c.row_mut(i).fill(0.0);
@@ -206,7 +214,6 @@ impl<T: Stored> Kernel for Block<'_, T> {
                 self.sweep(s, &packed, (first, last), (from, to));
             }
         }
-        SPARE.set(packed);
     }
 }
 
@@ -223,7 +230,7 @@ impl<T: Stored> Block<'_, T> {
         let count = self.c.cols().div_ceil(WIDTH);
         let mut q = 0;
         while q < count {
-            // One or two rows need the chains of two panels to keep the multipliers busy.
+            // The chains of one or two rows over one panel are too few to keep the multipliers busy.
             let together = if last - first <= 2 && q + 2 <= count {
                 2
             } else {
@@ -231,7 +238,7 @@ impl<T: Stored> Block<'_, T> {
             };
             let mut top = first;
             while top < last {
-                let m = tile::height(last - top, S::TILE_ROWS);
+                let m = tile::micro_panel_rows(last - top, S::TILE_ROWS);
                 let a = &packed[(top - first) * (to - from)..(top - first + m) * (to - from)];
                 macro_rules! heights {
                     ($($height:literal)*) => {
@@ -260,7 +267,7 @@ impl<T: Stored> Block<'_, T> {
         (from, to): (usize, usize),
     ) {
         if M > S::TILE_ROWS {
-            // Decided when compiled: no code is made for heights that this backend never asks for.
+            // Decided at compile time: no code is made for heights that this backend never has.
             unreachable!("a tile of {M} rows");
         }
         let left = MicroPanel::<M>::new(a, to - from);

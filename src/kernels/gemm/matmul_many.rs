@@ -1,11 +1,11 @@
-//! Several products of one left operand, side by side: shared out to the threads as one where there are few rows.
+//! Several multiplications of one left operand, side by side: with few rows they are shared out to the threads as one.
 //!
-//! Decoding is a chain of small products, and the threads meet after each. Queries, keys and values together are one
-//! meeting instead of three.
+//! Decoding is a sequence of small multiplications, and the threads meet after each. Queries, keys and values together
+//! are one meeting instead of three.
 
 use super::View;
-use super::matmul::{Block, FEW_ROWS, Right, Start, WORTH_SPLITTING, matmul};
-use super::panels::{ByFormat, Panels, WIDTH};
+use super::matmul::{Block, FEW_ROWS, Right, Start, matmul};
+use super::panels::{Panels, WIDTH, with_format};
 use crate::kernels::par;
 use crate::profile;
 use crate::simd;
@@ -14,18 +14,17 @@ use crate::simd::matrix::MatrixMut;
 /// a [M, K], b_i [K, N_i] -> c [M, Σ N_i] = [a · b_0, a · b_1, ..], each by rule R1.
 ///
 /// # Panics
-/// Where the shapes do not fit.
+/// Panics if the shapes do not fit.
 #[track_caller]
 pub fn matmul_many<'a>(a: View<'_>, b: impl Iterator<Item = Right<'a>> + Clone, c: MatrixMut<'_>) {
     let packed = |b| match b {
         Right::Panels(panels) => Some(panels),
-        Right::Scratch(made) => Some(made.panels()),
         Right::View(_) => None,
     };
     let width: usize = b.clone().map(|b| b.n()).sum();
     assert!(
         a.rows() == c.rows() && width == c.cols(),
-        "products: [{}, {}] x .. -> [{}, {}] for {width} columns",
+        "matmul_many: [{}, {}] x .. -> [{}, {}] for {width} columns",
         a.rows(),
         a.cols(),
         c.rows(),
@@ -34,7 +33,7 @@ pub fn matmul_many<'a>(a: View<'_>, b: impl Iterator<Item = Right<'a>> + Clone, 
     let threads = par::count();
     let apart = threads > 1
         && a.rows() <= FEW_ROWS
-        && a.rows() * a.cols() * c.cols() >= WORTH_SPLITTING
+        && a.rows() * a.cols() * c.cols() >= par::WORTH_SPLITTING
         && b.clone().all(|b| packed(b).is_some());
     if !apart {
         let mut rest = c;
@@ -46,13 +45,13 @@ pub fn matmul_many<'a>(a: View<'_>, b: impl Iterator<Item = Right<'a>> + Clone, 
         return;
     }
     profile::matmul(a.rows(), width, a.cols());
-    // Cut where a thread's share of the panels ends, and where a matrix does.
+    // Cut at the ends of the threads' shares of the panels and at the ends of the matrices.
     let count: usize = b.clone().filter_map(packed).map(Panels::count).sum();
     let share = count.div_ceil(threads);
     let mut tasks: Vec<Vec<Piece<'_>>> = Vec::with_capacity(threads);
     let (mut rest, mut left) = (c, 0);
     for panels in b.filter_map(packed) {
-        assert_eq!(panels.k(), a.cols(), "products: chains of one length");
+        assert_eq!(panels.k(), a.cols(), "matmul_many: chains of one length");
         let mut first = 0;
         while first < panels.count() {
             if left == 0 {
@@ -87,10 +86,6 @@ struct Piece<'a> {
 impl Piece<'_> {
     fn run(self, a: View<'_>) {
         let Self { panels, first, c } = self;
-        match panels.by_format() {
-            ByFormat::F32(panels) => simd::run(Block::new(a, panels, first, c, Start::Zero)),
-            ByFormat::Bf16(panels) => simd::run(Block::new(a, panels, first, c, Start::Zero)),
-            ByFormat::Q8(panels) => simd::run(Block::new(a, panels, first, c, Start::Zero)),
-        }
+        with_format!(panels, typed => simd::run(Block::new(a, typed, first, c, Start::Zero)));
     }
 }

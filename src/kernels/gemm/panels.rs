@@ -1,28 +1,29 @@
-//! Packing: the right operand in panels of 32 columns, the left one in micro-panels as high as a tile.
+//! Packing: the right operand in panels of 32 columns, the left one in micro-panels as high as a micro-tile.
 //!
-//! Packing moves numbers, and rounds them where the format is a narrow one. Columns past the edge of a panel are zeros
-//! that no output sees; k is never padded.
+//! Packing moves numbers, and rounds them if the format is a narrow one. Columns past the edge of a panel are zeros
+//! that no output sees; p, the index of the chain, is never padded.
 
 use super::stored::{self, Bf16Row, Q8Block, Stored};
-use super::{View, WeightFormat, tile};
+use super::tile::micro_panel_rows;
+use super::{View, WeightFormat};
 use crate::kernels::par;
+use crate::kernels::scratch::Scratch;
 use crate::simd::{self, Kernel, LANES, Simd};
-use std::cell::Cell;
 
 pub use super::stored::{PanelRow, WIDTH};
 
-/// A matrix [k, n] as ⌈n / 32⌉ panels of [k, 32], each contiguous: what a product streams through.
+/// A matrix [K, N] packed as ⌈N / 32⌉ panels of [K, 32], each contiguous: what a matrix multiplication streams through.
 #[derive(Clone, Debug)]
 pub struct Panels {
-    rows: Rows,
+    data: PanelData,
     k: usize,
     n: usize,
 }
 
 /// All panels, one after the other.
 #[derive(Clone, Debug)]
-enum Rows {
-    F32(Vec<PanelRow>),
+enum PanelData {
+    F32(Scratch<PanelRow>),
     Bf16(Vec<Bf16Row>),
     Q8(Vec<Q8Block>),
 }
@@ -30,10 +31,23 @@ enum Rows {
 /// [`Panels`] of a known format.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Typed<'a, T> {
-    rows: &'a [T],
+    data: &'a [T],
     k: usize,
     n: usize,
 }
+
+/// Does `$go` with the [`Typed`] panels of whatever format `$panels` have.
+macro_rules! with_format {
+    ($panels:expr, $typed:ident => $go:expr) => {{
+        use $crate::kernels::gemm::panels::ByFormat;
+        match $panels.by_format() {
+            ByFormat::F32($typed) => $go,
+            ByFormat::Bf16($typed) => $go,
+            ByFormat::Q8($typed) => $go,
+        }
+    }};
+}
+pub(super) use with_format;
 
 /// [`Panels`] by format.
 pub(super) enum ByFormat<'a> {
@@ -42,69 +56,70 @@ pub(super) enum ByFormat<'a> {
     Q8(Typed<'a, Q8Block>),
 }
 
-thread_local! {
-    /// The memory of temporary panels: a training step packs hundreds of matrices of the same few sizes.
-    static SPARE: Cell<Vec<Vec<PanelRow>>> = const { Cell::new(Vec::new()) };
-}
-
 impl Panels {
-    /// Packs b [k, n] as it is.
+    /// Packs b [K, N] for a few matrix multiplications, in memory that later ones use again.
     pub fn pack(b: View<'_>) -> Self {
-        Self::pack_as(b, WeightFormat::F32)
+        // What the memory held before does not matter: every row is written.
+        let mut rows = Scratch::new(b.cols().div_ceil(WIDTH) * b.rows());
+        each_panel(b, &mut rows, pack_panel);
+        Self::new(PanelData::F32(rows), b)
     }
 
-    /// Packs b [k, n], rounded to a format: products then see the widened values ([`Panels::widen`]).
+    /// Packs b [K, N] for good, rounded to a format: matrix multiplications then see the widened values
+    /// ([`Panels::widen`]).
     pub fn pack_as(b: View<'_>, format: WeightFormat) -> Self {
-        let rows = match format {
-            WeightFormat::F32 => Rows::F32(pack_exactly(Vec::new(), b)),
-            WeightFormat::Bf16 => Rows::Bf16(pack_rounded(b)),
-            WeightFormat::Q8 => Rows::Q8(pack_rounded(b)),
+        let data = match format {
+            WeightFormat::F32 => PanelData::F32(pack_rounded(b).into()),
+            WeightFormat::Bf16 => PanelData::Bf16(pack_rounded(b)),
+            WeightFormat::Q8 => PanelData::Q8(pack_rounded(b)),
         };
-        let (k, n) = (b.rows(), b.cols());
-        Self { rows, k, n }
+        Self::new(data, b)
     }
 
-    /// The widened values of the stored weights, transposed: w [n, k], packed.
+    fn new(data: PanelData, b: View<'_>) -> Self {
+        let (k, n) = (b.rows(), b.cols());
+        Self { data, k, n }
+    }
+
+    /// The widened values of the stored weights, transposed and row by row: w [N, K].
     ///
     /// # Panics
-    /// Where w has another length.
+    /// Panics if w has another length.
     #[track_caller]
     pub fn widen(&self, w: &mut [f32]) {
         let (k, n) = (self.k, self.n);
-        assert_eq!(w.len(), n * k, "the weights of a {k} x {n} matrix");
-        match self.by_format() {
-            ByFormat::F32(panels) => panels.widen(w),
-            ByFormat::Bf16(panels) => panels.widen(w),
-            ByFormat::Q8(panels) => panels.widen(w),
-        }
+        assert_eq!(w.len(), n * k, "Panels::widen: a {k} x {n} matrix");
+        with_format!(self, panels => panels.widen(w));
+    }
+
+    /// The widened values of column `j`, [K]: row j of the matrix whose transposed was packed.
+    ///
+    /// # Panics
+    /// Panics if there is no such column, or `column` has another length.
+    #[track_caller]
+    pub fn column(&self, j: usize, column: &mut [f32]) {
+        assert!(j < self.n, "Panels::column: column {j} of {}", self.n);
+        assert_eq!(column.len(), self.k, "Panels::column: {} elements", self.k);
+        with_format!(self, panels => panels.column(j, column));
     }
 
     /// How the weights are stored.
     pub fn format(&self) -> WeightFormat {
-        match self.rows {
-            Rows::F32(_) => WeightFormat::F32,
-            Rows::Bf16(_) => WeightFormat::Bf16,
-            Rows::Q8(_) => WeightFormat::Q8,
+        match self.data {
+            PanelData::F32(_) => WeightFormat::F32,
+            PanelData::Bf16(_) => WeightFormat::Bf16,
+            PanelData::Q8(_) => WeightFormat::Q8,
         }
     }
 
     /// Bytes of the stored weights with their scales, columns past the edge included.
     pub fn bytes(&self) -> usize {
-        match &self.rows {
-            Rows::F32(rows) => size_of_val(&rows[..]),
-            Rows::Bf16(rows) => size_of_val(&rows[..]),
-            Rows::Q8(blocks) => size_of_val(&blocks[..]),
-        }
+        with_format!(self, panels => size_of_val(panels.data))
     }
 
-    /// Length of the chains.
+    /// Number of rows: the length of the chains.
     pub fn k(&self) -> usize {
         self.k
-    }
-
-    /// Number of panels.
-    pub fn count(&self) -> usize {
-        self.n.div_ceil(WIDTH)
     }
 
     /// Number of columns.
@@ -112,54 +127,19 @@ impl Panels {
         self.n
     }
 
+    /// Number of panels.
+    pub fn count(&self) -> usize {
+        self.n.div_ceil(WIDTH)
+    }
+
     pub(super) fn by_format(&self) -> ByFormat<'_> {
         let (k, n) = (self.k, self.n);
-        match &self.rows {
-            Rows::F32(rows) => ByFormat::F32(Typed { rows, k, n }),
-            Rows::Bf16(rows) => ByFormat::Bf16(Typed { rows, k, n }),
-            Rows::Q8(rows) => ByFormat::Q8(Typed { rows, k, n }),
+        match &self.data {
+            PanelData::F32(data) => ByFormat::F32(Typed { data, k, n }),
+            PanelData::Bf16(data) => ByFormat::Bf16(Typed { data, k, n }),
+            PanelData::Q8(data) => ByFormat::Q8(Typed { data, k, n }),
         }
     }
-}
-
-/// Panels packed for a few matrix multiplications. Their memory is reused by the next ones.
-#[derive(Debug)]
-pub struct ScratchPanels(Panels);
-
-impl ScratchPanels {
-    /// Packs b [k, n] as it is.
-    pub fn new(b: View<'_>) -> Self {
-        let mut spare = SPARE.take();
-        let memory = spare.pop().unwrap_or_default();
-        SPARE.set(spare);
-        Self(Panels {
-            rows: Rows::F32(pack_exactly(memory, b)),
-            k: b.rows(),
-            n: b.cols(),
-        })
-    }
-
-    /// The panels.
-    pub fn panels(&self) -> &Panels {
-        &self.0
-    }
-}
-
-impl Drop for ScratchPanels {
-    fn drop(&mut self) {
-        if let Rows::F32(rows) = &mut self.0.rows {
-            let mut spare = SPARE.take();
-            spare.push(std::mem::take(rows));
-            SPARE.set(spare);
-        }
-    }
-}
-
-fn pack_exactly(mut rows: Vec<PanelRow>, b: View<'_>) -> Vec<PanelRow> {
-    // What the memory held before does not matter: every row is written below.
-    rows.resize(b.cols().div_ceil(WIDTH) * b.rows(), PanelRow::ZERO);
-    each_panel(b, &mut rows, pack_panel);
-    rows
 }
 
 fn pack_rounded<T: Stored>(b: View<'_>) -> Vec<T> {
@@ -174,7 +154,7 @@ fn pack_rounded<T: Stored>(b: View<'_>) -> Vec<T> {
     rows
 }
 
-/// Calls `f` with the columns of b [k, n] and the place of each panel.
+/// Calls `f` with the columns of b [K, N] and the place of each panel.
 fn each_panel<T: Stored>(b: View<'_>, rows: &mut [T], f: impl Fn(View<'_>, &mut [T]) + Sync) {
     let (n, length) = (b.cols(), b.rows().div_ceil(T::ROWS));
     if length == 0 {
@@ -204,8 +184,22 @@ impl<'a, T: Stored> Typed<'a, T> {
     /// Rows `from..to` of panel `q`.
     #[inline(always)]
     pub fn panel(&self, q: usize, from: usize, to: usize) -> T::Part<'a> {
+        T::part(self.stored(q), from, to)
+    }
+
+    /// All of panel `q`.
+    #[inline(always)]
+    fn stored(&self, q: usize) -> &'a [T] {
         let length = self.k.div_ceil(T::ROWS);
-        T::part(&self.rows[q * length..(q + 1) * length], from, to)
+        &self.data[q * length..(q + 1) * length]
+    }
+
+    /// See [`Panels::column`].
+    fn column(&self, j: usize, column: &mut [f32]) {
+        let panel = self.stored(j / WIDTH);
+        for (p, x) in column.iter_mut().enumerate() {
+            *x = T::weight(panel, p, j % WIDTH);
+        }
     }
 
     /// See [`Panels::widen`].
@@ -245,7 +239,7 @@ impl<B: stored::Part> Kernel for Widen<'_, B> {
     }
 }
 
-/// b [k, at most 32] -> panel [k, 32]; columns past the edge become zeros.
+/// b [K, at most 32] -> panel [K, 32]; columns past the edge become zeros.
 pub fn pack_panel(b: View<'_>, panel: &mut [PanelRow]) {
     simd::run(PackPanel { b, panel });
 }
@@ -266,7 +260,7 @@ impl Kernel for PackPanel<'_> {
         if b.col_stride == 1 {
             for (p, row) in panel.iter_mut().enumerate() {
                 let from = b.row_part(p, 0, width);
-                // Rows of a head, or of a wide matrix, lie far apart, where the CPU does not look ahead by itself.
+                // Rows of a head, or of a wide matrix, lie far apart, and the CPU does not prefetch them by itself.
                 for x in from.iter().step_by(LANES) {
                     s.prefetch(x, ROWS_AHEAD * b.row_stride * size_of::<f32>());
                 }
@@ -280,11 +274,11 @@ impl Kernel for PackPanel<'_> {
             }
             return;
         }
-        // Neighbours in memory run along k: turn blocks of 16 x 16.
+        // Neighbours in memory run along the chain: transpose blocks of 16 x 16.
         let turned = width == WIDTH && b.row_stride == 1;
         let whole = if turned { k / LANES * LANES } else { 0 };
         for half in 0..2 {
-            // Cut to one length first, so that no check of bounds is left in the loop.
+            // Cut to one length first, so that no bounds check is left in the loop.
             let mut rows: [&[[f32; LANES]]; LANES] = [&[]; LANES];
             for (j, row) in rows.iter_mut().enumerate() {
                 if whole > 0 {
@@ -300,7 +294,7 @@ impl Kernel for PackPanel<'_> {
             {
                 let mut block = [s.splat(0.0); LANES];
                 for (v, row) in block.iter_mut().zip(rows) {
-                    // Short rows far apart, as keys are, come from memory too late by themselves.
+                    // Short rows far apart, such as keys, arrive from memory too late without a prefetch.
                     s.prefetch(&row[q], WIDTH * b.col_stride * size_of::<f32>());
                     *v = s.load(&row[q]);
                 }
@@ -317,8 +311,8 @@ impl Kernel for PackPanel<'_> {
     }
 }
 
-/// Packs a [height, k] as micro-panels [k, m] of [`tile::height`] rows each, without padding, one after the other into `to`
-/// [height · k].
+/// Packs a [height, k] as micro-panels [k, m] of [`micro_panel_rows`] rows each, without padding, one after the other
+/// into `to` [height · k].
 #[inline(always)]
 pub fn pack_left<S: Simd>(s: S, a: View<'_>, most: usize, to: &mut [f32]) {
     let (height, k) = (a.rows(), a.cols());
@@ -327,7 +321,7 @@ pub fn pack_left<S: Simd>(s: S, a: View<'_>, most: usize, to: &mut [f32]) {
     }
     let mut next = 0;
     while next < height {
-        let (first, m) = (next, tile::height(height - next, most));
+        let (first, m) = (next, micro_panel_rows(height - next, most));
         next += m;
         let micro_panel = &mut to[first * k..(first + m) * k];
         let turned = a.col_stride == 1;
@@ -350,24 +344,25 @@ pub fn pack_left<S: Simd>(s: S, a: View<'_>, most: usize, to: &mut [f32]) {
     }
 }
 
-/// How many rows before they are packed their memory is asked for.
+/// Rows ahead of the one being packed that are prefetched: about the latency of memory at the speed of packing.
 const ROWS_AHEAD: usize = 8;
 
-/// [`pack_left`] of a transposed matrix: what is one row in memory goes to all micro-panels, so that memory is read in order.
+/// [`pack_left`] of a transposed matrix: one row in memory goes to all micro-panels, so that memory is read in order.
 #[inline(always)]
 fn pack_columns<S: Simd>(s: S, a: View<'_>, most: usize, to: &mut [f32]) {
     let (height, k) = (a.rows(), a.cols());
     for p in 0..k {
         let row = a.t().row_part(p, 0, height);
-        // Rows may lie pages apart, where the CPU does not look ahead by itself.
+        // Rows may lie pages apart, and the CPU does not prefetch across pages.
         for x in row.iter().step_by(LANES) {
             s.prefetch(x, ROWS_AHEAD * a.col_stride * size_of::<f32>());
         }
         let mut first = 0;
         while first < height {
-            let m = tile::height(height - first, most);
+            let m = micro_panel_rows(height - first, most);
             let at = first * k + p * m;
-            // Lanes past this row are written again with the rows after it; only a micro-panel's last rows have no room for them.
+            // Lanes past this row are overwritten by the rows after it; only a micro-panel's last rows have no room for
+            // them.
             match (row[first..].first_chunk(), to[at..].first_chunk_mut()) {
                 (Some(from), Some(to)) if (k - p) * m >= LANES => s.store(s.load(from), to),
                 _ => to[at..at + m].copy_from_slice(&row[first..first + m]),

@@ -1,19 +1,19 @@
-//! What panels are made of: rows of 32 weights in one of the formats, and how a tile reads them.
+//! What panels are made of: rows of 32 weights in one of the formats, and how a micro-tile reads them.
 
 use super::format::{self, BLOCK};
 use crate::simd::{LANES, Simd};
 
-/// Columns of a panel: two vectors.
+/// Columns of a panel: two vectors, which is the width of a micro-tile on AVX-512 and twice that of the other backends.
 pub const WIDTH: usize = 2 * LANES;
 
-/// Bytes ahead of a tile for which it asks. Panels are read once from end to end, and the loads of a tile of many rows
-/// are not far enough ahead of its arithmetic to keep the memory busy. 8192 did better than 4096 for several rows; 16384 and
-/// 32768 slowed a single row down.
+/// Bytes that a micro-tile prefetches ahead. Panels are read once from end to end, and the loads of a tile of many rows
+/// are not far enough ahead of its arithmetic to keep the memory busy. 8192 was faster than 4096 for several rows;
+/// 16384 and 32768 slowed a single row down.
 pub const AHEAD: usize = 8192;
 
 /// One or more rows of a panel, as they are stored.
 pub trait Stored: Copy + Send + Sync {
-    /// Rows in each; the last one of a panel may be filled in part.
+    /// Rows in each; the last one of a panel may be partly unused.
     const ROWS: usize;
     /// All weights zero.
     const ZERO: Self;
@@ -27,16 +27,19 @@ pub trait Stored: Copy + Send + Sync {
 
     /// Rounds at most [`Stored::ROWS`] rows.
     fn round(rows: &[PanelRow]) -> Self;
+
+    /// Weight `j` of row `p` of a panel, widened.
+    fn weight(panel: &[Self], p: usize, j: usize) -> f32;
 }
 
-/// The right operand of a tile: rows of 32 weights for k ascending.
+/// The right operand of a micro-tile: rows of 32 weights, one for each element p of the chain.
 pub trait Part: Copy {
     /// Rows that are read with one [`Part::Run`].
     const RUN: usize;
-    /// What a tile holds in registers, or keeps at hand, while it reads these rows.
+    /// What a micro-tile keeps in registers while it reads these rows.
     type Run<V: Copy>: Copy;
 
-    /// Bytes of a row, with its share of what rows have in common.
+    /// Bytes of a row, with its share of what the rows of a run have in common.
     const ROW_BYTES: usize;
 
     /// Number of rows.
@@ -45,7 +48,7 @@ pub trait Part: Copy {
     /// Rows `from..to`, at most [`Part::RUN`] of them; `from` is a multiple of that.
     fn run<S: Simd>(self, s: S, from: usize, to: usize) -> Self::Run<S::V>;
 
-    /// Asks for the memory `bytes` bytes behind row `p` of a run.
+    /// Prefetches the memory `bytes` bytes behind row `p` of a run.
     fn ahead<S: Simd>(s: S, run: &Self::Run<S::V>, p: usize, bytes: usize);
 
     /// Weights 16 v..16 v + 16 of row `p` of a run, widened.
@@ -53,7 +56,7 @@ pub trait Part: Copy {
 }
 
 /// One row of a panel. The alignment keeps a vector inside one cache line.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
 pub struct PanelRow(pub [f32; WIDTH]);
 
@@ -69,6 +72,10 @@ impl Stored for PanelRow {
 
     fn round(rows: &[PanelRow]) -> Self {
         rows[0]
+    }
+
+    fn weight(panel: &[Self], p: usize, j: usize) -> f32 {
+        panel[p].0[j]
     }
 }
 
@@ -117,6 +124,10 @@ impl Stored for Bf16Row {
 
     fn round(rows: &[PanelRow]) -> Self {
         Self(rows[0].0.map(format::to_bf16))
+    }
+
+    fn weight(panel: &[Self], p: usize, j: usize) -> f32 {
+        format::from_bf16(panel[p].0[j])
     }
 }
 
@@ -173,12 +184,32 @@ impl Stored for Q8Block {
 
     fn round(rows: &[PanelRow]) -> Self {
         let mut block = Self::ZERO;
-        format::to_q8(rows, &mut block.rows, &mut block.scales);
+        let (mut most, mut finite) = ([0.0f32; WIDTH], [true; WIDTH]);
+        for row in rows {
+            for j in 0..WIDTH {
+                let size = row.0[j].abs();
+                most[j] = if size > most[j] { size } else { most[j] };
+                finite[j] &= size < f32::INFINITY;
+            }
+        }
+        for j in 0..WIDTH {
+            block.scales[j] = format::scale(most[j], finite[j]);
+        }
+        for (row, q) in rows.iter().zip(&mut block.rows) {
+            for j in 0..WIDTH {
+                q[j] = format::to_q8(row.0[j], block.scales[j]);
+            }
+        }
         block
+    }
+
+    fn weight(panel: &[Self], p: usize, j: usize) -> f32 {
+        let block = &panel[p / BLOCK];
+        f32::from(block.rows[p % BLOCK][j]) * block.scales[j]
     }
 }
 
-/// Blocks of a panel; of the last one k may leave rows unused.
+/// Blocks of a panel. The last one may have unused rows.
 #[derive(Clone, Copy, Debug)]
 pub struct Q8Part<'a> {
     blocks: &'a [Q8Block],
@@ -240,5 +271,55 @@ pub fn widen<S: Simd, B: Part>(s: S, part: B, to: &mut [PanelRow]) {
             }
         }
         from = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One column, as integers and their scale.
+    fn column(w: &[f32]) -> (Vec<i8>, f32) {
+        let rows: Vec<PanelRow> = w.iter().map(|w| PanelRow([*w; WIDTH])).collect();
+        let Q8Block { scales, rows: q } = Q8Block::round(&rows);
+        assert!(scales.iter().all(|s| s.to_bits() == scales[0].to_bits()));
+        (q[..w.len()].iter().map(|q| q[31]).collect(), scales[0])
+    }
+
+    #[test]
+    fn q8_is_off_by_half_a_scale() {
+        for exponent in [-119, -60, -1, 0, 3, 100, 127] {
+            let unit = 2f32.powi(exponent);
+            let w: Vec<f32> = (0..BLOCK)
+                .map(|i| ((i * 83 + 5) % 241) as f32 / 241.0 * unit * [1.9, -1.9][i % 2])
+                .collect();
+            let (q, scale) = column(&w);
+            assert!(q.iter().any(|q| q.abs() == 127));
+            for (w, q) in w.iter().zip(&q) {
+                let widened = f64::from(f32::from(*q) * scale);
+                // The quotient is rounded by 2^-18 of a scale at most, and the product by 2^-17.
+                let most = f64::from(scale) * (0.5 + 2f64.powi(-16));
+                assert!((f64::from(*w) - widened).abs() <= most, "{w:e}: {q}");
+            }
+        }
+    }
+
+    #[test]
+    fn ends_of_the_range() {
+        // Ties go to the even integer; the largest gives a scale of one.
+        assert_eq!(
+            column(&[127.0, 0.5, 1.5, -2.5, -0.0, 126.5]),
+            (vec![127, 0, 2, -2, 0, 126], 1.0)
+        );
+        assert_eq!(column(&[0.0, -0.0]), (vec![0, 0], 0.0));
+        assert_eq!(column(&[1e-37, -1e-40]), (vec![0, 0], 0.0));
+        assert_eq!(column(&[]), (vec![], 0.0));
+        let (q, scale) = column(&[f32::MAX, -f32::MAX, 1.0]);
+        assert_eq!(q, [127, -127, 0]);
+        assert!((127.0 * scale).is_finite());
+        for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let (q, scale) = column(&[1.0, broken, 2.0]);
+            assert!(scale.is_nan() && q.iter().all(|q| (f32::from(*q) * scale).is_nan()));
+        }
     }
 }

@@ -23,7 +23,8 @@ fn rounded(b: View<'_>, format: WeightFormat) -> Vec<f32> {
         match format {
             WeightFormat::F32 => w.extend(column),
             WeightFormat::Bf16 => w.extend(column.iter().map(|w| {
-                // The upper half as it is, or one more: the nearer, of two as near the even one. None is near overflow.
+                // The upper half as it is, or one more: the nearer, and the even one of two equally near. None is near
+                // overflow.
                 let (upper, lower) = (w.to_bits() >> 16, w.to_bits() & 0xffff);
                 let up = lower > 0x8000 || (lower == 0x8000 && upper % 2 == 1);
                 f32::from_bits((upper + u32::from(up)) << 16)
@@ -88,7 +89,7 @@ fn equal(x: &[f32], y: &[f32]) -> bool {
 #[track_caller]
 fn check_formats(rows: &[usize], k: usize, n: usize) {
     let w = pattern(k * n, 2);
-    // Both ways of packing: neighbours in memory run along k, as in a product with Wᵀ, or along n.
+    // Both ways of packing: neighbours in memory run along k, as in a multiplication by Wᵀ, or along n.
     for b in [View::new(&w, n, k).t(), View::new(&w, k, n)] {
         for format in WeightFormat::ALL {
             let panels = Panels::pack_as(b, format);
@@ -97,6 +98,11 @@ fn check_formats(rows: &[usize], k: usize, n: usize) {
             let mut widened = vec![f32::NAN; n * k];
             panels.widen(&mut widened);
             assert!(equal(&widened, &expected), "{format:?}, [{k}, {n}]");
+            for (j, expected) in expected.chunks(k.max(1)).enumerate() {
+                let mut column = vec![f32::NAN; k];
+                panels.column(j, &mut column);
+                assert!(equal(&column, expected), "{format:?}, [{k}, {n}], {j}");
+            }
             let b = View::new(&widened, n, k).t();
             for &m in rows {
                 let x = pattern(m * k, 1);
@@ -232,9 +238,12 @@ fn several_products_are_each_as_if_alone() {
                 }
                 let panels: Vec<Panels> = views.iter().map(|view| Panels::pack(*view)).collect();
                 for packed in [true, false] {
-                    let right = |i: usize| match packed {
-                        true => Right::Panels(&panels[i]),
-                        false => Right::View(views[i]),
+                    let right = |i: usize| {
+                        if packed {
+                            Right::Panels(&panels[i])
+                        } else {
+                            Right::View(views[i])
+                        }
                     };
                     let mut c = vec![9.0; m * total];
                     matmul_many(
@@ -265,7 +274,7 @@ fn zero_times_infinity_is_not_hidden() {
 }
 
 #[test]
-#[should_panic(expected = "product: [2, 3] x [4, 1] -> [2, 1]")]
+#[should_panic(expected = "matmul: [2, 3] x [4, 1] -> [2, 1]")]
 fn shapes_that_do_not_fit_are_named() {
     matmul(
         View::new(&[0.0; 6], 2, 3),

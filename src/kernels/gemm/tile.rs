@@ -1,15 +1,15 @@
-//! The register tile: M rows by one or two panels of c, kept in registers while k runs.
+//! The micro-tile: M rows by one or two panels of c, kept in registers while p, the index of the chains, runs.
 
 use super::stored::{AHEAD, PanelRow, Part, WIDTH};
 use crate::simd::matrix::MatrixMut;
 use crate::simd::{LANES, Simd};
 
-/// Rows of the next tile when `rest` are left and a tile holds `most`: few heights, so that few forms of the kernel are
-/// compiled, but every number of rows that a verify commonly has.
+/// Rows of the next micro-panel of the left operand (BLIS's m_r) when `rest` are left and a micro-tile holds `most`:
+/// few heights, so that few forms of the kernel are compiled, but every number of rows that a verify pass commonly has.
 ///
-/// What one tile cannot hold is left in two of nearly the same height: a tile of one or two rows has so few chains that
-/// they wait for each other.
-pub const fn height(rest: usize, most: usize) -> usize {
+/// What one tile cannot hold is left to two of nearly the same height: the few chains of a tile of one or two rows wait
+/// for each other.
+pub const fn micro_panel_rows(rest: usize, most: usize) -> usize {
     const HEIGHTS: [usize; 9] = [1, 2, 3, 4, 5, 6, 7, 8, 12];
     let mut i = 0;
     while i < HEIGHTS.len() {
@@ -30,22 +30,22 @@ pub const fn height(rest: usize, most: usize) -> usize {
     HEIGHTS[i]
 }
 
-/// The left operand of a tile: M elements for each k.
+/// The left operand of a micro-tile: M elements for each p.
 pub trait Left<const M: usize>: Copy {
-    /// Elements `from..to` of k. A loop over just these needs no check of bounds where the operand can be cut; [`Columns`]
-    /// cannot.
+    /// Elements p = `from..to`. A loop over just these needs no bounds check, except for [`ColumnMajor`], which cannot
+    /// be cut.
     fn cut(&self, from: usize, to: usize) -> Self;
 
     /// The elements of rows 0..M at `p`.
     fn at(&self, p: usize) -> [f32; M];
 }
 
-/// Packed: [k, M] without gaps.
+/// A packed micro-panel: [K, M] without gaps.
 #[derive(Clone, Copy)]
 pub struct MicroPanel<'a, const M: usize>(&'a [[f32; M]]);
 
 impl<'a, const M: usize> MicroPanel<'a, M> {
-    /// packed [k · M]
+    /// packed [K · M]
     #[inline(always)]
     pub fn new(packed: &'a [f32], k: usize) -> Self {
         Self(&packed.as_chunks().0[..k])
@@ -64,12 +64,12 @@ impl<const M: usize> Left<M> for MicroPanel<'_, M> {
     }
 }
 
-/// M rows of a row-major matrix.
+/// M rows of a row-major matrix, each contiguous.
 #[derive(Clone, Copy)]
-pub struct Rows<'a, const M: usize>([&'a [f32]; M]);
+pub struct RowMajor<'a, const M: usize>([&'a [f32]; M]);
 
-impl<'a, const M: usize> Rows<'a, M> {
-    /// Rows `top..top + M` of data [.., stride], of which columns `from..from + k` are the chain.
+impl<'a, const M: usize> RowMajor<'a, M> {
+    /// Rows `top..top + M` and columns `from..from + k` of data [.., stride]; chains run along the columns.
     #[inline(always)]
     pub fn new(data: &'a [f32], stride: usize, top: usize, from: usize, k: usize) -> Self {
         let mut rows = [&data[..0]; M];
@@ -80,10 +80,10 @@ impl<'a, const M: usize> Rows<'a, M> {
     }
 }
 
-impl<const M: usize> Left<M> for Rows<'_, M> {
+impl<const M: usize> Left<M> for RowMajor<'_, M> {
     #[inline(always)]
     fn cut(&self, from: usize, to: usize) -> Self {
-        // A loop, because `map` may stay out of line, and then nobody sees that the rows are of one length.
+        // A loop, because `map` may stay out of line and hide from the compiler that the rows have one length.
         let mut rows = self.0;
         for row in &mut rows {
             *row = &row[from..to];
@@ -101,14 +101,14 @@ impl<const M: usize> Left<M> for Rows<'_, M> {
     }
 }
 
-/// M neighbouring columns of a row-major matrix: the transposed operand.
+/// M neighbouring columns of a row-major matrix: the transposed operand, whose chains run down the columns.
 #[derive(Clone, Copy)]
-pub struct Columns<'a> {
+pub struct ColumnMajor<'a> {
     data: &'a [f32],
     stride: usize,
 }
 
-impl<'a> Columns<'a> {
+impl<'a> ColumnMajor<'a> {
     /// Columns `left..` of rows `from..` of data [.., stride].
     #[inline(always)]
     pub fn new(data: &'a [f32], stride: usize, from: usize, left: usize) -> Self {
@@ -119,7 +119,7 @@ impl<'a> Columns<'a> {
     }
 }
 
-impl<const M: usize> Left<M> for Columns<'_> {
+impl<const M: usize> Left<M> for ColumnMajor<'_> {
     #[inline(always)]
     fn cut(&self, from: usize, _: usize) -> Self {
         Self {
@@ -136,7 +136,8 @@ impl<const M: usize> Left<M> for Columns<'_> {
     }
 }
 
-/// Runs the chains of rows `top..top + M` and columns `col..` of c over one panel [k, 32], from +0 where `fresh`.
+/// Runs the chains of rows `top..top + M` and columns `col..` of c over one panel [K, 32]: from +0 if `fresh`, else
+/// from c.
 ///
 /// Columns past the edge of c are computed and dropped.
 #[inline(always)]
@@ -164,17 +165,19 @@ pub fn tile<S: Simd, const M: usize>(
     }
 }
 
-/// Where the elements of k that not all rows of a tile have lie: with queries as rows and keys as k, attention's triangle.
+/// Which elements of a triangular left operand are absent: attention's causal mask cuts a tile of M rows along a
+/// diagonal.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Triangle {
-    /// Row i has i more elements of k than row 0.
-    EndsLate,
-    /// Row i starts with element i of k.
-    StartsLate,
+    /// Each row ends one element later than the row above; all start at p = 0. Rows are queries and p runs over keys: a
+    /// later query sees more keys.
+    Lower,
+    /// Row i starts at p = i; all end together. Rows are keys and p runs over queries: a later key is seen by fewer
+    /// queries.
+    Upper,
 }
 
-/// Runs the chains of rows `top..top + M` and columns `col..` of c over a panel [k, 32] with k ≥ M − 1, of which each row
-/// has its own part.
+/// [`tile()`] with a triangular left operand over a panel [K, 32], K ≥ M − 1: absent elements take no part in a chain.
 #[inline(always)]
 pub fn triangle<S: Simd, const M: usize>(
     s: S,
@@ -212,18 +215,18 @@ fn triangle_chain<S: Simd, const M: usize, const N: usize>(
 ) -> [[[S::V; N]; 1]; M] {
     const { assert!(M >= 1 && M <= 8, "the steps below are seven") };
     let common = panel.len() + 1 - M;
-    if shape == Triangle::EndsLate {
+    if shape == Triangle::Lower {
         acc = chain(s, left.cut(0, common), [&panel[..common]], half, acc);
     }
-    // Unrolled by hand, because which rows take part has to be known when compiled.
+    // Unrolled, because the rows that take part have to be known at compile time.
     macro_rules! steps {
         ($($p:literal)*) => {$(
             if $p + 1 < M {
-                let p = if shape == Triangle::EndsLate { common + $p } else { $p };
+                let p = if shape == Triangle::Lower { common + $p } else { $p };
                 let a = left.at(p);
                 let row = panel[p].0.as_chunks().0;
                 for i in 0..M {
-                    if (shape == Triangle::EndsLate) == (i > $p) {
+                    if (shape == Triangle::Lower) == (i > $p) {
                         for v in 0..N {
                             acc[i][0][v] = s.fma(s.splat(a[i]), s.load(&row[half + v]), acc[i][0][v]);
                         }
@@ -233,14 +236,14 @@ fn triangle_chain<S: Simd, const M: usize, const N: usize>(
         )*};
     }
     steps!(0 1 2 3 4 5 6);
-    if shape == Triangle::StartsLate {
+    if shape == Triangle::Upper {
         let left = left.cut(M - 1, panel.len());
         acc = chain(s, left, [&panel[M - 1..]], half, acc);
     }
     acc
 }
 
-/// [`tile`] over two panels at once: for one or two rows, whose chains would otherwise wait for each other.
+/// [`tile()`] over two panels at once: for one or two rows, whose chains would otherwise wait for each other.
 #[inline(always)]
 pub fn tile_of_two<S: Simd, const M: usize>(
     s: S,
@@ -255,10 +258,10 @@ pub fn tile_of_two<S: Simd, const M: usize>(
     store(s, c, top, col, &acc);
 }
 
-/// Continues the chains of a tile: acc[i][q][v] = fma(left[p][i], b[q][p][v], ·) for p ascending.
+/// Continues the chains of a tile: acc[i][q][v] = fma(left[p][i], b[q][p][v], acc[i][q][v]) for p ascending.
 ///
-/// b: P panels [k, 32] in any format, of which `N` vectors from `half` on are used. The loops over i, q and v are
-/// unrolled and `acc` lives in registers, and so does what the rows of a run have in common; runs are cut to one length
+/// b holds P panels [K, 32] in any format; `N` vectors of each row are used, from vector `half` on. The loops over i, q
+/// and v are unrolled; `acc` and what the rows of a run have in common live in registers. Runs are cut to one length
 /// first, so that no bounds check of theirs remains in the loop.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // indices show the maths, and closures could stay out of line
@@ -270,7 +273,7 @@ fn chain<S: Simd, B: Part, const M: usize, const P: usize, const N: usize>(
     mut acc: [[[S::V; N]; P]; M],
 ) -> [[[S::V; N]; P]; M] {
     let k = b[0].k();
-    // What lies ahead of the last rows is not the panel's neighbour, which may be read beside it, but the next to come.
+    // Behind the last rows lies the neighbour, which this tile reads as well if P is 2: prefetch the panel after it.
     let last_rows = k.saturating_sub(AHEAD / B::ROW_BYTES);
     let neighbours = (P - 1) * k * B::ROW_BYTES;
     let mut from = 0;
@@ -365,7 +368,7 @@ fn store<S: Simd, const M: usize, const P: usize, const N: usize>(
 
 #[cfg(test)]
 mod tests {
-    use super::height;
+    use super::micro_panel_rows;
 
     #[test]
     fn heights_fill_any_number_of_rows_and_end_evenly() {
@@ -373,7 +376,7 @@ mod tests {
             for rows in 1..200 {
                 let (mut rest, mut last) = (rows, 0);
                 while rest > 0 {
-                    last = height(rest, most);
+                    last = micro_panel_rows(rest, most);
                     assert!(
                         last <= rest && last <= most,
                         "{last} of {rest}, {most} at most"
@@ -386,7 +389,10 @@ mod tests {
                 );
             }
         }
-        let split = |rows| (height(rows, 12), height(rows - height(rows, 12), 12));
+        let split = |rows| {
+            let first = micro_panel_rows(rows, 12);
+            (first, micro_panel_rows(rows - first, 12))
+        };
         assert_eq!([split(9), split(11), split(13)], [(5, 4), (6, 5), (7, 6)]);
     }
 }
