@@ -1,7 +1,7 @@
 //! The crate's error type.
 //!
-//! An [`Error`] is about something outside the program: a file, a text, a setting, a device. A wrong shape is a bug in the
-//! calling code, and panics with the name of the operation and both shapes.
+//! An [`Error`] is about something outside the program: a file, a text, a setting, a device. A wrong shape is a bug in
+//! the calling code, and panics with the name of the operation and both shapes.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
-// The functions of libm round differently from platform to platform (`.ci/clippy.toml` lists them). Tests compare with them.
+// The functions of libm round differently from platform to platform (`.ci/clippy.toml` lists them). Tests compare with
+// them.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 #[macro_use]

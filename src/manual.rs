@@ -11,7 +11,7 @@
 //! | [`gpu`] | what a GPU computes, why its bits are the CPU's, how that is tested without one |
 //! | [`performance`] | how fast training and decoding are, compared with other programs, and where the time goes |
 //! | [`experiments`] | what heads, regimes, kinds and widths do on small models |
-//! | [`reference`] | flags, files and environment variables |
+//! | [`reference`](mod@reference) | flags, files and environment variables |
 //!
 //! `docs/log.md` is the log of what was tried; it holds no code and is not part of the handbook.
 

@@ -14,7 +14,8 @@ pub struct Checkpoints {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "force"])]
     pub resume: Option<PathBuf>,
     /// With --resume: allow a larger --steps; learning rates from there on are those of the longer run: its decay, also
-    /// one of wsd that was finished, the stages of --regime curriculum or reverse and a --lambda A:B move with the length
+    /// one of wsd that was finished, the stages of --regime curriculum or reverse and a --lambda A:B move with the
+    /// length
     #[arg(long)]
     pub extend: bool,
     /// Steps between checkpoints; a run keeps it when it is resumed [default: after each evaluation]

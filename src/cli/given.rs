@@ -68,8 +68,8 @@ const FREE: [&str; 11] = [
 ];
 
 impl Given {
-    /// The settings that a run is stored with: every flag that decides its weights, with the value that a default stands
-    /// for.
+    /// The settings that a run is stored with: every flag that decides its weights, with the value that a default
+    /// stands for.
     pub fn settings(&self, defaults: &[(&str, String)]) -> BTreeMap<String, String> {
         let mut settings = self.values.clone();
         settings.retain(|id, _| !FREE.contains(&id.as_str()) && id != "out" && id != "force");

@@ -26,9 +26,9 @@
 //! | `output` | results on standard output, progress on standard error |
 //! | `failure` | why a command ended early, and its exit code |
 //!
-//! Results go to standard output, as text or as one JSON object per line; progress and messages go to standard error. The
-//! exit code is 0 on success, 2 if the command line was wrong, 128 plus the signal's number if a signal ended a run, and 1
-//! for every other error. A reader that closes the pipe early is no error.
+//! Results go to standard output, as text or as one JSON object per line; progress and messages go to standard error.
+//! The exit code is 0 on success, 2 if the command line was wrong, 128 plus the signal's number if a signal ended a
+//! run, and 1 for every other error. A reader that closes the pipe early is no error.
 //!
 //! A command reads flags, calls the library and prints. What a program that uses the library could need lies below.
 

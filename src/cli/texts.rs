@@ -23,8 +23,8 @@ pub struct Texts {
 }
 
 impl Texts {
-    /// Opens `data` and `valid`, each of them text files or one token file. Without `valid` the last tenth of `data` is kept
-    /// for validation. The separator applies to text files only.
+    /// Opens `data` and `valid`, each of them text files or one token file. Without `valid` the last tenth of `data` is
+    /// kept for validation. The separator applies to text files only.
     ///
     /// # Errors
     /// As [`open_with_fingerprints`], and if a token file changes in the meantime.
@@ -36,7 +36,8 @@ impl Texts {
         valid_tokens: Option<usize>,
     ) -> Result<Self> {
         let has_tokens = |paths: &[PathBuf]| matches!(paths, [path] if TokenFile::is_one(path));
-        // A token file has its end-of-text tokens already. Alone with a separator it is refused; next to texts it is not.
+        // A token file has its end-of-text tokens already. Alone with a separator it is refused; next to texts it is
+        // not.
         let of = |paths, others: &[PathBuf]| {
             let needless = has_tokens(paths) && !others.is_empty() && !has_tokens(others);
             separator.filter(|_| !needless)

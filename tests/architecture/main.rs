@@ -1,7 +1,8 @@
 //! Rules about the shape of the source, as tests that read the files.
 //!
-//! Each rule is a function from the files to findings, so that it can be run on small made-up trees too. A rule that silently
-//! matches nothing would pass forever, so every module ends with tests of what it must catch and what it must leave alone.
+//! Each rule is a function from the files to findings, so that it can be run on small made-up trees too. A rule that
+//! silently matches nothing would pass forever, so every module ends with tests of what it must catch and what it must
+//! leave alone.
 //!
 //! - `source`: the files, and their code without comments, strings and tests
 //! - `imports`: the paths that a file names

@@ -1,5 +1,5 @@
-//! Where `unsafe` may stand. Rustc denies `unsafe_code` (Cargo.toml), and clippy an `unsafe` block without a `SAFETY:` comment and an
-//! `unsafe fn` without a section `# Safety`. Left for a test is who may switch the first of these off.
+//! Where `unsafe` may stand. Rustc denies `unsafe_code` (Cargo.toml), and clippy an `unsafe` block without a `SAFETY:`
+//! comment and an `unsafe fn` without a section `# Safety`. Left for a test is who may switch the first of these off.
 
 use crate::source::{Finding, Tree, words};
 

@@ -1,4 +1,5 @@
-//! Separators between documents, for texts used together with token files; and vocabularies that do not depend on threads.
+//! Separators between documents, for texts used together with token files; and vocabularies that do not depend on
+//! threads.
 
 use crate::support::{Folder, objects};
 use std::fs;

@@ -164,8 +164,8 @@ fn weights_that_are_not_the_models_are_refused() {
     );
 }
 
-/// Fields, values that no model can have, and how the message names the place: by the field, or by line and column if the
-/// JSON type is wrong.
+/// Fields, values that no model can have, and how the message names the place: by the field, or by line and column if
+/// the JSON type is wrong.
 fn wrong_fields() -> Vec<(&'static str, Value, &'static str)> {
     let huge = [json!(u64::MAX), json!(1_u64 << 62), json!(1_u64 << 32)];
     let types = [
@@ -265,8 +265,8 @@ fn a_config_that_no_model_can_have_is_refused_by_field() {
     folder.succeeds(READERS[0]);
 }
 
-/// Sizes claimed by a config, next to weights of some kilobytes. If memory were reserved by a claim, the program would be
-/// killed: its address space is limited to less than each of them.
+/// Sizes claimed by a config, next to weights of some kilobytes. If memory were reserved by a claim, the program would
+/// be killed: its address space is limited to less than each of them.
 #[cfg(target_os = "linux")]
 #[test]
 fn no_claim_of_a_file_reserves_memory() {

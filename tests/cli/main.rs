@@ -11,8 +11,8 @@
 //! * `runs`: runs that succeed, what they print and write.
 //! * `diverged`: runs that diverge, what they report and leave.
 //!
-//! An error is one sentence on standard error that names what is wrong. The exit code is 2 if the command line was wrong and 1
-//! for every other error. It leaves no new file on the disk.
+//! An error is one sentence on standard error that names what is wrong. The exit code is 2 if the command line was
+//! wrong and 1 for every other error. It leaves no new file on the disk.
 
 mod decoding;
 mod device;
