@@ -225,29 +225,28 @@ pub fn total(x: &[f32]) -> f64 {
 pub fn adamw(s: AdamW, w: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32]) {
     let unbias = |b: f64| (1.0 / (1.0 - foretoken::simd::scalar::powi(b, s.step))) as f32;
     let step = adamw::Step {
-        rate: s.rate as f32,
+        lr: s.rate as f32,
         beta1: s.betas[0] as f32,
         beta2: s.betas[1] as f32,
-        rest1: (1.0 - s.betas[0]) as f32,
-        rest2: (1.0 - s.betas[1]) as f32,
-        unbias1: unbias(s.betas[0]),
-        unbias2: unbias(s.betas[1]),
+        one_minus_beta1: (1.0 - s.betas[0]) as f32,
+        one_minus_beta2: (1.0 - s.betas[1]) as f32,
+        bias_correction1: unbias(s.betas[0]),
+        bias_correction2: unbias(s.betas[1]),
         eps: s.eps as f32,
         clip: s.clip as f32,
-        decay: s.decay as f32,
+        weight_decay: s.decay as f32,
     };
     adamw::update(step, w, m, v, g);
 }
 
 pub fn muon(s: Muon, w: &mut Mat, m: &mut [f32], g: &[f32]) {
     let step = muon::Step {
-        rate: s.rate as f32,
+        lr: s.rate as f32,
         momentum: s.momentum as f32,
         clip: s.clip as f32,
-        decay: s.decay as f32,
+        weight_decay: s.decay as f32,
     };
-    let shape = [w.rows(), w.cols];
-    muon::update(step, shape, &mut w.data, m, g);
+    muon::update(step, w.rows(), w.cols, &mut w.data, m, g);
 }
 
 fn config(sizes: &Sizes) -> Config {

@@ -138,7 +138,7 @@ pub fn exp(x: f32) -> f32 {
 }
 
 pub fn ln(x: f32) -> f32 {
-    function(math::ln, x)
+    math::ln(x)
 }
 
 pub fn sigmoid(x: f32) -> f32 {
