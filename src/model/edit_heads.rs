@@ -65,6 +65,6 @@ impl Model {
     fn copy(&self, name: &str) -> Vec<f32> {
         let id = self.params.find(name);
         let id = id.unwrap_or_else(|| panic!("the model has a tensor `{name}`"));
-        self.params.get(id).data().to_vec()
+        self.params.get(id).values().into_owned()
     }
 }

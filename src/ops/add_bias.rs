@@ -10,7 +10,7 @@ use crate::kernels::bias;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// x [rows, C], b [C] -> x + b, for every row.
+/// x [rows, C], b `[C]` -> x + b, for every row.
 #[derive(Clone, Copy, Debug)]
 pub struct AddBias;
 

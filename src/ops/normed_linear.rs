@@ -23,7 +23,7 @@ use std::sync::Arc;
 const BLOCK_ROWS: usize = 512;
 const _: () = assert!(BLOCK_ROWS.is_multiple_of(CHUNK_ROWS));
 
-/// Norm and matrix multiplication: x [rows, C] -> y [rows, Σ N_i]; inputs are x, the norm weight [C] and the N − 2
+/// Norm and matrix multiplication: x [rows, C] -> y [rows, Σ N_i]; inputs are x, the norm weight `[C]` and the N − 2
 /// weights [N_i, C].
 #[derive(Clone, Copy, Debug)]
 pub struct NormedLinear {

@@ -11,7 +11,7 @@ use crate::kernels::norm::{self, Segments};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// Normalises heads; inputs are qkv [rows, (H + 2 G) D], weight_q [D] and weight_k [D].
+/// Normalises heads; inputs are qkv [rows, (H + 2 G) D], weight_q `[D]` and weight_k `[D]`.
 #[derive(Clone, Copy, Debug)]
 pub struct QkNorm {
     /// The layout of qkv.

@@ -11,7 +11,7 @@ use crate::kernels::norm::{self, Segments};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// Normalises each row; inputs are x [rows, C] and weight [C].
+/// Normalises each row; inputs are x [rows, C] and weight `[C]`.
 #[derive(Clone, Copy, Debug)]
 pub struct RmsNorm {
     /// ε, added to the mean square.

@@ -46,6 +46,10 @@ pub fn exp<S: Simd>(s: S, x: S::V) -> S::V {
 /// right. The loss needs one logarithm per row, so there is no form for sixteen lanes.
 ///
 /// x = 2^e m with m in [√½, √2); ln m by a polynomial in f = m − 1.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the sequence of operations is the definition of this function"
+)]
 #[inline(always)]
 pub fn ln(x: f32) -> f32 {
     const SQRT_HALF_BITS: u32 = 0x3f35_04f3;

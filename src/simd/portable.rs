@@ -116,7 +116,10 @@ impl Simd for Portable {
         zip(a, b, |x, y| x / y)
     }
     #[inline(always)]
-    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "fma of every lane is defined here"
+    )]
     fn fma(self, a: V, b: V, c: V) -> V {
         let mut out = c;
         for i in 0..LANES {

@@ -163,6 +163,10 @@ impl TrainConfig {
             }
         }
         self.check_freeze(model.mtp_depth)?;
+        if self.context > MAX_BATCH_ROWS {
+            let expected = format!("at most {MAX_BATCH_ROWS} tokens");
+            return Err(Error::setting("context", expected, self.context));
+        }
         let rows = self.context.saturating_mul(self.batch);
         if rows > MAX_BATCH_ROWS {
             let windows = MAX_BATCH_ROWS / self.context;

@@ -125,7 +125,7 @@ impl Trainer {
         self.step_in_parts(std::slice::from_ref(batch), joint, lr)
     }
 
-    /// A step on one batch that was cut into parts ([`Batch::parts`]), which are computed one after the other to use less
+    /// A step on one batch that was cut into parts ([`Batch::micro_batches`]), which are computed one after the other to use less
     /// memory.
     ///
     /// The parts accumulate into the same gradient (rule R7). The gradient of a tensor that the loss uses once, in a matrix
@@ -211,7 +211,7 @@ impl Trainer {
             let whole = part.total_targets(0);
             if whole != rows || part.seq_len() != parts[0].seq_len() {
                 let expected = format!(
-                    "all parts of one batch, as `Batch::parts` cuts it, with {whole} rows together"
+                    "all parts of one batch, as `Batch::micro_batches` cuts it, with {whole} rows together"
                 );
                 return wrong(expected, format!("{} parts with {rows} rows", parts.len()));
             }

@@ -11,9 +11,9 @@ fn numbers_that_no_run_can_have_are_refused_by_flag() {
         ("--context 0", ["--context", "0"]),
         ("--batch 0", ["--batch", "0"]),
         ("--steps 0", ["--steps", "0"]),
-        ("--context 16 --heads 16", ["--heads 16", "16"]),
-        ("--context 16 --heads 17", ["--heads 17", "16"]),
-        ("--context 1 --heads 1", ["--heads 1", "1"]),
+        ("--context 16 --heads 16", ["--heads", "found 16"]),
+        ("--context 16 --heads 17", ["--heads", "found 17"]),
+        ("--context 1 --heads 1", ["--heads", "found 1"]),
         ("--heads 65", ["--heads", "64"]),
         (
             "--heads 1000000000000000000",
@@ -98,7 +98,7 @@ fn what_does_not_fit_the_model_is_refused() {
             ["--max-tokens", "window"],
         ),
         ("--context 49", ["--context: expected 1 to 48", "49"]),
-        ("--context 0", ["--context 0", "48"]),
+        ("--context 0", ["--context: expected 1 to 48", "found 0"]),
         ("--window 48", ["--window: expected 1 to 47", "48"]),
         (
             "--window 0 --context 9",

@@ -146,11 +146,7 @@ fn a_profile_names_operations_and_changes_no_weight() {
         .command(&format!("{TRAIN} --force --profile"))
         .output();
     let table = String::from_utf8(output.expect("a process").stderr).expect("text");
-    for name in [
-        "Attention backward",
-        "Optimiser update",
-        "all, for each step",
-    ] {
+    for name in ["Attention backward", "Optimiser update", "all, per step"] {
         assert!(table.contains(name), "{table}");
     }
     assert_eq!(

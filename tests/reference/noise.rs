@@ -3,7 +3,9 @@
 
 use super::common::Fixture;
 use foretoken::exec::{Rows, Train};
-use foretoken::infer::{Drafter, GenerateOptions, HeadDrafter, NoDrafts, Sampler, generate, pick};
+use foretoken::infer::{
+    Drafter, Drafts, GenerateOptions, HeadDrafter, NoDrafts, Sampler, generate, pick,
+};
 use foretoken::model::{HeadKind, Model};
 
 /// A model with heads of kind `medusa`, whose drafts need one row each, and a way to sample from it.
@@ -63,6 +65,7 @@ impl Medusa {
     fn generate(&self, prompt: &[u32], max_tokens: usize, window: Window, drafts: bool) -> Decoded {
         let options = GenerateOptions {
             max_tokens,
+            drafts: Drafts::All,
             sampler: self.sampler,
             context: Some(window.context),
             window: Some(window.keep),

@@ -92,7 +92,7 @@ impl Panels {
         with_format!(self, panels => panels.widen(w));
     }
 
-    /// The widened values of column `j`, [K]: row j of the matrix whose transposed was packed.
+    /// The widened values of column `j`, `[K]`: row j of the matrix whose transposed was packed.
     ///
     /// # Panics
     /// Panics if there is no such column, or `column` has another length.

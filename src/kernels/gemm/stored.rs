@@ -196,8 +196,8 @@ impl Stored for Q8Block {
             block.scales[j] = format::scale(most[j], finite[j]);
         }
         for (row, q) in rows.iter().zip(&mut block.rows) {
-            for j in 0..WIDTH {
-                q[j] = format::to_q8(row.0[j], block.scales[j]);
+            for ((q, x), scale) in q.iter_mut().zip(&row.0).zip(&block.scales) {
+                *q = format::to_q8(*x, *scale);
             }
         }
         block
