@@ -93,6 +93,9 @@ fn by_hand(model: &Medusa, prompt: &[u32], max_tokens: usize, window: Window) ->
         // The newest token is the first that has no position in the window.
         if text.len() - 1 - base == window.context {
             base = text.len() - window.keep;
+            // The window is a prompt again: its pass decides one token, and nothing is drafted.
+            text.push(model.token(0, &text[base..], text.len()));
+            continue;
         }
         let position = text.len() - 1 - base;
         let left = prompt.len() + max_tokens - text.len() - 1;
