@@ -9,9 +9,6 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An argument cannot be used; the sentence names it and says what was expected.
-    #[error("{0}")]
-    Usage(String),
     /// A setting of a request, a training run or the machine has a value that cannot be used.
     #[error("{field}: expected {expected}, found {found}")]
     Setting {

@@ -30,8 +30,7 @@ impl Failure {
         match self {
             Self::Usage(_)
             | Self::Error(
-                Error::Usage(_)
-                | Error::Setting { .. }
+                Error::Setting { .. }
                 | Error::Exists { .. }
                 | Error::Busy { .. }
                 | Error::Text { .. }

@@ -38,7 +38,7 @@ impl<'m> DeviceParams<'m> {
     /// Returns [`Error::Device`](crate::Error::Device) if the device has failed, or has no room for them.
     pub fn new(device: &Device, params: &'m Params) -> Result<Self> {
         let upload = |id| Location {
-            array: device.upload(params.get(id).data()),
+            array: device.upload(&params.get(id).values()),
             offset: 0,
             first: id,
         };
@@ -67,7 +67,7 @@ impl<'m> DeviceParams<'m> {
             return self.location(ids[0]);
         };
         let mut locations = self.locations.lock().expect("no thread panicked");
-        let len = |id: &ParamId| self.params.get(*id).data().len();
+        let len = |id: &ParamId| self.params.get(*id).len();
         let offsets = ids.iter().scan(0, |end, id| {
             *end += len(id);
             Some(*end - len(id))

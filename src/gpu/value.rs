@@ -46,7 +46,7 @@ impl Value {
 
     /// Uploads a result of the CPU.
     pub(super) fn of_host(device: &Device, tensor: Tensor) -> Self {
-        let array = device.upload(tensor.data());
+        let array = device.upload(&tensor.values());
         let value = Self::new(array, tensor.rows(), tensor.cols());
         Self {
             host: Some(Arc::new(tensor)),

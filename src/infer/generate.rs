@@ -1,10 +1,9 @@
 //! Generation from start to end: simple functions over a [`Session`].
 
-use super::draft::Drafter;
+use super::drafter::Drafter;
 use super::request::{GenerateOptions, Request};
-use super::sequence::SequenceId;
+use super::sequence::{FinishReason, SequenceId};
 use super::session::Session;
-use super::step::FinishReason;
 use super::verify::Accepted;
 use crate::Result;
 use crate::model::Model;

@@ -16,45 +16,45 @@
 //! head by head.
 
 use super::decoder::SampleRequest;
-use super::draft::{Draft, DraftRequest};
+use super::draft::Draft;
+use super::drafter::{DraftRequest, Drafting};
 use super::rejection;
 use super::request::Mode;
 use super::runner::Runner;
 use crate::Result;
 use crate::exec::{Rows, Span};
-use crate::model::Model;
 
-/// At most `max_drafts[i]` drafts for request i.
-///
-/// # Errors
-/// Returns the executor's error.
-pub(super) fn run_heads(
-    model: &Model,
-    runner: &mut dyn Runner,
-    requests: &mut [DraftRequest<'_>],
-    max_drafts: &[usize],
-) -> Result<Vec<Vec<Draft>>> {
-    for request in &mut *requests {
-        // Drafts of a step that failed, or of heads that were run before in this one.
-        request.sequence.head_drafts.clear();
-        runner.rewind_heads(request.sequence.slot, request.sequence.num_cached);
-    }
-    let mut drafts = vec![Vec::new(); requests.len()];
-    for k in 1..=model.config().mtp_depth {
-        let drafting = |i: &usize| max_drafts.get(*i) >= Some(&k) && drafts[*i].len() == k - 1;
-        let drafting: Vec<usize> = (0..requests.len()).filter(drafting).collect();
-        if drafting.is_empty() {
-            break;
+impl Drafting<'_> {
+    /// Drafts with the model's heads 1, 2, ..: at most `max_drafts[i]` tokens for request i (none if there is no such
+    /// element).
+    ///
+    /// # Errors
+    /// Returns [`Error::Device`](crate::Error::Device) if the executor's device failed.
+    pub fn run_heads(&mut self, max_drafts: &[usize]) -> Result<Vec<Vec<Draft>>> {
+        let num_heads = self.model().config().mtp_depth;
+        let (runner, requests) = (&mut *self.runner, &mut self.requests);
+        for request in &mut *requests {
+            // Drafts of a step that failed, or of heads that were run before in this one.
+            request.sequence.head_drafts.clear();
+            runner.rewind_heads(request.sequence.slot, request.sequence.num_cached);
         }
-        let found = head(runner, k, requests, &drafting)?;
-        for (i, draft) in drafting.into_iter().zip(found) {
-            if let Some(draft) = draft {
-                requests[i].sequence.head_drafts.push(draft.token);
-                drafts[i].push(draft);
+        let mut drafts = vec![Vec::new(); requests.len()];
+        for k in 1..=num_heads {
+            let drafting = |i: &usize| max_drafts.get(*i) >= Some(&k) && drafts[*i].len() == k - 1;
+            let drafting: Vec<usize> = (0..requests.len()).filter(drafting).collect();
+            if drafting.is_empty() {
+                break;
+            }
+            let found = head(runner, k, requests, &drafting)?;
+            for (i, draft) in drafting.into_iter().zip(found) {
+                if let Some(draft) = draft {
+                    requests[i].sequence.head_drafts.push(draft.token);
+                    drafts[i].push(draft);
+                }
             }
         }
+        Ok(drafts)
     }
-    Ok(drafts)
 }
 
 /// Head k of some requests in one pass: a draft for each, or none if the head's logits are not numbers.
@@ -80,13 +80,18 @@ fn head(
     }
     runner.head(k, &following, &Rows::new(spans));
     let samples = sequences.clone().enumerate();
-    let samples: Vec<SampleRequest> = samples.map(|(row, s)| s.sample(row, k - 1, &[])).collect();
+    let samples: Vec<SampleRequest> = samples
+        .map(|(row, s)| s.sample_request(row, k - 1, &[]))
+        .collect();
     let sampled = runner.sample(&samples)?;
     let mut drafts = Vec::with_capacity(drafting.len());
     for ((sequence, sample), tokens) in sequences.zip(&samples).zip(sampled) {
         drafts.push(match sequence.options.mode {
             Mode::Exact => tokens.ok().map(|tokens| Draft::from(tokens[0])),
-            Mode::Rejection => rejection::draft(runner, sample)?,
+            Mode::Rejection => rejection::draft(runner, sample)?.map(|(token, q)| Draft {
+                token,
+                distribution: Some(q),
+            }),
         });
     }
     Ok(drafts)

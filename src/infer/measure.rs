@@ -1,6 +1,6 @@
 //! What decoding costs on this machine: a pass by its rows, a head, a plain read of as many bytes.
 
-use super::draft::{Drafting, NoDrafts};
+use super::drafter::{Drafting, NoDrafts};
 use super::request::{GenerateOptions, Request};
 use super::runner::{LogitRows, Runner};
 use super::session::Session;

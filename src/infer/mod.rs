@@ -8,7 +8,8 @@
 //! | [`session`] | [`Session`]: sequences that are decoded together, and join and leave between steps |
 //! | [`sequence`] | [`Sequence`]: known tokens, and how far the model has computed them |
 //! | `prefill` | the trunk's passes over prompts |
-//! | [`draft`] | [`Drafter`], and the view of a session that it gets |
+//! | [`draft`] | [`Draft`]: a proposed token |
+//! | [`drafter`] | [`Drafter`], and the view of a session that it gets |
 //! | `heads` | drafting with the model's prediction heads |
 //! | [`verify`] | the trunk's pass over the drafts; the only place that makes an [`Accepted`] token |
 //! | [`pick`](mod@pick) | [`Sampler`], and the one function that decides a token |
@@ -26,6 +27,7 @@
 mod cost;
 pub mod decoder;
 pub mod draft;
+pub mod drafter;
 pub mod generate;
 mod heads;
 pub mod measure;
@@ -43,14 +45,15 @@ pub mod step;
 pub mod verify;
 
 pub use decoder::{Decoder, SampleRequest};
-pub use draft::{Draft, DraftRequest, Drafter, Drafting, HeadDrafter, NoDrafts};
+pub use draft::Draft;
+pub use drafter::{DraftRequest, Drafter, Drafting, HeadDrafter, NoDrafts};
 pub use generate::{Generated, OnToken, generate, generate_batch};
 pub use pick::{Sampler, pick};
 pub use policy::Drafts;
 pub use rejection::Distribution;
 pub use replay::OfflineReplay;
 pub use request::{GenerateOptions, Mode, Request};
-pub use sequence::{Sequence, SequenceId};
+pub use sequence::{FinishReason, Sequence, SequenceId};
 pub use session::Session;
-pub use step::{FinishReason, StepOutput};
+pub use step::StepOutput;
 pub use verify::Accepted;

@@ -60,7 +60,7 @@ pub(super) fn prefill<'s>(
     if ended.is_empty() {
         return Ok(Vec::new());
     }
-    let drafts = vec![Vec::new(); ended.len()];
-    let firsts = pick_tokens(runner, &ended, &drafts)?;
+    let mut requests: Vec<_> = ended.iter().map(|s| s.verify_request(&[])).collect();
+    let firsts = pick_tokens(runner, &mut requests)?;
     Ok(ended.into_iter().zip(firsts).collect())
 }

@@ -13,7 +13,6 @@
 //! gives the very tokens of plain decoding. Drafting, accepting and resampling have random streams of their own.
 
 use super::decoder::SampleRequest;
-use super::draft::Draft;
 use super::noise::{Stream, fine_uniform};
 use super::pick::{Sampler, scores};
 use super::runner::Runner;
@@ -98,34 +97,42 @@ impl Distribution {
 ///
 /// # Errors
 /// Returns the executor's error.
-pub(super) fn draft(runner: &mut dyn Runner, request: &SampleRequest) -> Result<Option<Draft>> {
+pub(super) fn draft(
+    runner: &mut dyn Runner,
+    request: &SampleRequest,
+) -> Result<Option<(u32, Distribution)>> {
     let (position, sampler) = (request.position, request.sampler);
     let q = Distribution::of(&runner.row(request.row)?, position, sampler).ok();
-    Ok(q.map(|q| Draft {
-        token: q.at(fine_uniform(sampler.seed, Stream::Draft, position)),
-        distribution: Some(q),
-    }))
+    let u = fine_uniform(sampler.seed, Stream::Draft, position);
+    Ok(q.map(|q| (q.at(u), q)))
 }
 
-/// The accepted drafts and one token more, from the logits rows of a request.
+/// The accepted drafts and one token more, from the logits rows of a request; `distributions[i]` is the one that its
+/// draft i was drawn from, if it was drawn.
 ///
 /// # Errors
 /// As [`pick`](super::pick()), and the executor's error.
 pub(super) fn accept(
     runner: &mut dyn Runner,
     request: &SampleRequest,
-    drafts: &[Draft],
+    distributions: &[Option<&Distribution>],
 ) -> Result<Vec<u32>> {
-    let mut tokens = Vec::with_capacity(1 + drafts.len());
+    let mut tokens = Vec::with_capacity(1 + request.drafts.len());
     loop {
         let i = tokens.len();
         let (position, sampler) = (request.position + i, request.sampler);
         let p = Distribution::of(&runner.row(request.row + i)?, position, sampler)?;
-        let q = drafts.get(i).map(|draft| {
-            let q = draft.distribution.clone();
-            q.unwrap_or_else(|| Distribution::certain(draft.token, p.len()))
-        });
-        let draft = drafts.get(i).map(|draft| draft.token).zip(q.as_ref());
+        let certain;
+        let draft = match request.drafts.get(i) {
+            None => None,
+            Some(token) => Some(match distributions[i] {
+                Some(q) => (*token, q),
+                None => {
+                    certain = Distribution::certain(*token, p.len());
+                    (*token, &certain)
+                }
+            }),
+        };
         let (token, accepted) = decide(&p, draft, sampler.seed, position);
         tokens.push(token);
         if !accepted {

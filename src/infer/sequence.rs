@@ -4,8 +4,8 @@ use super::decoder::SampleRequest;
 use super::draft::Draft;
 use super::policy::DraftLimit;
 use super::request::{GenerateOptions, Request};
-use super::step::FinishReason;
-use super::verify::Accepted;
+use super::verify::{Accepted, VerifyRequest};
+use crate::Error;
 use crate::exec::Span;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,6 +24,18 @@ impl std::fmt::Display for SequenceId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// Why a sequence finished.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum FinishReason {
+    /// It has `max_tokens` new tokens.
+    Length,
+    /// Its last token is a stop token.
+    Stop,
+    /// The next token cannot be decided: the logits are not numbers. Other sequences are not affected.
+    Failed(Error),
 }
 
 /// What the next step does with a sequence.
@@ -128,8 +140,24 @@ impl Sequence {
         }
     }
 
+    /// The newest token and its drafts, to be verified.
+    pub(super) fn verify_request<'d>(&self, drafts: &'d [Draft]) -> VerifyRequest<'d> {
+        VerifyRequest {
+            newest: *self.tokens.last().expect("a sequence has tokens"),
+            drafts,
+            span: self.span(1 + drafts.len()),
+            sample: self.sample_request(0, 0, drafts),
+            mode: self.options.mode,
+        }
+    }
+
     /// The request for the token `ahead` positions after the next one and for those after its drafts.
-    pub(super) fn sample(&self, row: usize, ahead: usize, drafts: &[Draft]) -> SampleRequest {
+    pub(super) fn sample_request(
+        &self,
+        row: usize,
+        ahead: usize,
+        drafts: &[Draft],
+    ) -> SampleRequest {
         SampleRequest {
             row,
             position: self.tokens.len() + ahead,

@@ -3,32 +3,21 @@
 //! ```text
 //! sequences that decode                        sequences with a prompt to compute
 //!   how many drafts?      policy.rs              prefill.rs: one pass of the trunk over
-//!   draft                 draft.rs, heads.rs     some of the prompts' tokens
+//!   draft                 drafter.rs, heads.rs   some of the prompts' tokens
 //!   verify: one pass      verify.rs              where a prompt ends, pick its first token
 //!   accept                below                  accept, below
 //! ```
 
-use super::draft::{Draft, Drafter, draft};
+use super::draft::Draft;
+use super::drafter::{Drafter, draft};
 use super::policy::{DraftLimit, StepStats};
 use super::prefill::prefill;
 use super::runner::Runner;
-use super::sequence::{Phase, Sequence, SequenceId};
+use super::sequence::{FinishReason, Phase, Sequence, SequenceId};
 use super::session::Session;
 use super::verify::{Accepted, Verified, verify};
-use crate::{Error, Result};
+use crate::Result;
 use std::time::Instant;
-
-/// Why a sequence finished.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum FinishReason {
-    /// It has `max_tokens` new tokens.
-    Length,
-    /// Its last token is a stop token.
-    Stop,
-    /// The next token cannot be decided: the logits are not numbers. Other sequences are not affected.
-    Failed(Error),
-}
 
 /// What a sequence gained in a step.
 #[derive(Debug)]
@@ -52,8 +41,9 @@ impl Session<'_> {
     /// the others draft and verify. Returns the output of the sequences that gained tokens or finished, in that order.
     ///
     /// # Errors
-    /// Returns the drafter's error, or [`Error::Setting`] if a draft's distribution is not one over the vocabulary; no
-    /// sequence has changed then. Returns [`Error::Device`] if the executor's device failed.
+    /// Returns the drafter's error, or [`Error::Setting`](crate::Error::Setting) if a draft's distribution is not one over the vocabulary; no
+    /// sequence has changed then. Returns [`Error::Device`](crate::Error::Device) if the
+    /// executor's device failed.
     pub fn step(&mut self, drafter: &mut dyn Drafter) -> Result<Vec<StepOutput>> {
         // Chosen before anything is computed: a sequence that gets its first token now decodes from the next step on.
         let (mut waiting, mut decoding) = (Vec::new(), Vec::new());
@@ -77,7 +67,9 @@ impl Session<'_> {
             let draft_time = start.elapsed();
             // Verify: the accepted drafts of each sequence and one token more.
             let start = Instant::now();
-            let verified = verify(runner, &decoding, &drafts)?;
+            let requests = decoding.iter().zip(&drafts);
+            let requests = requests.map(|(sequence, drafts)| sequence.verify_request(drafts));
+            let verified = verify(runner, requests.collect())?;
             let verify_time = start.elapsed();
             let stats: Vec<StepStats> = { drafts.iter().zip(&verified) }
                 .map(|(drafts, tokens)| StepStats {

@@ -31,7 +31,7 @@ pub struct Evaluation {
 /// are added in `f64` in order. So the result is a function of model, tokens and context alone.
 ///
 /// # Errors
-/// Returns [`Error::Usage`] if there is no token to predict, and [`Error::Setting`] if `context` is not 1 to the model's
+/// Returns [`Error::TooShort`] if there is no token to predict, and [`Error::Setting`] if `context` is not 1 to the model's
 /// positions.
 pub fn evaluate(
     model: &Model,
@@ -135,9 +135,11 @@ fn in_parts<E: Exec>(
 ) -> Result<Option<Evaluation>> {
     let length = text.len();
     if length < 2 {
-        return Err(Error::Usage(format!(
-            "evaluation: expected at least 2 tokens, found {length}"
-        )));
+        return Err(Error::TooShort {
+            text: "the text to evaluate".to_owned(),
+            tokens: length,
+            needed: 2,
+        });
     }
     let positions = model.config().max_position_embeddings;
     if context == 0 || context > positions {

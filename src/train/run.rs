@@ -52,7 +52,7 @@ impl Run {
     /// Reads the last checkpoint of a run. Only what a killed process left half written is changed.
     ///
     /// # Errors
-    /// Returns [`Error::Usage`] if another process trains into the directory, and [`Error::File`] or [`Error::Tensor`] if
+    /// Returns [`Error::Busy`] if another process trains into the directory, and [`Error::File`] or [`Error::Tensor`] if
     /// the state is damaged, has another version of the arithmetic, or does not belong to the other files in the
     /// directory.
     pub fn open(path: &Path) -> Result<(Self, Trainer, Tokenizer)> {

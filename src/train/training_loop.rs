@@ -23,7 +23,7 @@ impl Trainer {
     /// are written to its directory.
     ///
     /// # Errors
-    /// Returns [`Error::Setting`] if the model cannot be trained with the configuration, [`Error::Usage`] if a text is
+    /// Returns [`Error::Setting`] if the model cannot be trained with the configuration, [`Error::TooShort`] if a text is
     /// shorter than a window, [`Error::Diverged`] if training diverges, [`Error::File`] if the file of `train` changed
     /// since it was opened (checked before each checkpoint), and [`Error::Io`] if a file cannot be written. If there is a
     /// checkpoint, the error names its step.

@@ -1,0 +1,184 @@
+//! Drafters: sources of drafts, and the view of a session that they get.
+
+use super::draft::Draft;
+use super::runner::Runner;
+use super::sequence::Sequence;
+use crate::model::Model;
+use crate::{Error, Result};
+
+/// Proposes the next tokens of sequences. Whatever it returns, the tokens are those of plain decoding.
+pub trait Drafter {
+    /// Drafts for each of [`Drafting::requests`], in their order: at most `max_drafts` tokens for the positions after the
+    /// newest one. Drafts beyond that are ignored, and so are those from the first id on that is no token.
+    ///
+    /// # Errors
+    /// An error ends the step before any sequence has changed. A wrong draft is not an error.
+    fn draft(&mut self, drafting: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>>;
+
+    /// Most drafts per step that [`Drafts::Auto`](super::Drafts::Auto) considers: by default as many as the model has
+    /// heads.
+    fn max_drafts(&self, model: &Model) -> usize {
+        model.config().mtp_depth
+    }
+}
+
+/// Drafts nothing: plain decoding.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoDrafts;
+
+impl Drafter for NoDrafts {
+    fn draft(&mut self, _: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
+        Ok(Vec::new())
+    }
+
+    fn max_drafts(&self, _: &Model) -> usize {
+        0
+    }
+}
+
+/// Drafts with the model's prediction heads.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HeadDrafter;
+
+impl Drafter for HeadDrafter {
+    fn draft(&mut self, drafting: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
+        let requests = drafting.requests().iter();
+        let max_drafts: Vec<usize> = requests.map(DraftRequest::max_drafts).collect();
+        drafting.run_heads(&max_drafts)
+    }
+}
+
+/// A sequence that drafts in this step.
+#[derive(Debug)]
+pub struct DraftRequest<'s> {
+    pub(super) sequence: &'s mut Sequence,
+    max_drafts: usize,
+}
+
+impl DraftRequest<'_> {
+    /// The sequence, to read. The first draft is for the position `tokens().len()`.
+    ///
+    /// Drafts that [`pick`](super::pick()) picks from another model's logits with the sequence's sampler share the noise of
+    /// verification, which accepts more of them (coupled sampling).
+    pub fn sequence(&self) -> &Sequence {
+        self.sequence
+    }
+
+    /// Most drafts that are of use, at least 1.
+    pub fn max_drafts(&self) -> usize {
+        self.max_drafts
+    }
+}
+
+/// What a drafter sees of a session in one step: the sequences that draft, to read, and the model's heads, to run.
+///
+/// It cannot be made, and it cannot be replaced by that of another session, because no two steps have the same lifetime:
+///
+/// ```compile_fail
+/// use foretoken::infer::{Draft, Drafter, Drafting};
+/// struct Swap<'a, 'b>(&'a mut Drafting<'b>);
+/// impl Drafter for Swap<'_, '_> {
+///     fn draft(&mut self, drafting: &mut Drafting<'_>) -> foretoken::Result<Vec<Vec<Draft>>> {
+///         std::mem::swap(self.0, drafting);
+///         Ok(Vec::new())
+///     }
+/// }
+/// ```
+///
+/// Its sequences cannot be changed, replaced or taken out:
+///
+/// ```compile_fail,E0616
+/// # use foretoken::infer::Drafting;
+/// fn cheat(drafting: &mut Drafting<'_>) {
+///     drafting.requests.swap(0, 1);
+/// }
+/// ```
+///
+/// ```compile_fail,E0594
+/// # use foretoken::infer::Drafting;
+/// fn cheat(drafting: &mut Drafting<'_>) {
+///     drafting.requests()[0].sequence().tokens()[0] = 7;
+/// }
+/// ```
+pub struct Drafting<'s> {
+    model: &'s Model,
+    pub(super) runner: &'s mut dyn Runner,
+    pub(super) requests: Vec<DraftRequest<'s>>,
+}
+
+impl std::fmt::Debug for Drafting<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(&self.requests).finish()
+    }
+}
+
+impl<'s> Drafting<'s> {
+    /// Of sequences and the most drafts of each; those with none do not take part.
+    pub(super) fn new(
+        model: &'s Model,
+        runner: &'s mut dyn Runner,
+        sequences: impl Iterator<Item = (&'s mut Sequence, usize)>,
+    ) -> Self {
+        let requests = sequences.filter(|(_, max_drafts)| *max_drafts > 0);
+        let requests = requests.map(|(sequence, max_drafts)| DraftRequest {
+            sequence,
+            max_drafts,
+        });
+        Self {
+            model,
+            runner,
+            requests: requests.collect(),
+        }
+    }
+
+    /// The model that verifies the drafts.
+    pub fn model(&self) -> &'s Model {
+        self.model
+    }
+
+    /// The sequences that draft in this step.
+    pub fn requests(&self) -> &[DraftRequest<'s>] {
+        &self.requests
+    }
+}
+
+/// Asks the drafter; returns the usable drafts of every sequence.
+///
+/// # Errors
+/// Returns the drafter's error, or [`Error::Setting`] for a distribution that is not one over the vocabulary.
+pub(super) fn draft(
+    model: &Model,
+    runner: &mut dyn Runner,
+    sequences: &mut [&mut Sequence],
+    max_drafts: &[usize],
+    drafter: &mut dyn Drafter,
+) -> Result<Vec<Vec<Draft>>> {
+    let sequences = sequences.iter_mut().map(|sequence| &mut **sequence);
+    let pairs = sequences.zip(max_drafts.iter().copied());
+    let mut drafting = Drafting::new(model, runner, pairs);
+    let mut answers = match drafting.requests.is_empty() {
+        true => Vec::new(),
+        false => drafter.draft(&mut drafting)?,
+    }
+    .into_iter();
+    let vocab = model.config().vocab_size;
+    let mut all = Vec::with_capacity(max_drafts.len());
+    for max_drafts in max_drafts {
+        let mut drafts = match max_drafts {
+            0 => Vec::new(),
+            _ => answers.next().unwrap_or_default(),
+        };
+        let tokens = drafts.iter().take(*max_drafts);
+        let usable = tokens.take_while(|draft| (draft.token as usize) < vocab);
+        let usable = usable.count();
+        drafts.truncate(usable);
+        for draft in &drafts {
+            if let Some(q) = draft.distribution.as_ref().filter(|q| q.len() != vocab) {
+                let expected = format!("probabilities of {vocab} tokens");
+                return Err(Error::setting("distribution", expected, q.len()));
+            }
+        }
+        all.push(drafts);
+    }
+    Ok(all)
+}
