@@ -122,17 +122,10 @@ pub(super) fn accept(
         let i = tokens.len();
         let (position, sampler) = (request.position + i, request.sampler);
         let p = Distribution::of(&runner.row(request.row + i)?, position, sampler)?;
-        let certain;
-        let draft = match request.drafts.get(i) {
-            None => None,
-            Some(token) => Some(match distributions[i] {
-                Some(q) => (*token, q),
-                None => {
-                    certain = Distribution::certain(*token, p.len());
-                    (*token, &certain)
-                }
-            }),
-        };
+        let certain = |token: &u32| (*token, Distribution::certain(*token, p.len()));
+        let certain = request.drafts.get(i).map(certain);
+        let draft = certain.as_ref();
+        let draft = draft.map(|(token, q)| (*token, distributions[i].unwrap_or(q)));
         let (token, accepted) = decide(&p, draft, sampler.seed, position);
         tokens.push(token);
         if !accepted {
