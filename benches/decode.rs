@@ -15,7 +15,7 @@ mod shapes;
 
 use foretoken::checkpoint::ModelDir;
 use foretoken::data::Tokenizer;
-use foretoken::exec::{Decode, Rows, SequenceCache};
+use foretoken::exec::{CacheExec, Rows, SequenceCache};
 use foretoken::kernels::par::Threads;
 use foretoken::kernels::stream;
 use foretoken::model::{Model, WeightFormat};
@@ -70,7 +70,7 @@ fn main() {
 fn measure([name, format]: [&str; 2], model: &Model, threads: usize, rows: &[usize]) {
     let layers = model.config().num_hidden_layers;
     let bytes = model.weight_bytes();
-    let mut decode = Decode::new(model.params());
+    let mut decode = CacheExec::new(model.params());
     let sequence = decode.add_sequence();
     let mut pass = |first: usize, rows: usize| {
         let tokens: Vec<u32> = (0..rows as u32).map(|i| i * 17 % 250).collect();

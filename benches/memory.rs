@@ -1,13 +1,13 @@
 //! Memory of a training step: `cargo bench --bench memory`.
 //!
-//! The largest resident memory of a process that makes two steps of `small` (T = 256, B = 16) with a vocabulary of 4096,
-//! for every kind of head, K = 0 and K = 3. The heads' own parameters, gradients and moments are subtracted; the rest
-//! should hardly depend on K. `lean` is [`Model::backward`], and `tape` records the whole graph, for comparison.
+//! The largest resident memory of a process that makes two steps of `small` (T = 256, B = 16) with a vocabulary of
+//! 4096, for every kind of head, K = 0 and K = 3. The heads' own parameters, gradients and moments are subtracted; the
+//! rest should hardly depend on K. `lean` is [`Model::backward`], and `tape` records the whole graph, for comparison.
 //! Memory is read from `/proc`, so this prints zeros on systems other than Linux. `-- recursive` selects kinds.
 
 use foretoken::autograd::Gradients;
 use foretoken::data::RandomWindows;
-use foretoken::exec::Train;
+use foretoken::exec::TapeExec;
 use foretoken::model::{HeadKind, JointLoss, Model, Preset};
 use foretoken::train::{Optimiser, TrainConfig, Trainer, event::peak_rss_mb};
 use std::process::Command;
@@ -75,7 +75,7 @@ fn measure(kind: &str, depth: usize, way: &str) {
         let model = trainer.model();
         let mut gradients = Gradients::zeros(model.params());
         for step in 0..2 {
-            let mut tape = Train::new(model.params());
+            let mut tape = TapeExec::new(model.params());
             let batch = windows.batch(step).expect("in memory");
             let reports = model.losses(&mut tape, &batch, JointLoss::default());
             let losses: Vec<_> = reports.into_iter().map(|r| r.value).collect();

@@ -1,11 +1,11 @@
 //! Training steps of the shapes of the performance tables: `cargo bench --bench train`.
 //!
 //! One step is forward, backward, clipping and AdamW on random tokens, with K = 0 and K = 3 sequential heads. Times are
-//! medians. Each case is one JSON line, with the peak memory in units of 2^20 bytes, as other programs report `ru_maxrss`.
-//! A window has T + 1 tokens, so head k is trained on T − k positions of each.
+//! medians. Each case is one JSON line, with the peak memory in units of 2^20 bytes, as other programs report
+//! `ru_maxrss`. A window has T + 1 tokens, so head k is trained on T − k positions of each.
 //!
-//! `-- small base` selects shapes, `k=3` and `threads=1` one of each, `steps=9` the number of timed steps; `profile` prints
-//! the time of each operation.
+//! `-- small base` selects shapes, `k=3` and `threads=1` one of each, `steps=9` the number of timed steps; `profile`
+//! prints the time of each operation.
 
 mod shapes;
 

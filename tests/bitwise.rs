@@ -16,7 +16,7 @@ use common::decoder::Decoder;
 use common::{Fixture, LENGTHS, answer, cases, matrix, on, same_bits, same_logits, tokens};
 use foretoken::autograd::{Gradients, Op};
 use foretoken::data::Batch;
-use foretoken::exec::Train;
+use foretoken::exec::TapeExec;
 use foretoken::model::{HeadKind, JointLoss, Model};
 use foretoken::ops::CrossEntropy;
 use foretoken::simd::Isa;
@@ -153,7 +153,7 @@ proptest! {
             .map(|(s, n)| tokens(*n, fixture.vocab, seed as usize + s))
             .collect();
         let plain = fixture.model(seed);
-        let mut exec = Train::new(plain.params());
+        let mut exec = TapeExec::new(plain.params());
         let together = common::train_logits(&mut exec, &plain, &sequences);
         let model = model(fixture, seed, packed);
         let decoded = on(isa, threads, || {
@@ -262,7 +262,7 @@ fn losses_are_those_of_the_decoded_logits() {
     for fixture in Fixture::all() {
         let (model, joint) = (fixture.model(8), JointLoss::default());
         let batch = batch(&fixture, 2, 33);
-        let reports = model.losses(&mut Train::new(model.params()), &batch, joint);
+        let reports = model.losses(&mut TapeExec::new(model.params()), &batch, joint);
         assert_eq!(reports.len(), fixture.depth + 1);
         let mut decoder = Decoder::new(&model, 2);
         let inputs = batch.inputs();
@@ -290,7 +290,7 @@ fn batch(fixture: &Fixture, sequences: usize, context: usize) -> Batch {
 
 /// Losses and all gradients of one training step, by name.
 fn step(model: &Model, batch: &Batch) -> Vec<(String, Vec<f32>)> {
-    let mut exec = Train::new(model.params());
+    let mut exec = TapeExec::new(model.params());
     let losses: Vec<_> = {
         model
             .losses(&mut exec, batch, JointLoss::default())

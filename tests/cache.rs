@@ -9,7 +9,7 @@ mod common;
 
 use common::decoder::Decoder;
 use common::{Fixture, answer, cases, same_logits, tokens};
-use foretoken::exec::{Decode, Rows, SequenceCache};
+use foretoken::exec::{CacheExec, Rows, SequenceCache};
 use foretoken::model::Model;
 use proptest::prelude::*;
 
@@ -139,7 +139,7 @@ fn from_any_boundary_to_any_boundary() {
 fn lengths_of_caches() {
     let fixture = Fixture::all()[0];
     let model = fixture.model(6);
-    let mut decode = Decode::new(model.params());
+    let mut decode = CacheExec::new(model.params());
     let (a, b) = (decode.add_sequence(), decode.add_sequence());
     assert_eq!([decode.len(a, 0), decode.len(b, 9)], [0, 0]);
     decode.truncate(a, 0, 0);
@@ -147,7 +147,7 @@ fn lengths_of_caches() {
 
     let x = tokens(33, fixture.vocab, 0);
     model.trunk(&mut decode, &x, &Rows::one(b, 0, 33));
-    let lens = |decode: &Decode<'_>| [a, b].map(|s| [0, 1].map(|cache| decode.len(s, cache)));
+    let lens = |decode: &CacheExec<'_>| [a, b].map(|s| [0, 1].map(|cache| decode.len(s, cache)));
     assert_eq!(lens(&decode), [[0, 0], [33, 33]]);
     decode.truncate(b, 1, 40);
     decode.truncate(b, 0, 32);
@@ -174,7 +174,7 @@ fn lengths_of_caches() {
 fn rows_that_leave_a_gap_are_refused() {
     let fixture = Fixture::all()[0];
     let model = fixture.model(6);
-    let mut decode = Decode::new(model.params());
+    let mut decode = CacheExec::new(model.params());
     let s = decode.add_sequence();
     model.trunk(&mut decode, &[1, 2], &Rows::one(s, 0, 2));
     model.trunk(&mut decode, &[3], &Rows::one(s, 3, 1));

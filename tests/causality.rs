@@ -8,7 +8,7 @@
 mod common;
 
 use common::{Fixture, LENGTHS, Logits, answer, bits, cases, same_bits, tokens, train_logits};
-use foretoken::exec::Train;
+use foretoken::exec::TapeExec;
 use foretoken::model::HeadKind;
 use proptest::prelude::*;
 
@@ -79,7 +79,7 @@ proptest! {
     ) {
         let model = fixture.model(seed);
         let logits = |sequences: &[Vec<u32>]| {
-            train_logits(&mut Train::no_grad(model.params()), &model, sequences)
+            train_logits(&mut TapeExec::no_grad(model.params()), &model, sequences)
         };
         let mut sequences: Vec<_> = { lens.iter().enumerate() }
             .map(|(s, n)| tokens(*n, fixture.vocab, seed as usize + s))

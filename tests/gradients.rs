@@ -11,7 +11,7 @@ mod common;
 use common::{Fixture, same_bits, tokens, train_logits};
 use foretoken::autograd::Gradients;
 use foretoken::data::Batch;
-use foretoken::exec::Train;
+use foretoken::exec::TapeExec;
 use foretoken::model::{GradFlow, HeadKind, JointLoss, Model, layout};
 use foretoken::tensor::ParamId;
 
@@ -30,7 +30,7 @@ fn batch(fixture: &Fixture, sequences: usize, context: usize, salt: usize) -> Ba
 
 /// Adds the gradient of the joint loss.
 fn add_gradient(model: &Model, batch: &Batch, joint: JointLoss, gradients: &mut Gradients) {
-    let mut exec = Train::new(model.params());
+    let mut exec = TapeExec::new(model.params());
     let losses: Vec<_> = { model.losses(&mut exec, batch, joint).into_iter() }
         .map(|report| report.value)
         .collect();
@@ -54,7 +54,7 @@ fn joint_loss(model: &Model, batch: &Batch) -> f64 {
     );
     let (inputs, next) = (batch.inputs(), batch.targets(0));
     let sequences: Vec<_> = inputs.chunks(t).map(<[u32]>::to_vec).collect();
-    let logits = train_logits(&mut Train::no_grad(model.params()), model, &sequences);
+    let logits = train_logits(&mut TapeExec::no_grad(model.params()), model, &sequences);
     let depth = model.config().mtp_depth;
     let powers: Vec<f64> = (0..depth).map(|k| JOINT.beta.powi(k as i32)).collect();
     let mut total = 0.0;
@@ -200,7 +200,7 @@ fn head_by_head_has_the_bits_of_one_tape() {
                 // Accumulators that are not +0, so that adding shows if a chain should have been continued.
                 let start = gradient(&model, &[batch], JOINT);
                 let (mut expected, mut got) = (start.clone(), start);
-                let mut tape = Train::new(model.params());
+                let mut tape = TapeExec::new(model.params());
                 let reports = model.losses(&mut tape, batch, joint);
                 let losses: Vec<_> = reports.iter().map(|r| r.value.clone()).collect();
                 tape.backward(&losses, &mut expected);
@@ -226,7 +226,7 @@ fn head_by_head_has_the_bits_of_one_tape() {
 fn the_reported_losses_add_up() {
     for fixture in Fixture::all() {
         let (model, batch) = (fixture.model(12), batch(&fixture, 3, 17, 5));
-        let reports = model.losses(&mut Train::no_grad(model.params()), &batch, JOINT);
+        let reports = model.losses(&mut TapeExec::no_grad(model.params()), &batch, JOINT);
         let weighted = |r: &foretoken::model::LossReport| f64::from(r.value.value().data()[0]);
         let sum: f64 = reports.iter().map(weighted).sum();
         let expected = joint_loss(&model, &batch);

@@ -88,7 +88,8 @@ fn accumulation_keeps_the_bits_of_what_is_used_once_and_only_of_that() {
                     Some(k) => k > active,
                     None => grad_flow == GradFlow::Frozen,
                 };
-                // The first matrix of a slim Medusa head has none until the second one, which starts at zero, has changed.
+                // The first matrix of a slim Medusa head has none until the second one, which starts at zero, has
+                // changed.
                 let waits = kind == HeadKind::Medusa && name.ends_with("down.weight");
                 let still = whole.iter().all(|x| *x == 0.0);
                 assert_eq!(still, idle || waits, "{what}: {name}");

@@ -125,14 +125,15 @@ fn a_frozen_trunk_keeps_every_bit_and_its_new_heads_learn() {
     for kind in HeadKind::ALL {
         let trunk = trained(new(kind, 0, true), &regime(Regime::Joint), STEPS);
         let start = trunk.with_heads(config(kind, 2, true), 9).expect("heads");
-        let copy = start.rebuilt(start.config().clone()).expect("a copy");
+        let copy = start.with_config(start.config().clone()).expect("a copy");
         let got = trained(copy, &frozen(), STEPS);
         assert_eq!(changed(&trunk, &got), [""; 0], "{kind:?}");
         assert_eq!(changed(&start, &got), names(&got, true), "{kind:?}");
     }
 }
 
-/// Inactive heads keep their values: they do not even decay. Without active heads the trunk learns as if there were none.
+/// Inactive heads keep their values: they do not even decay. Without active heads the trunk learns as if there were
+/// none.
 #[test]
 fn heads_learn_in_the_stages_in_which_they_are_active() {
     for kind in HeadKind::ALL {
@@ -174,8 +175,8 @@ fn heads_learn_in_the_stages_in_which_they_are_active() {
     }
 }
 
-/// A run equals steps made by hand with the λ of each step, which is written down here and not computed: a constant, and a
-/// straight line between the two given values.
+/// A run equals steps made by hand with the λ of each step, which is written down here and not computed: a constant,
+/// and a straight line between the two given values.
 #[test]
 fn the_lambda_of_each_step_reaches_the_loss() {
     let lines = [
@@ -273,8 +274,8 @@ impl Observer for StopAfter {
     }
 }
 
-/// A run of heads on a frozen trunk that is stopped half way and resumed ends with the bits of an uninterrupted one. Its
-/// checkpoint has no moments of the trunk.
+/// A run of heads on a frozen trunk that is stopped half way and resumed ends with the bits of an uninterrupted one.
+/// Its checkpoint has no moments of the trunk.
 #[test]
 fn heads_on_a_frozen_trunk_resume_from_a_checkpoint() {
     let folder = tempfile::tempdir().expect("a temporary folder");

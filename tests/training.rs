@@ -7,7 +7,7 @@ use common::train_logits;
 use foretoken::Error;
 use foretoken::checkpoint::ModelDir;
 use foretoken::data::{Batch, RandomWindows, Tokenizer, Tokens, corpus, read_tokens};
-use foretoken::exec::{Rows, Train};
+use foretoken::exec::{Rows, TapeExec};
 use foretoken::kernels::par::Threads;
 use foretoken::model::{HeadKind, JointLoss, Model, Preset};
 use foretoken::simd::Isa;
@@ -258,7 +258,7 @@ fn evaluation_predicts_every_token_but_the_first_once() {
         let text = &tokens(1000)[..n];
         let (mut total, mut hits) = (0.0, 0.0);
         for (w, window) in text[..n - 1].chunks(20).enumerate() {
-            let mut exec = Train::no_grad(model.params());
+            let mut exec = TapeExec::no_grad(model.params());
             let h = model.trunk(&mut exec, window, &Rows::batch(1, window.len()));
             let logits = model.logits(&mut exec, &h);
             for i in 0..window.len() {
@@ -294,7 +294,7 @@ fn evaluation_weighs_every_target_of_a_head_alike() {
             let text = &tokens(1000)[..n];
             let (mut totals, mut hits, mut counts) = ([0.0; 3], [0.0; 3], [0.0; 3]);
             for (w, window) in text[..n - 1].chunks(20).enumerate() {
-                let mut exec = Train::no_grad(model.params());
+                let mut exec = TapeExec::no_grad(model.params());
                 let logits = train_logits(&mut exec, &model, &[window.to_vec()]).remove(0);
                 for (k, logits) in logits.iter().enumerate() {
                     for (i, row) in logits.chunks(257).enumerate() {

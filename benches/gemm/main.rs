@@ -8,7 +8,7 @@
 #[allow(unsafe_code)]
 mod peers;
 
-use foretoken::kernels::gemm::{Panels, Right, Start, View, matmul};
+use foretoken::kernels::gemm::{Beta, Panels, Rhs, View, matmul};
 use foretoken::kernels::par::Threads;
 use foretoken::simd::{Isa, Kernel, LANES, Simd, matrix::MatrixMut, run};
 use peers::Sizes;
@@ -138,16 +138,16 @@ fn compare(name: &str, sizes: Sizes, packed: bool, threads: usize, peak: f64) {
     );
     let panels = Panels::pack(right);
     let right = if packed {
-        Right::Panels(&panels)
+        Rhs::Panels(&panels)
     } else {
-        Right::View(right)
+        Rhs::View(right)
     };
     let mut ours = || {
         matmul(
             left,
             right,
             MatrixMut::new(black_box(&mut y), m, n),
-            Start::Zero,
+            Beta::Zero,
         )
     };
     let mut z = vec![0.0; m * n];

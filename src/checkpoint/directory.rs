@@ -1,7 +1,7 @@
 //! A directory appears with all its files, or not at all.
 //!
-//! It is built under a temporary name in the same parent directory, synced, and renamed into place. An existing directory
-//! is replaced only on request, and only if it looks like a model's directory.
+//! It is built under a temporary name in the same parent directory, synced, and renamed into place. An existing
+//! directory is replaced only on request, and only if it looks like a model's directory.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -39,9 +39,9 @@ impl Contents<'_> {
 /// Missing parents are created. `before` is called with the temporary path of the complete directory before it appears:
 /// it may refuse, or take hold of a file that must be held from the first moment that others can see it.
 ///
-/// An existing `dir` is refused, unless `force` is set: then it is replaced with everything in it. Even then it must look
-/// like ours: a directory without subdirectories that is empty or holds a `config.json`. The working directory and those
-/// above it are never replaced, nor is a directory that a process trains into.
+/// An existing `dir` is refused, unless `force` is set: then it is replaced with everything in it. Even then it must
+/// look like ours: a directory without subdirectories that is empty or holds a `config.json`. The working directory and
+/// those above it are never replaced, nor is a directory that a process trains into.
 ///
 /// Replacing takes two renames, and a kill between them leaves no `dir`: the old directory then stands next to it as
 /// `.{name}.{pid}.old.tmp`.
@@ -164,8 +164,8 @@ fn check_replaceable(dir: &Path, found: &Metadata, here: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Puts directory `new` in the place of `dir`, which goes `aside`. If that fails, `dir` is put back. Returns the lock on
-/// the old directory.
+/// Puts directory `new` in the place of `dir`, which goes `aside`. If that fails, `dir` is put back. Returns the lock
+/// on the old directory.
 fn swap(new: Temporary, dir: &Path, aside: &Path, held: Option<Lock>) -> Result<Option<Lock>> {
     // Not removed like other leftovers: after a kill between the two renames it is the only copy.
     if fs::symlink_metadata(aside).is_ok() {

@@ -6,9 +6,10 @@
 //! {"__metadata__": {text: text, ..}, name: {"dtype": .., "shape": [..], "data_offsets": [begin, end]}, ..}
 //! ```
 //!
-//! The safetensors crate checks the types, the sizes, and that the tensors lie side by side. It leaves three things open,
-//! which are checked here. If two tensors have one name, it keeps the last and drops the other. Its sum for the end of
-//! the file can overflow, which panics in builds that check for overflow. And some of its errors do not name the tensor.
+//! The safetensors crate checks the types, the sizes, and that the tensors lie side by side. It leaves three things
+//! open, which are checked here. If two tensors have one name, it keeps the last and drops the other. Its sum for the
+//! end of the file can overflow, which panics in builds that check for overflow. And some of its errors do not name the
+//! tensor.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

@@ -1,8 +1,8 @@
 //! The lock of a directory: one process at a time trains into it, and the directory is not replaced meanwhile.
 //!
-//! `train.lock` is an empty file on which a process holds an advisory lock. The system releases the lock when the process
-//! ends in whatever way. The file itself stays, because removing it would let two processes hold locks on two files of
-//! one name.
+//! `train.lock` is an empty file on which a process holds an advisory lock. The system releases the lock when the
+//! process ends in whatever way. The file itself stays, because removing it would let two processes hold locks on two
+//! files of one name.
 //!
 //! A directory may be replaced between the opening of its file and the locking. The lock is then on a file that no path
 //! names any more, and does not protect the directory that has the name now. So the locked file is compared with the

@@ -19,10 +19,10 @@ struct Line {
     step: Option<u64>,
 }
 
-/// Keeps the lines that a run had written when it made the checkpoint of step `step`. Later lines are dropped: events of
-/// later steps, the end of the run, and a line that a kill left half written. If `evaluated` is not set, the evaluation of
-/// that step is dropped as well. A missing file becomes an empty one. The file is read and copied line by line, so it may
-/// be of any size.
+/// Keeps the lines that a run had written when it made the checkpoint of step `step`. Later lines are dropped: events
+/// of later steps, the end of the run, and a line that a kill left half written. If `evaluated` is not set, the
+/// evaluation of that step is dropped as well. A missing file becomes an empty one. The file is read and copied line by
+/// line, so it may be of any size.
 ///
 /// # Errors
 /// Returns [`Error::Io`] if the file cannot be read or replaced; it is then unchanged.

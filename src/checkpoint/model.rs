@@ -1,8 +1,8 @@
 //! A model directory: `config.json`, `model.safetensors`, `tokenizer.json` and, for a run, `metrics.jsonl`.
 //!
 //! `config.json` also records the SHA-256 of the tokenizer that the model was trained with, as
-//! `foretoken_tokenizer_sha256`. Without it, any other vocabulary that is not larger would be taken for the model's own.
-//! Directories of other programs lack the field; then nothing is compared.
+//! `foretoken_tokenizer_sha256`. Without it, any other vocabulary that is not larger would be taken for the model's
+//! own. Directories of other programs lack the field; then nothing is compared.
 
 use super::directory::{Contents, create_dir};
 use super::encode::Safetensors;
@@ -64,8 +64,8 @@ pub struct ModelDir {
 }
 
 impl ModelDir {
-    /// Creates the directory with a model in it, whole or not at all. An existing directory is replaced if `force` is set
-    /// and it looks like a model's.
+    /// Creates the directory with a model in it, whole or not at all. An existing directory is replaced if `force` is
+    /// set and it looks like a model's.
     ///
     /// # Errors
     /// Returns [`Error::Exists`] if the directory exists and is not replaced, [`Error::Busy`] if a process trains into
@@ -75,8 +75,8 @@ impl ModelDir {
         Ok(dir)
     }
 
-    /// [`ModelDir::create`] with more files in the directory, and with `before` called on it before it appears under its
-    /// name.
+    /// [`ModelDir::create`] with more files in the directory, and with `before` called on it before it appears under
+    /// its name.
     pub(super) fn create_with<T>(
         path: &Path,
         model: &Model,
@@ -160,7 +160,8 @@ impl ModelDir {
     /// Replaces the weights, whole or not at all.
     ///
     /// # Errors
-    /// Returns [`Error::NotFinite`] for weights that are not finite and [`Error::Io`] if writing fails; the old file stays.
+    /// Returns [`Error::NotFinite`] for weights that are not finite and [`Error::Io`] if writing fails; the old file
+    /// stays.
     pub fn save_weights(&self, model: &Model) -> Result<()> {
         let path = self.path.join(WEIGHTS);
         with_weights(model, |weights| {

@@ -2,8 +2,8 @@
 //!
 //! # What is written, and when a checkpoint is valid
 //!
-//! `train_state.safetensors` holds everything that the run needs to continue: the weights, the optimiser's tensors, and a
-//! record with the step and all options. It is one file, and it is replaced by one rename. **That rename is the
+//! `train_state.safetensors` holds everything that the run needs to continue: the weights, the optimiser's tensors, and
+//! a record with the step and all options. It is one file, and it is replaced by one rename. **That rename is the
 //! commit point.** `model.safetensors` holds the same weights once more, for readers that want a model, and is written
 //! afterwards:
 //!
@@ -24,8 +24,8 @@
 //! So the model is never newer than the state, and resuming reads nothing from it. A run has its first state, of step
 //! 0, in the directory from the moment that the directory appears.
 //!
-//! A run that is stopped while it evaluates makes a checkpoint that records this. Resuming makes the evaluation first, and
-//! cuts its line from the metrics if a kill came after the line and before the next checkpoint.
+//! A run that is stopped while it evaluates makes a checkpoint that records this. Resuming makes the evaluation first,
+//! and cuts its line from the metrics if a kill came after the line and before the next checkpoint.
 //!
 //! # One writer
 //!
@@ -158,8 +158,8 @@ impl RunDir {
     /// Makes a checkpoint, in the order of the table above.
     ///
     /// # Errors
-    /// Returns [`Error::NotFinite`] for values that are not finite and [`Error::Io`] if writing fails. The previous checkpoint
-    /// is then whole; or this one is, if the state was written and the model was not.
+    /// Returns [`Error::NotFinite`] for values that are not finite and [`Error::Io`] if writing fails. The previous
+    /// checkpoint is then whole; or this one is, if the state was written and the model was not.
     pub fn save(&self, model: &Model, record: &str, parts: &[Part<'_>]) -> Result<()> {
         let state = state_file(record, parts)?;
         let metrics = self.dir.path().join(METRICS);

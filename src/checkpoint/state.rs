@@ -87,12 +87,12 @@ pub(super) fn state_file<'a>(record: &str, tensors: &[Part<'a>]) -> Result<Safet
     Safetensors::new(sorted, (KEY, &text))
 }
 
-/// Reads a state: its record, and its tensors to be taken. The data are read once for the checksum, in chunks, and again
-/// when they are taken.
+/// Reads a state: its record, and its tensors to be taken. The data are read once for the checksum, in chunks, and
+/// again when they are taken.
 ///
 /// # Errors
-/// Returns [`Error::Io`], [`Error::File`] or [`Error::Tensor`] if the file is missing, is not a safetensors file, has no
-/// record, or does not match its checksum.
+/// Returns [`Error::Io`], [`Error::File`] or [`Error::Tensor`] if the file is missing, is not a safetensors file, has
+/// no record, or does not match its checksum.
 pub fn read_state(path: &Path) -> Result<(String, TensorFile)> {
     let mut file = TensorFile::open(path)?;
     let Some(text) = file.text(KEY) else {

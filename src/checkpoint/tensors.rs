@@ -154,8 +154,8 @@ impl TensorFile {
     /// widened, which is exact. A tensor may be taken again.
     ///
     /// # Errors
-    /// Returns [`Error::Tensor`] if the tensor is missing, has another shape or another type, holds a NaN or an infinity,
-    /// or does not fit in memory, and [`Error::Io`] if the file cannot be read.
+    /// Returns [`Error::Tensor`] if the tensor is missing, has another shape or another type, holds a NaN or an
+    /// infinity, or does not fit in memory, and [`Error::Io`] if the file cannot be read.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         // The header was checked: the offsets are inside, and a whole number of elements apart.
         let TensorInfo {
@@ -192,7 +192,8 @@ impl TensorFile {
     /// Ends the reading: every tensor of the file must have been taken.
     ///
     /// # Errors
-    /// Returns [`Error::File`] with the names of at most three tensors that were not taken, and the number of the others.
+    /// Returns [`Error::File`] with the names of at most three tensors that were not taken, and the number of the
+    /// others.
     pub fn finish(self) -> Result<()> {
         self.check_rest(|name| self.taken.contains(name))
     }

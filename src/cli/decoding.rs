@@ -4,7 +4,7 @@ use super::failure::{Failure, Result};
 use super::output::one_of;
 use crate::Error;
 use crate::data::Tokenizer;
-use crate::infer::{Drafts, GenerateOptions, Mode, Sampler};
+use crate::infer::{DecodeMode, Drafts, GenerateOptions, Sampler};
 use crate::model::{Model, WeightFormat};
 use clap::{Args, ValueEnum};
 use std::io::Read;
@@ -151,8 +151,8 @@ impl Decoding {
             stop: tokenizer.end_of_text().into_iter().collect(),
             sampler,
             mode: match way {
-                Way::Rejection => Mode::Rejection,
-                Way::Speculative | Way::Plain => Mode::Exact,
+                Way::Rejection => DecodeMode::Rejection,
+                Way::Speculative | Way::Plain => DecodeMode::Exact,
             },
             context: self.context,
             window: self.window,

@@ -86,7 +86,7 @@ impl<'m> Held<'m> {
     pub fn session(&self) -> Session<'_> {
         #[cfg(feature = "cuda")]
         if let Some(weights) = &self.weights {
-            return Session::on(gpu::OnDevice::new(weights), self.model);
+            return Session::on(gpu::GpuExec::new(weights), self.model);
         }
         Session::new(self.model)
     }
@@ -103,7 +103,7 @@ impl<'m> Held<'m> {
     ) -> Result<OfflineReplay<'a>> {
         #[cfg(feature = "cuda")]
         if let Some(weights) = &self.weights {
-            let mut exec = gpu::OnDevice::with_sequence(weights);
+            let mut exec = gpu::GpuExec::with_sequence(weights);
             return OfflineReplay::on(&mut exec, self.model, text, prompt, sampler);
         }
         OfflineReplay::new(self.model, text, prompt, sampler)
@@ -121,7 +121,7 @@ impl<'m> Held<'m> {
     ) -> Result<Evaluation> {
         #[cfg(feature = "cuda")]
         if let Some(weights) = &self.weights {
-            let exec = || gpu::OnDevice::with_sequence(weights);
+            let exec = || gpu::GpuExec::with_sequence(weights);
             return train::evaluate_stored_on(&exec, self.model, tokens, tokenizer, context);
         }
         evaluate_stored(self.model, tokens, tokenizer, context)

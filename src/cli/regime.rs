@@ -13,8 +13,8 @@ use std::str::FromStr;
 /// What is trained, when, and from which start.
 #[derive(Clone, Debug, Args)]
 pub struct Learning {
-    /// How trunk and heads learn together: all heads throughout; K+1 equal stages with 0 to K heads; the same from K to 0;
-    /// all heads, none of which changes the trunk
+    /// How trunk and heads learn together: all heads throughout; K+1 equal stages with 0 to K heads; the same from K to
+    /// 0; all heads, none of which changes the trunk
     #[arg(long, default_value = Regime::default().name(), value_parser = one_of(&Regime::ALL, Regime::name))]
     regime: Regime,
     /// Weight of all heads together in the loss; A:B goes from A to B in a straight line over the run

@@ -164,7 +164,7 @@ impl Train {
 
         let model = match &start {
             None => Model::new(config, self.seed),
-            Some(model) if self.keeps_heads(model) => model.rebuilt(config),
+            Some(model) if self.keeps_heads(model) => model.with_config(config),
             Some(model) => model.with_heads(config, self.seed),
         };
         let model = model.map_err(by_flag)?;
@@ -260,8 +260,8 @@ impl Train {
         model.config().mtp_depth > 0 && !others
     }
 
-    /// The configuration of the model. Flags decide about the heads, then the model to start from. The vocabulary size of a
-    /// new model is set later.
+    /// The configuration of the model. Flags decide about the heads, then the model to start from. The vocabulary size
+    /// of a new model is set later.
     fn config(&self, start: Option<&Model>) -> Config {
         let (depth, kind) = (self.heads.unwrap_or(3), HeadKind::Recursive);
         let mut config = match start {

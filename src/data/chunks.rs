@@ -18,9 +18,9 @@
 //! | a Han, kana or Hangul letter | an ideographic comma or full stop, or the like |
 //!
 //! The patterns by which GPT-2, Llama 3, Qwen and GPT-4o split words always end one there, and they never look back. So
-//! the tokens are those of the whole text, whatever its line ends, and with or without spaces. (This would not hold after
-//! a line feed: GPT-2 splits off the last white space before a word, but not the last before the end of the text. Nor
-//! after a full stop: the others take it and the letters behind it as one word.)
+//! the tokens are those of the whole text, whatever its line ends, and with or without spaces. (This would not hold
+//! after a line feed: GPT-2 splits off the last white space before a word, but not the last before the end of the text.
+//! Nor after a full stop: the others take it and the letters behind it as one word.)
 //!
 //! There are two exceptions. A text without such a place for 768 KiB, such as digits or letters without a space, is cut
 //! within a word. And a vocabulary that looks beyond words treats each chunk as a text of its own: if it puts a space

@@ -43,8 +43,8 @@ impl Draws {
 
     /// A number in `0..count`: the upper half of the 128-bit product of a 64-bit draw and `count`.
     ///
-    /// A number's probability is off by less than 2^-64, far below what a run could notice. Unlike rejection, this always
-    /// takes one draw, so the position of every draw is known in advance.
+    /// A number's probability is off by less than 2^-64, far below what a run could notice. Unlike rejection, this
+    /// always takes one draw, so the position of every draw is known in advance.
     ///
     /// # Panics
     ///

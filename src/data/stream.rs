@@ -32,8 +32,8 @@ impl TextStream {
         }
     }
 
-    /// Appends the bytes of a token; returns the text that is certain now. Bytes that are not UTF-8 become U+FFFD, as in
-    /// [`String::from_utf8_lossy`].
+    /// Appends the bytes of a token; returns the text that is certain now. Bytes that are not UTF-8 become U+FFFD, as
+    /// in [`String::from_utf8_lossy`].
     pub fn push(&mut self, bytes: &[u8]) -> String {
         self.bytes.extend_from_slice(bytes);
         let complete = match self.bytes.utf8_chunks().last() {

@@ -8,10 +8,11 @@ use super::{Fingerprint, TokenFile, Tokenizer, Tokens};
 use crate::files::Hashing;
 use crate::{Error, Result};
 
-/// Text files in order, as one stream of tokens with one end-of-text token between two files, if the vocabulary has one.
+/// Text files in order, as one stream of tokens with one end-of-text token between two files, if the vocabulary has
+/// one.
 ///
-/// A separator is a text between documents inside a file, such as `<|endoftext|>`. Each one becomes the end-of-text token;
-/// a file that ends with a separator gets no second one before the next file.
+/// A separator is a text between documents inside a file, such as `<|endoftext|>`. Each one becomes the end-of-text
+/// token; a file that ends with a separator gets no second one before the next file.
 #[derive(Clone, Debug)]
 pub struct TextFiles {
     paths: Vec<PathBuf>,
@@ -58,9 +59,9 @@ impl TextFiles {
     /// fingerprint of the bytes that were read from each file.
     ///
     /// # Errors
-    /// Returns [`Error::Io`] if a file is missing or cannot be read, [`Error::File`] if one is a directory, a token file or
-    /// empty, or has text that the vocabulary cannot encode, [`Error::Setting`] for a separator that cannot become a
-    /// token, and the errors of `sink`.
+    /// Returns [`Error::Io`] if a file is missing or cannot be read, [`Error::File`] if one is a directory, a token
+    /// file or empty, or has text that the vocabulary cannot encode, [`Error::Setting`] for a separator that cannot
+    /// become a token, and the errors of `sink`.
     pub fn encode(
         &self,
         tokenizer: &Tokenizer,
@@ -116,8 +117,8 @@ pub fn read_tokens(paths: &[PathBuf], tokenizer: &Tokenizer) -> Result<Vec<u32>>
 /// The tokens of text files, or of one token file, which stays on the disk.
 ///
 /// # Errors
-/// Returns the errors of [`TextFiles::encode`] and [`TokenFile::open`], and [`Error::Setting`] for a token file together
-/// with other files or with a separator.
+/// Returns the errors of [`TextFiles::encode`] and [`TokenFile::open`], and [`Error::Setting`] for a token file
+/// together with other files or with a separator.
 pub fn open_tokens(
     paths: &[PathBuf],
     tokenizer: &Tokenizer,
@@ -129,8 +130,8 @@ pub fn open_tokens(
     }
 }
 
-/// [`open_tokens`] with the fingerprint of each file: for text files, that of the bytes that were encoded. A token file is
-/// read once for it; its fingerprint is valid as long as [`Tokens::unchanged`] returns no error.
+/// [`open_tokens`] with the fingerprint of each file: for text files, that of the bytes that were encoded. A token file
+/// is read once for it; its fingerprint is valid as long as [`Tokens::unchanged`] returns no error.
 ///
 /// # Errors
 /// Returns the errors of [`open_tokens`].

@@ -87,8 +87,8 @@ impl TokenFile {
     /// Opens a file and checks its header.
     ///
     /// # Errors
-    /// Returns [`Error::Io`] if it cannot be read, and [`Error::File`] if it is not a token file, is of another version,
-    /// does not have the size that its header claims, or was not made with this tokenizer.
+    /// Returns [`Error::Io`] if it cannot be read, and [`Error::File`] if it is not a token file, is of another
+    /// version, does not have the size that its header claims, or was not made with this tokenizer.
     pub fn open(path: &Path, tokenizer: &Tokenizer) -> Result<Self> {
         let wrong = |reason: String| Err(Error::file(path, reason));
         if !Self::is_one(path) {

@@ -49,8 +49,8 @@ impl Tokens {
     /// Appends `count` tokens to `into`, the first of them number `start`.
     ///
     /// # Errors
-    /// Returns [`Error::Io`] if the file cannot be read and [`Error::File`] if a token is outside the vocabulary; none for
-    /// tokens in memory.
+    /// Returns [`Error::Io`] if the file cannot be read and [`Error::File`] if a token is outside the vocabulary; none
+    /// for tokens in memory.
     ///
     /// # Panics
     /// Panics if there are fewer tokens.

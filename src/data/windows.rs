@@ -30,8 +30,8 @@ impl RandomWindows {
     ///
     /// # Errors
     ///
-    /// Returns [`Error::Setting`] if `seq_len` or `batch_size` is 0, and [`Error::TooShort`] if the tokens do not fill one
-    /// window.
+    /// Returns [`Error::Setting`] if `seq_len` or `batch_size` is 0, and [`Error::TooShort`] if the tokens do not fill
+    /// one window.
     pub fn new(
         tokens: impl Into<Tokens>,
         seq_len: usize,
@@ -74,8 +74,8 @@ impl RandomWindows {
 
 /// The windows of an evaluation: window j reads tokens jT..=jT+T-1 and predicts tokens jT+1..=jT+T.
 ///
-/// So the main head predicts every token but the first exactly once. Full windows come in batches of up to `batch_size`.
-/// The rest at the end is one shorter window in a batch of its own. Fewer than two tokens give no batch.
+/// So the main head predicts every token but the first exactly once. Full windows come in batches of up to
+/// `batch_size`. The rest at the end is one shorter window in a batch of its own. Fewer than two tokens give no batch.
 ///
 /// # Panics
 ///

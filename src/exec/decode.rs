@@ -10,10 +10,10 @@ use crate::tensor::{ParamId, Params, Tensor};
 use std::any::type_name;
 use std::sync::Arc;
 
-/// The KV caches of several sequences: [`KeyValues`] for each sequence, attention layer and key/value head. It also keeps
-/// hidden states for its caller.
+/// The KV caches of several sequences: [`KeyValues`] for each sequence, attention layer and key/value head. It also
+/// keeps hidden states for its caller.
 #[derive(Debug)]
-pub struct Decode<'m> {
+pub struct CacheExec<'m> {
     params: &'m Params,
     /// [sequence][cache][key/value head]
     caches: Vec<Vec<Vec<KeyValues>>>,
@@ -23,7 +23,7 @@ pub struct Decode<'m> {
     free: Vec<usize>,
 }
 
-impl<'m> Decode<'m> {
+impl<'m> CacheExec<'m> {
     /// No sequences yet.
     pub fn new(params: &'m Params) -> Self {
         Self {
@@ -35,7 +35,7 @@ impl<'m> Decode<'m> {
     }
 }
 
-impl SequenceCache for Decode<'_> {
+impl SequenceCache for CacheExec<'_> {
     fn add_sequence(&mut self) -> usize {
         self.free.pop().unwrap_or_else(|| {
             self.caches.push(Vec::new());
@@ -96,7 +96,7 @@ impl SequenceCache for Decode<'_> {
     }
 }
 
-impl Exec for Decode<'_> {
+impl Exec for CacheExec<'_> {
     type Value = Var;
 
     fn param(&mut self, id: ParamId) -> Var {

@@ -1,14 +1,14 @@
 //! Executors: what runs a model's operations.
 //!
-//! A model is written once, against [`Exec`]. [`Train`] records a tape; [`Decode`] keeps the KV cache and frees
+//! A model is written once, against [`Exec`]. [`TapeExec`] records a tape; [`CacheExec`] keeps the KV cache and frees
 //! everything else. That these two agree bit for bit is what makes speculation exact.
 //!
 //! | file | what |
 //! |---|---|
 //! | [`rows`] | [`Rows`]: which sequence and position each row of a computation belongs to |
-//! | [`train`] | [`Train`]: whole sequences on a tape |
+//! | [`train`] | [`TapeExec`]: whole sequences on a tape |
 //! | [`sequences`] | [`SequenceCache`]: KV caches and hidden states by sequence, for decoding |
-//! | [`decode`] | [`Decode`]: rows appended to caches |
+//! | [`decode`] | [`CacheExec`]: rows appended to caches |
 //! | [`no_grad`] | [`NoGrad`]: another executor without gradients of parameters |
 //!
 //! This folder never knows what a model looks like: it sees operations, parameters and cache numbers.
@@ -19,11 +19,11 @@ pub mod rows;
 pub mod sequences;
 pub mod train;
 
-pub use decode::Decode;
+pub use decode::CacheExec;
 pub use no_grad::NoGrad;
 pub use rows::{Rows, Span};
 pub use sequences::SequenceCache;
-pub use train::Train;
+pub use train::TapeExec;
 
 use crate::Result;
 use crate::autograd::Op;
@@ -31,7 +31,8 @@ use crate::kernels::attention::AttentionHeads;
 use crate::tensor::{ParamId, Tensor};
 use std::sync::Arc;
 
-/// Runs operations. Implemented by [`Train`], [`Decode`], [`NoGrad`] and, with the feature `cuda`, `gpu::OnDevice`.
+/// Runs operations. Implemented by [`TapeExec`], [`CacheExec`], [`NoGrad`] and, with the feature `cuda`,
+/// `gpu::GpuExec`.
 ///
 /// Device executors report errors lazily: after a failure, operations return placeholder values and [`Exec::host`]
 /// returns the error.
@@ -55,7 +56,7 @@ pub trait Exec {
     /// qkv [rows, (H + 2 G) D] -> [rows, H D], with G key/value heads
     ///
     /// # Panics
-    /// Panics if a span does not start at the end of its sequence's cache ([`Train`]: at position 0).
+    /// Panics if a span does not start at the end of its sequence's cache ([`TapeExec`]: at position 0).
     fn attend(
         &mut self,
         cache: usize,

@@ -9,14 +9,14 @@ use crate::tensor::{ParamId, Params, Tensor};
 use std::sync::Arc;
 
 /// Records a model's operations on a tape.
-pub struct Train<'m> {
+pub struct TapeExec<'m> {
     params: &'m Params,
     tape: Tape,
     /// Whether parameters have no gradient.
     no_grad: bool,
 }
 
-impl<'m> Train<'m> {
+impl<'m> TapeExec<'m> {
     /// An empty tape over these parameters.
     pub fn new(params: &'m Params) -> Self {
         Self {
@@ -66,7 +66,7 @@ impl<'m> Train<'m> {
     }
 }
 
-impl Exec for Train<'_> {
+impl Exec for TapeExec<'_> {
     type Value = Var;
 
     fn param(&mut self, id: ParamId) -> Var {

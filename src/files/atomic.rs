@@ -1,9 +1,9 @@
 //! A file appears under its name whole, or not at all.
 //!
 //! The bytes are written under a temporary name in the same directory, `.{name}.{pid}-{count}.tmp`, and synced to the
-//! disk. Then one rename, which is atomic, puts them in place. The process and the count make the name unique, so several
-//! threads and processes may write one path at once; the last rename wins. A process that is killed leaves at most
-//! temporaries, which the next writer of the same path removes (`leftovers` has the rule).
+//! disk. Then one rename, which is atomic, puts them in place. The process and the count make the name unique, so
+//! several threads and processes may write one path at once; the last rename wins. A process that is killed leaves at
+//! most temporaries, which the next writer of the same path removes (`leftovers` has the rule).
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};

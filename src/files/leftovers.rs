@@ -1,9 +1,9 @@
 //! The temporaries of killed writers: found by name, and removed if no writer is left.
 //!
 //! A writer's temporary is called `.{name}.{pid}-{count}.tmp`. It is a leftover if no process has that number, or this
-//! process has it, and if no lock is held on it: a writer locks its temporary, because the number of a process in another
-//! container means nothing here. If the system does not list its processes (`/proc`), only leftovers with this process's
-//! own number are removed.
+//! process has it, and if no lock is held on it: a writer locks its temporary, because the number of a process in
+//! another container means nothing here. If the system does not list its processes (`/proc`), only leftovers with this
+//! process's own number are removed.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -63,7 +63,8 @@ fn lock_if_free(path: &Path) -> Option<File> {
     file.try_lock().ok().map(|()| file)
 }
 
-/// Whether no other process has this number, as far as the system lists them. This process's own temporaries are locked.
+/// Whether no other process has this number, as far as the system lists them. This process's own temporaries are
+/// locked.
 fn is_dead(writer: u64) -> bool {
     writer == u64::from(std::process::id())
         || Path::new("/proc/self").exists() && !Path::new("/proc").join(writer.to_string()).exists()

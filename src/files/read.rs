@@ -46,8 +46,8 @@ pub(crate) fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>> {
 /// Reads the next `len` bytes. The caller has checked `len` against the file's real size.
 ///
 /// # Errors
-/// Returns [`Error::Io`] if the source fails, and [`Error::File`] if it ends early (the file was shortened meanwhile) or
-/// memory does not suffice.
+/// Returns [`Error::Io`] if the source fails, and [`Error::File`] if it ends early (the file was shortened meanwhile)
+/// or memory does not suffice.
 pub(crate) fn read_bytes(path: &Path, source: &mut impl Read, len: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // A plain allocation would abort the process if memory does not suffice.

@@ -1,8 +1,8 @@
 //! The executor whose values are on a device.
 //!
-//! It does what [`Decode`](crate::exec::Decode) does. Weights, KV caches and hidden states stay on the device; tokens
-//! travel. Operations without kernels run on the CPU, with the same bits: their inputs are downloaded and their result
-//! is uploaded.
+//! It does what [`CacheExec`](crate::exec::CacheExec) does. Weights, KV caches and hidden states stay on the device;
+//! tokens travel. Operations without kernels run on the CPU, with the same bits: their inputs are downloaded and their
+//! result is uploaded.
 //!
 //! A device can fail at any operation, and operations return no errors. The device keeps its first failure and ignores
 //! all later work; reading a result returns the error.
@@ -37,14 +37,14 @@ struct Sequence {
 }
 
 /// Runs a model on a device.
-pub struct OnDevice<'w> {
+pub struct GpuExec<'w> {
     weights: &'w DeviceParams<'w>,
     sequences: Vec<Sequence>,
     /// Numbers of removed sequences.
     free: Vec<usize>,
 }
 
-impl<'w> OnDevice<'w> {
+impl<'w> GpuExec<'w> {
     /// An executor without sequences.
     pub fn new(weights: &'w DeviceParams<'w>) -> Self {
         Self {
@@ -62,7 +62,7 @@ impl<'w> OnDevice<'w> {
     }
 }
 
-impl Exec for OnDevice<'_> {
+impl Exec for GpuExec<'_> {
     type Value = Value;
 
     fn param(&mut self, id: ParamId) -> Value {
@@ -121,7 +121,7 @@ impl Exec for OnDevice<'_> {
     }
 }
 
-impl SequenceCache for OnDevice<'_> {
+impl SequenceCache for GpuExec<'_> {
     fn add_sequence(&mut self) -> usize {
         self.free.pop().unwrap_or_else(|| {
             self.sequences.push(Sequence::default());
@@ -194,7 +194,7 @@ impl SequenceCache for OnDevice<'_> {
     }
 }
 
-impl Decoder for OnDevice<'_> {
+impl Decoder for GpuExec<'_> {
     fn sample(
         &mut self,
         logits: &Value,

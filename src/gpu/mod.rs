@@ -18,7 +18,7 @@
 //! | `params` | [`DeviceParams`]: a model's parameters |
 //! | `value` | [`Value`]: a matrix of the executor |
 //! | `ops` | which operation runs which kernels |
-//! | `exec` | [`OnDevice`]: the executor |
+//! | `exec` | [`GpuExec`]: the executor |
 //! | `tests` | every kernel and whole models against the CPU; a device emulated by the host's CPU |
 //!
 //! `unsafe` occurs here and in [`simd`](crate::simd) only. Lower layers never name this one; they define the traits
@@ -42,7 +42,7 @@ mod tests;
 mod value;
 
 pub use device::{Array, Device};
-pub use exec::OnDevice;
+pub use exec::GpuExec;
 pub use matmul::{Matrix, matmul_nt};
 pub use params::DeviceParams;
 pub use value::Value;

@@ -1,4 +1,4 @@
-//! The values of [`OnDevice`](super::OnDevice).
+//! The values of [`GpuExec`](super::GpuExec).
 
 use super::device::{Array, Device};
 use super::params::DeviceParams;

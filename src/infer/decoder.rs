@@ -2,7 +2,7 @@
 
 use super::pick::{Sampler, pick};
 use crate::Result;
-use crate::exec::{Decode, SequenceCache};
+use crate::exec::{CacheExec, SequenceCache};
 
 /// Consecutive logits rows of one sequence, which decide the tokens from `position` on.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,4 +74,4 @@ pub trait Decoder: SequenceCache {
     }
 }
 
-impl Decoder for Decode<'_> {}
+impl Decoder for CacheExec<'_> {}

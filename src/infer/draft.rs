@@ -7,8 +7,8 @@ use super::rejection::Distribution;
 pub struct Draft {
     /// The token.
     pub token: u32,
-    /// The distribution that it was drawn from, for [`Mode::Rejection`](super::Mode::Rejection); without it, all of the
-    /// probability is on the token.
+    /// The distribution that it was drawn from, for [`DecodeMode::Rejection`](super::DecodeMode::Rejection); without
+    /// it, all of the probability is on the token.
     pub distribution: Option<Distribution>,
 }
 

@@ -8,8 +8,8 @@ use crate::{Error, Result};
 
 /// Proposes the next tokens of sequences. Whatever it returns, the tokens are those of plain decoding.
 pub trait Drafter {
-    /// Drafts for each of [`Drafting::requests`], in their order: at most `max_drafts` tokens for the positions after the
-    /// newest one. Drafts beyond that are ignored, and so are those from the first id on that is no token.
+    /// Drafts for each of [`Drafting::requests`], in their order: at most `max_drafts` tokens for the positions after
+    /// the newest one. Drafts beyond that are ignored, and so are those from the first id on that is no token.
     ///
     /// # Errors
     /// An error ends the step before any sequence has changed. A wrong draft is not an error.
@@ -58,8 +58,8 @@ pub struct DraftRequest<'s> {
 impl DraftRequest<'_> {
     /// The sequence, to read. The first draft is for the position `tokens().len()`.
     ///
-    /// Drafts that [`pick`](super::pick()) picks from another model's logits with the sequence's sampler share the noise of
-    /// verification, which accepts more of them (coupled sampling).
+    /// Drafts that [`pick`](super::pick()) picks from another model's logits with the sequence's sampler share the
+    /// noise of verification, which accepts more of them (coupled sampling).
     pub fn sequence(&self) -> &Sequence {
         self.sequence
     }
@@ -72,7 +72,8 @@ impl DraftRequest<'_> {
 
 /// What a drafter sees of a session in one step: the sequences that draft, to read, and the model's heads, to run.
 ///
-/// It cannot be made, and it cannot be replaced by that of another session, because no two steps have the same lifetime:
+/// It cannot be made, and it cannot be replaced by that of another session, because no two steps have the same
+/// lifetime:
 ///
 /// ```compile_fail
 /// use foretoken::infer::{Draft, Drafter, Drafting};

@@ -42,8 +42,8 @@ impl Generated {
     }
 }
 
-/// Continues a prompt. The tokens depend on the model, the prompt and the sampler only: not on the drafter or the number
-/// of drafts.
+/// Continues a prompt. The tokens depend on the model, the prompt and the sampler only: not on the drafter or the
+/// number of drafts.
 ///
 /// # Errors
 /// As [`Session::generate`].
@@ -70,16 +70,16 @@ pub fn generate_batch(
     Session::new(model).generate(requests, drafter, next)
 }
 
-/// Receives each token as soon as it is decided: the request's index, the token, and the rejected drafts that it replaces.
-/// [`ControlFlow::Break`] ends the request's text with this token.
+/// Receives each token as soon as it is decided: the request's index, the token, and the rejected drafts that it
+/// replaces. [`ControlFlow::Break`] ends the request's text with this token.
 pub type OnToken<'a> = dyn FnMut(usize, Accepted, &[u32]) -> ControlFlow<()> + 'a;
 
 impl Session<'_> {
     /// Runs requests to their ends, and the sequences that the session holds already; consumes the session.
     ///
     /// # Errors
-    /// As [`Session::add`] and [`Session::step`], and the error of the first request that fails. To keep what the others
-    /// gained, call these two.
+    /// As [`Session::add`] and [`Session::step`], and the error of the first request that fails. To keep what the
+    /// others gained, call these two.
     pub fn generate(
         mut self,
         requests: &[Request],
@@ -118,8 +118,8 @@ impl Session<'_> {
         Ok(results)
     }
 
-    /// Steps until all sequences are finished, and returns each token when it is decided. A sequence that fails gives its
-    /// error, and the others continue; an error of a step is the last item.
+    /// Steps until all sequences are finished, and returns each token when it is decided. A sequence that fails gives
+    /// its error, and the others continue; an error of a step is the last item.
     pub fn tokens<'s>(
         &'s mut self,
         drafter: &'s mut dyn Drafter,

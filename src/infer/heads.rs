@@ -10,16 +10,16 @@
 //! ```
 //!
 //! So one pass computes both the rows that catch up with accepted tokens and the row that drafts, and what the heads
-//! compute is what the training graph computes on the same tokens. Valid entries are those computed from known tokens only
-//! ([`HeadKind::num_valid`](crate::model::HeadKind::num_valid)). Heads without a cache compute row p − 1 only. A head that
-//! is skipped in a step falls behind, and catches up in one pass when it drafts again. Several sequences draft together,
-//! head by head.
+//! compute is what the training graph computes on the same tokens. Valid entries are those computed from known tokens
+//! only ([`HeadKind::num_valid_entries`](crate::model::HeadKind::num_valid_entries)). Heads without a cache compute row
+//! p − 1 only. A head that is skipped in a step falls behind, and catches up in one pass when it drafts again. Several
+//! sequences draft together, head by head.
 
 use super::decoder::SampleRequest;
 use super::draft::Draft;
 use super::drafter::{DraftRequest, Drafting};
 use super::rejection;
-use super::request::Mode;
+use super::request::DecodeMode;
 use super::runner::Runner;
 use crate::Result;
 use crate::exec::{Rows, Span};
@@ -87,8 +87,8 @@ fn head(
     let mut drafts = Vec::with_capacity(drafting.len());
     for ((sequence, sample), tokens) in sequences.zip(&samples).zip(sampled) {
         drafts.push(match sequence.options.mode {
-            Mode::Exact => tokens.ok().map(|tokens| Draft::from(tokens[0])),
-            Mode::Rejection => rejection::draft(runner, sample)?.map(|(token, q)| Draft {
+            DecodeMode::Exact => tokens.ok().map(|tokens| Draft::from(tokens[0])),
+            DecodeMode::Rejection => rejection::draft(runner, sample)?.map(|(token, q)| Draft {
                 token,
                 distribution: Some(q),
             }),

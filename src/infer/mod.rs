@@ -52,7 +52,7 @@ pub use pick::{Sampler, pick};
 pub use policy::Drafts;
 pub use rejection::Distribution;
 pub use replay::OfflineReplay;
-pub use request::{GenerateOptions, Mode, Request};
+pub use request::{DecodeMode, GenerateOptions, Request};
 pub use sequence::{FinishReason, Sequence, SequenceId};
 pub use session::Session;
 pub use step::StepOutput;

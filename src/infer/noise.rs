@@ -1,8 +1,8 @@
 //! Random numbers for sampling: a pure function of (seed, position, token).
 //!
-//! The generator is Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), keyed by the seed;
-//! its counter holds the token and the position. Without a state it does not matter in which order tokens
-//! are decided, or how often one is looked at again.
+//! The generator is Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), keyed by the
+//! seed; its counter holds the token and the position. Without a state it does not matter in which order tokens are
+//! decided, or how often one is looked at again.
 
 use crate::simd::scalar;
 

@@ -57,8 +57,8 @@ impl Sampler {
         self.top_k == 0 && self.top_p >= 1.0 && self.min_p <= 0.0
     }
 
-    /// Ids and scores of the tokens that top-k, top-p and min-p keep, applied in that order: at least one, the best first,
-    /// lower ids first among equal scores.
+    /// Ids and scores of the tokens that top-k, top-p and min-p keep, applied in that order: at least one, the best
+    /// first, lower ids first among equal scores.
     ///
     /// Top-p cumulates exp(score) in `f64` down that list, in one chain.
     pub(super) fn filter(&self, scores: &[f32]) -> Vec<(u32, f32)> {
@@ -108,8 +108,8 @@ impl Default for Sampler {
 /// ```
 ///
 /// # Errors
-/// Returns [`Error::NotFinite`] if a logit is NaN, if there is none, or if the largest is infinite and the temperature is
-/// not 0.
+/// Returns [`Error::NotFinite`] if a logit is NaN, if there is none, or if the largest is infinite and the temperature
+/// is not 0.
 pub fn pick(logits: &[f32], position: usize, sampler: Sampler) -> Result<u32> {
     let (best, scores) = scores(logits, position, sampler)?;
     let Some(scores) = scores else {

@@ -1,19 +1,20 @@
 //! The number of drafts per step: chosen to maximise tokens per second, from measured times and acceptance rates.
 //!
-//! Let time(m) be the time of a pass over m rows, heads(k) that of heads 1..=k, and a_k the acceptance rate of head k given
-//! that the drafts before were accepted. A step in which sequence i drafts d_i tokens yields
+//! Let time(m) be the time of a pass over m rows, heads(k) that of heads 1..=k, and a_k the acceptance rate of head k
+//! given that the drafts before were accepted. A step in which sequence i drafts d_i tokens yields
 //!
 //! ```text
 //! tokens = Σ_i (1 + a_1 + a_1 a_2 + .. + a_1 .. a_{d_i})        seconds = time(Σ_i (1 + d_i)) + heads(max d_i)
 //! ```
 //!
 //! Candidate drafts are sorted by their probability of being accepted, a_1 .. a_k; the number with the most tokens per
-//! second is taken. A time is the least of its last few samples, because noise only ever makes a step slower; acceptance
-//! rates forget old samples.
+//! second is taken. A time is the least of its last few samples, because noise only ever makes a step slower;
+//! acceptance rates forget old samples.
 //!
-//! This is a multi-armed bandit whose arms are the numbers of drafts, and times and rates are learnt only of arms that are
-//! played. So now and then another arm is, as long as the time lost that way stays within 1 % of the total. And a sequence
-//! starts with head 1 and reaches deeper heads as drafts are accepted, so that useless heads never compute the prompt.
+//! This is a multi-armed bandit whose arms are the numbers of drafts, and times and rates are learnt only of arms that
+//! are played. So now and then another arm is, as long as the time lost that way stays within 1 % of the total. And a
+//! sequence starts with head 1 and reaches deeper heads as drafts are accepted, so that useless heads never compute the
+//! prompt.
 //!
 //! Nothing here can change a token.
 
@@ -55,7 +56,8 @@ pub(super) struct StepStats {
 
 /// Plain steps at the start: the baseline.
 const PLAIN_STEPS: u64 = MIN_SAMPLES as u64;
-/// Drafting must promise this many times plain decoding's tokens per second; a smaller gain is within measurement error.
+/// Drafting must promise this many times plain decoding's tokens per second; a smaller gain is within measurement
+/// error.
 const MIN_GAIN: f64 = 1.02;
 /// Least number of steps between two trials.
 const TRIAL_INTERVAL: u64 = 32;

@@ -9,8 +9,8 @@ use crate::exec::Rows;
 /// Target rows per pass; larger passes are not faster.
 const ROWS: usize = 256;
 
-/// One pass over tokens that the trunk has not seen. Returns the sequences whose prompts end in it, each with its first new
-/// token.
+/// One pass over tokens that the trunk has not seen. Returns the sequences whose prompts end in it, each with its first
+/// new token.
 ///
 /// # Errors
 /// Returns the executor's error.

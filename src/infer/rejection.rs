@@ -1,7 +1,7 @@
 //! Rejection sampling: the same distribution as plain sampling, but a different sample.
 //!
-//! Leviathan et al. 2023 (arXiv:2211.17192, section 2.3) and Chen et al. 2023 (arXiv:2302.01318, algorithm 2). The drafter
-//! draws x from its distribution q; p is the trunk's distribution:
+//! Leviathan et al. 2023 (arXiv:2211.17192, section 2.3) and Chen et al. 2023 (arXiv:2302.01318, algorithm 2). The
+//! drafter draws x from its distribution q; p is the trunk's distribution:
 //!
 //! ```text
 //! accept x with probability min(1, p(x) / q(x));  else draw from max(0, p − q) / Σ max(0, p − q)

@@ -1,12 +1,12 @@
 //! Predicts, from the training graph alone, how drafting would have done on a text that plain decoding generated.
 //!
-//! If drafts 1..k − 1 are right, head k is fed exactly the text. So every draft that can be accepted is what [`pick`] picks
-//! from the training graph's logits on the finished text, and the number of accepted drafts for any fixed K follows: it
-//! equals what [`generate`](super::generate()) reports, exactly.
+//! If drafts 1..k − 1 are right, head k is fed exactly the text. So every draft that can be accepted is what [`pick`]
+//! picks from the training graph's logits on the finished text, and the number of accepted drafts for any fixed K
+//! follows: it equals what [`generate`](super::generate()) reports, exactly.
 
 use super::generate::Generated;
 use super::pick::{Sampler, pick};
-use crate::exec::{Exec, Rows, Train};
+use crate::exec::{Exec, Rows, TapeExec};
 use crate::model::Model;
 use crate::ops::SelectRows;
 use crate::{Error, Result};
@@ -31,7 +31,7 @@ impl<'a> OfflineReplay<'a> {
     /// Returns [`Error::Setting`] if the text does not fit the model or the prompt is empty or longer than the text. As
     /// [`pick`].
     pub fn new(model: &Model, text: &'a [u32], prompt: usize, sampler: Sampler) -> Result<Self> {
-        let mut exec = Train::no_grad(model.params());
+        let mut exec = TapeExec::no_grad(model.params());
         Self::on(&mut exec, model, text, prompt, sampler)
     }
 
@@ -91,8 +91,8 @@ impl<'a> OfflineReplay<'a> {
         (1..).zip(&self.predictions).map(head).collect()
     }
 
-    /// What [`generate`](super::generate()) reports for this text with a fixed number of drafts per step, if the request
-    /// was for `max_tokens` and the context had room for them.
+    /// What [`generate`](super::generate()) reports for this text with a fixed number of drafts per step, if the
+    /// request was for `max_tokens` and the context had room for them.
     ///
     /// # Panics
     /// Panics if the text has more than `max_tokens` tokens after its prompt.

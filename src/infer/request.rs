@@ -8,7 +8,7 @@ use crate::{Error, Result};
 /// When a draft is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Mode {
+pub enum DecodeMode {
     /// If it equals the token of plain decoding: the tokens are those of plain decoding.
     Exact,
     /// With a probability: the tokens have the distribution of plain decoding. For comparison.
@@ -29,11 +29,11 @@ pub struct GenerateOptions {
     /// How tokens are chosen.
     pub sampler: Sampler,
     /// When a draft is accepted.
-    pub mode: Mode,
+    pub mode: DecodeMode,
     /// Most positions to use; `None` for all that the model has.
     pub context: Option<usize>,
-    /// When the context is full, the last so many tokens are taken as if they were the whole text. With `None`, a request
-    /// that needs more positions than the context has is refused.
+    /// When the context is full, the last so many tokens are taken as if they were the whole text. With `None`, a
+    /// request that needs more positions than the context has is refused.
     pub window: Option<usize>,
 }
 
@@ -45,7 +45,7 @@ impl Default for GenerateOptions {
             stop: Vec::new(),
             chunk: 256,
             sampler: Sampler::GREEDY,
-            mode: Mode::Exact,
+            mode: DecodeMode::Exact,
             context: None,
             window: None,
         }

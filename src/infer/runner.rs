@@ -79,7 +79,7 @@ impl<X: Decoder<Value: Send> + Send> Runner for ModelRunner<'_, X> {
     fn rewind_heads(&mut self, sequence: usize, len: usize) {
         let config = self.model.config();
         for k in 1..=config.mtp_depth {
-            let valid = config.mtp_kind.num_valid(k, len);
+            let valid = config.mtp_kind.num_valid_entries(k, len);
             self.exec
                 .truncate(sequence, self.model.head_cache(k), valid);
         }

@@ -199,8 +199,8 @@ impl Sequence {
         }
     }
 
-    /// Continues with a checked request, whose prompt begins with this sequence's tokens. What was computed stays if a new
-    /// sequence would compute the same.
+    /// Continues with a checked request, whose prompt begins with this sequence's tokens. What was computed stays if a
+    /// new sequence would compute the same.
     pub(super) fn restart(&mut self, request: Request, context: usize) {
         let Request { prompt, options } = request;
         let window_start = match options.window {

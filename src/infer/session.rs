@@ -5,7 +5,7 @@ use super::policy::Policy;
 use super::request::{GenerateOptions, Request};
 use super::runner::{ModelRunner, Runner};
 use super::sequence::{Sequence, SequenceId};
-use crate::exec::Decode;
+use crate::exec::CacheExec;
 use crate::kernels::par;
 use crate::model::Model;
 use crate::{Error, Result};
@@ -54,7 +54,7 @@ impl std::fmt::Debug for Session<'_> {
 impl<'m> Session<'m> {
     /// A session on the CPU.
     pub fn new(model: &'m Model) -> Self {
-        Self::on(Decode::new(model.params()), model)
+        Self::on(CacheExec::new(model.params()), model)
     }
 
     /// A session on an executor of this model that has no sequences yet. The tokens are the same on all of them.
@@ -138,8 +138,8 @@ impl<'m> Session<'m> {
     /// Keeps the first `len` tokens of a sequence and finishes it; [`Session::extend`] continues from there.
     ///
     /// # Errors
-    /// Returns [`Error::Setting`] if the session does not hold the sequence, or not so many tokens of it, or if `len` is
-    /// 0.
+    /// Returns [`Error::Setting`] if the session does not hold the sequence, or not so many tokens of it, or if `len`
+    /// is 0.
     pub fn truncate(&mut self, id: SequenceId, len: usize) -> Result<()> {
         let sequence = find(&mut self.sequences, id)?;
         let known = sequence.tokens().len();

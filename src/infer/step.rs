@@ -37,12 +37,13 @@ pub struct StepOutput {
 }
 
 impl Session<'_> {
-    /// One step of every sequence that is not finished. A sequence with a prompt to compute gets one chunk of it computed;
-    /// the others draft and verify. Returns the output of the sequences that gained tokens or finished, in that order.
+    /// One step of every sequence that is not finished. A sequence with a prompt to compute gets one chunk of it
+    /// computed; the others draft and verify. Returns the output of the sequences that gained tokens or finished, in
+    /// that order.
     ///
     /// # Errors
-    /// Returns the drafter's error, or [`Error::Setting`](crate::Error::Setting) if a draft's distribution is not one over the vocabulary; no
-    /// sequence has changed then. Returns [`Error::Device`](crate::Error::Device) if the
+    /// Returns the drafter's error, or [`Error::Setting`](crate::Error::Setting) if a draft's distribution is not one
+    /// over the vocabulary; no sequence has changed then. Returns [`Error::Device`](crate::Error::Device) if the
     /// executor's device failed.
     pub fn step(&mut self, drafter: &mut dyn Drafter) -> Result<Vec<StepOutput>> {
         // Chosen before anything is computed: a sequence that gets its first token now decodes from the next step on.

@@ -3,7 +3,7 @@
 use super::decoder::SampleRequest;
 use super::draft::Draft;
 use super::rejection;
-use super::request::Mode;
+use super::request::DecodeMode;
 use super::runner::{LogitRows, Runner};
 use crate::Result;
 use crate::exec::{Rows, Span};
@@ -45,11 +45,11 @@ pub(super) struct VerifyRequest<'d> {
     /// How the tokens after them are chosen; the row is set here.
     pub sample: SampleRequest,
     /// How drafts are accepted.
-    pub mode: Mode,
+    pub mode: DecodeMode,
 }
 
-/// Runs the trunk over the newest token x_n of each sequence and its drafts for positions n + 1, .., in one pass. Returns
-/// the accepted drafts of each sequence and one token more.
+/// Runs the trunk over the newest token x_n of each sequence and its drafts for positions n + 1, .., in one pass.
+/// Returns the accepted drafts of each sequence and one token more.
 ///
 /// # Errors
 /// Returns the executor's error. An inner error concerns one sequence only.
@@ -86,8 +86,8 @@ pub(super) fn pick_tokens(
     let mut verified = Vec::with_capacity(requests.len());
     for (request, tokens) in requests.iter().zip(sampled) {
         let tokens = match request.mode {
-            Mode::Exact => tokens,
-            Mode::Rejection => {
+            DecodeMode::Exact => tokens,
+            DecodeMode::Rejection => {
                 let drawn = request.drafts.iter().map(|d| d.distribution.as_ref());
                 rejection::accept(runner, &request.sample, &drawn.collect::<Vec<_>>())
             }

@@ -12,7 +12,7 @@
 //! not depend on the length of a chunk: it is that of the two operations, one after the other.
 
 use super::cross_entropy;
-use super::gemm::{Panels, Right, Start, View, matmul};
+use super::gemm::{Beta, Panels, Rhs, View, matmul};
 use super::scratch::Scratch;
 use crate::profile;
 use crate::simd::matrix::MatrixMut;
@@ -102,7 +102,7 @@ fn in_chunks(
         let z = &mut buffer[..n * vocab];
         let logits = MatrixMut::new(z, n, vocab);
         profile::time("Output", "logits", || {
-            matmul(h, Right::Panels(&columns), logits, Start::Zero);
+            matmul(h, Rhs::Panels(&columns), logits, Beta::Zero);
         });
         let (losses, hits) = (&mut losses[from..to], &mut hits[from..to]);
         profile::time("Output", "cross entropy", || {
@@ -113,12 +113,12 @@ fn in_chunks(
             let (_, rest) = dh.reborrow().split_rows(from);
             let (dh, _) = rest.split_rows(n);
             profile::time("Output", "dh", || {
-                matmul(dz, Right::Panels(rows), dh, Start::Zero);
+                matmul(dz, Rhs::Panels(rows), dh, Beta::Zero);
             });
         }
         if let Some(dw) = &mut dw {
             profile::time("Output", "dW", || {
-                matmul(dz.t(), Right::View(h), dw.reborrow(), Start::Continue);
+                matmul(dz.t(), Rhs::View(h), dw.reborrow(), Beta::One);
             });
         }
     }
@@ -180,15 +180,15 @@ mod tests {
         let (h, w) = (View::new(&h, ROWS, C), View::new(&w, V, C));
         let mut z = vec![0.0; ROWS * V];
         let logits = MatrixMut::new(&mut z, ROWS, V);
-        matmul(h, Right::View(w.t()), logits, Start::Zero);
+        matmul(h, Rhs::View(w.t()), logits, Beta::Zero);
         cross_entropy::forward_backward(&mut z, &targets, 0.3, &mut losses, &mut hits);
         let dz = View::new(&z, ROWS, V);
         let (to_h, to_w) = (
             MatrixMut::new(&mut dh, ROWS, C),
             MatrixMut::new(&mut dw, V, C),
         );
-        matmul(dz, Right::View(w), to_h, Start::Zero);
-        matmul(dz.t(), Right::View(h), to_w, Start::Continue);
+        matmul(dz, Rhs::View(w), to_h, Beta::Zero);
+        matmul(dz.t(), Rhs::View(h), to_w, Beta::One);
         [losses, hits, dh, dw]
     }
 

@@ -20,7 +20,7 @@
 //! Liu et al. 2025 ("Muon is scalable for LLM training", section 2.2): the update has the size of AdamW's, so that
 //! AdamW's learning rate and weight decay carry over.
 
-use super::gemm::{Right, Start, View, matmul};
+use super::gemm::{Beta, Rhs, View, matmul};
 use super::{par, reduce};
 use crate::simd::matrix::MatrixMut;
 use crate::simd::{self, Kernel, LANES, Simd};
@@ -88,10 +88,10 @@ fn iterate(mut x: Vec<f32>, rows: usize, cols: usize) -> Vec<f32> {
         let whole = View::new(&x, rows, cols);
         let short = if rows <= cols { whole } else { whole.t() };
         let mut c = MatrixMut::new(&mut gram, n, n);
-        matmul(short, Right::View(short.t()), c.reborrow(), Start::Zero);
+        matmul(short, Rhs::View(short.t()), c.reborrow(), Beta::Zero);
         let a = View::new(&gram, n, n);
         let c = MatrixMut::new(&mut square, n, n);
-        matmul(a, Right::View(a), c, Start::Zero);
+        matmul(a, Rhs::View(a), c, Beta::Zero);
         let part = par::elements_per_task(n * n);
         let tasks = square.chunks_mut(part).zip(gram.chunks(part)).collect();
         par::for_each(tasks, |(square, gram)| simd::run(Combine { square, gram }));
@@ -99,9 +99,9 @@ fn iterate(mut x: Vec<f32>, rows: usize, cols: usize) -> Vec<f32> {
         scale(A, &mut y);
         let (b, c) = (View::new(&square, n, n), MatrixMut::new(&mut y, rows, cols));
         if rows <= cols {
-            matmul(b, Right::View(whole), c, Start::Continue);
+            matmul(b, Rhs::View(whole), c, Beta::One);
         } else {
-            matmul(whole, Right::View(b), c, Start::Continue);
+            matmul(whole, Rhs::View(b), c, Beta::One);
         }
         std::mem::swap(&mut x, &mut y);
     }

@@ -165,8 +165,8 @@ pub fn total(at: Segments, mut partials: Vec<f32>) -> Vec<f32> {
     partials
 }
 
-/// [`backward`] of some of the rows, from a multiple of [`reduce::CHUNK_ROWS`] on; `partials` are +0 and become these rows'
-/// partial sums of dweight.
+/// [`backward`] of some of the rows, from a multiple of [`reduce::CHUNK_ROWS`] on; `partials` are +0 and become these
+/// rows' partial sums of dweight.
 ///
 /// # Panics
 /// Panics if the shapes do not fit.

@@ -5,8 +5,8 @@
 //! buffer stays with its thread, and the next one of about the same size takes it. All threads together keep at most
 //! [`MOST_SPARE_BYTES`], and [`release_spare_memory`] frees them.
 //!
-//! Only what [`Scratch::new`] made is kept, so there are never more spare buffers than were in use at one time. A vector
-//! from elsewhere, or a buffer that has grown, may have a length that is never needed again.
+//! Only what [`Scratch::new`] made is kept, so there are never more spare buffers than were in use at one time. A
+//! vector from elsewhere, or a buffer that has grown, may have a length that is never needed again.
 
 use super::par;
 use std::any::Any;

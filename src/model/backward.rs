@@ -10,15 +10,15 @@
 //!
 //! The order of uses is that of one tape with everything on it, run backwards: loss K, head K, .., loss 1, head 1, main
 //! loss, trunk. So the embedding, the LM head and each h^k receive their gradients in the order of rule R7, and the
-//! result equals that of [`Model::losses`] and [`Train::backward`] bit for bit (`tests/gradients.rs`). The logits are
-//! computed in chunks of rows and never stored ([`crate::kernels::linear_cross_entropy`]).
+//! result equals that of [`Model::losses`] and [`TapeExec::backward`] bit for bit (`tests/gradients.rs`). The logits
+//! are computed in chunks of rows and never stored ([`crate::kernels::linear_cross_entropy`]).
 //!
 //! The price is that heads 1..K-1 of a chained kind run forward twice.
 
 use super::{GradFlow, JointLoss, LossReport, Model};
 use crate::autograd::{Gradients, Var};
 use crate::data::Batch;
-use crate::exec::{Rows, Train};
+use crate::exec::{Rows, TapeExec};
 use crate::kernels::{elementwise, linear_cross_entropy};
 use crate::ops::CrossEntropy;
 use crate::tensor::Tensor;
@@ -40,9 +40,9 @@ impl Model {
         let active = heads.take_while(|k| batch.num_targets(*k) > 0).count();
         let rows = Rows::batch(batch.batch_size(), batch.seq_len());
         let (mut tape, main) = if joint.grad_flow == GradFlow::Frozen {
-            (Train::no_grad(&self.params), GradTargets::None)
+            (TapeExec::no_grad(&self.params), GradTargets::None)
         } else {
-            (Train::new(&self.params), GradTargets::HiddenAndLmHead)
+            (TapeExec::new(&self.params), GradTargets::HiddenAndLmHead)
         };
         let h0 = self.trunk(&mut tape, &batch.inputs(), &rows);
 
@@ -78,7 +78,7 @@ impl Model {
         let mut states = vec![h0];
         let chained = self.config.mtp_kind.chained();
         for k in 1..if chained { active } else { 0 } {
-            let mut exec = Train::no_grad(&self.params);
+            let mut exec = TapeExec::no_grad(&self.params);
             let next = self.next_head(&mut exec, k, &states, &batch.head_inputs(k), reach_trunk);
             states.push(next);
         }
@@ -155,7 +155,7 @@ impl Heads<'_> {
     fn backward(&mut self, k: usize, weight: f64, gradients: &mut Gradients) -> LossReport {
         let (model, kind) = (self.model, self.model.config.mtp_kind);
         let source = kind.source(k);
-        let mut tape = Train::new(&model.params);
+        let mut tape = TapeExec::new(&model.params);
         // The gradient of h^0 is needed only if it reaches the trunk, that of h^1, h^2, .. always.
         let leaf = (source > 0 || self.reach_trunk).then(|| {
             let (state, leaf) = tape.leaf(&self.states[source].0);

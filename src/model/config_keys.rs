@@ -1,7 +1,7 @@
 //! The keys of a `config.json`, which may come from another program.
 //!
-//! A key that changes the mathematics is understood, or the file is refused: nothing is computed differently from what the
-//! file asks for. Every key is therefore one of
+//! A key that changes the mathematics is understood, or the file is refused: nothing is computed differently from what
+//! the file asks for. Every key is therefore one of
 //!
 //! * a field of [`Config`];
 //! * a key that must have the value this crate computes with, or be `null` (`RULES`);

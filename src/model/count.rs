@@ -6,7 +6,7 @@ use serde::Serialize;
 
 /// Numbers of parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Counts {
+pub struct ParameterCounts {
     /// Parameters of the trunk, including the embedding and the LM head.
     pub trunk: usize,
     /// Parameters of the prediction heads alone.
@@ -17,8 +17,8 @@ pub struct Counts {
 
 /// Floating-point operations for one token; a multiply-add counts as two.
 ///
-/// Included are the matrix multiplications with weights and the two of attention, at the mean number of keys in a window
-/// of `context` tokens. Norms, activations, softmax, the loss and the optimiser are not.
+/// Included are the matrix multiplications with weights and the two of attention, at the mean number of keys in a
+/// window of `context` tokens. Norms, activations, softmax, the loss and the optimiser are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Flops {
     /// T
@@ -39,7 +39,7 @@ impl Model {
     }
 
     /// Numbers of parameters.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> ParameterCounts {
         let sum = |holds: &dyn Fn(&str) -> bool| -> usize {
             let named = self.params.iter().filter(|(name, _)| holds(name));
             named.map(|(_, t)| t.len()).sum()
@@ -47,7 +47,7 @@ impl Model {
         let (config, heads) = (&self.config, sum(&layout::is_head));
         let embedding = config.vocab_size * config.hidden_size;
         let both = config.mtp_kind.chained() && !config.tie_word_embeddings;
-        Counts {
+        ParameterCounts {
             trunk: self.params.elements() - heads,
             heads,
             shared: match config.mtp_depth {

@@ -1,7 +1,7 @@
 //! Removing heads from a trunk, and adding new ones. The trunk's parameters keep every bit.
 //!
-//! Heads read the trunk, and the trunk never reads a head. So removing heads changes no logit of what remains; what joint
-//! training did to the trunk's weights stays.
+//! Heads read the trunk, and the trunk never reads a head. So removing heads changes no logit of what remains; what
+//! joint training did to the trunk's weights stays.
 
 use super::{Config, Model, layout};
 use crate::{Error, Result};
@@ -27,7 +27,7 @@ impl Model {
             mtp_depth: num_heads,
             ..self.config.clone()
         };
-        self.rebuilt(config)
+        self.with_config(config)
     }
 
     /// A copy with a configuration that changes no remaining tensor: fewer heads, or more positions.
@@ -37,7 +37,7 @@ impl Model {
     ///
     /// # Panics
     /// Panics if `config` needs a tensor that this model does not have, or one of another shape.
-    pub fn rebuilt(&self, config: Config) -> Result<Self> {
+    pub fn with_config(&self, config: Config) -> Result<Self> {
         Self::from_parts(config, |name, _| Ok(self.copy(name)))
     }
 

@@ -11,8 +11,8 @@
 //!   h_i^k = h_i^0 + silu( W_k h_i^0 + b_k )                           W_k = W_up W_down if c < C
 //! ```
 //!
-//! Each head of a kind with attention has a KV cache of its own over positions i, number L + k − 1. A recursive kind has
-//! K caches and one set of weights.
+//! Each head of a kind with attention has a KV cache of its own over positions i, number L + k − 1. A recursive kind
+//! has K caches and one set of weights.
 //!
 //! Heads read the trunk, and the trunk never reads a head: a model without its heads computes the same logits, bit for
 //! bit.
@@ -114,8 +114,9 @@ impl Model {
 
     /// h^k over whole sequences, with its rows: the positions i of each sequence for which x_{i+k} lies inside it.
     ///
-    /// `states` holds h^0, h^1, .. with their rows, at least up to [`HeadKind::source`] of k. `following` holds x_{i+k} for
-    /// the rows of head k; only chained kinds read it. If `embedding_grad` is not set, the embedding gets no gradient.
+    /// `states` holds h^0, h^1, .. with their rows, at least up to [`HeadKind::source`] of k. `following` holds x_{i+k}
+    /// for the rows of head k; only chained kinds read it. If `embedding_grad` is not set, the embedding gets no
+    /// gradient.
     pub fn next_head<E: Exec>(
         &self,
         exec: &mut E,

@@ -32,8 +32,8 @@ impl HeadKind {
         matches!(self, Self::Recursive | Self::Sequential)
     }
 
-    /// The head whose hidden state head k = 1..=K reads; 0 is the trunk. Head k is computed on `k − source` fewer rows per
-    /// sequence than its source.
+    /// The head whose hidden state head k = 1..=K reads; 0 is the trunk. Head k is computed on `k − source` fewer rows
+    /// per sequence than its source.
     pub fn source(self, k: usize) -> usize {
         if self.chained() { k - 1 } else { 0 }
     }
@@ -44,9 +44,9 @@ impl HeadKind {
         self != Self::Medusa
     }
 
-    /// Number of cache entries of head k that depend only on tokens before position `p`: entry i of a chained kind reads
-    /// tokens up to x_{i+k}, of the other kinds up to x_i.
-    pub fn num_valid(self, k: usize, p: usize) -> usize {
+    /// Number of cache entries of head k that depend only on tokens before position `p`: entry i of a chained kind
+    /// reads tokens up to x_{i+k}, of the other kinds up to x_i.
+    pub fn num_valid_entries(self, k: usize, p: usize) -> usize {
         if self.chained() {
             p.saturating_sub(k)
         } else {

@@ -8,7 +8,7 @@ use crate::tensor::{Tensor, init};
 
 /// A parameter's specification.
 #[derive(Clone, Debug)]
-pub struct Spec {
+pub struct ParamSpec {
     /// Its name in a checkpoint.
     pub name: String,
     /// [outputs, inputs] of a matrix, `[width]` of a norm weight or a bias.
@@ -27,7 +27,7 @@ enum Init {
     Zero,
 }
 
-impl Spec {
+impl ParamSpec {
     /// The initial value. It depends on the seed and the tensor's name only.
     pub fn init(&self, seed: u64) -> Tensor {
         match self.init {
@@ -54,7 +54,7 @@ pub fn first_head(name: &str) -> Option<usize> {
 const EMBEDDING_DEVIATION: f64 = 0.02;
 
 /// All parameters, in no particular order.
-pub fn layout(config: &Config) -> Vec<Spec> {
+pub fn layout(config: &Config) -> Vec<ParamSpec> {
     let mut list = List(Vec::new());
     let c = config.hidden_size;
     let embedding = [config.vocab_size, c];
@@ -88,11 +88,11 @@ pub(super) fn head_prefix(kind: HeadKind, k: usize) -> String {
     }
 }
 
-struct List(Vec<Spec>);
+struct List(Vec<ParamSpec>);
 
 impl List {
     fn push(&mut self, name: &str, shape: &[usize], init: Init) {
-        self.0.push(Spec {
+        self.0.push(ParamSpec {
             name: name.to_owned(),
             shape: shape.to_vec(),
             init,

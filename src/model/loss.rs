@@ -1,7 +1,7 @@
 //! The joint loss: L = L_0 + λ Σ_k w_k L_k with w_k = β^{k-1}, normalised to sum 1 over the active heads.
 //!
-//! [`Model::losses`] computes the losses on any executor, and evaluation uses it. Training uses [`Model::backward`], which
-//! computes the same losses and their gradient in less memory; `tests/gradients.rs` compares the two bit for bit.
+//! [`Model::losses`] computes the losses on any executor, and evaluation uses it. Training uses [`Model::backward`],
+//! which computes the same losses and their gradient in less memory; `tests/gradients.rs` compares the two bit for bit.
 
 use super::{Model, layout};
 use crate::Result;
@@ -29,8 +29,8 @@ pub enum GradFlow {
     /// Everywhere.
     #[default]
     Joint,
-    /// The heads' losses reach the heads only: no gradient of theirs reaches the trunk, the embedding or the LM head, so
-    /// the trunk is trained as it would be without heads.
+    /// The heads' losses reach the heads only: no gradient of theirs reaches the trunk, the embedding or the LM head,
+    /// so the trunk is trained as it would be without heads.
     Detached,
     /// The heads' losses reach the heads only, and the main loss has no gradient: the trunk is not trained.
     Frozen,
@@ -143,8 +143,8 @@ impl Model {
         reports
     }
 
-    /// [`Model::losses`] of all heads, for callers that read [`LossReport::mean`] and [`LossReport::accuracy`] only, which
-    /// do not depend on the weights of the joint loss.
+    /// [`Model::losses`] of all heads, for callers that read [`LossReport::mean`] and [`LossReport::accuracy`] only,
+    /// which do not depend on the weights of the joint loss.
     pub fn mean_losses<E: Exec>(&self, exec: &mut E, batch: &Batch) -> Vec<LossReport<E::Value>> {
         self.losses(exec, batch, JointLoss::default())
     }

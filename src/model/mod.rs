@@ -30,7 +30,7 @@ pub mod trunk;
 
 pub use crate::kernels::gemm::WeightFormat;
 pub use config::{Config, Preset};
-pub use count::{Counts, Flops};
+pub use count::{Flops, ParameterCounts};
 pub use kind::HeadKind;
 pub use loss::{GradFlow, JointLoss, LossReport};
 
@@ -48,8 +48,8 @@ pub struct Model {
     trunk: trunk::Ids,
     heads: Vec<heads::Ids>,
     /// cos and sin of RoPE for the positions used so far. It is computed on demand, because a model may allow a million
-    /// positions. The lock is held to look at the table, not while a pass uses it; entries never change, so a longer table
-    /// gives the same bits.
+    /// positions. The lock is held to look at the table, not while a pass uses it; entries never change, so a longer
+    /// table gives the same bits.
     rope: Mutex<Arc<RopeTable>>,
 }
 
@@ -60,7 +60,7 @@ impl Model {
     /// Returns [`crate::Error::Config`] if `config` is not valid.
     pub fn new(config: Config, seed: u64) -> Result<Self> {
         config.check()?;
-        let init = |spec: layout::Spec| {
+        let init = |spec: layout::ParamSpec| {
             let tensor = spec.init(seed);
             (spec.name, tensor)
         };
@@ -122,11 +122,11 @@ impl Model {
         &mut self.params
     }
 
-    /// Packs every matrix of trunk and heads for matrix multiplication with few rows, which makes decoding several times
-    /// faster.
+    /// Packs every matrix of trunk and heads for matrix multiplication with few rows, which makes decoding several
+    /// times faster.
     ///
-    /// [`WeightFormat::F32`] changes no bit. The other formats quantise the parameters for good: the result is a different
-    /// model, which has one answer like any other ([`crate::tensor::Tensor::pack`]).
+    /// [`WeightFormat::F32`] changes no bit. The other formats quantise the parameters for good: the result is a
+    /// different model, which has one answer like any other ([`crate::tensor::Tensor::pack`]).
     pub fn pack(&mut self, format: WeightFormat) {
         for spec in layout::layout(&self.config) {
             if spec.shape.len() == 2 {

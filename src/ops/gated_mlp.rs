@@ -13,7 +13,7 @@
 use super::linear::{WeightGradients, backward_dx};
 use super::normed_linear::{BlockedBackward, PackedWeights, normed, row_blocks};
 use crate::autograd::{GradSink, Op};
-use crate::kernels::gemm::{Panels, Right, matmul_many};
+use crate::kernels::gemm::{Panels, Rhs, matmul_many};
 use crate::kernels::swiglu;
 use crate::profile;
 use crate::simd::matrix::MatrixMut;
@@ -69,7 +69,7 @@ impl Op<5> for GatedMlp {
         for block in row_blocks(x.rows()) {
             let dy = dy.matrix().row_range(block.start, block.end);
             let mut da = Tensor::empty(&[block.len(), f]);
-            backward_dx(dy, [Right::Panels(&packed_down)], &mut da);
+            backward_dx(dy, [Rhs::Panels(&packed_down)], &mut da);
             // In place: g and u become dg and du, da becomes a.
             let own = &mut gu.data_mut()[block.start * 2 * f..block.end * 2 * f];
             profile::time("SwiGLU", "backward", || {

@@ -9,7 +9,7 @@
 //! Q, K and V are computed by one such multiplication, and so are gate and up: that fixes the chain of dx.
 
 use crate::autograd::{GradSink, Op};
-use crate::kernels::gemm::{Panels, Right, Start, View, matmul, matmul_many};
+use crate::kernels::gemm::{Beta, Panels, Rhs, View, matmul, matmul_many};
 use crate::profile;
 use crate::tensor::Tensor;
 use std::sync::Arc;
@@ -24,10 +24,10 @@ pub struct Saved<const N: usize> {
 }
 
 /// Wᵀ, from its panels if it has them.
-fn transposed(w: &Tensor) -> Right<'_> {
+fn transposed(w: &Tensor) -> Rhs<'_> {
     match w.panels() {
-        Some(panels) => Right::Panels(panels),
-        None => Right::View(w.matrix().t()),
+        Some(panels) => Rhs::Panels(panels),
+        None => Rhs::View(w.matrix().t()),
     }
 }
 
@@ -48,7 +48,7 @@ impl<const N: usize> Op<N> for Linear {
         let (x, weights) = (&saved.inputs[0], &saved.inputs[1..]);
         if sink.needs_grad(0) {
             let mut dx = Tensor::empty(x.shape());
-            let weights = weights.iter().map(|w| Right::View(w.matrix()));
+            let weights = weights.iter().map(|w| Rhs::View(w.matrix()));
             backward_dx(dy.matrix(), weights, &mut dx);
             sink.add(0, dx);
         }
@@ -61,16 +61,16 @@ impl<const N: usize> Op<N> for Linear {
 /// dy [rows, Σ N_i], W_i [N_i, C] -> dx [rows, C]
 pub(super) fn backward_dx<'w>(
     dy: View<'_>,
-    weights: impl IntoIterator<Item = Right<'w>>,
+    weights: impl IntoIterator<Item = Rhs<'w>>,
     dx: &mut Tensor,
 ) {
     let _scope = profile::scope("Linear", "backward dx");
-    let (mut from, mut start) = (0, Start::Zero);
+    let (mut from, mut beta) = (0, Beta::Zero);
     for w in weights {
         let dy = dy.columns(from, from + w.k());
         from += w.k();
-        matmul(dy, w, dx.matrix_mut(), start);
-        start = Start::Continue;
+        matmul(dy, w, dx.matrix_mut(), beta);
+        beta = Beta::One;
     }
 }
 
@@ -101,13 +101,13 @@ impl WeightGradients {
         // Several weights share one packed copy; for a single one a part at a time is packed, which takes less memory.
         let several = self.weights.iter().filter(|(_, dw)| dw.is_some()).count() > 1;
         let packed = several.then(|| Panels::pack(x));
-        let x = packed.as_ref().map_or(Right::View(x), Right::Panels);
+        let x = packed.as_ref().map_or(Rhs::View(x), Rhs::Panels);
         let mut from = 0;
         for (n, dw) in &mut self.weights {
             let dy = dy.columns(from, from + *n);
             from += *n;
             if let Some(dw) = dw {
-                matmul(dy.t(), x, dw.matrix_mut(), Start::Continue);
+                matmul(dy.t(), x, dw.matrix_mut(), Beta::One);
             }
         }
     }

@@ -12,7 +12,7 @@
 
 use super::linear::{WeightGradients, backward_dx};
 use crate::autograd::{GradSink, Op};
-use crate::kernels::gemm::{Panels, Right, View, matmul_many};
+use crate::kernels::gemm::{Panels, Rhs, View, matmul_many};
 use crate::kernels::norm::{self, Segments};
 use crate::kernels::reduce::CHUNK_ROWS;
 use crate::tensor::Tensor;
@@ -104,13 +104,13 @@ impl<'a> PackedWeights<'a> {
         Self::Scratch(scratch.collect())
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = Right<'_>> + Clone {
+    pub fn iter(&self) -> impl Iterator<Item = Rhs<'_>> + Clone {
         let (panels, scratch) = match self {
             Self::Panels(panels) => (&panels[..], &[][..]),
             Self::Scratch(scratch) => (&[][..], &scratch[..]),
         };
-        let scratch = scratch.iter().map(Right::Panels);
-        panels.iter().map(|w| Right::Panels(w)).chain(scratch)
+        let scratch = scratch.iter().map(Rhs::Panels);
+        panels.iter().map(|w| Rhs::Panels(w)).chain(scratch)
     }
 }
 
@@ -149,7 +149,7 @@ impl<'a> BlockedBackward<'a> {
     /// One block: `r` and `n` as [`normed`] returns them, and dy [block, Σ N_i].
     pub fn block(&mut self, block: &Range<usize>, r: &[f32], n: &Tensor, dy: View<'_>) {
         let mut dn = Tensor::empty(n.shape());
-        backward_dx(dy, self.packed.iter().map(Right::Panels), &mut dn);
+        backward_dx(dy, self.packed.iter().map(Rhs::Panels), &mut dn);
         self.dw.add(dy, n.matrix());
         let c = self.x.cols();
         let at = Segments::row(c);

@@ -102,7 +102,8 @@ const MAX_BATCH_ROWS: usize = 1 << 24;
 const MAX_STEP_ROWS: usize = MAX_BATCH_ROWS << 4;
 
 impl TrainConfig {
-    /// The defaults for a model: windows as long as its training context, and a learning rate that falls with its width.
+    /// The defaults for a model: windows as long as its training context, and a learning rate that falls with its
+    /// width.
     pub fn for_model(model: &Config) -> Self {
         Self {
             context: model.default_context(),

@@ -1,13 +1,14 @@
 //! Evaluation: every token but the first is predicted once, in windows that follow each other.
 
 use crate::data::{Tokenizer, Tokens, consecutive};
-use crate::exec::{Exec, Train};
+use crate::exec::{Exec, TapeExec};
 use crate::model::Model;
 use crate::{Error, Result};
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Tokens held in memory at once, rounded to whole windows. The text is also decoded in these parts, to count its bytes.
+/// Tokens held in memory at once, rounded to whole windows. The text is also decoded in these parts, to count its
+/// bytes.
 const PART: usize = 1 << 20;
 
 /// Losses on a text.
@@ -27,12 +28,12 @@ pub struct Evaluation {
 
 /// Evaluates a model on tokens, in windows of `context` inputs.
 ///
-/// Head k is scored if its target lies inside the window. Windows are computed one at a time, and their sums over targets
-/// are added in `f64` in order. So the result is a function of model, tokens and context alone.
+/// Head k is scored if its target lies inside the window. Windows are computed one at a time, and their sums over
+/// targets are added in `f64` in order. So the result is a function of model, tokens and context alone.
 ///
 /// # Errors
-/// Returns [`Error::TooShort`] if there is no token to predict, and [`Error::Setting`] if `context` is not 1 to the model's
-/// positions.
+/// Returns [`Error::TooShort`] if there is no token to predict, and [`Error::Setting`] if `context` is not 1 to the
+/// model's positions.
 pub fn evaluate(
     model: &Model,
     tokens: &[u32],
@@ -54,7 +55,7 @@ pub fn evaluate_while(
     context: usize,
     go_on: &mut dyn FnMut() -> bool,
 ) -> Result<Option<Evaluation>> {
-    let exec = || Train::no_grad(model.params());
+    let exec = || TapeExec::no_grad(model.params());
     let text = Text::Memory(tokens);
     in_parts(&exec, model, &text, tokenizer, context, PART, go_on)
 }
@@ -69,7 +70,7 @@ pub fn evaluate_stored(
     tokenizer: &Tokenizer,
     context: usize,
 ) -> Result<Evaluation> {
-    let exec = || Train::no_grad(model.params());
+    let exec = || TapeExec::no_grad(model.params());
     evaluate_stored_on(&exec, model, tokens, tokenizer, context)
 }
 
@@ -206,7 +207,7 @@ mod tests {
             let tokens: Vec<u32> = (0..length).map(|i| i * 29 % 257).collect();
             let whole = evaluate(&model, &tokens, &tokenizer, 7).unwrap();
             for part in [1, 7, 8, 14, 30] {
-                let exec = || Train::no_grad(model.params());
+                let exec = || TapeExec::no_grad(model.params());
                 let text = Text::Memory(&tokens);
                 let found = in_parts(&exec, &model, &text, &tokenizer, 7, part, &mut || true);
                 assert_eq!(

@@ -1,4 +1,5 @@
-//! What a run reports, and to whom. An event is one JSON object, on standard output with `--json` and in `metrics.jsonl`.
+//! What a run reports, and to whom. An event is one JSON object, on standard output with `--json` and in
+//! `metrics.jsonl`.
 
 use super::Evaluation;
 use serde::Serialize;

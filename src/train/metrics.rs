@@ -57,12 +57,12 @@ pub struct Metrics {
 impl Metrics {
     /// Reads the `metrics.jsonl` of a model directory, or such a file itself.
     ///
-    /// An incomplete last line is ignored: the run was killed, or is writing it. If a resumed run logged a step twice, its
-    /// last record is used.
+    /// An incomplete last line is ignored: the run was killed, or is writing it. If a resumed run logged a step twice,
+    /// its last record is used.
     ///
     /// # Errors
-    /// Returns [`Error::Io`] if the file cannot be read, and [`Error::File`] if a line is not an event, or if there is no step
-    /// and no evaluation.
+    /// Returns [`Error::Io`] if the file cannot be read, and [`Error::File`] if a line is not an event, or if there is
+    /// no step and no evaluation.
     pub fn read(path: &Path) -> Result<Self> {
         let file = if path.is_dir() {
             path.join("metrics.jsonl")

@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 pub enum Optimiser {
     /// AdamW for every parameter.
     AdamW(AdamW),
-    /// Muon for every matrix but the embedding and the LM head, AdamW for the rest. Queries, keys and values have matrices
-    /// of their own and are orthogonalised one by one. The default, because its losses are lower at equal steps by more
-    /// than its dearer steps cost (`docs/log.md`, "Optimiser and schedule side by side").
+    /// Muon for every matrix but the embedding and the LM head, AdamW for the rest. Queries, keys and values have
+    /// matrices of their own and are orthogonalised one by one. The default, because its losses are lower at equal
+    /// steps by more than its dearer steps cost (`docs/log.md`, "Optimiser and schedule side by side").
     Muon {
         /// μ
         momentum: f64,
@@ -112,8 +112,8 @@ impl Optimiser {
 /// An optimiser with the tensors that it keeps for each parameter that is trained: AdamW's two moments, or Muon's
 /// momentum.
 ///
-/// Matrices decay; norm weights and biases do not. Trunk and heads are clipped by norms of their own, so a head's gradient
-/// never changes the size of the trunk's step.
+/// Matrices decay; norm weights and biases do not. Trunk and heads are clipped by norms of their own, so a head's
+/// gradient never changes the size of the trunk's step.
 #[derive(Clone, Debug)]
 pub struct OptimiserState {
     optimiser: Optimiser,
@@ -198,8 +198,8 @@ impl OptimiserState {
         }
     }
 
-    /// One step at this learning rate, of the trained parameters whose name is `active`. The others keep their values and
-    /// their state, and do not decay. There is one number of steps for all, which AdamW's bias correction uses.
+    /// One step at this learning rate, of the trained parameters whose name is `active`. The others keep their values
+    /// and their state, and do not decay. There is one number of steps for all, which AdamW's bias correction uses.
     pub fn step(
         &mut self,
         params: &mut Params,

@@ -1,7 +1,7 @@
 //! The directory of a run: metrics, checkpoints, and resuming after a kill.
 //!
-//! [`Run::open`] continues from the last checkpoint to the same bits as an uninterrupted run. [`RunDir`] explains in which
-//! order files are written, and what a kill at any moment leaves.
+//! [`Run::open`] continues from the last checkpoint to the same bits as an uninterrupted run. [`RunDir`] explains in
+//! which order files are written, and what a kill at any moment leaves.
 
 use super::state::{Origin, Record};
 use super::{Event, TextFile, TrainConfig, Trainer};
@@ -52,8 +52,8 @@ impl Run {
     /// Reads the last checkpoint of a run. Only what a killed process left half written is changed.
     ///
     /// # Errors
-    /// Returns [`Error::Busy`] if another process trains into the directory, and [`Error::File`] or [`Error::Tensor`] if
-    /// the state is damaged, has another version of the arithmetic, or does not belong to the other files in the
+    /// Returns [`Error::Busy`] if another process trains into the directory, and [`Error::File`] or [`Error::Tensor`]
+    /// if the state is damaged, has another version of the arithmetic, or does not belong to the other files in the
     /// directory.
     pub fn open(path: &Path) -> Result<(Self, Trainer, Tokenizer)> {
         let dir = RunDir::open(path)?;
@@ -115,9 +115,9 @@ impl Run {
         Ok(())
     }
 
-    /// Prepares the directory for training from the checkpoint: cuts the metrics back to it, and writes the model from it
-    /// if a kill came between the two. A configuration or texts that have changed are written at once, so that a kill
-    /// before the next checkpoint does not undo the change.
+    /// Prepares the directory for training from the checkpoint: cuts the metrics back to it, and writes the model from
+    /// it if a kill came between the two. A configuration or texts that have changed are written at once, so that a
+    /// kill before the next checkpoint does not undo the change.
     ///
     /// # Errors
     /// Returns [`Error::Io`] if a file cannot be written.

@@ -7,8 +7,8 @@
 //!          (warm-up, stable, decay: Hu et al. 2024, "MiniCPM", section 4; this decay: Hägele et al. 2024, section 3)
 //! ```
 //!
-//! These are fractions of [`TrainConfig::peak_lr`], and `floor` is [`TrainConfig::final_lr`]. In the stable part of `wsd` a
-//! rate does not depend on the length of the run, so a run can be made longer from there.
+//! These are fractions of [`TrainConfig::peak_lr`], and `floor` is [`TrainConfig::final_lr`]. In the stable part of
+//! `wsd` a rate does not depend on the length of the run, so a run can be made longer from there.
 
 use super::TrainConfig;
 use crate::simd::scalar;
@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 pub enum Schedule {
     /// Half a cosine.
     Cosine,
-    /// Constant, then a decay over the last fifth of the run. The default, because its losses are lower on short runs with
-    /// either optimiser (`docs/log.md`, "Optimiser and schedule side by side").
+    /// Constant, then a decay over the last fifth of the run. The default, because its losses are lower on short runs
+    /// with either optimiser (`docs/log.md`, "Optimiser and schedule side by side").
     #[default]
     Wsd,
 }

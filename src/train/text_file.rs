@@ -60,7 +60,8 @@ impl TextFile {
         })
     }
 
-    /// Checks that files have the content of the run's files, in order. `field` names them in the error: `data` or `valid`.
+    /// Checks that files have the content of the run's files, in order. `field` names them in the error: `data` or
+    /// `valid`.
     ///
     /// # Errors
     /// Returns [`Error::Setting`] with the first file that differs.

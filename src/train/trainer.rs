@@ -118,25 +118,25 @@ impl Trainer {
     /// One training step: forward, backward, clipping, update.
     ///
     /// # Errors
-    /// Returns [`Error::Setting`] if the batch does not fit the model, or if the trunk is frozen and `joint` would train
-    /// it; [`Error::Diverged`] if the loss or a gradient is not finite; [`Error::FloatEnvironment`] if a
-    /// thread's floating-point mode is not the usual one. The parameters are then unchanged.
+    /// Returns [`Error::Setting`] if the batch does not fit the model, or if the trunk is frozen and `joint` would
+    /// train it; [`Error::Diverged`] if the loss or a gradient is not finite; [`Error::FloatEnvironment`] if a thread's
+    /// floating-point mode is not the usual one. The parameters are then unchanged.
     pub fn step(&mut self, batch: &Batch, joint: JointLoss, lr: f64) -> Result<StepReport> {
         self.step_in_parts(std::slice::from_ref(batch), joint, lr)
     }
 
-    /// A step on one batch that was cut into parts ([`Batch::micro_batches`]), which are computed one after the other to use less
-    /// memory.
+    /// A step on one batch that was cut into parts ([`Batch::micro_batches`]), which are computed one after the other
+    /// to use less memory.
     ///
-    /// The parts accumulate into the same gradient (rule R7). The gradient of a tensor that the loss uses once, in a matrix
-    /// multiplication or a lookup, equals that of the whole batch bit for bit: it is one chain over the rows, and the
-    /// parts' rows follow each other. All other gradients have the same terms in a different order, and differ in the last
-    /// bits:
+    /// The parts accumulate into the same gradient (rule R7). The gradient of a tensor that the loss uses once, in a
+    /// matrix multiplication or a lookup, equals that of the whole batch bit for bit: it is one chain over the rows,
+    /// and the parts' rows follow each other. All other gradients have the same terms in a different order, and differ
+    /// in the last bits:
     ///
     /// * norm weights and biases, whose sum over rows is a tree (rule R3), here one tree per part;
-    /// * a matrix that is used several times, because all uses of the first part come before those of the second: a tied
-    ///   embedding; embedding and LM head if the heads' gradients reach them; the module of recursive heads if more than
-    ///   one head is active.
+    /// * a matrix that is used several times, because all uses of the first part come before those of the second: a
+    ///   tied embedding; embedding and LM head if the heads' gradients reach them; the module of recursive heads if
+    ///   more than one head is active.
     ///
     /// So the norms and the step differ too. The reported losses are means over the parts, in `f64`.
     ///

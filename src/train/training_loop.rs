@@ -18,15 +18,15 @@ pub enum Ending {
 }
 
 impl Trainer {
-    /// Trains from the steps done so far to the end, as the configuration says. `train` may be a file larger than memory.
-    /// `valid` are the tokens to evaluate on, and the tokenizer counts their bytes. With a `run`, metrics and checkpoints
-    /// are written to its directory.
+    /// Trains from the steps done so far to the end, as the configuration says. `train` may be a file larger than
+    /// memory. `valid` are the tokens to evaluate on, and the tokenizer counts their bytes. With a `run`, metrics and
+    /// checkpoints are written to its directory.
     ///
     /// # Errors
-    /// Returns [`Error::Setting`] if the model cannot be trained with the configuration, [`Error::TooShort`] if a text is
-    /// shorter than a window, [`Error::Diverged`] if training diverges, [`Error::File`] if the file of `train` changed
-    /// since it was opened (checked before each checkpoint), and [`Error::Io`] if a file cannot be written. If there is a
-    /// checkpoint, the error names its step.
+    /// Returns [`Error::Setting`] if the model cannot be trained with the configuration, [`Error::TooShort`] if a text
+    /// is shorter than a window, [`Error::Diverged`] if training diverges, [`Error::File`] if the file of `train`
+    /// changed since it was opened (checked before each checkpoint), and [`Error::Io`] if a file cannot be written. If
+    /// there is a checkpoint, the error names its step.
     pub fn run(
         &mut self,
         train: impl Into<Tokens>,

@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn higher_layers_and_neighbours_are_caught() {
         for (path, text, line, name) in [
-            ("src/ops/a.rs", "use crate::exec::Train;", 1, "exec"),
+            ("src/ops/a.rs", "use crate::exec::TapeExec;", 1, "exec"),
             (
                 "src/simd/a.rs",
                 "\nfn f() { crate::kernels::g() }",

@@ -1,14 +1,14 @@
-//! Drives [`Decode`] row by row, the way a speculative decoder does, and keeps every logit it sees.
+//! Drives [`CacheExec`] row by row, the way a speculative decoder does, and keeps every logit it sees.
 
 use super::{Logits, matrix};
 use foretoken::autograd::Var;
-use foretoken::exec::{Decode, Rows, SequenceCache, Span};
+use foretoken::exec::{CacheExec, Rows, SequenceCache, Span};
 use foretoken::model::Model;
 
 /// Several sequences being decoded.
 pub struct Decoder<'m> {
     model: &'m Model,
-    decode: Decode<'m>,
+    decode: CacheExec<'m>,
     sequences: Vec<Sequence>,
 }
 
@@ -24,7 +24,7 @@ struct Sequence {
 impl<'m> Decoder<'m> {
     /// `count` empty sequences.
     pub fn new(model: &'m Model, count: usize) -> Self {
-        let mut decode = Decode::new(model.params());
+        let mut decode = CacheExec::new(model.params());
         let depths = model.config().mtp_depth + 1;
         let sequence = |_| {
             decode.add_sequence();

@@ -7,7 +7,7 @@
 pub mod decoder;
 
 use foretoken::autograd::Var;
-use foretoken::exec::{Exec, Rows, Span, Train};
+use foretoken::exec::{Exec, Rows, Span, TapeExec};
 use foretoken::kernels::par::Threads;
 use foretoken::model::{Config, HeadKind, Model, Preset, WeightFormat};
 use foretoken::ops::SelectRows;
@@ -107,8 +107,8 @@ impl Fixture {
     }
 }
 
-/// First values hide mistakes: weights of one, heads of zero, logits near zero. Everything that is the same everywhere is
-/// painted, and the tables are enlarged. A new value depends on the tensor's name only, as the first one does.
+/// First values hide mistakes: weights of one, heads of zero, logits near zero. Everything that is the same everywhere
+/// is painted, and the tables are enlarged. A new value depends on the tensor's name only, as the first one does.
 fn excite(model: &mut Model) {
     for id in model.params().ids() {
         let name = model.params().name(id).to_owned();
@@ -147,7 +147,7 @@ pub type Logits = Vec<Vec<f32>>;
 /// The training forward pass on whole sequences in one batch -> [sequence] logits by depth.
 ///
 /// Depth k is fed what [`Model::losses`] feeds it: positions i with i + k inside the sequence.
-pub fn train_logits(exec: &mut Train<'_>, model: &Model, sequences: &[Vec<u32>]) -> Vec<Logits> {
+pub fn train_logits(exec: &mut TapeExec<'_>, model: &Model, sequences: &[Vec<u32>]) -> Vec<Logits> {
     let spans = sequences.iter().enumerate().map(|(sequence, x)| Span {
         sequence,
         first: 0,
@@ -198,7 +198,7 @@ fn split(y: &Var, rows: &Rows, results: &mut [Logits]) {
 pub fn answer(model: &Model, x: &[u32]) -> Logits {
     let config = model.config();
     let more = tokens(config.mtp_depth, config.vocab_size, 7);
-    let mut exec = Train::no_grad(model.params());
+    let mut exec = TapeExec::no_grad(model.params());
     train_logits(&mut exec, model, &[[x, &more].concat()]).remove(0)
 }
 

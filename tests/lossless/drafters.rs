@@ -1,7 +1,7 @@
 //! Drafters that are not the model's heads.
 
 use foretoken::Result;
-use foretoken::exec::{Exec, Rows, Train};
+use foretoken::exec::{Exec, Rows, TapeExec};
 use foretoken::infer::{
     Distribution, Draft, DraftRequest, Drafter, Drafting, GenerateOptions, HeadDrafter, Sampler,
 };
@@ -63,8 +63,8 @@ impl Drafter for Wild {
     }
 }
 
-/// Drafts a different number of tokens in each step, and compares the drafts of a greedy text with those of a drafter that
-/// sees it for the first time.
+/// Drafts a different number of tokens in each step, and compares the drafts of a greedy text with those of a drafter
+/// that sees it for the first time.
 #[derive(Default)]
 pub struct Irregular {
     step: usize,
@@ -128,8 +128,8 @@ fn first_draft(model: &Model, tokens: &[u32], wanted: usize) -> Vec<Vec<Draft>> 
     record.0.unwrap_or_else(|| vec![Vec::new()])
 }
 
-/// Checks every draft's distribution, and with it the head's logits, against the training graph on the same tokens, drafts
-/// included.
+/// Checks every draft's distribution, and with it the head's logits, against the training graph on the same tokens,
+/// drafts included.
 #[derive(Default)]
 pub struct Checked {
     irregular: Irregular,
@@ -160,7 +160,7 @@ pub const SOFTMAX: Sampler = Sampler {
 /// Logits of depth k at its last row, by the training graph.
 fn last_logits(model: &Model, text: &[u32], k: usize) -> Vec<f32> {
     let kind = model.config().mtp_kind;
-    let mut exec = Train::no_grad(model.params());
+    let mut exec = TapeExec::no_grad(model.params());
     let whole = Rows::batch(1, text.len());
     let trunk = (model.trunk(&mut exec, text, &whole), whole);
     let mut state = trunk.clone();

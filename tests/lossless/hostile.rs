@@ -4,7 +4,7 @@ use crate::drafters::drafts;
 use crate::models::{config, random_model, trained_model};
 use crate::{all, plain, run};
 use foretoken::infer::{
-    Distribution, Draft, Drafter, Drafting, FinishReason, GenerateOptions, HeadDrafter, Mode,
+    DecodeMode, Distribution, Draft, Drafter, Drafting, FinishReason, GenerateOptions, HeadDrafter,
     NoDrafts, Request, Sampler, SequenceId, Session, generate,
 };
 use foretoken::model::{HeadKind, Model};
@@ -241,7 +241,7 @@ fn a_foreign_drafter_shares_the_noise() {
 fn a_wrong_distribution_is_an_error() {
     let model = trained_model(HeadKind::Recursive);
     let options = GenerateOptions {
-        mode: Mode::Rejection,
+        mode: DecodeMode::Rejection,
         ..all()
     };
     for (vocab, found) in [(256, "256"), (258, "258")] {

@@ -13,8 +13,8 @@ mod together;
 
 use drafters::{Checked, Irregular, Liar, Oracle, SOFTMAX, Wild};
 use foretoken::infer::{
-    Drafter, Drafts, GenerateOptions, Generated, HeadDrafter, Mode, NoDrafts, Request, Sampler,
-    Session,
+    DecodeMode, Drafter, Drafts, GenerateOptions, Generated, HeadDrafter, NoDrafts, Request,
+    Sampler, Session,
 };
 use foretoken::kernels::par::Threads;
 use foretoken::model::{HeadKind, Model};
@@ -234,7 +234,7 @@ fn a_drafters_logits_are_those_of_the_training_graph() {
             let mut checked = Checked::default();
             let options = GenerateOptions {
                 max_tokens: 50,
-                mode: Mode::Rejection,
+                mode: DecodeMode::Rejection,
                 sampler: SOFTMAX,
                 ..all()
             };

@@ -117,7 +117,8 @@ fn rows_hold_every_pair() {
     );
 }
 
-/// One row of settings, run until `tokens` tokens were compared; returns how many were, and how many were drafted right.
+/// One row of settings, run until `tokens` tokens were compared; returns how many were, and how many were drafted
+/// right.
 fn compare(row: &[usize], number: usize, tokens: usize) -> (usize, usize) {
     let [kind, depth, learnt, ..] = row[..3] else {
         unreachable!("a row of settings")

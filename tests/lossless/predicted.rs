@@ -3,7 +3,7 @@
 use crate::models::trained_model;
 use crate::{all, fixed, speculative};
 use foretoken::data::{Tokenizer, corpus};
-use foretoken::exec::{Exec, Rows, Train};
+use foretoken::exec::{Exec, Rows, TapeExec};
 use foretoken::infer::{GenerateOptions, Generated, OfflineReplay, Sampler};
 use foretoken::model::{HeadKind, Model};
 use foretoken::ops::SelectRows;
@@ -11,7 +11,7 @@ use foretoken::ops::SelectRows;
 /// What each depth guesses at each row of a text: the largest logit of the training graph.
 fn guesses(model: &Model, text: &[u32]) -> Vec<Vec<u32>> {
     let depth = model.config().mtp_depth;
-    let mut exec = Train::no_grad(model.params());
+    let mut exec = TapeExec::no_grad(model.params());
     let whole = Rows::batch(1, text.len());
     let trunk = model.trunk(&mut exec, text, &whole);
     let mut guesses = Vec::new();

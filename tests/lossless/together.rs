@@ -4,9 +4,9 @@ use crate::drafters::Oracle;
 use crate::models::trained_model;
 use crate::{all, fixed, plain, speculative};
 use foretoken::data::{Tokenizer, corpus};
-use foretoken::exec::{Rows, Train};
+use foretoken::exec::{Rows, TapeExec};
 use foretoken::infer::{
-    Accepted, Distribution, Drafter, Drafts, GenerateOptions, Generated, HeadDrafter, Mode,
+    Accepted, DecodeMode, Distribution, Drafter, Drafts, GenerateOptions, Generated, HeadDrafter,
     NoDrafts, Request, Sampler, Session, generate, generate_batch, pick,
 };
 use foretoken::model::{HeadKind, Model};
@@ -133,7 +133,7 @@ fn a_window_slides_where_it_says() {
             ..all()
         };
         let whole = [&prompt[..], &plain(model, &prompt, &options)].concat();
-        let mut exec = Train::no_grad(model.params());
+        let mut exec = TapeExec::no_grad(model.params());
         for place in 41..48 {
             // With a context of 40, token 40 is the last before the window slides to 10 tokens.
             let window = &whole[41 - 10..place];
@@ -255,7 +255,10 @@ fn rejection_keeps_the_distribution_of_a_real_model() {
         let prompt = [84, 104, 101, 32];
         let n = 3000;
         let mut counts = std::collections::BTreeMap::<Vec<u32>, [f64; 2]>::new();
-        for (way, mode) in [Mode::Rejection, Mode::Exact].into_iter().enumerate() {
+        for (way, mode) in [DecodeMode::Rejection, DecodeMode::Exact]
+            .into_iter()
+            .enumerate()
+        {
             let request = |seed| {
                 let options = GenerateOptions {
                     max_tokens: 4,
@@ -288,7 +291,7 @@ fn rejection_at_temperature_zero_is_plain_decoding() {
     for kind in HeadKind::ALL {
         let model = trained_model(kind);
         let options = GenerateOptions {
-            mode: Mode::Rejection,
+            mode: DecodeMode::Rejection,
             ..all()
         };
         let expected = plain(model, &[84, 104], &all());

@@ -2,7 +2,7 @@
 //! and in the text alike.
 
 use super::common::Fixture;
-use foretoken::exec::{Rows, Train};
+use foretoken::exec::{Rows, TapeExec};
 use foretoken::infer::{
     Drafter, Drafts, GenerateOptions, HeadDrafter, NoDrafts, Sampler, generate, pick,
 };
@@ -50,7 +50,7 @@ impl Medusa {
 
     /// What head k (0 for the main head) says after `seen`, for index `position` of the whole text.
     fn token(&self, k: usize, seen: &[u32], position: usize) -> u32 {
-        let mut exec = Train::no_grad(self.model.params());
+        let mut exec = TapeExec::no_grad(self.model.params());
         let rows = Rows::one(0, 0, seen.len());
         let mut h = self.model.trunk(&mut exec, seen, &rows);
         if k > 0 {

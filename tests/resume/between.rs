@@ -8,8 +8,8 @@ use foretoken::model::HeadKind;
 use foretoken::train::{Run, TextFile};
 use std::fs;
 
-/// So many steps that a run killed in the middle is seldom at its end before the kill arrives, and few enough to compare
-/// it with a whole one.
+/// So many steps that a run killed in the middle is seldom at its end before the kill arrives, and few enough to
+/// compare it with a whole one.
 const LONG: u64 = 400;
 
 /// So many steps that it is never at its end: they would take minutes.

@@ -67,8 +67,8 @@ impl Kills {
         self.temporary + self.newer
     }
 
-    /// Whether so many kills are not enough yet, or none has met what is wanted. The moments are random, so a slow machine
-    /// may need more of them; but not for ever.
+    /// Whether so many kills are not enough yet, or none has met what is wanted. The moments are random, so a slow
+    /// machine may need more of them; but not for ever.
     fn go_on(&self, wanted: u32, met: bool) -> bool {
         self.tries < wanted || !met && self.tries < wanted + 60
     }

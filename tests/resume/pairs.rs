@@ -1,5 +1,5 @@
-//! Every kind of heads under every regime, with both optimisers and both schedules, in this process: a run that is saved,
-//! dropped and opened again ends with the weights and the optimiser's state of an uninterrupted one.
+//! Every kind of heads under every regime, with both optimisers and both schedules, in this process: a run that is
+//! saved, dropped and opened again ends with the weights and the optimiser's state of an uninterrupted one.
 
 use crate::runs::{StopAfter, files};
 use foretoken::data::{Tokenizer, corpus};

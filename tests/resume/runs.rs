@@ -26,8 +26,8 @@ pub const FILES: [&str; 6] = [
     "train_state.safetensors",
 ];
 
-/// Each kind of heads is trained in a different way. Recursive and Medusa heads use Muon, the others AdamW, so that both
-/// have a state to lose.
+/// Each kind of heads is trained in a different way. Recursive and Medusa heads use Muon, the others AdamW, so that
+/// both have a state to lose.
 pub fn config(kind: HeadKind) -> TrainConfig {
     let mut config = TrainConfig::default();
     (config.steps, config.batch, config.accumulate) = (STEPS, 2, 2);

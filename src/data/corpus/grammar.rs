@@ -11,7 +11,8 @@
 //! [one|two|three]      one of these, which may hold slots
 //! ```
 //!
-//! A choice is made when a story first needs it and kept to the story's end. No two choices of a story are the same words.
+//! A choice is made when a story first needs it and kept to the story's end. No two choices of a story are the same
+//! words.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

@@ -2,8 +2,8 @@
 //!
 //! A demo needs a text that is free, needs no download and can be learned in minutes. The stories are made for
 //! multi-token prediction. What a story introduces (a name, an animal, a red kite, a place) comes back in the next
-//! sentences, and the last sentence repeats who did what with what. So long runs of bytes are certain given the context,
-//! and the rest is open.
+//! sentences, and the last sentence repeats who did what with what. So long runs of bytes are certain given the
+//! context, and the rest is open.
 //!
 //! This folder never knows tokens or models.
 //!

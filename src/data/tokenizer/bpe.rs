@@ -10,10 +10,10 @@
 //! until   the vocabulary is full, or no pair occurs twice
 //! ```
 //!
-//! So the result is a function of the text. The library has hash tables of random order and several threads, but its order
-//! among pairs is total. A pair enters its queue once, when the younger of its two tokens is made, and its count can only
-//! fall afterwards. No two pairs spell the same token: all merges inside a token follow from its spelling. The tests
-//! compare the library with the definition.
+//! So the result is a function of the text. The library has hash tables of random order and several threads, but its
+//! order among pairs is total. A pair enters its queue once, when the younger of its two tokens is made, and its count
+//! can only fall afterwards. No two pairs spell the same token: all merges inside a token follow from its spelling. The
+//! tests compare the library with the definition.
 
 use std::collections::{BTreeMap, HashMap};
 

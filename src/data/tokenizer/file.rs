@@ -1,8 +1,8 @@
 //! `tokenizer.json`, the public format of the Hugging Face `tokenizers` library.
 //!
-//! With it, other programs can use a model without knowing this crate. The format knows bytes only through the GPT-2 map:
-//! each byte is written as one visible character, and a word is a string of these. A byte vocabulary is then a byte-pair
-//! model with 256 characters and no merges.
+//! With it, other programs can use a model without knowing this crate. The format knows bytes only through the GPT-2
+//! map: each byte is written as one visible character, and a word is a string of these. A byte vocabulary is then a
+//! byte-pair model with 256 characters and no merges.
 
 use std::path::Path;
 
@@ -35,9 +35,9 @@ pub(super) fn bytes_json() -> String {
 
 /// The file of a byte-level vocabulary: token `id` is spelt `vocab[id]`, merges come first to last.
 ///
-/// The end of text is the token of that spelling, or the first id after the vocabulary. With `words`, merges stay inside
-/// words as GPT-2 splits them. The text is formatted by hand, so that its order never depends on how `serde_json` was
-/// built.
+/// The end of text is the token of that spelling, or the first id after the vocabulary. With `words`, merges stay
+/// inside words as GPT-2 splits them. The text is formatted by hand, so that its order never depends on how
+/// `serde_json` was built.
 pub(super) fn json_of(vocab: &[String], merges: &[(String, String)], words: bool) -> String {
     let end = vocab.iter().position(|token| token == END_OF_TEXT);
     let end = end.unwrap_or(vocab.len());
@@ -100,8 +100,8 @@ pub(super) fn json_of(vocab: &[String], merges: &[(String, String)], words: bool
 
 /// Checks whether a file describes the byte vocabulary; the error names the first field that differs.
 ///
-/// Fields that cannot change how these 256 characters are encoded are ignored, such as `dropout` (there are no merges to
-/// drop) and `use_regex` (word ends matter to merges only).
+/// Fields that cannot change how these 256 characters are encoded are ignored, such as `dropout` (there are no merges
+/// to drop) and `use_regex` (word ends matter to merges only).
 pub(super) fn check_bytes(file: &Value) -> std::result::Result<(), String> {
     let null = || Value::Null;
     expect(file, "version", &[json!("1.0")])?;

@@ -1,7 +1,7 @@
 //! Any `tokenizer.json`, read and run by the public `tokenizers` library, and the bytes of every token.
 //!
-//! Three things are added here. Text is plain: special tokens are not looked for in it. A token has bytes of its own, so
-//! text can be written token by token. And everything in a file is checked before it is used.
+//! Three things are added here. Text is plain: special tokens are not looked for in it. A token has bytes of its own,
+//! so text can be written token by token. And everything in a file is checked before it is used.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::file::{END_OF_TEXT, byte_characters};
 use super::guard::{BROKEN, guard, short};
 
-/// Most ids of a vocabulary. The largest public ones have about a quarter of a million; a file's claim must not decide how
-/// much memory is reserved.
+/// Most ids of a vocabulary. The largest public ones have about a quarter of a million; a file's claim must not decide
+/// how much memory is reserved.
 const MAX_IDS: usize = 1 << 22;
 
 /// Names of the token that ends a text: the first that a file lists as special is taken.

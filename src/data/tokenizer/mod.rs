@@ -72,8 +72,8 @@ impl Tokenizer {
     /// The result is a function of the chunks. It has fewer than `size` tokens if no pair occurs twice any more.
     ///
     /// # Errors
-    /// Returns [`Error::Setting`] for a size that is not 257 to [`Tokenizer::MAX_LEARNED`], [`Error::Text`] if two bytes
-    /// are neighbours more than 2^31 - 1 times, and the first error among the chunks.
+    /// Returns [`Error::Setting`] for a size that is not 257 to [`Tokenizer::MAX_LEARNED`], [`Error::Text`] if two
+    /// bytes are neighbours more than 2^31 - 1 times, and the first error among the chunks.
     #[cfg(feature = "tokenizers")]
     pub fn learn(chunks: impl IntoIterator<Item = Result<Vec<u8>>>, size: usize) -> Result<Self> {
         let least = END_OF_TEXT_ID as usize + 1;
@@ -90,13 +90,13 @@ impl Tokenizer {
         learned.map_err(wrong)
     }
 
-    /// Reads a `tokenizer.json` of any kind that the public `tokenizers` library knows; without the feature `tokenizers`,
-    /// only that of the byte vocabulary.
+    /// Reads a `tokenizer.json` of any kind that the public `tokenizers` library knows; without the feature
+    /// `tokenizers`, only that of the byte vocabulary.
     ///
     /// The fields `truncation` and `padding` and the model's `dropout` are not applied.
     ///
-    /// The library may panic on a hostile file. Its panics are caught and become errors, which needs `panic = "unwind"`: a
-    /// program built with `panic = "abort"` ends.
+    /// The library may panic on a hostile file. Its panics are caught and become errors, which needs `panic =
+    /// "unwind"`: a program built with `panic = "abort"` ends.
     ///
     /// # Errors
     /// Returns [`Error::Io`] if the file cannot be read and [`Error::File`] if it does not describe a tokenizer.
@@ -151,12 +151,12 @@ impl Tokenizer {
 
     /// The tokens of a text. No special token is added before or after it.
     ///
-    /// A text of more than 256 KiB is encoded in chunks that end where a word ends (`data/chunks.rs` has the rule). Bytes
-    /// that are not UTF-8 become tokens of single bytes, if the vocabulary is byte-level and has them.
+    /// A text of more than 256 KiB is encoded in chunks that end where a word ends (`data/chunks.rs` has the rule).
+    /// Bytes that are not UTF-8 become tokens of single bytes, if the vocabulary is byte-level and has them.
     ///
     /// # Errors
-    /// Returns [`Error::Text`] with the place and reason if the vocabulary lacks a token. The byte vocabulary and learned
-    /// ones have all bytes and encode everything; public ones may lack bytes that text never has.
+    /// Returns [`Error::Text`] with the place and reason if the vocabulary lacks a token. The byte vocabulary and
+    /// learned ones have all bytes and encode everything; public ones may lack bytes that text never has.
     pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>> {
         let mut tokens = Vec::new();
         for chunk in Chunks::new(text, &[]) {
@@ -184,8 +184,8 @@ impl Tokenizer {
 
     /// The text of some tokens. Special tokens and ids outside the vocabulary decode to nothing.
     ///
-    /// Each token has bytes of its own, which may end inside a character, so text can be written token by token.
-    /// A SentencePiece vocabulary keeps the space that it puts before the first word. The library itself decodes only for
+    /// Each token has bytes of its own, which may end inside a character, so text can be written token by token. A
+    /// SentencePiece vocabulary keeps the space that it puts before the first word. The library itself decodes only for
     /// decoders of other kinds (WordPiece, CTC), and may then treat the first token differently.
     pub fn decode(&self, tokens: &[u32]) -> Vec<u8> {
         match &self.kind {

@@ -4,7 +4,7 @@ use super::devices;
 use super::rows::assert_same;
 use crate::gpu::Device;
 use crate::gpu::matmul::{Matrix, matmul_nt};
-use crate::kernels::gemm::{self, Right, Start, View};
+use crate::kernels::gemm::{self, Beta, Rhs, View};
 use crate::simd::matrix::MatrixMut;
 use proptest::prelude::*;
 
@@ -25,7 +25,7 @@ fn check_data(device: &Device, [m, k, n]: [usize; 3], offsets: [usize; 2], x: &[
         .map(|(data, offset, rows)| View::new(&data[offset..][..rows * k], rows, k));
     let mut expected = vec![0.0; m * n];
     let c = MatrixMut::new(&mut expected, m, n);
-    gemm::matmul(x_here, Right::View(w_here.t()), c, Start::Zero);
+    gemm::matmul(x_here, Rhs::View(w_here.t()), c, Beta::Zero);
     let (x, w) = (device.upload(x), device.upload(w));
     let y = matmul_nt(
         device,

@@ -2,10 +2,10 @@
 
 use super::device;
 use crate::data::{Tokenizer, Tokens};
-use crate::exec::{Decode, Rows, Span};
-use crate::gpu::{DeviceParams, OnDevice};
+use crate::exec::{CacheExec, Rows, Span};
+use crate::gpu::{DeviceParams, GpuExec};
 use crate::infer::{
-    Decoder, Drafter, Drafts, GenerateOptions, Generated, HeadDrafter, Mode, NoDrafts,
+    DecodeMode, Decoder, Drafter, Drafts, GenerateOptions, Generated, HeadDrafter, NoDrafts,
     OfflineReplay, Request, Sampler, Session,
 };
 use crate::model::{HeadKind, Model, Preset, WeightFormat};
@@ -101,9 +101,9 @@ fn logits_have_the_bits_of_the_cpu() {
             if let Some(format) = format {
                 model.pack(format);
             }
-            let expected = logits(Decode::new(model.params()), &model);
+            let expected = logits(CacheExec::new(model.params()), &model);
             let weights = DeviceParams::new(&device, model.params()).expect("room");
-            let found = logits(OnDevice::new(&weights), &model);
+            let found = logits(GpuExec::new(&weights), &model);
             assert_eq!(found.len(), expected.len());
             for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
                 assert!(found == expected, "{kind:?}, {format:?}, logits {i}");
@@ -146,7 +146,7 @@ fn requests(prompts: &[Vec<u32>], drafts: usize) -> Vec<Request> {
             ..with(sampler(0.0, 0))
         },
         GenerateOptions {
-            mode: Mode::Rejection,
+            mode: DecodeMode::Rejection,
             ..with(sampler(0.8, 5))
         },
     ];
@@ -180,7 +180,7 @@ fn tokens_are_those_of_the_cpu() {
             let expected = generate(Session::new(&model), &requests, &mut *drafter());
             let expected = expected.expect("finite logits");
             let weights = DeviceParams::new(&device, model.params()).expect("room");
-            let session = Session::on(OnDevice::new(&weights), &model);
+            let session = Session::on(GpuExec::new(&weights), &model);
             let found = generate(session, &requests, &mut *drafter()).expect("finite logits");
             // Tokens, steps, and how many drafts of each depth were made and accepted.
             assert_eq!(found, expected, "{kind:?}, {drafts} drafts");
@@ -205,7 +205,7 @@ fn nan_logits_are_the_same_error() {
         let requests = [Request::new(&prompt[..], options)];
         let expected = generate(Session::new(&broken), &requests, &mut NoDrafts);
         let weights = DeviceParams::new(&device, broken.params()).expect("room");
-        let session = Session::on(OnDevice::new(&weights), &broken);
+        let session = Session::on(GpuExec::new(&weights), &broken);
         let found = generate(session, &requests, &mut NoDrafts);
         assert_eq!(
             found.expect_err("NaN logits").to_string(),
@@ -222,13 +222,13 @@ fn evaluations_are_those_of_the_cpu() {
     for (kind, model) in models() {
         let expected = evaluate_stored(&model, &tokens, &tokenizer, 18).expect("enough tokens");
         let weights = DeviceParams::new(&device, model.params()).expect("room");
-        let exec = || OnDevice::with_sequence(&weights);
+        let exec = || GpuExec::with_sequence(&weights);
         let found = evaluate_stored_on(&exec, &model, &tokens, &tokenizer, 18);
         assert_eq!(found.expect("enough tokens"), expected, "{kind:?}");
 
         let text = text(30, 4);
         let expected = OfflineReplay::new(&model, &text, 10, Sampler::GREEDY).expect("finite");
-        let mut exec = OnDevice::with_sequence(&weights);
+        let mut exec = GpuExec::with_sequence(&weights);
         let found = OfflineReplay::on(&mut exec, &model, &text, 10, Sampler::GREEDY);
         let found = found.expect("finite");
         assert_eq!(found.agreement(), expected.agreement(), "{kind:?}");
@@ -250,7 +250,7 @@ fn a_device_that_failed_gives_errors() {
     device.empty(1 << 61);
     device.working().expect_err("no room");
     let tokens = Tokens::from(text(40, 3));
-    let exec = || OnDevice::with_sequence(&weights);
+    let exec = || GpuExec::with_sequence(&weights);
     let tokenizer = Tokenizer::bytes();
     evaluate_stored_on(&exec, &model, &tokens, &tokenizer, 16).expect_err("no loss");
     let prompt = text(5, 1);
@@ -259,7 +259,7 @@ fn a_device_that_failed_gives_errors() {
         ..GenerateOptions::default()
     };
     let request = Request::new(prompt, options);
-    let session = Session::on(OnDevice::new(&weights), &model);
+    let session = Session::on(GpuExec::new(&weights), &model);
     generate(session, &[request], &mut NoDrafts).expect_err("no tokens");
     assert!(DeviceParams::new(&device, model.params()).is_err());
 }

@@ -12,25 +12,25 @@ use crate::simd::matrix::MatrixMut;
 use crate::simd::{self, Kernel, Simd};
 use std::ops::Range;
 
-/// The start of the chains.
+/// What a multiplication adds to: BLAS's β, restricted to 0 and 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// At +0: c is overwritten.
+pub enum Beta {
+    /// c is overwritten; the accumulation starts at +0.
     Zero,
-    /// At the elements of c, whose chains are continued.
-    Continue,
+    /// The accumulation starts at the elements of c.
+    One,
 }
 
 /// The right operand.
 #[derive(Clone, Copy, Debug)]
-pub enum Right<'a> {
+pub enum Rhs<'a> {
     /// A matrix, which is packed for this one multiplication.
     View(View<'a>),
     /// A matrix that is packed already.
     Panels(&'a Panels),
 }
 
-impl Right<'_> {
+impl Rhs<'_> {
     /// Number of rows: the length of the chains.
     pub fn k(&self) -> usize {
         match self {
@@ -80,7 +80,7 @@ pub(super) const FEW_ROWS: usize = 48;
 #[track_caller]
 pub fn gemm(m: usize, k: usize, n: usize, a: &[f32], b: &[f32], c: &mut [f32]) {
     let (a, b) = (View::new(a, m, k), View::new(b, k, n));
-    matmul(a, Right::View(b), MatrixMut::new(c, m, n), Start::Zero);
+    matmul(a, Rhs::View(b), MatrixMut::new(c, m, n), Beta::Zero);
 }
 
 /// a [M, K], b [K, N] -> c [M, N] = a · b, or c + a · b, by rule R1.
@@ -88,7 +88,7 @@ pub fn gemm(m: usize, k: usize, n: usize, a: &[f32], b: &[f32], c: &mut [f32]) {
 /// # Panics
 /// Panics if the shapes do not fit.
 #[track_caller]
-pub fn matmul(a: View<'_>, b: Right<'_>, mut c: MatrixMut<'_>, mut start: Start) {
+pub fn matmul(a: View<'_>, b: Rhs<'_>, mut c: MatrixMut<'_>, mut beta: Beta) {
     let (k, n) = (b.k(), b.n());
     assert!(
         a.cols() == k && a.rows() == c.rows() && n == c.cols(),
@@ -100,13 +100,13 @@ pub fn matmul(a: View<'_>, b: Right<'_>, mut c: MatrixMut<'_>, mut start: Start)
     );
     profile::matmul(a.rows(), n, k);
     match b {
-        Right::Panels(panels) => by_format(a, panels, c, start),
-        Right::View(b) => {
+        Rhs::Panels(panels) => by_format(a, panels, c, beta),
+        Rhs::View(b) => {
             for part in parts(k) {
                 let a = a.columns(part.start, part.end);
                 let b = Panels::pack(b.row_range(part.start, part.end));
-                by_format(a, &b, c.reborrow(), start);
-                start = Start::Continue;
+                by_format(a, &b, c.reborrow(), beta);
+                beta = Beta::One;
             }
         }
     }
@@ -119,16 +119,16 @@ fn parts(k: usize) -> impl Iterator<Item = Range<usize>> {
     starts.map(move |from| from..k.min(from + length))
 }
 
-fn by_format(a: View<'_>, b: &Panels, c: MatrixMut<'_>, start: Start) {
-    with_format!(b, panels => split(a, panels, c, start));
+fn by_format(a: View<'_>, b: &Panels, c: MatrixMut<'_>, beta: Beta) {
+    with_format!(b, panels => split(a, panels, c, beta));
 }
 
-fn split<T: Stored>(a: View<'_>, panels: Typed<'_, T>, c: MatrixMut<'_>, start: Start) {
+fn split<T: Stored>(a: View<'_>, panels: Typed<'_, T>, c: MatrixMut<'_>, beta: Beta) {
     let (m, n) = (a.rows(), panels.n());
     let threads = par::count();
     let block = |first_row: usize, first_panel: usize, c: MatrixMut<'_>| {
         let a = a.row_range(first_row, first_row + c.rows());
-        simd::run(Block::new(a, panels, first_panel, c, start));
+        simd::run(Block::new(a, panels, first_panel, c, beta));
     };
     if m == 0 || n == 0 {
         return;
@@ -157,7 +157,7 @@ pub(super) struct Block<'a, T> {
     panels: Typed<'a, T>,
     first_panel: usize,
     c: MatrixMut<'a>,
-    start: Start,
+    beta: Beta,
 }
 
 impl<'a, T> Block<'a, T> {
@@ -166,14 +166,14 @@ impl<'a, T> Block<'a, T> {
         panels: Typed<'a, T>,
         first_panel: usize,
         c: MatrixMut<'a>,
-        start: Start,
+        beta: Beta,
     ) -> Self {
         Self {
             a,
             panels,
             first_panel,
             c,
-            start,
+            beta,
         }
     }
 }
@@ -195,7 +195,7 @@ impl<T: Stored> Kernel for Block<'_, T> {
             (even.next_multiple_of(BLOCK), height * KC)
         };
         let mut packed = Scratch::<f32>::new(length);
-        if k == 0 && self.start == Start::Zero {
+        if k == 0 && self.beta == Beta::Zero {
             for i in 0..m {
                 self.c.row_mut(i).fill(0.0);
             }
@@ -271,7 +271,7 @@ impl<T: Stored> Block<'_, T> {
             unreachable!("a tile of {M} rows");
         }
         let left = MicroPanel::<M>::new(a, to - from);
-        let fresh = from == 0 && self.start == Start::Zero;
+        let fresh = from == 0 && self.beta == Beta::Zero;
         let panels = self.panels;
         let first = self.first_panel + q;
         let panel = panels.panel(first, from, to);

@@ -4,7 +4,7 @@
 //! are one meeting instead of three.
 
 use super::View;
-use super::matmul::{Block, FEW_ROWS, Right, Start, matmul};
+use super::matmul::{Beta, Block, FEW_ROWS, Rhs, matmul};
 use super::panels::{Panels, WIDTH, with_format};
 use crate::kernels::par;
 use crate::profile;
@@ -16,10 +16,10 @@ use crate::simd::matrix::MatrixMut;
 /// # Panics
 /// Panics if the shapes do not fit.
 #[track_caller]
-pub fn matmul_many<'a>(a: View<'_>, b: impl Iterator<Item = Right<'a>> + Clone, c: MatrixMut<'_>) {
+pub fn matmul_many<'a>(a: View<'_>, b: impl Iterator<Item = Rhs<'a>> + Clone, c: MatrixMut<'_>) {
     let packed = |b| match b {
-        Right::Panels(panels) => Some(panels),
-        Right::View(_) => None,
+        Rhs::Panels(panels) => Some(panels),
+        Rhs::View(_) => None,
     };
     let width: usize = b.clone().map(|b| b.n()).sum();
     assert!(
@@ -40,7 +40,7 @@ pub fn matmul_many<'a>(a: View<'_>, b: impl Iterator<Item = Right<'a>> + Clone, 
         for b in b {
             let (part, right) = rest.split_cols(b.n());
             rest = right;
-            matmul(a, b, part, Start::Zero);
+            matmul(a, b, part, Beta::Zero);
         }
         return;
     }
@@ -86,6 +86,6 @@ struct Piece<'a> {
 impl Piece<'_> {
     fn run(self, a: View<'_>) {
         let Self { panels, first, c } = self;
-        with_format!(panels, typed => simd::run(Block::new(a, typed, first, c, Start::Zero)));
+        with_format!(panels, typed => simd::run(Block::new(a, typed, first, c, Beta::Zero)));
     }
 }

@@ -37,7 +37,7 @@ pub(super) mod tile;
 mod view;
 
 pub use format::WeightFormat;
-pub use matmul::{Right, Start, gemm, matmul};
+pub use matmul::{Beta, Rhs, gemm, matmul};
 pub use matmul_many::matmul_many;
 pub use panels::Panels;
 pub use view::View;

@@ -44,11 +44,11 @@ fn rounded(b: View<'_>, format: WeightFormat) -> Vec<f32> {
 }
 
 /// Rule R1, written out.
-fn chains(a: View<'_>, b: View<'_>, c: &mut [f32], start: Start) {
+fn chains(a: View<'_>, b: View<'_>, c: &mut [f32], beta: Beta) {
     for i in 0..a.rows() {
         for j in 0..b.cols() {
             let c = &mut c[i * b.cols() + j];
-            if start == Start::Zero {
+            if beta == Beta::Zero {
                 *c = 0.0;
             }
             for k in 0..a.cols() {
@@ -67,15 +67,15 @@ fn check(m: usize, k: usize, n: usize) {
         (View::new(&x, k, m).t(), View::new(&w, k, n)),
     ];
     for (form, (a, b)) in forms.into_iter().enumerate() {
-        for start in [Start::Zero, Start::Continue] {
+        for beta in [Beta::Zero, Beta::One] {
             let mut expected = pattern(m * n, 3);
-            chains(a, b, &mut expected, start);
+            chains(a, b, &mut expected, beta);
             let panels = Panels::pack(b);
-            for right in [Right::View(b), Right::Panels(&panels)] {
+            for right in [Rhs::View(b), Rhs::Panels(&panels)] {
                 let mut c = pattern(m * n, 3);
-                matmul(a, right, MatrixMut::new(&mut c, m, n), start);
+                matmul(a, right, MatrixMut::new(&mut c, m, n), beta);
                 let same = equal(&c, &expected);
-                assert!(same, "form {form}, {m} x {k} x {n}, {start:?}");
+                assert!(same, "form {form}, {m} x {k} x {n}, {beta:?}");
             }
         }
     }
@@ -107,13 +107,13 @@ fn check_formats(rows: &[usize], k: usize, n: usize) {
             for &m in rows {
                 let x = pattern(m * k, 1);
                 let a = View::new(&x, m, k);
-                for start in [Start::Zero, Start::Continue] {
+                for beta in [Beta::Zero, Beta::One] {
                     let (mut c, mut expected) = (pattern(m * n, 3), pattern(m * n, 3));
-                    chains(a, b, &mut expected, start);
-                    let right = Right::Panels(&panels);
-                    matmul(a, right, MatrixMut::new(&mut c, m, n), start);
+                    chains(a, b, &mut expected, beta);
+                    let right = Rhs::Panels(&panels);
+                    matmul(a, right, MatrixMut::new(&mut c, m, n), beta);
                     let same = equal(&c, &expected);
-                    assert!(same, "{format:?}, {m} x {k} x {n}, {start:?}");
+                    assert!(same, "{format:?}, {m} x {k} x {n}, {beta:?}");
                 }
             }
         }
@@ -234,15 +234,15 @@ fn several_products_are_each_as_if_alone() {
                 for view in &views {
                     let (c, right) = rest.split_cols(view.cols());
                     rest = right;
-                    matmul(a, Right::View(*view), c, Start::Zero);
+                    matmul(a, Rhs::View(*view), c, Beta::Zero);
                 }
                 let panels: Vec<Panels> = views.iter().map(|view| Panels::pack(*view)).collect();
                 for packed in [true, false] {
                     let right = |i: usize| {
                         if packed {
-                            Right::Panels(&panels[i])
+                            Rhs::Panels(&panels[i])
                         } else {
-                            Right::View(views[i])
+                            Rhs::View(views[i])
                         }
                     };
                     let mut c = vec![9.0; m * total];
@@ -266,9 +266,9 @@ fn zero_times_infinity_is_not_hidden() {
     let mut c = [0.0];
     matmul(
         View::new(&x, 1, 2),
-        Right::View(View::new(&w, 1, 2).t()),
+        Rhs::View(View::new(&w, 1, 2).t()),
         MatrixMut::new(&mut c, 1, 1),
-        Start::Zero,
+        Beta::Zero,
     );
     assert_eq!(c, [f32::INFINITY]);
 }
@@ -278,8 +278,8 @@ fn zero_times_infinity_is_not_hidden() {
 fn shapes_that_do_not_fit_are_named() {
     matmul(
         View::new(&[0.0; 6], 2, 3),
-        Right::View(View::new(&[0.0; 4], 4, 1)),
+        Rhs::View(View::new(&[0.0; 4], 4, 1)),
         MatrixMut::new(&mut [0.0; 2], 2, 1),
-        Start::Zero,
+        Beta::Zero,
     );
 }
