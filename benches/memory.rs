@@ -70,7 +70,7 @@ fn measure(kind: &str, depth: usize, way: &str) {
     let windows = RandomWindows::new(tokens, CONTEXT, BATCH, 1).expect("enough tokens");
     let mut config = TrainConfig::default();
     config.optimiser = Optimiser::ADAMW;
-    let mut trainer = Trainer::new(model(kind, depth), config);
+    let mut trainer = Trainer::new(model(kind, depth), config).expect("a sound configuration");
     if way == "tape" {
         let model = trainer.model();
         let mut gradients = Gradients::zeros(model.params());

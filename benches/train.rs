@@ -44,7 +44,7 @@ fn measure(shape: &Shape, depth: usize, threads: usize, steps: usize, profiled: 
     let vocab = model.config().vocab_size as u64;
     let mut config = TrainConfig::default();
     config.optimiser = Optimiser::ADAMW;
-    let mut trainer = Trainer::new(model, config);
+    let mut trainer = Trainer::new(model, config).expect("a sound configuration");
     let [context, sequences] = shape.batch;
     let mut generator = rand_chacha::ChaCha8Rng::seed_from_u64(1);
     let mut step = || {

@@ -35,7 +35,7 @@ fn gradients(
         .batch(0)
         .expect("in memory");
     let parts: Vec<Batch> = batch.micro_batches(parts);
-    let mut trainer = Trainer::new(model, TrainConfig::default());
+    let mut trainer = Trainer::new(model, TrainConfig::default()).expect("a sound configuration");
     let report = trainer.step_in_parts(&parts, joint, 1e-3);
     let report = report.expect("finite");
     let params = trainer.model().params();
@@ -117,7 +117,7 @@ fn trained(kind: HeadKind) -> String {
     (config.steps, config.batch, config.accumulate) = (7, 2, 3);
     (config.context, config.seed) = (20, 2);
     (config.peak_lr, config.warmup) = (5e-3, Some(2));
-    let mut trainer = Trainer::new(small(kind, 2, true), config);
+    let mut trainer = Trainer::new(small(kind, 2, true), config).expect("a sound configuration");
     let (data, mut sha) = (tokens(), String::new());
     let mut watch = |event: &Event| {
         if let Event::Done { sha256, .. } = event {
@@ -159,7 +159,7 @@ fn muon_learns_and_leaves_the_embedding_and_the_lm_head_to_adamw() {
         assert_eq!(moves(Optimiser::MUON), by_muon, "{name}");
         assert!(!moves(Optimiser::ADAMW), "{name}");
     }
-    let mut trainer = Trainer::new(model, TrainConfig::default());
+    let mut trainer = Trainer::new(model, TrainConfig::default()).expect("a sound configuration");
     let windows = RandomWindows::new(tokens(), 32, 8, 1).expect("enough text");
     let losses = (0..80).map(|i| {
         let batch = windows.batch(i).expect("in memory");
@@ -188,7 +188,8 @@ fn bits(model: &Model, head: bool) -> BTreeMap<String, Vec<u32>> {
 fn muon_leaves_inactive_parameters_alone() {
     let windows = RandomWindows::new(tokens(), 21, 4, 3).expect("enough text");
     let after = |model: Model, joint: JointLoss| {
-        let mut trainer = Trainer::new(model, TrainConfig::default());
+        let mut trainer =
+            Trainer::new(model, TrainConfig::default()).expect("a sound configuration");
         for step in 0..3 {
             let batch = windows.batch(step).expect("in memory");
             trainer.step(&batch, joint, 5e-3).expect("finite");

@@ -57,7 +57,10 @@ fn frozen() -> TrainConfig {
 
 /// A model after a whole run.
 fn run(model: Model, config: &TrainConfig) -> Model {
-    let (text, mut trainer) = (text(), Trainer::new(model, config.clone()));
+    let (text, mut trainer) = (
+        text(),
+        Trainer::new(model, config.clone()).expect("a sound configuration"),
+    );
     let quiet = &mut |_: &Event| {};
     let run = trainer.run(text.clone(), &text[..300], &Tokenizer::bytes(), None, quiet);
     run.expect("finite losses");
@@ -66,7 +69,7 @@ fn run(model: Model, config: &TrainConfig) -> Model {
 
 /// A model after the first steps of a run, made by hand: one for each loss.
 fn stepped(model: Model, config: &TrainConfig, losses: &[JointLoss]) -> Model {
-    let mut trainer = Trainer::new(model, config.clone());
+    let mut trainer = Trainer::new(model, config.clone()).expect("a sound configuration");
     let windows = RandomWindows::new(text(), 20, 3, 2).expect("a text");
     for (step, joint) in (0..).zip(losses) {
         let batch = windows.batch(step).expect("in memory");
@@ -219,7 +222,7 @@ fn a_frozen_trunk_has_no_gradients_and_no_moments() {
         let trainer = |config: TrainConfig| {
             let mut config = config;
             config.optimiser = optimiser;
-            Trainer::new(new(kind, 2, true), config)
+            Trainer::new(new(kind, 2, true), config).expect("a sound configuration")
         };
         // Two moments per element, or one momentum.
         let expected = |model: &Model, heads_only: bool| -> (usize, usize) {
@@ -291,11 +294,12 @@ fn heads_on_a_frozen_trunk_resume_from_a_checkpoint() {
             let ending = trainer.run(text.clone(), &text[..300], &tokenizer, run, &mut stop);
             ending.expect("finite losses")
         };
-        let mut uninterrupted = Trainer::new(new(kind, 2, true), config.clone());
+        let mut uninterrupted =
+            Trainer::new(new(kind, 2, true), config.clone()).expect("a sound configuration");
         assert_eq!(train(&mut uninterrupted, None, u64::MAX), Ending::Done);
 
         let path = folder.path().join(kind.name());
-        let mut trainer = Trainer::new(new(kind, 2, true), config);
+        let mut trainer = Trainer::new(new(kind, 2, true), config).expect("a sound configuration");
         let run = Run::create(&path, &trainer, &tokenizer, Origin::default(), false);
         let mut run = run.expect("a new directory");
         let half = train(&mut trainer, Some(&mut run), 3);

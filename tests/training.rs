@@ -50,7 +50,7 @@ fn config(steps: u64) -> TrainConfig {
 }
 
 fn trainer(kind: HeadKind) -> Trainer {
-    Trainer::new(small(kind), config(6))
+    Trainer::new(small(kind), config(6)).expect("a sound configuration")
 }
 
 /// SHA-256 of the weights after a short run.
@@ -124,7 +124,8 @@ fn a_loss_that_is_not_finite_stops_the_run_and_keeps_the_weights() {
     // A rate this high sends the weights out of the range of f32 within a few steps.
     config.peak_lr = 1e30;
     config.eval_every = 1000;
-    let mut trainer = Trainer::new(small(HeadKind::Recursive), config);
+    let mut trainer =
+        Trainer::new(small(HeadKind::Recursive), config).expect("a sound configuration");
     let run = Run::create(&path, &trainer, &tokenizer, Origin::default(), false);
     let mut run = run.expect("a new directory");
     let data = tokens(20_000);
@@ -168,8 +169,9 @@ fn batches_that_do_not_fit_are_errors() {
         Batch::new(3, 5, tokens)
     };
     let halves = batch(4, 5).micro_batches(2);
-    let mut mixed = halves.clone();
-    mixed[1] = batch(3, 4).micro_batches(3).remove(0);
+    // Parts in order, with 12 rows together, of two batches of 12 rows.
+    let mut mixed = batch(4, 3).micro_batches(4)[1..3].to_vec();
+    mixed.insert(0, batch(2, 6).micro_batches(2).remove(0));
     let long = batch(1, 2049);
     for (parts, words) in [
         (vec![], &["at least one window"][..]),
@@ -183,6 +185,7 @@ fn batches_that_do_not_fit_are_errors() {
             vec![halves[0].clone()],
             &["20 rows together", "1 parts with 10 rows"],
         ),
+        (vec![halves[0].clone(); 2], &["parts of one batch in order"]),
         (mixed, &["parts of one batch"]),
         (vec![long], &["2048 positions", "2049"]),
         (
@@ -199,10 +202,38 @@ fn batches_that_do_not_fit_are_errors() {
         let message = error.to_string();
         assert!(words.iter().all(|word| message.contains(word)), "{message}");
     }
+    for lr in [-1e-3, f64::NAN, f64::INFINITY] {
+        let step = trainer.step(&batch(2, 5), JointLoss::default(), lr);
+        let field = step.expect_err("no learning rate");
+        assert!(
+            matches!(field, Error::Setting { field: "lr", .. }),
+            "{field}"
+        );
+    }
+    let mut wrong = config(6);
+    wrong.clip_norm = f64::NAN;
+    let new = Trainer::new(small(HeadKind::Recursive), wrong);
+    assert!(matches!(
+        new.err(),
+        Some(Error::Setting {
+            field: "clip_norm",
+            ..
+        })
+    ));
     assert_eq!(trainer.steps(), 0);
     assert_eq!(ModelDir::sha256(trainer.model()).expect("finite"), before);
+    // A parameter that someone still holds keeps its values.
+    let id = trainer
+        .model()
+        .params()
+        .find("model.norm.weight")
+        .expect("every model has one");
+    let held = trainer.model().params().get(id).clone();
+    let copy = held.data().to_vec();
     let step = trainer.step_in_parts(&halves, JointLoss::default(), 1e-3);
     step.expect("the parts of one batch");
+    assert_eq!(held.data(), copy);
+    assert_ne!(trainer.model().params().get(id).data(), copy);
     // The last token is the vocabulary's last, and it has a window of as many positions as the model.
     let step = trainer.step(&batch(1, 2048), JointLoss::default(), 1e-3);
     step.expect("a window that fits");
@@ -329,7 +360,8 @@ fn real_text_is_learnt_if_it_is_available() {
     let valid = valid.first(4000).expect("tokens in memory");
     let mut config = config(150);
     (config.batch, config.context, config.eval_every) = (8, 64, 1000);
-    let mut trainer = Trainer::new(small(HeadKind::Recursive), config);
+    let mut trainer =
+        Trainer::new(small(HeadKind::Recursive), config).expect("a sound configuration");
     let mut losses = Vec::new();
     let mut watch = |event: &Event| {
         if let Event::Eval { evaluation, .. } = event {

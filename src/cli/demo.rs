@@ -76,7 +76,7 @@ impl Demo {
         (config.lambda, config.beta) = (1.0, 0.8);
         (config.eval_every, config.log_every) = ((self.steps / 6).max(1), 10);
         let bar = progress(0, self.steps);
-        let mut trainer = Trainer::new(model, config);
+        let mut trainer = Trainer::new(model, config)?;
         trainer.run(train, valid, &tokenizer, None, &mut |event: &Event| {
             show(&bar, event);
             bar.suspend(|| match event {

@@ -189,7 +189,7 @@ impl Train {
         let signal = Arc::default();
         stop::on_signals(&signal)?;
         let out = self.out.as_deref().expect("clap requires it");
-        let trainer = Trainer::new(model, train_config);
+        let trainer = Trainer::new(model, train_config)?;
         let run = Run::create(out, &trainer, &tokenizer, origin, self.force)?;
         self.drive(trainer, run, texts, &tokenizer, &signal)
     }

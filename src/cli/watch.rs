@@ -113,7 +113,7 @@ mod tests {
         (config.steps, config.batch, config.context) = (3, 1, 4);
         // Reports alone would move the bar at the last step only.
         (config.eval_every, config.log_every) = (1, 3);
-        let mut trainer = Trainer::new(Model::new(model, 1).unwrap(), config);
+        let mut trainer = Trainer::new(Model::new(model, 1).unwrap(), config).unwrap();
         let tokenizer = Tokenizer::bytes();
         let (bar, signal) = (progress(0, 3), AtomicUsize::new(0));
         let watch = Watch {

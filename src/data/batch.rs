@@ -27,6 +27,7 @@ pub struct Batch {
     tokens: Vec<u32>,
     /// Windows of the batch that this one is a micro-batch of; `batch_size` if it is none.
     total_windows: usize,
+    first_window: usize,
 }
 
 impl Batch {
@@ -50,6 +51,7 @@ impl Batch {
             batch_size,
             seq_len,
             tokens,
+            first_window: 0,
             total_windows: batch_size,
         }
     }
@@ -73,16 +75,26 @@ impl Batch {
         }
         let batch_size = self.batch_size / count;
         let length = (batch_size * (self.seq_len + 1)).max(1);
-        let part = |tokens: &[u32]| Self {
+        let part = |(i, tokens): (usize, &[u32])| Self {
+            first_window: i * batch_size,
             total_windows: self.total_windows,
             ..Self::new(batch_size, self.seq_len, tokens.to_vec())
         };
-        self.tokens.chunks_exact(length).map(part).collect()
+        self.tokens
+            .chunks_exact(length)
+            .enumerate()
+            .map(part)
+            .collect()
     }
 
     /// The number of targets of head k in the whole batch that this is a micro-batch of.
     pub fn total_targets(&self, k: usize) -> usize {
         self.total_windows * self.seq_len.saturating_sub(k)
+    }
+
+    /// Index of its first window in the batch that this is a micro-batch of.
+    pub fn first_window(&self) -> usize {
+        self.first_window
     }
 
     /// The number of windows, B.

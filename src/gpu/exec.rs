@@ -208,11 +208,12 @@ impl Decoder for GpuExec<'_> {
         let on_device = requests.iter().filter(|request| !filters(request));
         let on_device: Vec<_> = on_device.flat_map(rows).collect();
         let device = &self.weights.device;
-        let mut picked = match on_device.is_empty() {
-            true => Vec::new(),
-            false => pick(device, &logits.array, logits.cols, &on_device)?,
-        }
-        .into_iter();
+        let picked = if on_device.is_empty() {
+            Vec::new()
+        } else {
+            pick(device, &logits.array, logits.cols, &on_device)?
+        };
+        let mut picked = picked.into_iter();
         let mut sampled = Vec::with_capacity(requests.len());
         for request in requests {
             sampled.push(if filters(request) {

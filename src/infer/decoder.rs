@@ -19,22 +19,24 @@ pub struct SampleRequest {
 
 impl SampleRequest {
     /// The tokens that `pick_row(row, position)` returns, row by row, up to the first that differs from its draft: the
-    /// rows after it were computed from a wrong token.
+    /// rows after it were computed from a wrong token. A row that fails after accepted drafts ends the list as well: it
+    /// is the first row of the next step, which fails then as plain decoding does.
     ///
     /// # Errors
-    /// Returns the first error of `pick_row`.
+    /// Returns the error of `pick_row` for the first row.
     pub fn accept(
         &self,
         mut pick_row: impl FnMut(usize, usize) -> Result<u32>,
     ) -> Result<Vec<u32>> {
-        let mut tokens = Vec::with_capacity(1 + self.drafts.len());
-        loop {
+        let mut tokens = vec![pick_row(self.row, self.position)?];
+        while self.drafts.get(tokens.len() - 1) == tokens.last() {
             let i = tokens.len();
-            tokens.push(pick_row(self.row + i, self.position + i)?);
-            if self.drafts.get(i) != tokens.last() {
-                return Ok(tokens);
+            match pick_row(self.row + i, self.position + i) {
+                Ok(token) => tokens.push(token),
+                Err(_) => break,
             }
         }
+        Ok(tokens)
     }
 }
 

@@ -6,7 +6,8 @@ use super::sequence::Sequence;
 use crate::model::Model;
 use crate::{Error, Result};
 
-/// Proposes the next tokens of sequences. Whatever it returns, the tokens are those of plain decoding.
+/// Proposes the next tokens of sequences. Whatever it returns, the tokens are those of plain decoding, or have their
+/// distribution in [`DecodeMode::Rejection`](super::DecodeMode::Rejection).
 pub trait Drafter {
     /// Drafts for each of [`Drafting::requests`], in their order: at most `max_drafts` tokens for the positions after
     /// the newest one. Drafts beyond that are ignored, and so are those from the first id on that is no token.
@@ -157,11 +158,12 @@ pub(super) fn draft(
     let sequences = sequences.iter_mut().map(|sequence| &mut **sequence);
     let pairs = sequences.zip(max_drafts.iter().copied());
     let mut drafting = Drafting::new(model, runner, pairs);
-    let mut answers = match drafting.requests.is_empty() {
-        true => Vec::new(),
-        false => drafter.draft(&mut drafting)?,
-    }
-    .into_iter();
+    let answers = if drafting.requests.is_empty() {
+        Vec::new()
+    } else {
+        drafter.draft(&mut drafting)?
+    };
+    let mut answers = answers.into_iter();
     let vocab = model.config().vocab_size;
     let mut all = Vec::with_capacity(max_drafts.len());
     for max_drafts in max_drafts {

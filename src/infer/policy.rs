@@ -168,6 +168,8 @@ impl Policy {
 
     /// Numbers of drafts for the sequences of a step; `depth` is the most of a sequence that pays to consider.
     pub fn choose(&mut self, limits: &[DraftLimit], depth: usize) -> Vec<usize> {
+        // A drafter may name any number; no sequence has room for more drafts than the context has positions.
+        let depth = depth.min(limits.iter().map(|limit| limit.room).max().unwrap_or(0));
         self.depth = depth;
         let heads = self.heads.len().max(depth + 1);
         self.heads.resize(heads, RecentTimes::default());

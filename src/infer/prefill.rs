@@ -16,30 +16,33 @@ const ROWS: usize = 256;
 /// Returns the executor's error.
 pub(super) fn prefill<'s>(
     runner: &mut dyn Runner,
-    waiting: Vec<&'s mut Sequence>,
+    mut waiting: Vec<&'s mut Sequence>,
 ) -> Result<Vec<(&'s mut Sequence, Verified)>> {
     let (mut tokens, mut spans) = (Vec::new(), Vec::new());
-    let (mut ended, mut ends, mut unfinished) = (Vec::new(), Vec::new(), None);
-    // In the order of joining, so that the first of them are done first.
-    for sequence in waiting {
-        let unseen = &sequence.in_window()[sequence.num_cached..];
+    let (mut ended, mut ends, mut unfinished) = (Vec::new(), Vec::new(), Vec::new());
+    // The sequences share the rows of a pass, so that a long prompt does not delay the others. The shortest come first,
+    // because a longer prompt can use what they leave.
+    let num_unseen = |sequence: &Sequence| sequence.in_window().len() - sequence.num_cached;
+    waiting.sort_by_key(|sequence| num_unseen(sequence));
+    let num_waiting = waiting.len();
+    for (i, sequence) in waiting.into_iter().enumerate() {
         let chunk = sequence.options.chunk.max(1);
-        let room = match tokens.len() {
-            0 => chunk,
-            rows => chunk.min(ROWS.saturating_sub(rows)),
+        let share = ROWS.saturating_sub(tokens.len()) / (num_waiting - i);
+        let room = if num_waiting == 1 {
+            chunk
+        } else {
+            chunk.min(share.max(1))
         };
+        let unseen = &sequence.in_window()[sequence.num_cached..];
         let len = unseen.len().min(room);
-        if len == 0 {
-            break;
-        }
         tokens.extend_from_slice(&unseen[..len]);
         spans.push(sequence.span(len));
         if len < unseen.len() {
-            unfinished = Some((sequence, len));
-            break;
+            unfinished.push((sequence, len));
+        } else {
+            ends.push(tokens.len() as u32 - 1);
+            ended.push(sequence);
         }
-        ends.push(tokens.len() as u32 - 1);
-        ended.push(sequence);
     }
     if tokens.is_empty() {
         return Ok(Vec::new());
@@ -54,7 +57,7 @@ pub(super) fn prefill<'s>(
         LogitRows::Some(ends.into())
     };
     runner.trunk(&tokens, &Rows::new(spans), logits);
-    if let Some((sequence, len)) = unfinished {
+    for (sequence, len) in unfinished {
         sequence.num_cached += len;
     }
     if ended.is_empty() {

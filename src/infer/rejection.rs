@@ -108,10 +108,10 @@ pub(super) fn draft(
 }
 
 /// The accepted drafts and one token more, from the logits rows of a request; `distributions[i]` is the one that its
-/// draft i was drawn from, if it was drawn.
+/// draft i was drawn from, if it was drawn. As in [`SampleRequest::accept`], a row that fails ends the list.
 ///
 /// # Errors
-/// As [`pick`](super::pick()), and the executor's error.
+/// As [`pick`](super::pick()) for the first row, and the executor's error.
 pub(super) fn accept(
     runner: &mut dyn Runner,
     request: &SampleRequest,
@@ -121,7 +121,10 @@ pub(super) fn accept(
     loop {
         let i = tokens.len();
         let (position, sampler) = (request.position + i, request.sampler);
-        let p = Distribution::of(&runner.row(request.row + i)?, position, sampler)?;
+        let p = match Distribution::of(&runner.row(request.row + i)?, position, sampler) {
+            Err(_) if i > 0 => return Ok(tokens),
+            p => p?,
+        };
         let certain = |token: &u32| (*token, Distribution::certain(*token, p.len()));
         let certain = request.drafts.get(i).map(certain);
         let draft = certain.as_ref();

@@ -155,3 +155,25 @@ fn find(sequences: &mut BTreeMap<SequenceId, Sequence>, id: SequenceId) -> Resul
     let sequence = sequences.get_mut(&id);
     sequence.ok_or_else(|| Error::setting("id", "a sequence of this session", id))
 }
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+    use crate::infer::GenerateOptions;
+    use crate::model::{HeadKind, Preset};
+    use crate::simd::float_environment::tests::{FTZ, with_mode};
+
+    #[test]
+    fn a_new_sequence_notices_a_wrong_floating_point_mode() {
+        let model = Preset::Tiny.config(257, HeadKind::Recursive, 1);
+        let model = Model::new(model, 1).expect("sound sizes");
+        let mut session = Session::new(&model);
+        let request = Request::new([1], GenerateOptions::default());
+        let added = with_mode(FTZ, || session.add(request.clone()));
+        assert!(
+            matches!(added, Err(Error::FloatEnvironment(_))),
+            "{added:?}"
+        );
+        assert!(session.add(request).is_ok() && session.sequences().count() == 1);
+    }
+}

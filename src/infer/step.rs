@@ -75,7 +75,7 @@ impl Session<'_> {
             let stats: Vec<StepStats> = { drafts.iter().zip(&verified) }
                 .map(|(drafts, tokens)| StepStats {
                     drafted: drafts.len(),
-                    accepted: tokens.as_ref().map_or(0, |tokens| tokens.len() - 1),
+                    accepted: tokens.as_ref().map_or(0, |tokens| num_drafted(tokens)),
                 })
                 .collect();
             self.policy.learn(draft_time, verify_time, &stats);
@@ -90,6 +90,10 @@ impl Session<'_> {
         }
         Ok(outputs)
     }
+}
+
+fn num_drafted(tokens: &[Accepted]) -> usize {
+    tokens.iter().filter(|token| token.head() > 0).count()
 }
 
 /// Appends the verified tokens, up to one that finishes the text, and drops what was computed from other tokens.

@@ -92,15 +92,13 @@ pub(super) fn pick_tokens(
                 rejection::accept(runner, &request.sample, &drawn.collect::<Vec<_>>())
             }
         };
-        verified.push(tokens.map(|tokens| {
-            // All but the last of them were drafted.
-            let last = tokens.len() - 1;
-            let head = |i| if i == last { 0 } else { i + 1 };
-            let tokens = tokens.into_iter().enumerate();
-            tokens
-                .map(|(i, id)| Accepted { id, head: head(i) })
-                .collect()
-        }));
+        // A token that equals its draft was drafted by that head.
+        let accepted = |(i, id)| {
+            let drafted = request.sample.drafts.get(i) == Some(&id);
+            let head = if drafted { i + 1 } else { 0 };
+            Accepted { id, head }
+        };
+        verified.push(tokens.map(|tokens| tokens.into_iter().enumerate().map(accepted).collect()));
     }
     Ok(verified)
 }

@@ -28,7 +28,7 @@ impl Model {
     /// The losses, as [`Model::losses`] returns them. The gradient of their weighted sum is added to `gradients`.
     ///
     /// # Panics
-    /// Panics if a token is not below V, or if a window is longer than the model's positions.
+    /// Panics if a token is not below V, if a window is longer than the model's positions, or if the model is packed.
     pub fn backward(
         &self,
         batch: &Batch,

@@ -74,6 +74,7 @@ fn or_zero<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<us
 
 /// Named sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Preset {
     /// C 128, L 4, H 4, F 352; context 128.
     Tiny,

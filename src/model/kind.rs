@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// How the prediction heads are built. [`super::heads`] has the formulas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum HeadKind {
     /// One module used K times, fed with the previous head's hidden state and the next token (Cai et al. 2025, FastMTP,
     /// arXiv:2509.18362; the module is that of DeepSeek-V3).

@@ -25,6 +25,7 @@ pub struct JointLoss {
 
 /// Where the gradients of the losses go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum GradFlow {
     /// Everywhere.
     #[default]

@@ -128,6 +128,12 @@ impl TrainConfig {
     /// # Errors
     /// Returns [`Error::Setting`] with the first field that is not valid.
     pub fn check(&self, model: &Config) -> Result<()> {
+        self.check_values(model.mtp_depth)?;
+        self.check_sizes(model)
+    }
+
+    /// The part of [`TrainConfig::check`] that no window of the text depends on.
+    pub(super) fn check_values(&self, num_heads: usize) -> Result<()> {
         let counts = [
             ("context", self.context as u64),
             ("batch", self.batch as u64),
@@ -163,7 +169,10 @@ impl TrainConfig {
                 return Err(Error::setting(field, "a number, 0 or more", value));
             }
         }
-        self.check_freeze(model.mtp_depth)?;
+        self.check_freeze(num_heads)
+    }
+
+    fn check_sizes(&self, model: &Config) -> Result<()> {
         if self.context > MAX_BATCH_ROWS {
             let expected = format!("at most {MAX_BATCH_ROWS} tokens");
             return Err(Error::setting("context", expected, self.context));

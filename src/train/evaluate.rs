@@ -13,6 +13,7 @@ const PART: usize = 1 << 20;
 
 /// Losses on a text.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Evaluation {
     /// Mean loss of the main head, in nats per token.
     pub loss: f64,
@@ -154,6 +155,11 @@ fn in_parts<E: Exec>(
     while start + 1 < length {
         let end = length.min(start.saturating_add(part).saturating_add(1));
         let tokens = text.read(start..end)?;
+        let vocab = model.config().vocab_size;
+        if let Some(token) = tokens.iter().find(|token| **token as usize >= vocab) {
+            let expected = format!("tokens below the vocabulary's size, {vocab}");
+            return Err(Error::setting("text", expected, token));
+        }
         for batch in consecutive(&tokens, context, 1) {
             if !go_on() {
                 return Ok(None);

@@ -126,6 +126,7 @@ pub struct OptimiserState {
 
 /// Norms of a step's gradient before clipping.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Norms {
     /// Over the trunk's parameters.
     pub trunk: f64,

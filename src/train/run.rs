@@ -246,7 +246,7 @@ mod tests {
             save_after: Some(after),
             ..TrainConfig::default()
         };
-        let trainer = Trainer::new(Model::new(model, 1).unwrap(), config.clone());
+        let trainer = Trainer::new(Model::new(model, 1).unwrap(), config.clone()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run");
         let (tokenizer, origin) = (Tokenizer::bytes(), Origin::default());

@@ -21,6 +21,7 @@ pub struct Trainer {
 
 /// One step's figures.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct StepReport {
     /// The joint loss: the weighted sum of the losses.
     pub loss: f64,
@@ -36,9 +37,14 @@ impl Trainer {
     ///
     /// [`Trainer::run`] trains as the configuration says. [`Trainer::step`] takes its learning rate and its loss as
     /// arguments, and uses of the configuration only the optimiser and whether the trunk is frozen.
-    pub fn new(model: Model, config: TrainConfig) -> Self {
+    ///
+    /// # Errors
+    /// Returns [`Error::Setting`] if a number of the configuration is out of its range, or if a frozen trunk leaves
+    /// nothing to train.
+    pub fn new(model: Model, config: TrainConfig) -> Result<Self> {
+        config.check_values(model.config().mtp_depth)?;
         let optimiser = OptimiserState::new(&config, model.params());
-        Self::assemble(model, config, optimiser, 0, false)
+        Ok(Self::assemble(model, config, optimiser, 0, false))
     }
 
     pub(super) fn assemble(
@@ -118,9 +124,10 @@ impl Trainer {
     /// One training step: forward, backward, clipping, update.
     ///
     /// # Errors
-    /// Returns [`Error::Setting`] if the batch does not fit the model, or if the trunk is frozen and `joint` would
-    /// train it; [`Error::Diverged`] if the loss or a gradient is not finite; [`Error::FloatEnvironment`] if a thread's
-    /// floating-point mode is not the usual one. The parameters are then unchanged.
+    /// Returns [`Error::Setting`] if the batch does not fit the model, if `lr` is negative or not finite, or if the trunk
+    /// is frozen and `joint` would train it; [`Error::Diverged`] if the loss or a gradient is not finite;
+    /// [`Error::FloatEnvironment`] if a thread's floating-point mode is not the usual one. The parameters are then
+    /// unchanged.
     pub fn step(&mut self, batch: &Batch, joint: JointLoss, lr: f64) -> Result<StepReport> {
         self.step_in_parts(std::slice::from_ref(batch), joint, lr)
     }
@@ -150,6 +157,9 @@ impl Trainer {
     ) -> Result<StepReport> {
         par::check_environment()?;
         self.check_parts(parts)?;
+        if !(lr.is_finite() && lr >= 0.0) {
+            return Err(Error::setting("lr", "a number, 0 or more", lr));
+        }
         if self.config.freeze_trunk && joint.grad_flow != GradFlow::Frozen {
             let expected = "Frozen, because the trainer was made to freeze the trunk";
             let found = format!("{:?}", joint.grad_flow);
@@ -207,11 +217,14 @@ impl Trainer {
         }
         let config = self.model.config();
         let (vocab, positions) = (config.vocab_size, config.max_position_embeddings);
+        let mut windows = 0;
         for part in parts {
             let whole = part.total_targets(0);
-            if whole != rows || part.seq_len() != parts[0].seq_len() {
+            let next = part.first_window() == windows;
+            windows += part.batch_size();
+            if !next || whole != rows || part.seq_len() != parts[0].seq_len() {
                 let expected = format!(
-                    "all parts of one batch, as `Batch::micro_batches` cuts it, with {whole} rows together"
+                    "the parts of one batch in order, as `Batch::micro_batches` cuts it, with {whole} rows together"
                 );
                 return wrong(expected, format!("{} parts with {rows} rows", parts.len()));
             }
@@ -234,5 +247,25 @@ impl Trainer {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+    use crate::model::{HeadKind, Preset};
+    use crate::simd::float_environment::tests::{FTZ, with_mode};
+
+    #[test]
+    fn a_step_notices_a_wrong_floating_point_mode() {
+        let model = Preset::Tiny.config(257, HeadKind::Recursive, 1);
+        let model = Model::new(model, 1).expect("sound sizes");
+        let mut trainer = Trainer::new(model, TrainConfig::default()).expect("the defaults");
+        let batch = Batch::new(1, 4, vec![1; 5]);
+        let step = with_mode(FTZ, || trainer.step(&batch, JointLoss::default(), 1e-3));
+        assert!(matches!(step, Err(Error::FloatEnvironment(_))), "{step:?}");
+        trainer
+            .step(&batch, JointLoss::default(), 1e-3)
+            .expect("the usual mode");
     }
 }

@@ -4,8 +4,8 @@ use crate::drafters::drafts;
 use crate::models::{config, random_model, trained_model};
 use crate::{all, plain, run};
 use foretoken::infer::{
-    DecodeMode, Distribution, Draft, Drafter, Drafting, FinishReason, GenerateOptions, HeadDrafter,
-    NoDrafts, Request, Sampler, SequenceId, Session, generate,
+    DecodeMode, Distribution, Draft, Drafter, Drafting, Drafts, FinishReason, GenerateOptions,
+    HeadDrafter, NoDrafts, Request, Sampler, SequenceId, Session, generate,
 };
 use foretoken::model::{HeadKind, Model};
 use foretoken::{Error, Result};
@@ -358,4 +358,80 @@ fn two_sessions_take_turns() {
         inner.sequence(ids[1]).expect("there").generated(),
         expected[1]
     );
+}
+
+/// A row that is not a number behind accepted drafts: the text has the tokens before it, as in plain decoding.
+#[test]
+fn drafts_before_a_failure_stay_accepted() {
+    let mut config = config(HeadKind::Medusa, 3, 32);
+    config.tie_word_embeddings = false;
+    for (i, request) in requests().into_iter().enumerate() {
+        let mut model = Model::new(config.clone(), 3).expect("sound sizes");
+        let text = plain(&model, &request.prompt, &request.options);
+        // The first token after some others that is not among them: what follows it cannot be computed.
+        let known =
+            |j: &usize| text[..*j].contains(&text[*j]) || request.prompt.contains(&text[*j]);
+        let last = (4..text.len()).find(|j| !known(j)).expect("a new token");
+        let id = model.params().find("model.embed_tokens.weight");
+        let embedding = model.params_mut().get_mut(id.expect("every model has one"));
+        embedding.data_mut()[text[last] as usize * 32..][..32].fill(f32::NAN);
+        let finish = |request: &Request, drafter: &mut dyn Drafter| {
+            let mut session = Session::new(&model);
+            let id = session.add(request.clone()).expect("a prompt that fits");
+            loop {
+                for output in session.step(drafter).expect("a step") {
+                    if let Some(finish) = output.finish {
+                        let tokens = session.remove(id).expect("a sequence").generated().to_vec();
+                        return (tokens, format!("{finish:?}"));
+                    }
+                }
+            }
+        };
+        let modes: &[DecodeMode] = match i {
+            0 => &[DecodeMode::Exact, DecodeMode::Rejection],
+            _ => &[DecodeMode::Exact],
+        };
+        for stop in [vec![], vec![text[last]]] {
+            let mut request = request.clone();
+            request.options.stop = stop;
+            let expected = finish(&request, &mut NoDrafts);
+            assert_eq!(expected.0, text[..=last]);
+            for (mode, ahead) in modes.iter().flat_map(|m| (1..8).map(|n| (*m, n))) {
+                let mut oracle = By(
+                    |_, drafting: &mut Drafting<'_>| {
+                        let known = drafting.requests()[0].sequence().generated().len();
+                        let end = (known + ahead).min(text.len());
+                        Ok(vec![drafts(text[known..end].to_vec())])
+                    },
+                    0,
+                );
+                request.options.mode = mode;
+                request.options.drafts = Drafts::All;
+                assert_eq!(finish(&request, &mut oracle), expected, "{mode:?}, {ahead}");
+            }
+        }
+    }
+}
+
+/// A drafter may claim any number of drafts.
+#[test]
+fn a_boundless_drafter_costs_no_memory() {
+    struct Boundless;
+    impl Drafter for Boundless {
+        fn draft(&mut self, drafting: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
+            Ok(vec![drafts(vec![7; 3]); drafting.requests().len()])
+        }
+        fn max_drafts(&self, _: &Model) -> usize {
+            usize::MAX
+        }
+    }
+    let model = trained_model(HeadKind::Recursive);
+    for choice in [Drafts::All, Drafts::Auto, Drafts::Fixed(usize::MAX)] {
+        let options = GenerateOptions {
+            drafts: choice,
+            ..all()
+        };
+        let expected = plain(model, &[84], &options);
+        assert_eq!(run(model, &[84], &options, &mut Boundless).tokens, expected);
+    }
 }

@@ -57,7 +57,7 @@ fn train(kind: HeadKind) -> Model {
     let model = Model::new(config(kind, DEPTH, 32), 9).expect("sound sizes");
     let mut config = TrainConfig::default();
     config.optimiser = Optimiser::ADAMW;
-    let mut trainer = Trainer::new(model, config);
+    let mut trainer = Trainer::new(model, config).expect("a sound configuration");
     for step in 0..150 {
         let batch: Batch = windows.batch(step).expect("in memory");
         trainer

@@ -77,9 +77,9 @@ fn sequences_join_and_leave_between_steps() {
     }
 }
 
-/// A long prompt takes several steps, in which the others go on.
+/// A long prompt takes several steps, in which others decode, and prompts that came later are computed.
 #[test]
-fn a_long_prompt_holds_nobody_up() {
+fn a_long_prompt_delays_no_other_sequence() {
     let model = trained_model(HeadKind::Recursive);
     let text = text(5);
     let options = |max_tokens| GenerateOptions {
@@ -95,13 +95,16 @@ fn a_long_prompt_holds_nobody_up() {
     let long = session
         .add(Request::new(&text[..95], options(5)))
         .expect("fits");
+    let later = session
+        .add(Request::new(&text[..20], options(1)))
+        .expect("fits");
     for i in 0..10 {
         let outputs = step(&mut session, &mut NoDrafts);
         let gained: Vec<SequenceId> = outputs.iter().map(|output| output.id).collect();
-        let expected = if i < 9 {
-            vec![short]
-        } else {
-            vec![short, long]
+        let expected = match i {
+            1 => vec![short, later],
+            9 => vec![short, long],
+            _ => vec![short],
         };
         assert_eq!(gained, expected, "step {i}");
     }

@@ -307,7 +307,7 @@ impl Run {
         } else {
             Optimiser::ADAMW
         };
-        let trainer = Trainer::new(model(sizes, seed), config);
+        let trainer = Trainer::new(model(sizes, seed), config).expect("a sound configuration");
         Self { trainer, recipe }
     }
 

@@ -49,7 +49,7 @@ impl Case {
         (model.num_attention_heads, model.num_key_value_heads) = (2, 1);
         model.set_head_width(8);
         let model = Model::new(model, 3).expect("sound sizes");
-        Trainer::new(model, self.config.clone())
+        Trainer::new(model, self.config.clone()).expect("a sound configuration")
     }
 }
 

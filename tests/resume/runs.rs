@@ -39,7 +39,7 @@ pub fn config(kind: HeadKind) -> TrainConfig {
         HeadKind::Recursive => (Regime::Curriculum, Some(0.2), Optimiser::MUON),
         HeadKind::Sequential => (Regime::Detached, None, Optimiser::ADAMW),
         HeadKind::Parallel => (Regime::Joint, None, Optimiser::ADAMW),
-        HeadKind::Medusa => (Regime::Reverse, Some(1.1), Optimiser::MUON),
+        _ => (Regime::Reverse, Some(1.1), Optimiser::MUON),
     };
     config
 }
@@ -51,7 +51,7 @@ fn trainer(kind: HeadKind, vocab: usize, config: &TrainConfig) -> Trainer {
     (model.num_attention_heads, model.num_key_value_heads) = (2, 1);
     model.set_head_width(8);
     let model = Model::new(model, 5).expect("sound sizes");
-    Trainer::new(model, config.clone())
+    Trainer::new(model, config.clone()).expect("a sound configuration")
 }
 
 /// Watches a run, and stops it after a step.
