@@ -107,7 +107,7 @@ struct Recipe {
     /// Learning rates after the warm-up: half a cosine, or level with a decay over the last fifth
     #[arg(long, default_value = Schedule::default().name(), value_parser = one_of(&Schedule::ALL, Schedule::name))]
     schedule: Schedule,
-    /// What moves the weights; muon leaves gains, biases, embedding and output matrix to adamw
+    /// How the weights are updated; muon leaves norm weights, biases, embedding matrix and LM head to adamw
     #[arg(long, default_value = Optimiser::default().name(), value_parser = one_of(&Optimiser::ALL, Optimiser::name))]
     optimiser: Optimiser,
 }

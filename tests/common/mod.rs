@@ -58,7 +58,8 @@ impl Fixture {
         all
     }
 
-    /// Products large enough that they are split over threads and, with F beyond any block's length, over blocks of k.
+    /// Matrix multiplications large enough to be split over threads and, with F beyond any block's length, over blocks
+    /// of k.
     pub fn wide(kind: HeadKind) -> Self {
         Self {
             width: 803,
@@ -248,7 +249,7 @@ pub fn matrix(cols: usize, data: Vec<f32>) -> Tensor {
     Tensor::new(&[data.len() / cols, cols], data)
 }
 
-/// Cases of a property test. A failure is kept beside the test's file, so that it can be committed.
+/// Cases of a property test. A failure is saved next to the test's file, so that it can be committed.
 pub fn cases(cases: u32) -> ProptestConfig {
     let beside = FileFailurePersistence::WithSource("regressions");
     ProptestConfig {

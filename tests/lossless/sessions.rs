@@ -77,7 +77,7 @@ fn sequences_join_and_leave_between_steps() {
     }
 }
 
-/// A long prompt takes several steps, in which the others go on.
+/// A long prompt takes several steps, and the other sequences continue during them.
 #[test]
 fn a_long_prompt_holds_nobody_up() {
     let model = trained_model(HeadKind::Recursive);

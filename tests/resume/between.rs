@@ -48,7 +48,7 @@ fn killed_three_times(folder: &Folder) -> bool {
     }
     let first = done();
     assert!(first >= 10 && first.is_multiple_of(5), "{first}");
-    // The run keeps what it was told, and forgets nothing when it is killed before it could make a checkpoint.
+    // The run keeps its interval, even if it is killed before it could make a checkpoint.
     if LONG < first + 14 || !try_kill_at(folder, "train --resume run", first + 1) {
         return false;
     }
@@ -65,13 +65,13 @@ fn killed_three_times(folder: &Folder) -> bool {
 #[test]
 fn checkpoints_are_made_when_they_are_asked_for() {
     let folder = Folder::with_text();
-    // After each evaluation, where nothing is asked for.
+    // By default, after each evaluation.
     begin_long(&folder, "run", ENDLESS, 7);
     kill_at(&folder, "train --resume run", 16);
     let first = step(&folder.path("run"));
     assert!((14..ENDLESS).contains(&first), "{first}");
     assert!(first.is_multiple_of(7), "{first}");
-    // In steps, and in other steps where a resumed run is told so.
+    // Every so many steps; a resumed run may change the interval.
     for every in [4, 9] {
         let from = step(&folder.path("run"));
         let resume = format!("train --resume run --save-every {every}");
