@@ -124,7 +124,7 @@ proptest! {
                 let from = decoder.tokens(0).len();
                 let end = x.len().min(from + 1 + fixture.depth);
                 let mut rows = x[from..end].to_vec();
-                // The first draft that is not accepted is wrong, and so may the ones after it be.
+                // The first draft that is not accepted is wrong, and those after it may be wrong too.
                 if let Some(wrong) = rows.get_mut(a + 1) {
                     *wrong = (*wrong + 1) % fixture.vocab as u32;
                 }
@@ -174,7 +174,7 @@ proptest! {
                 for k in 1..=fixture.depth {
                     decoder.head(k, &all, *sizes.next().expect("a cycle"));
                 }
-                // Chunks of one row may leave everybody waiting; the first sequence then moves on alone.
+                // Chunks of one row may leave every sequence waiting; the first one then advances alone.
                 let first = (0..lens.len()).find(|s| decoder.tokens(*s).len() < lens[*s]);
                 if let Some(s) = first {
                     let next = decoder.tokens(s).len();
@@ -232,8 +232,8 @@ fn one_by_one_at_every_length_on_a_boundary() {
     }
 }
 
-/// Matrix multiplications that are split over threads and over blocks of k in one form and not in the other; and the rotary table,
-/// which is made again when a sequence passes its end, at 256.
+/// Matrix multiplications that are split over threads and over blocks of k in one form and not in the other; and the
+/// rotary table, which is made again when a sequence passes its end, at 256.
 #[test]
 fn large_products_and_long_sequences() {
     for kind in HeadKind::ALL {
@@ -256,7 +256,7 @@ fn large_products_and_long_sequences() {
     }
 }
 
-/// [`Model::losses`] is out of sight of the tests above, which walk the heads themselves.
+/// The tests above do not cover [`Model::losses`], because they run the heads themselves.
 #[test]
 fn losses_are_those_of_the_decoded_logits() {
     for fixture in Fixture::all() {

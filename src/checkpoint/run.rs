@@ -125,7 +125,7 @@ impl RunDir {
     /// Replaces `model.safetensors`, whole or not at all.
     ///
     /// # Errors
-    /// Those of [`ModelDir::save_weights`].
+    /// Returns the errors of [`ModelDir::save_weights`].
     pub fn save_weights(&self, model: &Model) -> Result<()> {
         self.dir.save_weights(model)
     }

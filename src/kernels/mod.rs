@@ -16,7 +16,7 @@
 //! | [`muon`] | a step of Muon | R1, R9 |
 //! | [`reduce`] | sums along a row, over rows, over a tensor | R2, R3, R9 |
 //! | [`stream`] | a plain read of memory, to compare decoding with | - |
-//! | [`scratch`] | memory that is used again | - |
+//! | [`scratch`] | memory that is reused | - |
 //! | [`par`] | threads | - |
 //!
 //! This folder never knows named parameters or where gradients are collected: it sees slices and sizes. A kernel panics

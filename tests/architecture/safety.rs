@@ -1,7 +1,7 @@
 //! Which code may be `unsafe`. The lints in `Cargo.toml` deny `unsafe_code` (rustc) and `unsafe` blocks and impls
 //! without a `SAFETY:` comment (clippy's `undocumented_unsafe_blocks`). By default clippy also warns about a visible
-//! `unsafe fn` without a section `# Safety`. These tests hold that `Cargo.toml` keeps both lines, and that only the
-//! places listed here allow `unsafe_code`.
+//! `unsafe fn` without a section `# Safety`. The rule here is that `Cargo.toml` keeps the two lines, and that
+//! only the places listed below allow `unsafe_code`.
 
 use crate::source::{Finding, Tree, words};
 

@@ -7,7 +7,7 @@ use foretoken::model::HeadKind;
 use foretoken::train::{Ending, Event, Observer, Run};
 use std::fs;
 
-/// Stops a run at the call of `stop` with this number.
+/// Stops a run after this many calls of `stop`.
 struct Patience(u64);
 
 impl Observer for Patience {

@@ -24,7 +24,7 @@ fn a_place_where_no_directory_can_be_made_is_one_clear_error() {
 }
 
 /// Nothing can be made in a directory whose path is as long as the system allows, but files with short names are
-/// opened. Unlike permissions this binds every user.
+/// opened. Unlike permissions, this applies to every user.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_directory_that_takes_no_new_file_keeps_its_checkpoint() {
@@ -69,7 +69,7 @@ fn a_directory_without_permission_to_write_keeps_its_checkpoint() {
     };
     allow(0o555);
     match fs::write(folder.path("run/probe"), "") {
-        // Permissions do not restrict a superuser.
+        // Permissions do not restrict the superuser.
         Ok(()) => println!("skipped: permissions do not bind this user"),
         Err(_) => {
             folder.refuses("train --resume run", 1, &["model.safetensors"]);
