@@ -23,7 +23,7 @@ use std::sync::atomic::AtomicUsize;
 /// Flags of `foretoken train`.
 #[derive(Clone, Debug, Args)]
 pub struct Train {
-    // First, because every flag parsed after it consumes its own values.
+    // First, because parsing any later field removes its values from the matches.
     #[command(flatten)]
     pub(super) given: Given,
     /// Text files, or one token file; without --valid the last tenth is kept for validation

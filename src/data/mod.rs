@@ -1,6 +1,6 @@
 //! Text to batches: tokenizers, token streams, windows of tokens, batches of windows.
 //!
-//! This folder never knows a model, a tensor or training. It names no other folder of the crate but `files`.
+//! This folder knows nothing about models, tensors or training. It names no other folder of the crate but `files`.
 //!
 //! | file | holds |
 //! |---|---|

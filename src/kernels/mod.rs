@@ -19,8 +19,8 @@
 //! | [`scratch`] | memory that is reused | - |
 //! | [`par`] | threads | - |
 //!
-//! This folder never knows named parameters or where gradients are collected: it sees slices and sizes. A kernel panics
-//! if slices and sizes do not fit. `par` is the only user of rayon.
+//! This folder knows nothing about named parameters or the collection of gradients: it sees slices and sizes. A kernel
+//! panics if slices and sizes do not fit. `par` is the only user of rayon.
 
 pub mod adamw;
 pub mod attention;
