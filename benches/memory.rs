@@ -26,7 +26,7 @@ fn main() {
         return measure(kind, depth.parse().expect("a number of heads"), way);
     }
     println!("kind        way    K  largest MB  heads' own MB  the rest / K = 0");
-    for way in ["lean", "tape"] {
+    for way in ["per head", "tape"] {
         let base = peak("recursive", 0, way);
         println!("{:<11} {way}   0  {base:>10.0}", "-");
         for kind in HeadKind::ALL.map(HeadKind::name) {

@@ -1,12 +1,12 @@
 //! One input has one answer, to the last bit (the one-answer contract).
 //!
 //! Held here: the training forward pass == prefill in any chunks == decoding one by one == verify with rollback, alone
-//! or beside other sequences, packed or not, for the trunk and for every head fed the same tokens; and a training
+//! or alongside other sequences, packed or not, for the trunk and for every head fed the same tokens; and a training
 //! step's losses and gradients on every instruction set and for 1, 2, 3 and 8 threads.
 //!
-//! How: the answer is the training graph's, computed once; a [`Decoder`] then computes the same rows in another order,
-//! on another instruction set and with another number of threads, and every logit is compared bit by bit. Drafts are
-//! fed too and taken back, so the caches have seen more than what counts.
+//! How: the answer is the training graph's, computed once; a [`Decoder`] then computes the same rows in a different
+//! order, on a different instruction set and with a different number of threads, and every logit is compared bit by
+//! bit. Drafts are fed too and taken back, so the caches have also held rows that were discarded.
 //!
 //! A missing instruction set is reported on stderr. `FORETOKEN_REQUIRE_ISA=avx512` makes its absence a failure.
 
@@ -105,7 +105,7 @@ proptest! {
         same_logits("prefill in chunks", fixture.vocab, &got, &expected);
     }
 
-    /// Steps of one known token and K drafts, of which any number is right; the heads run between them.
+    /// Steps of one known token and K drafts, with any number of correct drafts; the heads run between steps.
     #[test]
     fn verify_with_rollback(
         (fixture, seed, packed, isa, threads) in setting(),
@@ -124,7 +124,7 @@ proptest! {
                 let from = decoder.tokens(0).len();
                 let end = x.len().min(from + 1 + fixture.depth);
                 let mut rows = x[from..end].to_vec();
-                // The first draft that is not accepted is wrong, and so may the ones after it be.
+                // The first draft that is not accepted is wrong, and those after it may be wrong too.
                 if let Some(wrong) = rows.get_mut(a + 1) {
                     *wrong = (*wrong + 1) % fixture.vocab as u32;
                 }
@@ -142,7 +142,7 @@ proptest! {
         same_logits("verify with rollback", fixture.vocab, &got, &expected);
     }
 
-    /// Sequences of different lengths in one `Rows`, some of which pass while others wait.
+    /// Sequences of different lengths in one `Rows`; some take part in a pass while others wait.
     #[test]
     fn batch_mates(
         (fixture, seed, packed, isa, threads) in setting(),
@@ -174,7 +174,7 @@ proptest! {
                 for k in 1..=fixture.depth {
                     decoder.head(k, &all, *sizes.next().expect("a cycle"));
                 }
-                // Chunks of one row may leave everybody waiting; the first sequence then moves on alone.
+                // Chunks of one row may leave every sequence waiting; the first one then advances alone.
                 let first = (0..lens.len()).find(|s| decoder.tokens(*s).len() < lens[*s]);
                 if let Some(s) = first {
                     let next = decoder.tokens(s).len();
@@ -232,8 +232,8 @@ fn one_by_one_at_every_length_on_a_boundary() {
     }
 }
 
-/// Products that are split over threads and over blocks of k in one form and not in the other; and the rotary table,
-/// which is made again when a sequence passes its end, at 256.
+/// Matrix multiplications that are split over threads and over blocks of k in one form and not in the other; and the
+/// rotary table, which is made again when a sequence passes its end, at 256.
 #[test]
 fn large_products_and_long_sequences() {
     for kind in HeadKind::ALL {
@@ -256,7 +256,7 @@ fn large_products_and_long_sequences() {
     }
 }
 
-/// [`Model::losses`] is out of sight of the tests above, which walk the heads themselves.
+/// The tests above do not cover [`Model::losses`], because they run the heads themselves.
 #[test]
 fn losses_are_those_of_the_decoded_logits() {
     for fixture in Fixture::all() {
@@ -323,7 +323,7 @@ fn whole_training_steps() {
         let (model, batch) = (fixture.model(2), batch(&fixture, sequences, context));
         let expected = on(isas[0], 1, || step(&model, &batch));
         for isa in &isas {
-            // The portable definition is slow where it is built without FMA: large products get one other split.
+            // The portable definition is slow if built without FMA: large multiplications get one other split.
             let slow = isa.name() == "portable" && fixture.vocab > 100;
             for threads in if slow { &[3][..] } else { &[1, 2, 3, 8] } {
                 let got = on(*isa, *threads, || step(&model, &batch));

@@ -23,7 +23,7 @@ enum Action {
     Feed(usize, usize),
     /// Run every head on what there is.
     Heads,
-    /// Run one head on at most so many rows: it, or the depths above it, fall behind.
+    /// Run one head on at most this many rows: it, or the depths above it, fall behind.
     Head(usize, usize),
     /// Keep this share of the tokens, in percent.
     Keep(usize),

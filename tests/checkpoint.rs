@@ -206,7 +206,7 @@ proptest! {
     }
 }
 
-/// A config with some fields changed, beside the sound weights and tokenizer.
+/// A config with some fields changed, next to the sound weights and tokenizer.
 fn load_config(fields: &[(&str, Value)]) -> Result<(), String> {
     let mut config: Value = serde_json::from_slice(&SOUND[0]).expect("JSON");
     for (field, value) in fields {

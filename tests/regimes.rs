@@ -201,7 +201,7 @@ fn the_lambda_of_each_step_reaches_the_loss() {
             let by_hand = stepped(new(kind, 2, true), &config, &losses);
             let got = run(new(kind, 2, true), &config);
             assert_eq!(changed(&by_hand, &got), [""; 0], "{kind:?}, {lambda}");
-            // So that this can fail: another λ is seen in the trunk and in the heads.
+            // So that this can fail: a different λ changes the trunk and the heads.
             for other in &ends {
                 let changed = changed(other, &got);
                 let in_heads = changed.iter().filter(|name| layout::is_head(name)).count();

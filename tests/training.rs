@@ -239,7 +239,7 @@ fn batches_that_do_not_fit_are_errors() {
     step.expect("a window that fits");
 }
 
-/// Only a longer run, and when it is evaluated, reported and saved, may change.
+/// Only the length of a run, and when it is evaluated, reported and saved, may change.
 #[test]
 fn a_trainers_configuration_changes_only_where_resuming_stays_exact() {
     let mut trainer = trainer(HeadKind::Recursive);
@@ -316,7 +316,7 @@ fn evaluation_predicts_every_token_but_the_first_once() {
 }
 
 /// Each head's loss window by window in `f64`, from logits. Head k has k targets fewer in a window, so it has a smaller
-/// share of them in the partial window at the end: a mean over windows would be another number.
+/// share of them in the partial window at the end: a mean over windows would differ.
 #[test]
 fn evaluation_weighs_every_target_of_a_head_alike() {
     for kind in HeadKind::ALL {

@@ -21,7 +21,7 @@ fn widened(model: &Model) -> Model {
     .expect("the same sizes")
 }
 
-/// `size` tokens a pass, each pass with two wrong tokens behind them that are taken back before the heads run.
+/// `size` tokens per pass. Each pass ends with two wrong tokens, which are taken back before the heads run.
 fn decode(model: &Model, x: &[u32], size: usize, wrong: &[u32]) -> Logits {
     let mut decoder = Decoder::new(model, 1);
     for part in x.chunks(size) {
@@ -37,7 +37,7 @@ fn decode(model: &Model, x: &[u32], size: usize, wrong: &[u32]) -> Logits {
 fn one_answer_in_every_format() {
     let small = HeadKind::ALL.map(|kind| (Fixture::small(kind, true, true), 33));
     let untied = (Fixture::small(HeadKind::Recursive, false, false), 18);
-    // Products that are split over threads and blocks of k.
+    // Matrix multiplications that are split over threads and blocks of k.
     let wide = (Fixture::wide(HeadKind::Recursive), 21);
     for (fixture, n) in small.into_iter().chain([untied, wide]) {
         let x = tokens(n, fixture.vocab, 4);
@@ -48,7 +48,7 @@ fn one_answer_in_every_format() {
             let rounded = format != WeightFormat::F32;
             assert_eq!(expected != exact, rounded, "{fixture:?}, {format:?}");
             for isa in Isa::all() {
-                // The portable definition is slow where it is built without FMA.
+                // The portable definition is slow if built without FMA.
                 let slow = isa.name() == "portable" && fixture.vocab > 100;
                 for threads in if slow { &[3][..] } else { &[1, 2, 3, 8] } {
                     let what = format!(

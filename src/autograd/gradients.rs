@@ -83,7 +83,7 @@ pub struct GradSink<'a, const N: usize> {
 }
 
 impl<const N: usize> GradSink<'_, N> {
-    /// Whether input `i` needs a gradient. One that does not need it may be given it: it is dropped.
+    /// Whether input `i` needs a gradient. A gradient for an input that does not need one is dropped.
     pub fn needs_grad(&self, i: usize) -> bool {
         self.slots[i] != GradSlot::Constant
     }

@@ -1,6 +1,6 @@
 //! A model's files: written so that a kill leaves them whole, and read as if written by a stranger.
 //!
-//! This folder never knows training and never knows decoding. All files but `model` and `run` move named
+//! This folder knows nothing about training or decoding. All files but `model` and `run` move named
 //! tensors, JSON and bytes between memory and the disk, and do not know which tensors a model has.
 //!
 //! * `model`: a model's directory, made of the parts below.

@@ -1,8 +1,8 @@
 //! A model directory: `config.json`, `model.safetensors`, `tokenizer.json` and, for a run, `metrics.jsonl`.
 //!
 //! `config.json` also records the SHA-256 of the tokenizer that the model was trained with, as
-//! `foretoken_tokenizer_sha256`. Without it, any other vocabulary that is not larger would be taken for the model's
-//! own. Directories of other programs lack the field; then nothing is compared.
+//! `foretoken_tokenizer_sha256`. Without it, any vocabulary that is not larger would be taken for the model's
+//! own. Directories written by other programs lack the field; then nothing is compared.
 
 use super::directory::{Contents, create_dir};
 use super::encode::Safetensors;
@@ -39,7 +39,7 @@ struct Seal {
 /// The tokenizer of a model's directory, whose `config.json` has these bytes.
 ///
 /// # Errors
-/// Returns the errors of [`Tokenizer::load`], and [`Error::File`] if the model was trained with another tokenizer.
+/// Returns the errors of [`Tokenizer::load`], and [`Error::File`] if the model was trained with a different tokenizer.
 pub(super) fn tokenizer_of(dir: &Path, config: &[u8]) -> Result<Tokenizer> {
     let seal: Seal = json::parse(&dir.join(CONFIG), config)?;
     let path = dir.join(TOKENIZER);
@@ -69,7 +69,7 @@ impl ModelDir {
     ///
     /// # Errors
     /// Returns [`Error::Exists`] if the directory exists and is not replaced, [`Error::Busy`] if a process trains into
-    /// it, [`Error::Diverged`] for weights that are not finite, and [`Error::Io`] if writing fails.
+    /// it, [`Error::NotFinite`] for weights that are not finite, and [`Error::Io`] if writing fails.
     pub fn create(path: &Path, model: &Model, tokenizer: &Tokenizer, force: bool) -> Result<Self> {
         let (dir, ()) = Self::create_with(path, model, tokenizer, &[], force, |_: &Path| Ok(()))?;
         Ok(dir)

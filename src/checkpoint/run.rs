@@ -18,7 +18,7 @@
 //! | killed | state | model | what resuming does |
 //! |---|---|---|---|
 //! | before or during 2 | the checkpoint before | the same | continues from there; later lines of the metrics are cut |
-//! | between 2 and 3, or during 3 | this checkpoint | the one before, whole | writes the model from the state, continues |
+//! | between 2 and 3, or during 3 | this checkpoint | the one before | writes the model from the state, continues |
 //! | after 3 | this checkpoint | the same | continues |
 //!
 //! So the model is never newer than the state, and resuming reads nothing from it. A run has its first state, of step
@@ -125,7 +125,7 @@ impl RunDir {
     /// Replaces `model.safetensors`, whole or not at all.
     ///
     /// # Errors
-    /// Those of [`ModelDir::save_weights`].
+    /// Returns the errors of [`ModelDir::save_weights`].
     pub fn save_weights(&self, model: &Model) -> Result<()> {
         self.dir.save_weights(model)
     }

@@ -85,8 +85,8 @@ impl TensorFile {
     /// Checks that the file holds exactly these tensors, given as (name, shape), before any data is read.
     ///
     /// # Errors
-    /// Returns [`Error::Tensor`] if a tensor is missing or has another shape or type, and [`Error::File`] if the file
-    /// holds tensors that are not in the list.
+    /// Returns [`Error::Tensor`] if a tensor is missing or has a different shape or type, and [`Error::File`] if the
+    /// file holds tensors that are not in the list.
     pub fn expect<'a>(
         &self,
         layout: impl IntoIterator<Item = (&'a str, &'a [usize])>,
@@ -154,7 +154,7 @@ impl TensorFile {
     /// widened, which is exact. A tensor may be taken again.
     ///
     /// # Errors
-    /// Returns [`Error::Tensor`] if the tensor is missing, has another shape or another type, holds a NaN or an
+    /// Returns [`Error::Tensor`] if the tensor is missing, has a different shape or type, holds a NaN or an
     /// infinity, or does not fit in memory, and [`Error::Io`] if the file cannot be read.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         // The header was checked: the offsets are inside, and a whole number of elements apart.

@@ -7,10 +7,10 @@ use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Flags about checkpoints and going on from them.
+/// Flags about checkpoints and resuming from them.
 #[derive(Clone, Debug, Args)]
 pub struct Checkpoints {
-    /// Go on with the run in this directory, with its own options, to the same weights as if it had never stopped
+    /// Resume the run in this directory with its own options; it ends with the weights of an uninterrupted run
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "force"])]
     pub resume: Option<PathBuf>,
     /// With --resume: allow a larger --steps; learning rates from there on are those of the longer run: its decay, also
@@ -21,7 +21,7 @@ pub struct Checkpoints {
     /// Steps between checkpoints; a run keeps it when it is resumed [default: after each evaluation]
     #[arg(long, value_name = "N")]
     pub save_every: Option<u64>,
-    /// Minutes between checkpoints, beside the others; a run keeps it when it is resumed
+    /// Minutes between checkpoints, in addition to the others; a run keeps it when it is resumed
     #[arg(long, value_name = "M", allow_negative_numbers = true)]
     pub save_minutes: Option<f64>,
 }

@@ -94,7 +94,7 @@ impl<'m> Held<'m> {
     /// As [`OfflineReplay::new`].
     ///
     /// # Errors
-    /// As there.
+    /// Returns those of [`OfflineReplay::new`].
     pub fn replay<'a>(
         &self,
         text: &'a [u32],
@@ -112,7 +112,7 @@ impl<'m> Held<'m> {
     /// As [`evaluate_stored`].
     ///
     /// # Errors
-    /// As there.
+    /// Returns those of [`evaluate_stored`].
     pub fn evaluate(
         &self,
         tokens: &Tokens,

@@ -119,7 +119,7 @@ pub fn show(bar: &ProgressBar, event: &Event) {
 /// An error unless speculative and plain decoding gave the same tokens.
 ///
 /// # Errors
-/// Returns [`Error::Diverged`] if they differ, which is a bug.
+/// Returns [`Error::NotFinite`] if they differ, which is a bug.
 pub fn check_identical(identical: bool) -> Result {
     if identical {
         return Ok(());

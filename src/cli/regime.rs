@@ -14,13 +14,13 @@ use std::str::FromStr;
 #[derive(Clone, Debug, Args)]
 pub struct Learning {
     /// How trunk and heads learn together: all heads throughout; K+1 equal stages with 0 to K heads; the same from K to
-    /// 0; all heads, none of which changes the trunk
+    /// 0; all heads, with no gradient from them to the trunk
     #[arg(long, default_value = Regime::default().name(), value_parser = one_of(&Regime::ALL, Regime::name))]
     regime: Regime,
     /// Weight of all heads together in the loss; A:B goes from A to B in a straight line over the run
     #[arg(long, default_value_t = Lambda::default(), value_name = "LAMBDA", allow_negative_numbers = true)]
     lambda: Lambda,
-    /// Start from the model in DIR: its trunk and tokenizer, and its heads unless other heads are asked for
+    /// Start from the model in DIR: its trunk and tokenizer, and its heads unless the flags specify other heads
     #[arg(long, value_name = "DIR")]
     init: Option<PathBuf>,
     /// Train heads alone; the trunk of --init keeps its weights
@@ -86,7 +86,7 @@ impl Learning {
     /// The model and the tokenizer to start from, if any.
     ///
     /// # Errors
-    /// Those of [`ModelDir::load`].
+    /// Returns the errors of [`ModelDir::load`].
     pub fn start(&self) -> Result<Option<(Model, Tokenizer)>> {
         self.init.as_deref().map(ModelDir::load).transpose()
     }

@@ -118,13 +118,13 @@ mod tests {
         let texts = Texts::open(&paths, &[], &tokenizer, None, Some(1)).unwrap();
         assert_eq!(texts.data_files, TextFile::read(&paths).unwrap());
         texts.train.unchanged().unwrap();
-        // Written over with as many bytes, later.
+        // Overwritten later with the same number of bytes.
         out.set_modified(SystemTime::now() + Duration::from_secs(60))
             .unwrap();
         let message = texts.train.unchanged().unwrap_err().to_string();
         let named = message.starts_with(&path.display().to_string());
         assert!(named && message.contains("changed"), "{message}");
-        // Another file under its name changes nothing about the one that is open.
+        // A new file under the same name does not affect the one that is open.
         let texts = Texts::open(&paths, &[], &tokenizer, None, Some(1)).unwrap();
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "x").unwrap();

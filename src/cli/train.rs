@@ -23,7 +23,7 @@ use std::sync::atomic::AtomicUsize;
 /// Flags of `foretoken train`.
 #[derive(Clone, Debug, Args)]
 pub struct Train {
-    // First, because each flag that follows takes its values away.
+    // First, because parsing any later field removes its values from the matches.
     #[command(flatten)]
     pub(super) given: Given,
     /// Text files, or one token file; without --valid the last tenth is kept for validation
@@ -34,10 +34,10 @@ pub struct Train {
     pub(super) valid: Vec<PathBuf>,
     #[command(flatten)]
     vocabulary: Vocabulary,
-    /// Tokens to validate on at most, the first ones [default: all of a text, 1000000 of a token file]
+    /// Validate on the first N tokens only [default: all of a text, 1000000 of a token file]
     #[arg(long, value_name = "N")]
     valid_tokens: Option<usize>,
-    /// Model directory to make
+    /// Model directory to create
     #[arg(long, required_unless_present = "resume", value_name = "DIR")]
     out: Option<PathBuf>,
     /// Replace the model directory if it exists, as soon as the run starts
@@ -55,16 +55,16 @@ pub struct Train {
     /// Width of a head [default: a quarter of the model's]
     #[arg(long, value_name = "C")]
     head_width: Option<usize>,
-    /// Steps of the run
+    /// Training steps
     #[arg(long, default_value_t = TrainConfig::default().steps, value_name = "N")]
     pub(super) steps: u64,
-    /// Windows of a batch
+    /// Windows per batch
     #[arg(long, default_value_t = TrainConfig::default().batch, value_name = "B")]
     batch: usize,
-    /// Tokens of a window [default: the preset's]
+    /// Tokens per window [default: the preset's]
     #[arg(long, value_name = "T")]
     context: Option<usize>,
-    /// Highest learning rate [default: by the model's width]
+    /// Peak learning rate [default: by the model's width]
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     lr: Option<f64>,
     /// Steps of linear warm-up [default: a twentieth of the run]
@@ -72,10 +72,10 @@ pub struct Train {
     warmup: Option<u64>,
     #[command(flatten)]
     learning: Learning,
-    /// How fast the heads' weights fall with depth
+    /// Ratio of a head's weight in the loss to that of the head before it
     #[arg(long, default_value_t = TrainConfig::default().beta, value_name = "BETA", allow_negative_numbers = true)]
     beta: f64,
-    /// Seed of the first weights and of the windows
+    /// Seed of the initial weights and of the windows
     #[arg(long, default_value_t = TrainConfig::default().seed, value_name = "S")]
     seed: u64,
     /// Steps between evaluations
@@ -91,23 +91,23 @@ pub struct Train {
     /// Print the time of each operation at the end, on standard error
     #[arg(long)]
     profile: bool,
-    /// Print one JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     pub(super) machine: Machine,
 }
 
-/// Flags about the way of training.
+/// Flags of the training recipe.
 #[derive(Clone, Debug, Args)]
 struct Recipe {
-    /// Batches of a step, computed one after the other to need less memory
+    /// Gradient accumulation: batches per step, computed one after the other to save memory
     #[arg(long, default_value_t = TrainConfig::default().accumulate, value_name = "N")]
     accumulate: usize,
-    /// Learning rates after the warm-up: half a cosine, or level with a decay over the last fifth
+    /// Learning rates after the warm-up: half a cosine, or constant with a decay over the last fifth
     #[arg(long, default_value = Schedule::default().name(), value_parser = one_of(&Schedule::ALL, Schedule::name))]
     schedule: Schedule,
-    /// What moves the weights; muon leaves gains, biases, embedding and output matrix to adamw
+    /// How the weights are updated; muon leaves norm weights, biases, embedding matrix and LM head to adamw
     #[arg(long, default_value = Optimiser::default().name(), value_parser = one_of(&Optimiser::ALL, Optimiser::name))]
     optimiser: Optimiser,
 }
@@ -194,7 +194,7 @@ impl Train {
         self.drive(trainer, run, texts, &tokenizer, &signal)
     }
 
-    /// The configuration that the flags ask for, for a model of these sizes.
+    /// The configuration that the flags specify, for a model of these sizes.
     fn train_config(&self, model: &Config) -> Result<TrainConfig> {
         let mut config = TrainConfig::for_model(model);
         config.steps = self.steps;

@@ -1,6 +1,6 @@
 //! Text to batches: tokenizers, token streams, windows of tokens, batches of windows.
 //!
-//! This folder never knows a model, a tensor or training. It names no other folder of the crate but `files`.
+//! This folder knows nothing about models, tensors or training. It names no other folder of the crate but `files`.
 //!
 //! | file | holds |
 //! |---|---|
@@ -15,7 +15,7 @@
 //! | `corpus` | the built-in text: a small grammar that writes stories |
 //! | `draws.rs` | seeded random numbers that never change between versions and machines |
 //!
-//! *Invariant*: no other file of the crate computes which token is a target of which position.
+//! *Invariant*: no other file of the crate decides which token each position has to predict.
 
 pub mod corpus;
 

@@ -1,6 +1,6 @@
 //! Files: written whole or not at all, opened with suspicion, hashed, and their text made fit for a terminal.
 //!
-//! This folder never knows what a file is for. Like the error type, every other folder may name it.
+//! This folder does not know what a file is for. Like the error type, it may be named by every other folder.
 //!
 //! * `atomic`: a file appears under its name whole, or not at all.
 //! * `leftovers`: the temporaries of killed writers.

@@ -83,7 +83,7 @@ impl Cache {
         self.len += rows;
     }
 
-    /// Arrays with room for so many positions: the old ones, or larger ones with the same contents.
+    /// Arrays with room for this many positions: the old ones, or larger ones with the same contents.
     fn reserve(&mut self, device: &Device, positions: usize) -> (Array, Array) {
         let words = elements(&[positions, self.width]);
         if let Some((keys, values)) = &self.arrays
@@ -133,7 +133,7 @@ impl Chunk<'_> {
     }
 }
 
-/// Scores of one row and head in memory, when its launch has at most so many keys.
+/// Scores of one row and head in memory, when its launch has at most this many keys.
 fn stride(keys: usize) -> usize {
     keys.next_multiple_of(16)
 }

@@ -9,7 +9,7 @@ pub(super) trait Backend: Send + Sync {
     /// The device's name, as its vendor writes it.
     fn name(&self) -> String;
 
-    /// Memory for so many 32-bit words, with unspecified contents.
+    /// Memory for this many 32-bit words, with unspecified contents.
     fn allocate(&self, words: usize) -> Result<Allocation, String>;
 
     /// Releases memory.
@@ -42,7 +42,7 @@ pub(super) trait Backend: Send + Sync {
         args: &mut [*mut c_void],
     ) -> Result<(), String>;
 
-    /// Called when an array of so many words starts to use an allocation.
+    /// Called when an array of this many words starts to use an allocation.
     fn lend(&self, _memory: &Allocation, _words: usize) {}
 
     /// Called when that array has been dropped.

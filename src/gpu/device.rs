@@ -94,7 +94,7 @@ impl Device {
         array
     }
 
-    /// An array of so many words with unspecified contents.
+    /// An array of this many words with unspecified contents.
     pub fn empty(&self, words: usize) -> Array {
         let memory = self.attempt(|| self.0.allocate(words));
         if let Some(memory) = &memory {
@@ -266,7 +266,7 @@ impl Shared {
         lock(&self.failure).get_or_insert(why);
     }
 
-    /// Memory for at least so many words, from the pool if possible.
+    /// Memory for at least this many words, from the pool if possible.
     fn allocate(&self, words: usize) -> std::result::Result<Allocation, String> {
         let size = pooled_size(words).ok_or_else(|| format!("no room for {words} numbers"))?;
         let pooled = lock(&self.pool).get_mut(&size).and_then(Vec::pop);
@@ -361,7 +361,7 @@ pub(super) fn elements(dims: &[usize]) -> usize {
     product.unwrap_or_else(|| panic!("{dims:?}: too many elements"))
 }
 
-/// The size of an allocation for so many words: four sizes per octave, so that arrays of similar lengths share memory.
+/// The size of an allocation for `words` words: four sizes per octave, so that arrays of similar lengths share memory.
 pub(super) fn pooled_size(words: usize) -> Option<usize> {
     let words = words.max(64);
     words.checked_next_multiple_of(words.checked_next_power_of_two()? / 8)

@@ -147,7 +147,7 @@ impl SequenceCache for GpuExec<'_> {
     }
 
     /// # Panics
-    /// Where a span does not start at a position kept before or the one after the last.
+    /// Panics if positions before a span are missing.
     fn keep(&mut self, depth: usize, rows: &Rows, h: &Value) {
         let device = &self.weights.device;
         let mut from = 0;
@@ -177,7 +177,7 @@ impl SequenceCache for GpuExec<'_> {
     }
 
     /// # Panics
-    /// Where nothing was kept there.
+    /// Panics if nothing was kept at the position of a row.
     fn kept(&mut self, depth: usize, rows: &Rows, width: usize) -> Value {
         let device = &self.weights.device;
         let y = device.empty(rows.len() * width);

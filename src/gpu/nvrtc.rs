@@ -211,7 +211,7 @@ impl Compiling<'_> {
         };
         self.nvrtc.check(code)?;
         let mut buffer = vec![0_u8; bytes];
-        // SAFETY: the type is that of NVRTC's header; the buffer has the size that NVRTC asked for.
+        // SAFETY: the type is that of NVRTC's header; the buffer has the size that NVRTC reported.
         let code = unsafe {
             let f: Symbol<'_, Data> = symbol(library, data)?;
             f(self.program, buffer.as_mut_ptr().cast())

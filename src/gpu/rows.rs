@@ -24,7 +24,7 @@ pub(super) fn word(n: usize) -> Arg<'static> {
     }
 }
 
-/// Blocks that hold so many threads.
+/// Number of blocks that hold this many threads.
 pub(super) fn blocks(threads: usize) -> usize {
     threads.div_ceil(THREADS)
 }

@@ -26,7 +26,7 @@ pub struct Costs {
 /// prompt leaves no room for the rows, only its last tokens are used. The plain read is the host's.
 ///
 /// # Errors
-/// Returns [`Error::Setting`] if `rows` is 0 or the prompt is empty, and [`Error::Diverged`] if logits are not numbers.
+/// Returns [`Error::Setting`] if `rows` is 0 or the prompt is empty, and [`Error::NotFinite`] if a logit is NaN.
 pub fn costs(
     mut session: Session<'_>,
     prompt: &[u32],

@@ -16,11 +16,11 @@
 //! | [`muon`] | a step of Muon | R1, R9 |
 //! | [`reduce`] | sums along a row, over rows, over a tensor | R2, R3, R9 |
 //! | [`stream`] | a plain read of memory, to compare decoding with | - |
-//! | [`scratch`] | memory that is used again | - |
+//! | [`scratch`] | memory that is reused | - |
 //! | [`par`] | threads | - |
 //!
-//! This folder never knows named parameters or where gradients are collected: it sees slices and sizes. A kernel panics
-//! if slices and sizes do not fit. `par` is the only user of rayon.
+//! This folder knows nothing about named parameters or the collection of gradients: it sees slices and sizes. A kernel
+//! panics if slices and sizes do not fit. `par` is the only user of rayon.
 
 pub mod adamw;
 pub mod attention;

@@ -13,19 +13,19 @@
 //! w  = fma(−lr, fma(weight_decay, w, scale · X), w)      scale = 0.2 · √max(rows, cols)
 //! ```
 //!
-//! `a·X + B X` is one chain for each element: it starts at a·X, rounded. a, b, c = 3.4445, −4.7750, 2.0315 are
-//! Jordan's: the polynomial a x + b x³ + c x⁵, applied five times, moves every singular value from 0.002 to 1 into
-//! 0.68..1.21. The two forms give a matrix that is not square and its transpose the same bits from the same X, because
-//! A and B are symmetric to the bit: elements (i, j) and (j, i) are one chain of the same factors. The scale is that of
-//! Liu et al. 2025 ("Muon is scalable for LLM training", section 2.2): the update has the size of AdamW's, so that
-//! AdamW's learning rate and weight decay carry over.
+//! `a·X + B X` is one chain for each element: it starts at a·X, rounded. The coefficients a, b, c = 3.4445, −4.7750,
+//! 2.0315 are Jordan's, each an `f32` constant. The polynomial a x + b x³ + c x⁵, applied five times, moves every
+//! singular value from 0.002 to 1 into 0.68..1.21. The two forms give a matrix that is not square and its transpose the
+//! same bits from the same X, because A and B are symmetric to the bit: elements (i, j) and (j, i) are one chain of the
+//! same factors. The scale is that of Liu et al. 2025 ("Muon is scalable for LLM training", section 2.2): the update
+//! has the size of AdamW's, so that AdamW's learning rate and weight decay carry over.
 
 use super::gemm::{Beta, Rhs, View, matmul};
 use super::{par, reduce};
 use crate::simd::matrix::MatrixMut;
 use crate::simd::{self, Kernel, LANES, Simd};
 
-/// Coefficients of the polynomial.
+/// Coefficients a, b, c of the polynomial.
 const A: f32 = 3.4445;
 const B: f32 = -4.775;
 const C: f32 = 2.0315;

@@ -1,4 +1,4 @@
-//! Memory that is used again: buffers of tensors, panels and kernels.
+//! Memory that is reused: buffers of tensors, panels and kernels.
 //!
 //! Fresh memory costs the system a page fault for every 4096 bytes, and a training step needs the same buffers as the
 //! step before; page faults and clearing took 9 % of a step before buffers were reused (`docs/log.md`). So a dropped

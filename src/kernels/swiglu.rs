@@ -53,9 +53,10 @@ impl Kernel for Forward<'_> {
 
 /// gu [rows, 2F], dy [rows, F] -> dgu [rows, 2F] in the memory of gu, which is in the cache when it is written.
 ///
-/// With σ = sigmoid(g): dup = dy · (g · σ); dgate = (dy · up) · (σ · (1 + g · (1 − σ))).
+/// With σ = sigmoid(gate): dup = dy · (gate · σ); dgate = (dy · up) · (σ · fma(gate, 1 − σ, 1)), by exactly these
+/// operations.
 ///
-/// dy becomes y, which the forward pass need not have kept.
+/// dy is overwritten with y = (gate · σ) · up, so the forward pass need not have kept it.
 ///
 /// # Panics
 /// Panics if f is 0 or the shapes do not fit.

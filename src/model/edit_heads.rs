@@ -36,7 +36,7 @@ impl Model {
     /// Returns [`Error::Config`] if `config` is not valid.
     ///
     /// # Panics
-    /// Panics if `config` needs a tensor that this model does not have, or one of another shape.
+    /// Panics if `config` needs a tensor that this model does not have, or has with a different shape.
     pub fn with_config(&self, config: Config) -> Result<Self> {
         Self::from_parts(config, |name, _| Ok(self.copy(name)))
     }
@@ -47,7 +47,7 @@ impl Model {
     /// Returns [`Error::Config`] if `config` is not valid.
     ///
     /// # Panics
-    /// Panics if `config` gives a tensor of the trunk another shape.
+    /// Panics if `config` gives a tensor of the trunk a different shape.
     pub fn with_heads(&self, config: Config, seed: u64) -> Result<Self> {
         config.check()?;
         let specs = layout::layout(&config);

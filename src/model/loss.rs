@@ -86,7 +86,7 @@ impl<V> LossReport<V> {
     /// The report in host memory.
     ///
     /// # Errors
-    /// Those of [`Exec::host`].
+    /// Returns the errors of [`Exec::host`].
     pub fn on_host<E: Exec<Value = V>>(&self, exec: &mut E) -> Result<LossReport> {
         Ok(LossReport {
             value: Var::constant(exec.host(&self.value)?),

@@ -14,7 +14,7 @@
 //! | [`count`] | parameters, bytes and floating-point operations |
 //! | [`edit_heads`] | removing heads from a trunk, and adding new ones |
 //!
-//! This folder never knows files, optimisers, or how tokens are chosen.
+//! This folder knows nothing about files, optimisers, or how tokens are chosen.
 
 pub mod backward;
 pub mod block;

@@ -20,7 +20,7 @@
 //! | [`select_rows`] | some of the rows |
 //! | [`cross_entropy`] | the loss |
 //!
-//! This folder never knows layers, models or executors.
+//! This folder knows nothing about layers, models or executors.
 
 pub mod add;
 pub mod add_bias;

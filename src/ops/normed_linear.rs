@@ -212,7 +212,7 @@ mod laws {
     #[test]
     fn one_operation_or_two_give_the_same_bits() {
         let eps = 1e-3;
-        // Less than a block, whole blocks, and a last block of another size.
+        // Less than a block, whole blocks, and a last block of a different size.
         for rows in [1, 33, BLOCK_ROWS, 2 * BLOCK_ROWS + 40] {
             let inputs = [
                 pattern(&[rows, 20], 1),

@@ -26,7 +26,7 @@ impl<'a> MatrixMut<'a> {
     /// data [rows, cols], row by row without gaps.
     ///
     /// # Panics
-    /// Panics if the slice has another length.
+    /// Panics if the slice has the wrong length.
     #[track_caller]
     pub fn new(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
         assert_eq!(

@@ -16,7 +16,7 @@
 //! | [`matrix`] | a mutable matrix view that splits into disjoint parts |
 //! | `tests` | every backend against the definition |
 //!
-//! This folder never knows what a kernel computes. It is the only folder with `unsafe` code besides the optional `gpu`.
+//! This folder does not know what a kernel computes. Only it and the optional folder `gpu` have `unsafe` code.
 //!
 //! `#[inline(always)]` on every generic function that takes an `S: Simd` is load-bearing: a function left out of line
 //! is compiled without the instruction set, and each of its intrinsics becomes a call. For the same reason kernels use

@@ -6,7 +6,7 @@
 //! | [`params`] | [`Params`]: tensors by name |
 //! | [`init`] | normal random values that depend on (seed, name) only |
 //!
-//! This folder never knows operations, gradients or models.
+//! This folder knows nothing about operations, gradients or models.
 
 pub mod init;
 pub mod params;

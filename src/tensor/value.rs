@@ -146,7 +146,7 @@ impl Tensor {
     /// Copies row `r` `[cols]`, of a packed tensor too.
     ///
     /// # Panics
-    /// Panics if there is no such row or `to` has another length.
+    /// Panics if there is no such row or `to` has the wrong length.
     #[track_caller]
     pub fn copy_row(&self, r: usize, to: &mut [f32]) {
         match &self.storage {

@@ -22,28 +22,28 @@ use std::time::Duration;
 pub struct TrainConfig {
     /// Steps of the run.
     pub steps: u64,
-    /// B, windows of a batch.
+    /// B, windows per batch.
     pub batch: usize,
-    /// N, batches of a step. A step's gradient is the mean over the windows of all of them.
+    /// N, batches per step. A step's gradient is the mean over the windows of all of them.
     pub accumulate: usize,
-    /// T, tokens of a window.
+    /// T, tokens per window.
     pub context: usize,
     /// Seed of the windows. The model's initial values have a seed of their own.
     pub seed: u64,
 
-    /// What moves the weights.
+    /// How the weights are updated.
     pub optimiser: Optimiser,
     /// Weight decay of matrices. Norm weights and biases do not decay.
     pub weight_decay: f64,
     /// The gradient of the trunk and that of the heads are each clipped to this norm.
     pub clip_norm: f64,
-    /// Highest learning rate.
+    /// Peak learning rate.
     pub peak_lr: f64,
     /// Steps of linear warm-up; `None` is a twentieth of the run.
     pub warmup: Option<u64>,
     /// How the learning rate changes after the warm-up.
     pub schedule: Schedule,
-    /// Learning rate at the end of the run, as a fraction of the highest.
+    /// Learning rate at the end of the run, as a fraction of the peak.
     pub final_lr: f64,
 
     /// Which heads are active at which step, and where their gradients go.

@@ -48,7 +48,7 @@ pub fn evaluate(
 /// [`evaluate`], which calls `go_on` before each window and returns `None` as soon as that is false.
 ///
 /// # Errors
-/// Those of [`evaluate`].
+/// Returns the errors of [`evaluate`].
 pub fn evaluate_while(
     model: &Model,
     tokens: &[u32],
@@ -64,7 +64,7 @@ pub fn evaluate_while(
 /// [`evaluate`] on tokens that may lie in a file larger than memory. The result is the same.
 ///
 /// # Errors
-/// Those of [`evaluate`], and those of reading the file.
+/// Returns the errors of [`evaluate`], and those of reading the file.
 pub fn evaluate_stored(
     model: &Model,
     tokens: &Tokens,
@@ -78,7 +78,7 @@ pub fn evaluate_stored(
 /// [`evaluate_stored`] on any executor: `exec` makes one for each window, with empty KV caches. The result is the same.
 ///
 /// # Errors
-/// Those of [`evaluate_stored`], and those of the executor.
+/// Returns the errors of [`evaluate_stored`], and those of the executor.
 pub fn evaluate_stored_on<E: Exec>(
     exec: &dyn Fn() -> E,
     model: &Model,

@@ -79,7 +79,7 @@ pub trait Observer {
     /// Called after each step with the number of steps done.
     fn stepped(&mut self, _steps: u64) {}
 
-    /// Whether to end the run early. Asked after each step and before each window of an evaluation, which is abandoned
+    /// Whether to end the run early. Called after each step and before each window of an evaluation, which is abandoned
     /// then, and made when the run is resumed.
     fn stop(&mut self) -> bool {
         false

@@ -15,7 +15,7 @@
 //! | [`text_file`] | the texts of a run, recognised by their content |
 //! | [`metrics`] | reading `metrics.jsonl` |
 //!
-//! This folder never knows decoding or the command line.
+//! This folder knows nothing about decoding or the command line.
 
 pub mod config;
 pub mod evaluate;

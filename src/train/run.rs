@@ -28,7 +28,7 @@ impl Run {
     /// Makes the directory of a new run, with the checkpoint of step 0 in it. `force` replaces a model's directory.
     ///
     /// # Errors
-    /// Those of [`RunDir::create`].
+    /// Returns the errors of [`RunDir::create`].
     pub fn create(
         path: &Path,
         trainer: &Trainer,
@@ -53,7 +53,7 @@ impl Run {
     ///
     /// # Errors
     /// Returns [`Error::Busy`] if another process trains into the directory, and [`Error::File`] or [`Error::Tensor`]
-    /// if the state is damaged, has another version of the arithmetic, or does not belong to the other files in the
+    /// if the state is damaged, has a different version of the arithmetic, or does not belong to the other files in the
     /// directory.
     pub fn open(path: &Path) -> Result<(Self, Trainer, Tokenizer)> {
         let dir = RunDir::open(path)?;
@@ -133,7 +133,7 @@ impl Run {
     /// Makes a checkpoint.
     ///
     /// # Errors
-    /// Those of [`RunDir::save`].
+    /// Returns the errors of [`RunDir::save`].
     pub fn checkpoint(&mut self, trainer: &Trainer) -> Result<()> {
         let record = self.record(trainer);
         with_parts(trainer, |parts| {
@@ -177,7 +177,7 @@ fn record(trainer: &Trainer, tokenizer_sha256: String, origin: &Origin) -> Recor
 
 /// Reads a record, or says why it cannot be used.
 fn read_record(text: &str) -> std::result::Result<Record, String> {
-    /// The version comes first: a record of another version may have another form.
+    /// The version comes first: a record of a different version may have a different form.
     #[derive(serde::Deserialize)]
     struct Version {
         arithmetic: u32,

@@ -1,13 +1,13 @@
 //! The learning rate of each step: linear warm-up, then one of two shapes.
 //!
 //! ```text
-//! cosine   floor + (1 − floor) · (1 + cos πx) / 2     x from 0 after the warm-up to 1 at the end
+//! cosine   minimum + (1 − minimum) · (1 + cos πx) / 2     x from 0 after the warm-up to 1 at the end
 //!          (Loshchilov and Hutter 2017)
-//! wsd      1, and over the last fifth of the run floor + (1 − floor) · (1 − √x)     x from 0 to 1 over that fifth
+//! wsd      1, and over the last fifth of the run minimum + (1 − minimum) · (1 − √x)     x from 0 to 1 over that fifth
 //!          (warm-up, stable, decay: Hu et al. 2024, "MiniCPM", section 4; this decay: Hägele et al. 2024, section 3)
 //! ```
 //!
-//! These are fractions of [`TrainConfig::peak_lr`], and `floor` is [`TrainConfig::final_lr`]. In the stable part of
+//! These are fractions of [`TrainConfig::peak_lr`], and `minimum` is [`TrainConfig::final_lr`]. In the stable part of
 //! `wsd` a rate does not depend on the length of the run, so a run can be made longer from there.
 
 use super::TrainConfig;

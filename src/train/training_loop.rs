@@ -191,7 +191,7 @@ impl TrainingLoop<'_> {
         })
     }
 
-    /// Training tokens of so many steps.
+    /// Training tokens of this many steps.
     fn tokens(&self, steps: u64) -> f64 {
         let config = self.trainer.config();
         steps as f64 * (config.batch * config.accumulate * config.context) as f64

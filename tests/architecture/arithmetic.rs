@@ -1,7 +1,7 @@
 //! What would let a platform, a version or a thread count change a result.
 //!
 //! Clippy refuses the functions of libm and `mul_add` outside `simd` (`.ci/clippy.toml`). The macro below proves that
-//! it sees each of them: an expectation that no lint fulfils is a warning, which `.ci/run` takes for an error.
+//! it sees each of them: an expectation that no lint fulfils is a warning, which `.ci/run` treats as an error.
 
 use crate::source::{Finding, Tree, words};
 

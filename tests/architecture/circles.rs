@@ -11,7 +11,7 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
     FOLDERS.iter().flat_map(|f| circles(tree, f)).collect()
 }
 
-/// Who names whom in a folder, with the file and the place. A subfolder counts as the file of its name.
+/// Which file names which in a folder, and where. A subfolder counts as the file of its name.
 type Graph<'a> = BTreeMap<String, BTreeMap<String, (&'a Source, usize)>>;
 
 fn circles(tree: &Tree, folder: &str) -> Vec<Finding> {
@@ -31,7 +31,7 @@ fn circles(tree: &Tree, folder: &str) -> Vec<Finding> {
     findings
 }
 
-/// The shortest way from a file back to it.
+/// The shortest path from a file back to it.
 fn shortest(graph: &Graph, start: &str) -> Option<Vec<String>> {
     let mut ways = VecDeque::from([vec![start.to_owned()]]);
     let mut seen = Vec::new();
@@ -57,7 +57,7 @@ fn graph<'a>(tree: &'a Tree, folder: &'a str) -> Graph<'a> {
     };
     let stems: Vec<String> = tree.rust_in(folder).map(stem).collect();
     let prefix: Vec<String> = { folder.split('/').skip(1) }.map(str::to_owned).collect();
-    // What mod.rs exports again belongs to the file that has it.
+    // What mod.rs re-exports belongs to the file that defines it.
     let mut exports = BTreeMap::new();
     let mut graph = Graph::new();
     let root = tree.rust_in(folder).find(|file| stem(file) == "mod");

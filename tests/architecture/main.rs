@@ -8,7 +8,7 @@
 //! - `imports`: the paths that a file names
 //! - `layers`: which folder may name which
 //! - `circles`: files of a folder that name each other
-//! - `safety`: where `unsafe` may stand
+//! - `safety`: which code may be `unsafe`
 //! - `arithmetic`: no libm, no stray fused multiply-add, one user of rayon
 //! - `shape`: the sections of an operation, module docs, dependencies, chapters
 

@@ -1,5 +1,7 @@
-//! Where `unsafe` may stand. Rustc denies `unsafe_code` (Cargo.toml), and clippy an `unsafe` block without a `SAFETY:`
-//! comment and an `unsafe fn` without a section `# Safety`. Left for a test is who may switch the first of these off.
+//! Which code may be `unsafe`. The lints in `Cargo.toml` deny `unsafe_code` (rustc) and `unsafe` blocks and impls
+//! without a `SAFETY:` comment (clippy's `undocumented_unsafe_blocks`). By default clippy also warns about a visible
+//! `unsafe fn` without a section `# Safety`. The rule here is that `Cargo.toml` keeps the two lines, and that
+//! only the places listed below allow `unsafe_code`.
 
 use crate::source::{Finding, Tree, words};
 

@@ -58,7 +58,8 @@ impl Fixture {
         all
     }
 
-    /// Products large enough that they are split over threads and, with F beyond any block's length, over blocks of k.
+    /// Matrix multiplications large enough to be split over threads and, with F beyond any block's length, over blocks
+    /// of k.
     pub fn wide(kind: HeadKind) -> Self {
         Self {
             width: 803,
@@ -81,7 +82,7 @@ impl Fixture {
             // The two switches change together with a switch each, so that all four combinations occur.
             tie_word_embeddings: self.slim,
             use_qk_norm: self.grouped,
-            // What is left has no part in a computation.
+            // The remaining fields play no part in a computation.
             ..Preset::Tiny.config(self.vocab, self.kind, self.depth)
         };
         config.set_head_width(if self.slim { 16 } else { 32 });
@@ -107,8 +108,8 @@ impl Fixture {
     }
 }
 
-/// First values hide mistakes: weights of one, heads of zero, logits near zero. Everything that is the same everywhere
-/// is painted, and the tables are enlarged. A new value depends on the tensor's name only, as the first one does.
+/// Initial values hide mistakes: weights of one, heads of zero, logits near zero. So constant tensors are painted, and
+/// the embedding and the LM head are scaled up. A new value depends on the tensor's name only, as the initial one does.
 fn excite(model: &mut Model) {
     for id in model.params().ids() {
         let name = model.params().name(id).to_owned();
@@ -248,7 +249,7 @@ pub fn matrix(cols: usize, data: Vec<f32>) -> Tensor {
     Tensor::new(&[data.len() / cols, cols], data)
 }
 
-/// Cases of a property test. A failure is kept beside the test's file, so that it can be committed.
+/// Cases of a property test. A failure is saved next to the test's file, so that it can be committed.
 pub fn cases(cases: u32) -> ProptestConfig {
     let beside = FileFailurePersistence::WithSource("regressions");
     ProptestConfig {

@@ -69,7 +69,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// A parameter exists once a forward pass has asked for it, so here is one.
+    /// A forward pass creates each parameter when it first uses it, so one is run here.
     pub fn new(sizes: Sizes, seed: u64) -> Self {
         let mut model = Self {
             sizes,
@@ -162,7 +162,7 @@ fn of_heads(name: &str) -> usize {
 }
 
 impl Param {
-    /// Matrices decay. Muon moves them, but not those with a row for each token.
+    /// Matrices decay. Muon updates them, except those with a row per token.
     fn update(&mut self, name: &str, muon: bool, rate: f64, clip: f64, step: u64) {
         let matrix = self.shape.len() == 2;
         let decay = if matrix { 0.1 } else { 0.0 };
@@ -193,11 +193,11 @@ impl Param {
 enum Init {
     One,
     Zero,
-    /// This deviation.
+    /// Normally distributed, with this standard deviation.
     Normal(f64),
 }
 
-/// A forward pass, which knows the parameters it has met.
+/// A forward pass, with the parameters that it has used so far.
 struct Pass<'a> {
     model: &'a mut Model,
     graph: Graph,

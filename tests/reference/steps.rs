@@ -73,8 +73,8 @@ fn same_numbers(what: &str, got: &[f64], expected: &[f64]) {
 
 fn check(case: Case) {
     let (sizes, seed) = (case.sizes(), 5);
-    // The heads' losses weigh far more than usual, so that both parts of the gradient are clipped. Their weights are no
-    // numbers of `f32`, so that it shows when λ w_k / n is rounded twice.
+    // The heads' losses weigh far more than usual, so that both parts of the gradient are clipped. Their weights are
+    // not `f32` numbers, so that it shows if λ w_k / n is rounded twice.
     let recipe = Recipe {
         muon: case.muon,
         lambda: 53.0,

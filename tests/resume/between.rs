@@ -8,14 +8,14 @@ use foretoken::model::HeadKind;
 use foretoken::train::{Run, TextFile};
 use std::fs;
 
-/// So many steps that a run killed in the middle is seldom at its end before the kill arrives, and few enough to
-/// compare it with a whole one.
+/// Enough steps that a run to be killed in the middle seldom finishes before the kill arrives, and few enough to
+/// compare it with an uninterrupted run.
 const LONG: u64 = 400;
 
-/// So many steps that it is never at its end: they would take minutes.
+/// Enough steps that a run never finishes: they would take minutes.
 const ENDLESS: u64 = 1_000_000;
 
-/// A run of so many steps with an evaluation every so many.
+/// A run of `steps` steps with an evaluation every `eval_every`.
 fn begin_long(folder: &Folder, name: &str, steps: u64, eval_every: u64) {
     let mut long = config(HeadKind::Parallel);
     (long.steps, long.eval_every) = (steps, eval_every);
@@ -28,7 +28,7 @@ fn a_killed_run_goes_on_from_between_its_ends() {
     begin_long(&folder, "start", LONG, 1000);
     copy(&folder.path("start"), &folder.path("whole"));
     folder.succeeds("train --resume whole --save-every 5 --threads 1");
-    // On a machine with other work a run may end before the kill arrives. Then it is begun again.
+    // On a busy machine a run may end before the kill arrives. Then it is started again.
     let killed = (0..20).any(|_| {
         copy(&folder.path("start"), &folder.path("run"));
         let killed = killed_three_times(&folder);
@@ -48,7 +48,7 @@ fn killed_three_times(folder: &Folder) -> bool {
     }
     let first = done();
     assert!(first >= 10 && first.is_multiple_of(5), "{first}");
-    // The run keeps what it was told, and forgets nothing when it is killed before it could make a checkpoint.
+    // The run keeps its interval, even if it is killed before it could make a checkpoint.
     if LONG < first + 14 || !try_kill_at(folder, "train --resume run", first + 1) {
         return false;
     }
@@ -65,13 +65,13 @@ fn killed_three_times(folder: &Folder) -> bool {
 #[test]
 fn checkpoints_are_made_when_they_are_asked_for() {
     let folder = Folder::with_text();
-    // After each evaluation, where nothing is asked for.
+    // By default, after each evaluation.
     begin_long(&folder, "run", ENDLESS, 7);
     kill_at(&folder, "train --resume run", 16);
     let first = step(&folder.path("run"));
     assert!((14..ENDLESS).contains(&first), "{first}");
     assert!(first.is_multiple_of(7), "{first}");
-    // In steps, and in other steps where a resumed run is told so.
+    // Every given number of steps; a resumed run may change it.
     for every in [4, 9] {
         let from = step(&folder.path("run"));
         let resume = format!("train --resume run --save-every {every}");
@@ -81,7 +81,7 @@ fn checkpoints_are_made_when_they_are_asked_for() {
         assert!(next.is_multiple_of(every), "{every}: {from} {next}");
         assert_eq!(record(&folder.path("run"))["config"]["save_every"], every);
     }
-    // By the clock: here so often that every step has one.
+    // By time: here often enough that every step has one.
     begin_long(&folder, "clock", ENDLESS, 1000);
     kill_at(&folder, "train --resume clock --save-minutes 1e-9", 9);
     let first = step(&folder.path("clock"));

@@ -7,7 +7,7 @@ use foretoken::model::HeadKind;
 use foretoken::train::{Ending, Event, Observer, Run};
 use std::fs;
 
-/// Stops a run once it has been asked so many times.
+/// Stops a run after this many calls of `stop`.
 struct Patience(u64);
 
 impl Observer for Patience {
@@ -34,8 +34,8 @@ fn resume(folder: &Folder, name: &str, patience: u64) -> (Ending, bool) {
     (ending.expect("a finite run"), pending)
 }
 
-/// An evaluation comes after steps 7, 14, 21 and 24, and asks before each of its windows, of which there are fewer
-/// than 19; a step asks once more.
+/// An evaluation comes after steps 7, 14, 21 and 24. It calls `stop` before each of its windows, fewer than 19, and a
+/// step calls it once more.
 #[test]
 fn an_abandoned_evaluation_is_made_when_the_run_is_resumed() {
     let folder = Folder::with_text();

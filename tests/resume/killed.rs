@@ -40,16 +40,16 @@ fn spawn(folder: &Folder, words: &str) -> Child {
 #[derive(Debug, Default)]
 struct Kills {
     tries: u32,
-    /// Kills of a program that was still at work.
+    /// Kills of a program that was still running.
     met: u32,
-    /// Of these, how often the temporary of a checkpoint's file was left.
+    /// How many of these left the temporary of a checkpoint's file.
     temporary: u32,
-    /// How often none was, and the state was newer than the model.
+    /// How many left no temporary, but a state newer than the model.
     newer: u32,
 }
 
 impl Kills {
-    /// Looks at a run's directory after a kill that met a running program or did not. Gives the latter.
+    /// Counts what a kill left in a run's directory. Returns `running`, whether the program was still running.
     fn note(&mut self, dir: &Path, running: bool) -> bool {
         self.tries += 1;
         self.met += u32::from(running);
@@ -67,8 +67,8 @@ impl Kills {
         self.temporary + self.newer
     }
 
-    /// Whether so many kills are not enough yet, or none has met what is wanted. The moments are random, so a slow
-    /// machine may need more of them; but not for ever.
+    /// Whether more kills are needed: there were fewer than `wanted`, or `met` is false. The moments are random, so a
+    /// slow machine may need more of them, up to a limit.
     fn go_on(&self, wanted: u32, met: bool) -> bool {
         self.tries < wanted || !met && self.tries < wanted + 60
     }
@@ -76,7 +76,7 @@ impl Kills {
 
 /// Whether the temporary of one of these files lies in a directory.
 fn has_temporary(dir: &Path, files: &[&str]) -> bool {
-    // A file may go away while the directory is read.
+    // A file may disappear while the directory is read.
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let mut names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
     let ours = |name: &str, file: &&str| name.starts_with(&format!(".{file}.safetensors."));
@@ -94,7 +94,7 @@ fn model_is_of_state(dir: &Path) -> bool {
     })
 }
 
-/// Kills the program after a while. Says whether it was still at work.
+/// Kills the program after `wait`. Returns whether it was still running.
 fn kill_after(mut child: Child, wait: Duration) -> bool {
     std::thread::sleep(wait);
     let running = child.try_wait().expect("a child").is_none();
@@ -139,7 +139,7 @@ fn runs_killed_at_random_moments_end_like_the_uninterrupted() {
             // Half of the whole at most, so that most runs are killed more than once.
             let running = kill_after(spawn(&folder, resume), moments.next(whole / 2));
             if !met.note(&folder.path("killed"), running) {
-                // It came to its end before. Another one has to be killed.
+                // It finished before the kill, so a new run has to be killed.
                 compare();
                 fs::remove_dir_all(folder.path("killed")).expect("a directory");
                 fresh("killed");
@@ -175,7 +175,7 @@ fn runs_killed_while_a_checkpoint_is_written_end_like_the_uninterrupted() {
     let mut met = Kills::default();
     while met.go_on(kills(), met.inside() > 0) {
         let mut child = spawn(&folder, &resume("killed"));
-        // Else the first checkpoint would always be the one, and the run would not get on.
+        // Otherwise the kill would always meet the first checkpoint, and the run would make no progress.
         std::thread::sleep(moments.next(whole / 2));
         let ended = |child: &mut Child| child.try_wait().expect("a child").is_some();
         while !has_temporary(&dir, &["train_state"]) && !ended(&mut child) {}

@@ -119,7 +119,7 @@ fn every_kind_of_heads_under_every_regime_resumes_to_the_same_bits() {
             .map(|run| run.join().expect("no failure"))
             .collect()
     });
-    // The cases are cases: no two runs end alike, but for those of no heads, whose kind decides nothing.
+    // The cases differ: no two runs end alike, except those without heads, for which the kind is irrelevant.
     assert!(
         ends.len() >= cases.len() - 3,
         "{} of {}",

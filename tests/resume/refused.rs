@@ -113,7 +113,7 @@ fn flags_that_differ_from_the_runs_are_refused_with_both_values() {
         2,
         &["--steps 1", "--steps 2"],
     );
-    // Seeds beyond 2^53, from where on an f64 has no odd numbers.
+    // Seeds beyond 2^53, above which an f64 has no odd numbers.
     let seeded = start.replace("--out run", "--seed 9007199254740993 --out seeded");
     folder.succeeds(&seeded);
     for seed in ["9007199254740992", "9007199254740994"] {

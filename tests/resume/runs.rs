@@ -80,7 +80,7 @@ pub fn begin(folder: &Folder, name: &str, kind: HeadKind) {
     begin_with(folder, name, kind, &config(kind));
 }
 
-/// The same with another configuration.
+/// The same with a different configuration.
 pub fn begin_with(folder: &Folder, name: &str, kind: HeadKind, config: &TrainConfig) {
     let data = TextFile::read(&[folder.path("text.txt")]).expect("a text");
     let origin = Origin {
@@ -111,7 +111,7 @@ pub fn uninterrupted(folder: &Folder, kind: HeadKind) -> String {
     uninterrupted_on(kind, &config(kind), &tokenizer, &tokens)
 }
 
-/// The same with another configuration and other texts.
+/// The same with a different configuration and different texts.
 pub fn uninterrupted_on(
     kind: HeadKind,
     config: &TrainConfig,

@@ -26,7 +26,7 @@ fn a_second_process_is_refused_while_the_first_lives() {
 #[cfg(unix)]
 const NAME: &str = "it's a run";
 
-/// A long run that a signal ends, and what it said.
+/// A long run that a signal ends, and what it printed.
 #[cfg(unix)]
 fn signalled(folder: &Folder, signal: &str) -> Output {
     use std::io::{BufRead, BufReader, Read};
@@ -51,7 +51,7 @@ fn signalled(folder: &Folder, signal: &str) -> Output {
 fn a_signal_ends_a_run_with_a_checkpoint() {
     let folder = Folder::with_text();
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
-        // So many steps that only the signal ends it.
+        // Enough steps that only the signal ends it.
         let mut long = config(HeadKind::Recursive);
         (long.steps, long.eval_every) = (1_000_000, 1_000_000);
         begin_with(&folder, NAME, HeadKind::Recursive, &long);
@@ -147,7 +147,7 @@ fn a_signal_while_texts_are_read_ends_the_program_at_once() {
     let folder = Folder::with_text();
     begin(&folder, "run", HeadKind::Recursive);
     let before = files(&folder.path("run"));
-    // A hole of many gigabytes takes no room and is long to read.
+    // A hole of many gigabytes takes no room, and takes long to read.
     let hole = fs::File::create(folder.path("hole.txt")).expect("a file");
     hole.set_len(1 << 35).expect("a hole");
     let mut command = folder.command("train --resume run --data hole.txt");

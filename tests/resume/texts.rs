@@ -63,7 +63,7 @@ fn another_token_file_is_refused() {
     folder.succeeds(start);
     fs::copy(folder.path("tokens.bin"), folder.path("kept.bin")).expect("a file");
     let resume = "train --resume run --steps 3 --extend";
-    // Refused are the text itself, and a token file of the same text that another vocabulary wrote.
+    // The text itself is refused, and so is a token file of the same text with a different vocabulary.
     folder.refuses(
         &format!("{resume} --data text.txt"),
         2,

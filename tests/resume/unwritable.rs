@@ -17,14 +17,14 @@ fn a_place_where_no_directory_can_be_made_is_one_clear_error() {
     folder.refuses(&format!("{TRAIN} file"), 2, &["file", "--force"]);
     let long = "x".repeat(300);
     folder.refuses(&format!("{TRAIN} {long}"), 1, &[&long]);
-    // Nobody may make a directory there, whoever it is.
+    // No user can create a directory there, not even the superuser.
     if cfg!(target_os = "linux") {
         folder.refuses(&format!("{TRAIN} /proc/run"), 1, &["/proc/run"]);
     }
 }
 
 /// Nothing can be made in a directory whose path is as long as the system allows, but files with short names are
-/// opened. Unlike permissions this binds every user.
+/// opened. Unlike permissions, this applies to every user.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_directory_that_takes_no_new_file_keeps_its_checkpoint() {
@@ -69,7 +69,7 @@ fn a_directory_without_permission_to_write_keeps_its_checkpoint() {
     };
     allow(0o555);
     match fs::write(folder.path("run/probe"), "") {
-        // A superuser is asked for no permission.
+        // Permissions do not restrict the superuser.
         Ok(()) => println!("skipped: permissions do not bind this user"),
         Err(_) => {
             folder.refuses("train --resume run", 1, &["model.safetensors"]);

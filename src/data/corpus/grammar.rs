@@ -3,8 +3,8 @@
 //! ```text
 //! @plot name    a story: groups of lines between blank lines, in order; one line of each group is chosen, `-` is empty
 //! @group name   a group that several plots use as {name}
-//! @words a/b c  what fills the slots: {a} and {b} are two forms of one choice (`sing/sang`), {c} is a second choice from
-//!               the same words
+//! @words a/b c  what fills the slots: {a} and {b} are two forms of one choice (`sing/sang`), {c} is a second choice
+//!               from the same words
 //!
 //! {slot}  {Slot}       the choice made for the slot, as listed or with a capital
 //! {a slot} {A slot}    the same after the article that suits it

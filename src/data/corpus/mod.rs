@@ -5,7 +5,7 @@
 //! sentences, and the last sentence repeats who did what with what. So long runs of bytes are certain given the
 //! context, and the rest is open.
 //!
-//! This folder never knows tokens or models.
+//! This folder knows nothing about tokens or models.
 //!
 //! | file | holds |
 //! |---|---|

@@ -196,7 +196,7 @@ mod tests {
         ) {
             let letters = ['a', 'b', 'c', 'd'];
             let expected = naive(&words, &letters, size);
-            // Each time the library's tables have another order.
+            // The library's tables have a different order each time.
             for _ in 0..4 {
                 prop_assert_eq!(learn(&words, &letters, size).unwrap(), expected.clone());
             }

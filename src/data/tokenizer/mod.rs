@@ -1,6 +1,6 @@
 //! Text to token ids and back.
 //!
-//! This folder never knows a model, nor where a text comes from.
+//! This folder knows nothing about models, or about where a text comes from.
 //!
 //! | file | holds |
 //! |---|---|

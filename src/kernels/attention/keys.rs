@@ -65,7 +65,7 @@ impl KeyValues {
     /// Appends k, v [n, D].
     ///
     /// # Panics
-    /// Panics if k or v has other columns than D, or their numbers of rows differ.
+    /// Panics if k or v does not have D columns, or their numbers of rows differ.
     #[track_caller]
     pub fn extend(&mut self, k: View<'_>, v: View<'_>) {
         let shape = |x: View<'_>| [x.rows(), x.cols()];

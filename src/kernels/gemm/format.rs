@@ -9,7 +9,7 @@
 /// |---|---|---|---|
 /// | f32 | the weight | itself | 4 |
 /// | bf16 | the weight rounded to the nearest bfloat16, ties to even | its 16 bits followed by 16 zero bits | 2 |
-/// | q8 | an integer q in −127..=127, and a scale for each 32 inputs of an output | `q as f32 * scale`, one rounding | 1.125 |
+/// | q8 | an integer q in −127..=127, one scale per 32 inputs of an output | `q as f32 * scale`, rounded once | 1.125 |
 ///
 /// Rounding to bf16: a finite weight beyond the largest bfloat16, 3.39e38, becomes the largest bfloat16 of its sign and
 /// not an infinity. Infinities stay. NaN stays NaN.

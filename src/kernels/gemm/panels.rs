@@ -84,7 +84,7 @@ impl Panels {
     /// The widened values of the stored weights, transposed and row by row: w [N, K].
     ///
     /// # Panics
-    /// Panics if w has another length.
+    /// Panics if w has the wrong length.
     #[track_caller]
     pub fn widen(&self, w: &mut [f32]) {
         let (k, n) = (self.k, self.n);
@@ -95,7 +95,7 @@ impl Panels {
     /// The widened values of column `j`, `[K]`: row j of the matrix whose transposed was packed.
     ///
     /// # Panics
-    /// Panics if there is no such column, or `column` has another length.
+    /// Panics if there is no such column, or `column` has the wrong length.
     #[track_caller]
     pub fn column(&self, j: usize, column: &mut [f32]) {
         assert!(j < self.n, "Panels::column: column {j} of {}", self.n);

@@ -14,7 +14,7 @@ impl<'a> View<'a> {
     /// data [rows, cols], row by row without gaps.
     ///
     /// # Panics
-    /// Panics if the slice has another length.
+    /// Panics if the slice has the wrong length.
     #[track_caller]
     pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
         assert_eq!(

@@ -112,7 +112,7 @@ fn worst(name: &str, errors: impl Iterator<Item = f64>) -> f64 {
 fn exp_is_within_its_bound() {
     let wide = spread(-708.39, 709.78, 200_000);
     let narrow = spread(-1.05, 1.05, 200_000);
-    // Where r is longest: both sides of (k + ½) ln 2.
+    // |r| is largest on both sides of (k + ½) ln 2.
     let seams =
         (-1021..1023).flat_map(|k| [-1e-9, 0.0, 1e-9].map(|d| (f64::from(k) + 0.5 + d) * LN_2));
     assert!(worst("exp", wide.chain(narrow).chain(seams).map(exp_ulps)) <= 0.90);

@@ -61,7 +61,7 @@ fn the_public_library_agrees_with_a_learned_file() {
 fn learning_is_a_function_of_the_text() {
     let learned: Vec<String> = (0..4).map(|_| learned().to_json()).collect();
     assert!(learned.iter().all(|json| *json == learned[0]));
-    // No pair left that occurs twice: the vocabulary stays smaller than asked for.
+    // No pair left that occurs twice: the vocabulary stays smaller than requested.
     let small = Tokenizer::learn([Ok(b"abcdef".to_vec())], 1000).unwrap();
     assert_eq!(
         small.spelling(257).as_deref(),
