@@ -2,7 +2,7 @@
 //!
 //! The largest resident memory of a process that makes two steps of `small` (T = 256, B = 16) with a vocabulary of
 //! 4096, for every kind of head, K = 0 and K = 3. The heads' own parameters, gradients and moments are subtracted; the
-//! rest should hardly depend on K. `lean` is [`Model::backward`], and `tape` records the whole graph, for comparison.
+//! rest should hardly depend on K. `per head` is [`Model::backward`], and `tape` records the whole graph, for comparison.
 //! Memory is read from `/proc`, so this prints zeros on systems other than Linux. `-- recursive` selects kinds.
 
 use foretoken::autograd::Gradients;

@@ -22,7 +22,7 @@
 //! | [`replay`] | [`OfflineReplay`]: the accepted drafts, predicted from a finished text |
 //! | [`measure`] | what decoding costs on this machine |
 //!
-//! This folder never knows training, files or text.
+//! This folder knows nothing about training, files or text.
 
 mod cost;
 pub mod decoder;
