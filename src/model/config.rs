@@ -24,6 +24,7 @@ pub struct Config {
     /// H, number of attention heads (query heads).
     pub num_attention_heads: usize,
     /// G, number of key and value heads; a divisor of H.
+    #[serde(default, deserialize_with = "or_zero")]
     pub num_key_value_heads: usize,
     /// D, size of an attention head; even.
     #[serde(default, deserialize_with = "or_zero")]
@@ -36,6 +37,7 @@ pub struct Config {
     #[serde(default)]
     pub rope_theta: f64,
     /// Whether the LM head is the embedding matrix.
+    #[serde(default)]
     pub tie_word_embeddings: bool,
     /// Whether query and key heads are normalised before RoPE.
     #[serde(default)]

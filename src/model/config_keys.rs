@@ -19,7 +19,7 @@ pub type Keys = serde_json::Map<String, Value>;
 /// A key, the values that it may have, and these values in words.
 type Rule = (&'static str, fn(&Value) -> bool, &'static str);
 
-const RULES: [Rule; 14] = [
+const RULES: [Rule; 22] = [
     ("model_type", is_known_type, "llama, mistral or qwen3"),
     (
         "architectures",
@@ -33,6 +33,18 @@ const RULES: [Rule; 14] = [
     ("partial_rotary_factor", is_one, "1"),
     ("pretraining_tp", is_one, "1"),
     ("logit_scale", is_one, "1"),
+    ("logits_scaling", is_one, "1"),
+    ("embedding_multiplier", is_one, "1"),
+    ("residual_multiplier", is_one, "1"),
+    ("rope_interleaved", |v| v == false, "false"),
+    ("is_encoder_decoder", |v| v == false, "false"),
+    ("add_cross_attention", |v| v == false, "false"),
+    ("tie_encoder_decoder", |v| v == false, "false"),
+    (
+        "pruned_heads",
+        |v| v.as_object().is_some_and(|heads| heads.is_empty()),
+        "no heads",
+    ),
     ("rope_scaling", is_default_rope, "null or the type default"),
     (
         "rope_parameters",
@@ -48,39 +60,79 @@ const RULES: [Rule; 14] = [
     ("is_decoder", Value::is_boolean, "true or false"),
 ];
 
-/// Names, versions, token ids, initialisation, dropout in training, and how other programs load and run a model.
+/// The sliding window of a Mistral whose file has no such key (`MistralConfig` of the library transformers).
+const MISTRAL_WINDOW: u64 = 4096;
+
+/// Names, versions, token ids, initialisation, dropout in training, and how other programs load and run a model or
+/// sample from it.
 /// `max_window_layers` has a meaning with a sliding window only, which has a rule of its own.
-const HARMLESS: [&str; 24] = [
+const HARMLESS: [&str; 59] = [
     "attention_dropout",
+    "attn_implementation",
+    "bad_words_ids",
+    "begin_suppress_tokens",
     "bos_token_id",
     "chunk_size_feed_forward",
+    "decoder_start_token_id",
+    "diversity_penalty",
+    "do_sample",
     "dtype",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
     "eos_token_id",
+    "exponential_decay_length_penalty",
+    "finetuning_task",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
     "foretoken_tokenizer_sha256",
+    "gradient_checkpointing",
     "hidden_dropout",
     "id2label",
     "initializer_range",
+    "is_llama_config",
     "label2id",
+    "length_penalty",
+    "max_length",
     "max_window_layers",
+    "min_length",
     "name_or_path",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
+    "num_return_sequences",
     "output_attentions",
     "output_hidden_states",
+    "output_scores",
     "pad_token_id",
+    "prefix",
     "problem_type",
+    "remove_invalid_values",
+    "repetition_penalty",
     "return_dict",
+    "return_dict_in_generate",
     "sep_token_id",
+    "suppress_tokens",
+    "task_specific_params",
+    "temperature",
     "tokenizer_class",
+    "top_k",
+    "top_p",
     "torch_dtype",
     "torchscript",
+    "transformers.js_config",
     "transformers_version",
+    "typical_p",
     "unk_token_id",
+    "unsloth_fixed",
+    "unsloth_version",
     "use_cache",
 ];
 
 impl Config {
     /// Reads the keys of a `config.json` that deserialising a [`Config`] from it ignores, or leaves at a default.
     ///
-    /// `head_dim` is C / H if the file has none, and `rope_theta` may be inside `rope_parameters`.
+    /// `head_dim` is C / H if the file has none, `num_key_value_heads` of a Llama is H, and `rope_theta` may be inside
+    /// `rope_parameters` or `rope_scaling`.
     ///
     /// # Errors
     /// Returns [`Error::Config`] with the first key that asks for other mathematics, or that this crate does not know.
@@ -93,12 +145,29 @@ impl Config {
             require("head_dim", divides, expected, "none: it is missing")?;
             self.head_dim = self.hidden_size / heads;
         }
-        let nested = given("rope_parameters").and_then(|rope| rope.get("rope_theta")?.as_f64());
+        if given("num_key_value_heads").is_none() {
+            // Only Llama's default follows from the other keys.
+            let llama = given("model_type").is_some_and(|name| name == "llama");
+            require(
+                "num_key_value_heads",
+                llama,
+                "a number",
+                "none: it is missing",
+            )?;
+            self.num_key_value_heads = self.num_attention_heads;
+        }
+        if given("model_type").is_some_and(|name| name == "mistral")
+            && !keys.contains_key("sliding_window")
+        {
+            self.check_sliding_window(&Value::from(MISTRAL_WINDOW), None)?;
+        }
+        let theta = |key| given(key)?.get("rope_theta")?.as_f64();
+        let nested = theta("rope_parameters").or_else(|| theta("rope_scaling"));
         match (keys.contains_key("rope_theta"), nested) {
             (false, None) => require("rope_theta", false, "a number", "none: it is missing")?,
             (false, Some(theta)) => self.rope_theta = theta,
             (true, Some(theta)) => {
-                let expected = format!("the rope_theta of rope_parameters, {theta}");
+                let expected = format!("{theta}, which the keys of its scaling say");
                 require(
                     "rope_theta",
                     theta == self.rope_theta,
@@ -116,7 +185,10 @@ impl Config {
                 continue;
             }
             if key == "sliding_window" {
-                self.check_sliding_window(value, given("use_sliding_window"))?;
+                // The switch of Qwen; other models have none.
+                let qwen = given("model_type").is_some_and(|name| name == "qwen3");
+                let switch = given("use_sliding_window").filter(|_| qwen);
+                self.check_sliding_window(value, switch)?;
                 continue;
             }
             let rule = RULES.iter().find(|(name, ..)| name == key);
@@ -301,6 +373,11 @@ mod tests {
                 json!({"rope_type": "yarn", "rope_theta": 1000000.0}),
             ),
             ("sliding_window", json!(4096)),
+            ("embedding_multiplier", json!(12.0)),
+            ("attention_multiplier", json!(0.015625)),
+            ("rope_interleaved", json!(true)),
+            ("is_encoder_decoder", json!(true)),
+            ("pruned_heads", json!({"1": [0]})),
             (
                 "layer_types",
                 json!(["full_attention", "sliding_attention"]),
@@ -325,13 +402,15 @@ mod tests {
                 (key, &value.to_string().replace('"', ""))
             );
         }
-        let mut other_theta = qwen3();
-        other_theta["rope_parameters"] = json!({"rope_type": "default", "rope_theta": 5e5});
-        let error = read(&other_theta).unwrap_err().to_string();
-        assert!(
-            error.contains("`rope_theta`") && error.contains("500000"),
-            "{error}"
-        );
+        for key in ["rope_parameters", "rope_scaling"] {
+            let mut other_theta = qwen3();
+            other_theta[key] = json!({"rope_type": "default", "rope_theta": 5e5});
+            let error = read(&other_theta).unwrap_err().to_string();
+            assert!(
+                error.contains("`rope_theta`") && error.contains("500000"),
+                "{error}"
+            );
+        }
     }
 
     #[test]
@@ -352,6 +431,13 @@ mod tests {
             ("final_logit_softcapping", json!(null)),
             ("num_experts", json!(null)),
             ("attention_dropout", json!(0.1)),
+            ("embedding_multiplier", json!(1.0)),
+            ("attention_multiplier", json!(null)),
+            ("rope_interleaved", json!(false)),
+            ("add_cross_attention", json!(false)),
+            ("pruned_heads", json!({})),
+            ("bad_words_ids", json!([[7]])),
+            ("transformers.js_config", json!({"dtype": "q4"})),
             ("_name_or_path", json!("Qwen/Qwen3-0.6B")),
         ] {
             let mut json = qwen3();
@@ -390,6 +476,39 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    /// The defaults of other programs' models, of which only some are this crate's.
+    #[test]
+    fn missing_keys_have_the_defaults_of_their_model() {
+        let without = |mut json: Value, key: &str| {
+            json.as_object_mut().unwrap().remove(key);
+            json
+        };
+        let tied = without(llama(), "tie_word_embeddings");
+        assert!(!read(&tied).unwrap().tie_word_embeddings);
+        let kv = without(llama(), "num_key_value_heads");
+        assert_eq!(read(&kv).unwrap().num_key_value_heads, 8);
+        let error = read(&without(qwen3(), "num_key_value_heads")).unwrap_err();
+        assert!(
+            error.to_string().contains("`num_key_value_heads`"),
+            "{error}"
+        );
+        let mut mistral = without(qwen3(), "sliding_window");
+        mistral["model_type"] = json!("mistral");
+        let error = read(&mistral).unwrap_err().to_string();
+        assert!(
+            error.contains("`sliding_window`") && error.contains("4096"),
+            "{error}"
+        );
+        // Mistral's window has no switch.
+        mistral["sliding_window"] = json!(16);
+        assert!(read(&mistral).is_err());
+        mistral["sliding_window"] = json!(null);
+        read(&mistral).expect("no window");
+        let mut short = without(mistral, "sliding_window");
+        short["max_position_embeddings"] = json!(4096);
+        read(&short).expect("a window of all positions");
     }
 
     /// Names and values of a file are printed, so they are short and cannot control a terminal.
