@@ -199,10 +199,14 @@ fn wrong_fields() -> Vec<(&'static str, Value, &'static str)> {
                 .filter(|v| !no_heads(v))
                 .map(|value| (field, value, field)),
         );
-        // Without a head size it is that of the width.
-        let absent = |value: &&Value| field == "head_dim" && value.is_null();
-        let types = types.iter().filter(|value| !absent(value));
-        wrong.extend(types.map(|value| (field, value.clone(), place)));
+        for value in &types {
+            match (field, value.is_null()) {
+                // Without a head size it is that of the width.
+                ("head_dim", true) => {}
+                ("num_key_value_heads", true) => wrong.push((field, value.clone(), "missing")),
+                _ => wrong.push((field, value.clone(), place)),
+            }
+        }
     }
     for (field, value) in [
         ("num_key_value_heads", json!(3)),
@@ -244,7 +248,7 @@ fn a_config_that_no_model_can_have_is_refused_by_field() {
         folder.refuses(READERS[0], 1, &["config.json", name]);
     }
     let required = "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads \
-                    num_key_value_heads max_position_embeddings rms_norm_eps rope_theta tie_word_embeddings";
+                    num_key_value_heads max_position_embeddings rms_norm_eps rope_theta";
     for field in required.split_whitespace() {
         fs::write(&path, &whole).expect("a file");
         edit_json(&path, |config| {
