@@ -5,8 +5,8 @@ use crate::together::requests;
 use crate::{all, fixed, plain, run, speculative};
 use foretoken::data::{Tokenizer, corpus};
 use foretoken::infer::{
-    Accepted, Drafter, FinishReason, GenerateOptions, HeadDrafter, NoDrafts, Request, Sampler,
-    SequenceId, Session, StepOutput,
+    Accepted, Drafter, FinishReason, GenerateOptions, Generated, HeadDrafter, NoDrafts, Request,
+    Sampler, SequenceId, Session, StepOutput,
 };
 use foretoken::model::HeadKind;
 use std::collections::BTreeMap;
@@ -24,6 +24,22 @@ fn finish(session: &mut Session<'_>, drafter: &mut dyn Drafter) {
     while session.unfinished() > 0 {
         step(session, drafter);
     }
+}
+
+/// Finishes with the heads' drafts; returns how many were drafted and how many accepted.
+fn finish_counting(session: &mut Session<'_>) -> [usize; 2] {
+    let mut counts = [0; 2];
+    while session.unfinished() > 0 {
+        for output in step(session, &mut HeadDrafter) {
+            counts[0] += output.drafted;
+            counts[1] += output.tokens.iter().filter(|t| t.head() > 0).count();
+        }
+    }
+    counts
+}
+
+fn drafted_and_accepted(generated: &Generated) -> [usize; 2] {
+    [&generated.drafted_by_depth, &generated.accepted_by_depth].map(|counts| counts.iter().sum())
 }
 
 fn generated(session: &Session<'_>, id: SequenceId) -> Vec<u32> {
@@ -198,22 +214,15 @@ fn a_conversation_continues_as_a_fresh_text() {
                 };
                 let id = *talk.insert(id.expect("a prompt that fits"));
                 whole.extend_from_slice(new);
-                let mut counts = [0; 2];
-                while session.unfinished() > 0 {
-                    for output in step(&mut session, &mut HeadDrafter) {
-                        counts[0] += output.drafted;
-                        counts[1] += output.tokens.iter().filter(|t| t.head() > 0).count();
-                    }
-                }
+                let counts = finish_counting(&mut session);
                 let fresh = speculative(model, &whole, &options);
                 assert_eq!(
                     generated(&session, id),
                     fresh.tokens,
                     "{kind:?}, turn {turn}"
                 );
-                let drafted: usize = fresh.drafted_by_depth.iter().sum();
-                let accepted: usize = fresh.accepted_by_depth.iter().sum();
-                assert_eq!(counts, [drafted, accepted], "{kind:?}, turn {turn}");
+                let expected = drafted_and_accepted(&fresh);
+                assert_eq!(counts, expected, "{kind:?}, turn {turn}");
                 assert_eq!(fresh.tokens, plain(model, &whole, &options));
                 whole.extend(fresh.tokens);
                 assert_eq!(session.sequence(id).expect("there").tokens(), whole);
@@ -293,13 +302,13 @@ fn a_text_that_was_cut_continues_from_there() {
                 session
                     .extend(id, &[65, 66], options.clone())
                     .expect("fits");
-                finish(&mut session, &mut HeadDrafter);
-                let expected = plain(model, &whole, &options);
-                assert_eq!(
-                    generated(&session, id),
-                    expected,
-                    "{kind:?}, {len}, {steps}"
-                );
+                let counts = finish_counting(&mut session);
+                let case = format!("{kind:?}, {len}, {steps}");
+                let fresh = speculative(model, &whole, &options);
+                assert_eq!(generated(&session, id), fresh.tokens, "{case}");
+                assert_eq!(fresh.tokens, plain(model, &whole, &options), "{case}");
+                // Nothing of the longer text is left in a head's cache.
+                assert_eq!(counts, drafted_and_accepted(&fresh), "{case}");
             }
         }
     }
