@@ -71,8 +71,6 @@ struct Update<'a> {
 }
 
 impl Kernel for Update<'_> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self { step, w, m, v, g } = self;

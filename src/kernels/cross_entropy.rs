@@ -64,8 +64,6 @@ struct ForwardBackward<'a> {
 }
 
 impl Kernel for ForwardBackward<'_> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let vocab = self.logits.len() / self.targets.len();

@@ -124,8 +124,6 @@ struct Momentum<'a> {
 }
 
 impl Kernel for Momentum<'_> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self { step, m, u, g } = self;
@@ -147,8 +145,6 @@ struct Combine<'a> {
 }
 
 impl Kernel for Combine<'_> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self { square, gram } = self;
@@ -169,8 +165,6 @@ struct Move<'a> {
 }
 
 impl Kernel for Move<'_> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self { step, scale, w, x } = self;

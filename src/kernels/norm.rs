@@ -99,8 +99,6 @@ struct Forward<'a> {
 }
 
 impl Kernel for Forward<'_> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let at = self.at;
@@ -220,8 +218,6 @@ struct Backward<'a> {
 }
 
 impl Kernel for Backward<'_> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let at = self.at;

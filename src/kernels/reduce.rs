@@ -101,8 +101,7 @@ pub fn total(x: &[f32]) -> f64 {
 /// Σ `x[i]`² by rule R9: chunks of [`NORM_CHUNK`] by rule R2, added in `f64` in order.
 pub fn squared_norm(x: &[f32]) -> f64 {
     struct Chunk<'a>(&'a [f32]);
-    impl Kernel for Chunk<'_> {
-        type Output = f32;
+    impl Kernel<f32> for Chunk<'_> {
         #[inline(always)]
         fn run<S: Simd>(self, s: S) -> f32 {
             dot(s, self.0, self.0)
@@ -131,8 +130,7 @@ mod tests {
 
     struct Both<'a>(&'a [f32], &'a [f32]);
 
-    impl Kernel for Both<'_> {
-        type Output = (f32, f32);
+    impl Kernel<(f32, f32)> for Both<'_> {
         #[inline(always)]
         fn run<S: Simd>(self, s: S) -> (f32, f32) {
             (dot(s, self.0, self.1), maximum(s, self.0))

@@ -138,8 +138,6 @@ struct Rotate<'a> {
 }
 
 impl Kernel for Rotate<'_> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let half = self.table.half;

@@ -22,8 +22,6 @@ struct Forward<'a> {
 }
 
 impl Kernel for Forward<'_> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         for (x, y) in self.x.chunks(LANES).zip(self.y.chunks_mut(LANES)) {
@@ -57,8 +55,6 @@ struct Backward<'a> {
 }
 
 impl Kernel for Backward<'_> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let one = s.splat(1.0);

@@ -22,9 +22,7 @@ pub fn read(data: &[f32]) -> f32 {
 
 struct Read<'a>(&'a [f32]);
 
-impl Kernel for Read<'_> {
-    type Output = f32;
-
+impl Kernel<f32> for Read<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f32 {
         let mut sums = [s.splat(0.0); CHAINS];

@@ -34,8 +34,6 @@ struct Forward<'a> {
 }
 
 impl Kernel for Forward<'_> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let f = self.f;
@@ -78,8 +76,6 @@ struct Backward<'a> {
 }
 
 impl Kernel for Backward<'_> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let f = self.f;

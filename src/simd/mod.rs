@@ -41,12 +41,10 @@ pub use isa::{Isa, run};
 /// Lanes of a vector, on every instruction set.
 pub const LANES: usize = 16;
 
-/// A computation over sixteen-lane vectors, written once for every instruction set.
-pub trait Kernel {
-    /// What the computation returns.
-    type Output;
+/// A computation over sixteen-lane vectors that returns an `R`, written once for every instruction set.
+pub trait Kernel<R = ()> {
     /// Does the computation. Implementations mark it `#[inline(always)]`.
-    fn run<S: Simd>(self, s: S) -> Self::Output;
+    fn run<S: Simd>(self, s: S) -> R;
 }
 
 /// Keeps [`Simd`] closed, so that an operation can be added without breaking anyone's code.
@@ -120,10 +118,15 @@ pub trait Simd: Copy + Send + Sync + Sealed {
 
     /// Lane j of vector i becomes lane i of vector j.
     fn transpose(self, v: [Self::V; LANES]) -> [Self::V; LANES];
-
-    /// A lane pattern given by its bits.
-    #[inline(always)]
-    fn splat_bits(self, bits: u32) -> Self::V {
-        self.splat(f32::from_bits(bits))
-    }
 }
+
+/// Defines operations of [`Simd`] from vectors to a vector, each by one expression.
+macro_rules! lanewise {
+    ($($name:ident($($x:ident),+) = $result:expr;)+) => {$(
+        #[inline(always)]
+        fn $name(self, $($x: Self::V),+) -> Self::V {
+            $result
+        }
+    )+};
+}
+use lanewise;

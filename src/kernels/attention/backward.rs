@@ -104,8 +104,6 @@ struct Group<'a> {
 }
 
 impl Kernel for Group<'_> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         let (rows, d) = (self.q.rows(), self.heads.size);

@@ -131,8 +131,6 @@ struct Attend<'a> {
 }
 
 impl Kernel for Attend<'_> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         let rows = self.q.rows();

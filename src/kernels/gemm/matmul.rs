@@ -179,8 +179,6 @@ impl<'a, T> Block<'a, T> {
 }
 
 impl<T: Stored> Kernel for Block<'_, T> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         let (m, k) = (self.a.rows(), self.panels.k());

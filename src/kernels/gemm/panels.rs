@@ -231,8 +231,6 @@ struct Widen<'a, B> {
 }
 
 impl<B: stored::Part> Kernel for Widen<'_, B> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         stored::widen(s, self.part, self.to);
@@ -251,8 +249,6 @@ struct PackPanel<'a> {
 }
 
 impl Kernel for PackPanel<'_> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self { b, panel } = self;
