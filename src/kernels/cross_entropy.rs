@@ -42,8 +42,7 @@ pub fn forward_backward(
     let tasks = logits
         .chunks_mut((rows * vocab).max(1))
         .zip(targets.chunks(rows))
-        .zip(losses.chunks_mut(rows).zip(hits.chunks_mut(rows)))
-        .collect();
+        .zip(losses.chunks_mut(rows).zip(hits.chunks_mut(rows)));
     par::for_each(tasks, |((logits, targets), (losses, hits))| {
         simd::run(ForwardBackward {
             logits,

@@ -75,8 +75,7 @@ pub fn forward(at: Segments, eps: f32, x: &[f32], weight: &[f32], y: &mut [f32],
     let tasks = x
         .chunks(rows * at.stride)
         .zip(y.chunks_mut(rows * at.stride))
-        .zip(r.chunks_mut(rows * at.count))
-        .collect();
+        .zip(r.chunks_mut(rows * at.count));
     par::for_each(tasks, |((x, y), r)| {
         simd::run(Forward {
             at,
@@ -191,8 +190,7 @@ pub fn backward_parts(
         .zip(r.chunks(rows * at.count))
         .zip(dy.chunks(rows * at.stride))
         .zip(dx.chunks_mut(rows * at.stride))
-        .zip(partials.chunks_mut(at.width))
-        .collect();
+        .zip(partials.chunks_mut(at.width));
     par::for_each(tasks, |((((x, r), dy), dx), partial)| {
         simd::run(Backward {
             at,

@@ -110,11 +110,8 @@ pub fn squared_norm(x: &[f32]) -> f64 {
     let mut sums = vec![0.0; x.len().div_ceil(NORM_CHUNK)];
     // Chunks are computed by any thread and added by one.
     let each = par::part(sums.len(), 1, 1).max(4);
-    let tasks = sums
-        .chunks_mut(each)
-        .zip(x.chunks(each * NORM_CHUNK))
-        .collect();
-    par::for_each(tasks, |(sums, x): (&mut [f32], &[f32])| {
+    let tasks = sums.chunks_mut(each).zip(x.chunks(each * NORM_CHUNK));
+    par::for_each(tasks, |(sums, x)| {
         for (sum, x) in sums.iter_mut().zip(x.chunks(NORM_CHUNK)) {
             *sum = simd::run(Chunk(x));
         }

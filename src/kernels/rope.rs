@@ -113,7 +113,7 @@ pub fn rotate(
     );
     let rows = par::part(positions.len(), 1, 1).max(ELEMENTS_PER_TASK / stride + 1);
     let tasks = positions.chunks(rows).zip(x.chunks_mut(rows * stride));
-    par::for_each(tasks.enumerate().collect(), |(i, (positions, x))| {
+    par::for_each(tasks.enumerate(), |(i, (positions, x))| {
         let first = i * rows * stride;
         simd::run(Rotate {
             table,

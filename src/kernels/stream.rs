@@ -15,7 +15,7 @@ const CHAINS: usize = 8;
 pub fn read(data: &[f32]) -> f32 {
     let part = par::part(data.len().max(1), CHAINS * LANES, 1);
     let mut sums = vec![0.0; data.len().div_ceil(part)];
-    let tasks = data.chunks(part).zip(&mut sums).collect();
+    let tasks = data.chunks(part).zip(&mut sums);
     par::for_each(tasks, |(data, sum)| *sum = simd::run(Read(data)));
     sums.iter().sum()
 }

@@ -76,6 +76,9 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn load_partial(self, x: &[f32], fill: f32) -> __m512 {
+        if let Ok(whole) = x.try_into() {
+            return self.load(whole);
+        }
         assert!(x.len() <= LANES);
         // SAFETY: AVX-512F by the token; the mask admits only the elements of the slice.
         unsafe { _mm512_mask_loadu_ps(_mm512_set1_ps(fill), first(x.len()), x.as_ptr()) }
@@ -103,6 +106,9 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn store_partial(self, v: __m512, to: &mut [f32]) {
+        if let Ok(whole) = to.try_into() {
+            return self.store(v, whole);
+        }
         assert!(to.len() <= LANES);
         // SAFETY: AVX-512F by the token; the mask admits only the elements of the slice.
         unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), first(to.len()), v) }

@@ -71,7 +71,7 @@ pub trait Simd: Copy + Send + Sync + Sealed {
     fn splat(self, x: f32) -> Self::V;
     /// Lane i is `x[i]`.
     fn load(self, x: &[f32; LANES]) -> Self::V;
-    /// Lane i is `x[i]`, and `fill` past the end of x. At most sixteen elements.
+    /// Lane i is `x[i]`, and `fill` past the end of x. At most sixteen elements; sixteen are a plain load.
     fn load_partial(self, x: &[f32], fill: f32) -> Self::V;
     /// Lane i is the bfloat16 `x[i]`: its sixteen bits become the upper half of the lane, which is exact.
     fn load_bf16(self, x: &[u16; LANES]) -> Self::V;
@@ -79,7 +79,7 @@ pub trait Simd: Copy + Send + Sync + Sealed {
     fn load_i8(self, x: &[i8; LANES]) -> Self::V;
     /// `to[i]` becomes lane i.
     fn store(self, v: Self::V, to: &mut [f32; LANES]);
-    /// `to[i]` becomes lane i, for the elements that there are. At most sixteen.
+    /// `to[i]` becomes lane i, for the elements that there are. At most sixteen; sixteen are a plain store.
     fn store_partial(self, v: Self::V, to: &mut [f32]);
 
     /// Hints to the CPU that the memory `bytes` bytes behind `x` will be read soon; changes no result.

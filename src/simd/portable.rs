@@ -64,6 +64,9 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn load_partial(self, x: &[f32], fill: f32) -> V {
+        if let Ok(whole) = x.try_into() {
+            return whole;
+        }
         let mut v = [fill; LANES];
         v[..x.len()].copy_from_slice(x);
         v
@@ -82,6 +85,9 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn store_partial(self, v: V, to: &mut [f32]) {
+        if let Ok(whole) = to.try_into() {
+            return self.store(v, whole);
+        }
         to.copy_from_slice(&v[..to.len()]);
     }
     #[inline(always)]

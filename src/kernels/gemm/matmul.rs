@@ -137,7 +137,7 @@ fn split<T: Stored>(a: View<'_>, panels: Typed<'_, T>, c: MatrixMut<'_>, beta: B
         block(0, 0, c);
     } else if m <= FEW_ROWS {
         let width = par::part(n, WIDTH, 1);
-        let tasks = c.into_col_blocks(width).into_iter().enumerate().collect();
+        let tasks = c.into_col_blocks(width).into_iter().enumerate();
         par::for_each(tasks, |(i, c)| block(0, i * width / WIDTH, c));
     } else {
         // Whole tiles of every backend; two parts per thread, so that a slow thread does not keep the others waiting.

@@ -161,8 +161,8 @@ fn each_panel<T: Stored>(b: View<'_>, rows: &mut [T], f: impl Fn(View<'_>, &mut 
         return;
     }
     let per_task = par::part(n.div_ceil(WIDTH), 1, 2);
-    let tasks = rows.chunks_mut(length * per_task).enumerate().collect();
-    par::for_each(tasks, |(task, panels): (usize, &mut [T])| {
+    let tasks = rows.chunks_mut(length * per_task).enumerate();
+    par::for_each(tasks, |(task, panels)| {
         for (q, panel) in panels.chunks_mut(length).enumerate() {
             let from = (task * per_task + q) * WIDTH;
             f(b.columns(from, n.min(from + WIDTH)), panel);
@@ -208,8 +208,7 @@ impl<'a, T: Stored> Typed<'a, T> {
         if k == 0 {
             return;
         }
-        let tasks = w.chunks_mut(WIDTH * k).enumerate().collect();
-        par::for_each(tasks, |(q, columns): (usize, &mut [f32])| {
+        par::for_each(w.chunks_mut(WIDTH * k).enumerate(), |(q, columns)| {
             let mut rows = vec![PanelRow::ZERO; k];
             simd::run(Widen {
                 part: self.panel(q, 0, k),

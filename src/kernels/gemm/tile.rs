@@ -332,10 +332,7 @@ fn load<S: Simd, const M: usize, const P: usize, const N: usize>(
             for (v, x) in vectors.iter_mut().enumerate() {
                 let at = (col + q * WIDTH + v * LANES).min(row.len());
                 let part = &row[at..row.len().min(at + LANES)];
-                *x = match part.first_chunk() {
-                    Some(whole) => s.load(whole),
-                    None => s.load_partial(part, 0.0),
-                };
+                *x = s.load_partial(part, 0.0);
             }
         }
     }
@@ -356,11 +353,7 @@ fn store<S: Simd, const M: usize, const P: usize, const N: usize>(
         for (q, vectors) in panels.iter().enumerate() {
             for (v, x) in vectors.iter().enumerate() {
                 let at = (col + q * WIDTH + v * LANES).min(end);
-                let part = &mut row[at..end.min(at + LANES)];
-                match part.first_chunk_mut() {
-                    Some(whole) => s.store(*x, whole),
-                    None => s.store_partial(*x, part),
-                }
+                s.store_partial(*x, &mut row[at..end.min(at + LANES)]);
             }
         }
     }
