@@ -203,13 +203,9 @@ impl<T: Stored> Kernel for Block<'_, T> {
             for from in (0..k).step_by(depth) {
                 let to = k.min(from + depth);
                 let a = self.a.row_range(first, last).columns(from, to);
-                pack_left(
-                    s,
-                    a,
-                    S::TILE_ROWS,
-                    &mut packed[..(last - first) * (to - from)],
-                );
-                self.sweep(s, &packed, (first, last), (from, to));
+                let packed = &mut packed[..(last - first) * (to - from)];
+                pack_left(s, a, S::TILE_ROWS, packed);
+                self.sweep(s, packed, (first, last), (from, to));
             }
         }
     }

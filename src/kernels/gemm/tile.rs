@@ -9,25 +9,19 @@ use crate::simd::{LANES, Simd};
 ///
 /// What one tile cannot hold is left to two of nearly the same height: the few chains of a tile of one or two rows wait
 /// for each other.
-pub const fn micro_panel_rows(rest: usize, most: usize) -> usize {
+#[inline]
+pub fn micro_panel_rows(rest: usize, most: usize) -> usize {
     const HEIGHTS: [usize; 9] = [1, 2, 3, 4, 5, 6, 7, 8, 12];
-    let mut i = 0;
-    while i < HEIGHTS.len() {
-        if HEIGHTS[i] == rest && rest <= most {
-            return rest;
-        }
-        i += 1;
+    if rest <= most && HEIGHTS.contains(&rest) {
+        return rest;
     }
     let wanted = if rest < most + 3 {
         rest.div_ceil(2)
     } else {
         most
     };
-    let mut i = 0;
-    while HEIGHTS[i] < wanted {
-        i += 1;
-    }
-    HEIGHTS[i]
+    let mut heights = HEIGHTS.into_iter();
+    heights.find(|h| *h >= wanted).expect("at most twelve rows")
 }
 
 /// The left operand of a micro-tile: M elements for each p.
