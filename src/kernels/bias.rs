@@ -42,7 +42,5 @@ pub fn backward(dy: &[f32], cols: usize) -> Vec<f32> {
             elementwise::update_here(Add, [&mut *partial], [dy]);
         }
     });
-    reduce::fold_tree(&mut partials, cols);
-    partials.resize(cols, 0.0);
-    partials
+    reduce::fold_tree(partials, cols)
 }

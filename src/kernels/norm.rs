@@ -147,19 +147,12 @@ pub fn backward(
 ) -> Vec<f32> {
     let mut partials = vec![0.0; partials(at, x.len())];
     backward_parts(at, x, weight, r, dy, dx, &mut partials);
-    total(at, partials)
+    reduce::fold_tree(partials, at.width)
 }
 
-/// Number of elements of the partial sums of dweight for `elements` elements of x.
+/// Number of elements of the partial sums of dweight for `elements` elements of x. [`reduce::fold_tree`] adds them.
 pub fn partials(at: Segments, elements: usize) -> usize {
     elements.div_ceil(reduce::CHUNK_ROWS * at.stride) * at.width
-}
-
-/// dweight from the partial sums of all rows, by the tree of rule R3.
-pub fn total(at: Segments, mut partials: Vec<f32>) -> Vec<f32> {
-    reduce::fold_tree(&mut partials, at.width);
-    partials.resize(at.width, 0.0);
-    partials
 }
 
 /// [`backward`] of some of the rows, from a multiple of [`reduce::CHUNK_ROWS`] on; `partials` are +0 and become these

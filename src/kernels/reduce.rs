@@ -2,6 +2,7 @@
 
 use super::par;
 use crate::simd::{self, Kernel, Simd, math};
+use std::ops::AddAssign;
 
 /// Rows of a chunk whose partial sum is one leaf of the tree of rule R3.
 pub const CHUNK_ROWS: usize = 32;
@@ -66,10 +67,10 @@ pub fn exponentials<S: Simd>(s: S, x: &mut [f32], max: f32) -> f32 {
     s.sum(acc)
 }
 
-/// Folds partial sums in place, neighbours first: a tree whose shape depends on their number only (rule R3).
+/// Adds partial sums, neighbours first: a tree whose shape depends on their number only (rule R3).
 ///
-/// partials [n, width] -> the first row holds the total.
-pub fn fold_tree(partials: &mut [f32], width: usize) {
+/// partials [n, width] -> total `[width]`, +0 if n is 0
+pub fn fold_tree<T: Copy + Default + AddAssign>(mut partials: Vec<T>, width: usize) -> Vec<T> {
     let n = partials.len().checked_div(width).unwrap_or(0);
     let mut step = 1;
     while step < n {
@@ -77,25 +78,19 @@ pub fn fold_tree(partials: &mut [f32], width: usize) {
             let (left, right) = partials.split_at_mut((i + step) * width);
             let left = &mut left[i * width..][..width];
             for (x, y) in left.iter_mut().zip(&right[..width]) {
-                *x += y;
+                *x += *y;
             }
         }
         step *= 2;
     }
+    partials.resize(width, T::default());
+    partials
 }
 
 /// Σ `x[i]` in `f64` by rule R3: chunks of [`CHUNK_ROWS`] ascending, then the tree.
 pub fn total(x: &[f32]) -> f64 {
     let chunk = |x: &[f32]| x.iter().fold(0.0, |sum, x| sum + f64::from(*x));
-    let mut partials: Vec<f64> = x.chunks(CHUNK_ROWS).map(chunk).collect();
-    let mut step = 1;
-    while step < partials.len() {
-        for i in (0..partials.len() - step).step_by(2 * step) {
-            partials[i] += partials[i + step];
-        }
-        step *= 2;
-    }
-    partials.first().copied().unwrap_or(0.0)
+    fold_tree(x.chunks(CHUNK_ROWS).map(chunk).collect(), 1)[0]
 }
 
 /// Σ `x[i]`² by rule R9: chunks of [`NORM_CHUNK`] by rule R2, added in `f64` in order.
@@ -182,12 +177,11 @@ mod tests {
     #[test]
     fn the_tree_adds_every_partial_once() {
         for n in 0..70 {
-            let mut partials: Vec<f32> = (0..n * 3).map(|i| (1 << (i % 20)) as f32).collect();
+            let partials: Vec<f32> = (0..n * 3).map(|i| (1 << (i % 20)) as f32).collect();
             let expected: Vec<f32> = (0..3)
                 .map(|c| partials.iter().skip(c).step_by(3).sum())
                 .collect();
-            fold_tree(&mut partials, 3);
-            assert_eq!(&partials[..3.min(n * 3)], &expected[..3.min(n * 3)], "{n}");
+            assert_eq!(fold_tree(partials, 3), expected, "{n}");
             let ones = vec![1.0; n * 7];
             assert_eq!(total(&ones), (n * 7) as f64);
         }

@@ -129,13 +129,8 @@ impl Model {
         let (h, rows) = &states[source];
         let (rows, keep) = rows.without_last(k - source);
         let h = exec.apply(SelectRows { keep }, [h]);
-        let e = self.config.mtp_kind.chained().then(|| {
-            if embedding_grad {
-                self.embed(exec, following)
-            } else {
-                self.embed(&mut NoGrad(exec), following)
-            }
-        });
+        let chained = self.config.mtp_kind.chained();
+        let e = chained.then(|| self.embed(&mut NoGrad::when(!embedding_grad, exec), following));
         let h = self.head_on(exec, k, e.as_ref(), &h, &rows);
         (h, rows)
     }

@@ -14,7 +14,7 @@ use super::linear::{WeightGradients, backward_dx};
 use crate::autograd::{GradSink, Op};
 use crate::kernels::gemm::{Panels, Rhs, View, matmul_many};
 use crate::kernels::norm::{self, Segments};
-use crate::kernels::reduce::CHUNK_ROWS;
+use crate::kernels::reduce::{self, CHUNK_ROWS};
 use crate::tensor::Tensor;
 use std::ops::Range;
 use std::sync::Arc;
@@ -162,9 +162,8 @@ impl<'a> BlockedBackward<'a> {
 
     /// Hands all gradients to the sink.
     pub fn finish<const N: usize>(self, sink: &mut GradSink<'_, N>) {
-        let at = Segments::row(self.x.cols());
         self.dw.put(sink);
-        let dweight = norm::total(at, self.partials);
+        let dweight = reduce::fold_tree(self.partials, self.x.cols());
         sink.add(1, Tensor::new(self.weight.shape(), dweight));
         sink.add(0, self.dx);
     }

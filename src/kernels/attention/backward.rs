@@ -196,26 +196,11 @@ impl Group<'_> {
     }
 }
 
-/// Numbers that all scores of one query share.
-struct Softmax<V> {
-    scale: V,
-    max: V,
-    total: V,
-}
-
-impl<V: Copy> Softmax<V> {
-    /// p from q · k.
-    #[inline(always)]
-    fn probability<S: Simd<V = V>>(&self, s: S, product: V) -> V {
-        let score = s.mul(product, self.scale);
-        s.div(math::exp(s, s.sub(score, self.max)), self.total)
-    }
-
-    /// ds
-    #[inline(always)]
-    fn gradient<S: Simd<V = V>>(&self, s: S, p: V, dp: V, delta: V) -> V {
-        s.mul(s.mul(p, s.sub(dp, delta)), self.scale)
-    }
+/// p from q · k.
+#[inline(always)]
+fn probability<S: Simd>(s: S, product: S::V, [scale, max, total]: [S::V; 3]) -> S::V {
+    let score = s.mul(product, scale);
+    s.div(math::exp(s, s.sub(score, max)), total)
 }
 
 /// q · k becomes p, and do · v becomes ds. Both have one element for each of the query's own keys.
@@ -227,20 +212,17 @@ fn softmax_backward<S: Simd>(
     p: &mut [f32],
     ds: &mut [f32],
 ) {
-    let softmax = Softmax {
-        scale: s.splat(scale),
-        max: s.splat(max),
-        total: s.splat(total),
-    };
+    let scale = s.splat(scale);
+    let query = [scale, s.splat(max), s.splat(total)];
     let mut delta = s.splat(0.0);
     let ((p, p_tail), (ds, ds_tail)) = (p.as_chunks_mut(), ds.as_chunks_mut());
     for (p, dp) in p.iter_mut().zip(&*ds) {
-        let x = softmax.probability(s, s.load(p));
+        let x = probability(s, s.load(p), query);
         delta = s.fma(x, s.load(dp), delta);
         s.store(x, p);
     }
     // Absent keys have p = +0 and dp = +0, and fma leaves their lane as it was. Without a tail the result is not used.
-    let last = softmax.probability(s, s.load_partial(p_tail, f32::NEG_INFINITY));
+    let last = probability(s, s.load_partial(p_tail, f32::NEG_INFINITY), query);
     let last_dp = s.load_partial(ds_tail, 0.0);
     if !p_tail.is_empty() {
         delta = s.fma(last, last_dp, delta);
@@ -248,9 +230,11 @@ fn softmax_backward<S: Simd>(
     }
     let delta = s.splat(s.sum(delta));
     for (p, ds) in p.iter().zip(ds) {
-        s.store(softmax.gradient(s, s.load(p), s.load(ds), delta), ds);
+        let d = s.mul(s.load(p), s.sub(s.load(ds), delta));
+        s.store(s.mul(d, scale), ds);
     }
-    s.store_partial(softmax.gradient(s, last, last_dp, delta), ds_tail);
+    let d = s.mul(last, s.sub(last_dp, delta));
+    s.store_partial(s.mul(d, scale), ds_tail);
 }
 
 /// Continues the chains of rows j = key..key + M of out over queries t = top..top + m, t ≥ j: weights[t][j] · rows[t].

@@ -124,7 +124,7 @@ fn by_format(a: View<'_>, b: &Panels, c: MatrixMut<'_>, beta: Beta) {
 }
 
 fn split<T: Stored>(a: View<'_>, panels: Typed<'_, T>, c: MatrixMut<'_>, beta: Beta) {
-    let (m, n) = (a.rows(), panels.n());
+    let (m, n) = (a.rows(), panels.n);
     let threads = par::count();
     let block = |first_row: usize, first_panel: usize, c: MatrixMut<'_>| {
         let a = a.row_range(first_row, first_row + c.rows());
@@ -133,7 +133,7 @@ fn split<T: Stored>(a: View<'_>, panels: Typed<'_, T>, c: MatrixMut<'_>, beta: B
     if m == 0 || n == 0 {
         return;
     }
-    if threads == 1 || m * n * panels.k() < par::WORTH_SPLITTING {
+    if threads == 1 || m * n * panels.k < par::WORTH_SPLITTING {
         block(0, 0, c);
     } else if m <= FEW_ROWS {
         let width = par::part(n, WIDTH, 1);
@@ -181,7 +181,7 @@ impl<'a, T> Block<'a, T> {
 impl<T: Stored> Kernel for Block<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
-        let (m, k) = (self.a.rows(), self.panels.k());
+        let (m, k) = (self.a.rows(), self.panels.k);
         let height = TILES_PER_BLOCK * S::TILE_ROWS;
         // Few rows are one block: the left operand is small, and c would be loaded again for nothing. Otherwise blocks
         // have nearly equal lengths and are whole blocks of a format. The memory is always as long, to be the same each

@@ -32,8 +32,10 @@ pub(super) enum PanelData {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Typed<'a, T> {
     data: &'a [T],
-    k: usize,
-    n: usize,
+    /// Length of the chains.
+    pub k: usize,
+    /// Number of columns.
+    pub n: usize,
 }
 
 /// Does `$go` with the [`Typed`] panels of whatever format `$panels` have.
@@ -163,16 +165,6 @@ fn each_panel<T: Stored>(b: View<'_>, rows: &mut [T], f: impl Fn(View<'_>, &mut 
 }
 
 impl<'a, T: Stored> Typed<'a, T> {
-    /// Length of the chains.
-    pub fn k(&self) -> usize {
-        self.k
-    }
-
-    /// Number of columns.
-    pub fn n(&self) -> usize {
-        self.n
-    }
-
     /// Rows `from..to` of panel `q`.
     #[inline(always)]
     pub fn panel(&self, q: usize, from: usize, to: usize) -> T::Part<'a> {
