@@ -79,8 +79,7 @@ impl Kernel for ForwardBackward<'_> {
             *loss = math::ln(total) - (at_target - max);
             let (total, factor) = (s.splat(total), s.splat(self.factor));
             let at_target = z[target];
-            for from in (0..vocab).step_by(LANES) {
-                let part = &mut z[from..vocab.min(from + LANES)];
+            for part in z.chunks_mut(LANES) {
                 let p = s.div(s.load_partial(part, 0.0), total);
                 s.store_partial(s.mul(p, factor), part);
             }

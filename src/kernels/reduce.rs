@@ -1,7 +1,7 @@
 //! Reductions with a fixed order: along a row by rule R2, over rows by rule R3, whole tensors by rule R9.
 
 use super::par;
-use crate::simd::{self, Kernel, Simd, math};
+use crate::simd::{self, Kernel, LANES, Simd, math};
 use std::ops::AddAssign;
 
 /// Rows of a chunk whose partial sum is one leaf of the tree of rule R3.
@@ -15,21 +15,11 @@ pub const NORM_CHUNK: usize = 4096;
 /// Panics if the lengths differ.
 #[inline(always)]
 pub fn dot<S: Simd>(s: S, x: &[f32], y: &[f32]) -> f32 {
-    assert_eq!(
-        x.len(),
-        y.len(),
-        "reduce::dot: [{}] · [{}]",
-        x.len(),
-        y.len()
-    );
-    let ((x, x_tail), (y, y_tail)) = (x.as_chunks(), y.as_chunks());
+    let (x_len, y_len) = (x.len(), y.len());
+    assert_eq!(x_len, y_len, "reduce::dot: [{x_len}] · [{y_len}]");
     let mut acc = s.splat(0.0);
-    for (x, y) in x.iter().zip(y) {
-        acc = s.fma(s.load(x), s.load(y), acc);
-    }
-    if !x_tail.is_empty() {
-        let (x, y) = (s.load_partial(x_tail, 0.0), s.load_partial(y_tail, 0.0));
-        acc = s.fma(x, y, acc);
+    for (x, y) in x.chunks(LANES).zip(y.chunks(LANES)) {
+        acc = s.fma(s.load_partial(x, 0.0), s.load_partial(y, 0.0), acc);
     }
     s.sum(acc)
 }
@@ -37,13 +27,9 @@ pub fn dot<S: Simd>(s: S, x: &[f32], y: &[f32]) -> f32 {
 /// max `x[i]` by rule R2; −∞ for an empty row.
 #[inline(always)]
 pub fn maximum<S: Simd>(s: S, x: &[f32]) -> f32 {
-    let (chunks, tail) = x.as_chunks();
     let mut acc = s.splat(f32::NEG_INFINITY);
-    for x in chunks {
-        acc = s.max(acc, s.load(x));
-    }
-    if !tail.is_empty() {
-        acc = s.max(acc, s.load_partial(tail, f32::NEG_INFINITY));
+    for x in x.chunks(LANES) {
+        acc = s.max(acc, s.load_partial(x, f32::NEG_INFINITY));
     }
     s.maximum(acc)
 }
@@ -53,15 +39,9 @@ pub fn maximum<S: Simd>(s: S, x: &[f32]) -> f32 {
 pub fn exponentials<S: Simd>(s: S, x: &mut [f32], max: f32) -> f32 {
     let max = s.splat(max);
     let mut acc = s.splat(0.0);
-    let (chunks, tail) = x.as_chunks_mut();
-    for x in chunks {
-        let e = math::exp(s, s.sub(s.load(x), max));
-        s.store(e, x);
-        acc = s.add(acc, e);
-    }
-    if !tail.is_empty() {
-        let e = math::exp(s, s.sub(s.load_partial(tail, f32::NEG_INFINITY), max));
-        s.store_partial(e, tail);
+    for x in x.chunks_mut(LANES) {
+        let e = math::exp(s, s.sub(s.load_partial(x, f32::NEG_INFINITY), max));
+        s.store_partial(e, x);
         acc = s.add(acc, e);
     }
     s.sum(acc)

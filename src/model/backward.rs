@@ -102,7 +102,6 @@ impl Model {
             whole_rows: batch.total_targets(k),
         };
         let rows = loss.targets.len();
-        let (mut losses, mut hits) = (vec![0.0; rows], vec![0.0; rows]);
         let mut dh = (targets != GradTargets::None).then(|| Tensor::empty(h.shape()));
         let inputs = linear_cross_entropy::Inputs {
             h: h.matrix(),
@@ -115,7 +114,7 @@ impl Model {
             dw: (targets == GradTargets::HiddenAndLmHead)
                 .then(|| gradients.get_mut(lm_head).matrix_mut()),
         };
-        linear_cross_entropy::forward_backward(inputs, &mut losses, &mut hits, outputs);
+        let [losses, hits] = linear_cross_entropy::forward_backward(inputs, outputs);
         let report = LossReport {
             value: Var::constant(loss.report(&losses, &hits)),
             targets: rows,

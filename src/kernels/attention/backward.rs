@@ -196,13 +196,6 @@ impl Group<'_> {
     }
 }
 
-/// p from q · k.
-#[inline(always)]
-fn probability<S: Simd>(s: S, product: S::V, [scale, max, total]: [S::V; 3]) -> S::V {
-    let score = s.mul(product, scale);
-    s.div(math::exp(s, s.sub(score, max)), total)
-}
-
 /// q · k becomes p, and do · v becomes ds. Both have one element for each of the query's own keys.
 #[inline(always)]
 fn softmax_backward<S: Simd>(
@@ -212,29 +205,21 @@ fn softmax_backward<S: Simd>(
     p: &mut [f32],
     ds: &mut [f32],
 ) {
-    let scale = s.splat(scale);
-    let query = [scale, s.splat(max), s.splat(total)];
+    let [scale, max, total] = [s.splat(scale), s.splat(max), s.splat(total)];
     let mut delta = s.splat(0.0);
-    let ((p, p_tail), (ds, ds_tail)) = (p.as_chunks_mut(), ds.as_chunks_mut());
-    for (p, dp) in p.iter_mut().zip(&*ds) {
-        let x = probability(s, s.load(p), query);
-        delta = s.fma(x, s.load(dp), delta);
-        s.store(x, p);
-    }
-    // Absent keys have p = +0 and dp = +0, and fma leaves their lane as it was. Without a tail the result is not used.
-    let last = probability(s, s.load_partial(p_tail, f32::NEG_INFINITY), query);
-    let last_dp = s.load_partial(ds_tail, 0.0);
-    if !p_tail.is_empty() {
-        delta = s.fma(last, last_dp, delta);
-        s.store_partial(last, p_tail);
+    // Absent keys have p = +0 and dp = +0, and fma leaves their lane as it was.
+    for (p, dp) in p.chunks_mut(LANES).zip(ds.chunks(LANES)) {
+        let score = s.mul(s.load_partial(p, f32::NEG_INFINITY), scale);
+        let x = s.div(math::exp(s, s.sub(score, max)), total);
+        delta = s.fma(x, s.load_partial(dp, 0.0), delta);
+        s.store_partial(x, p);
     }
     let delta = s.splat(s.sum(delta));
-    for (p, ds) in p.iter().zip(ds) {
-        let d = s.mul(s.load(p), s.sub(s.load(ds), delta));
-        s.store(s.mul(d, scale), ds);
+    for (p, ds) in p.chunks(LANES).zip(ds.chunks_mut(LANES)) {
+        let (p, dp) = (s.load_partial(p, 0.0), s.load_partial(ds, 0.0));
+        let d = s.mul(p, s.sub(dp, delta));
+        s.store_partial(s.mul(d, scale), ds);
     }
-    let d = s.mul(last, s.sub(last_dp, delta));
-    s.store_partial(s.mul(d, scale), ds_tail);
 }
 
 /// Continues the chains of rows j = key..key + M of out over queries t = top..top + m, t ≥ j: weights[t][j] · rows[t].

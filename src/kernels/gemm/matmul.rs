@@ -100,12 +100,12 @@ pub fn matmul(a: View<'_>, b: Rhs<'_>, mut c: MatrixMut<'_>, mut beta: Beta) {
     );
     profile::matmul(a.rows(), n, k);
     match b {
-        Rhs::Panels(panels) => by_format(a, panels, c, beta),
+        Rhs::Panels(panels) => split(a, panels, c, beta),
         Rhs::View(b) => {
             for part in parts(k) {
                 let a = a.columns(part.start, part.end);
                 let b = Panels::pack(b.row_range(part.start, part.end));
-                by_format(a, &b, c.reborrow(), beta);
+                split(a, &b, c.reborrow(), beta);
                 beta = Beta::One;
             }
         }
@@ -119,21 +119,18 @@ fn parts(k: usize) -> impl Iterator<Item = Range<usize>> {
     starts.map(move |from| from..k.min(from + length))
 }
 
-fn by_format(a: View<'_>, b: &Panels, c: MatrixMut<'_>, beta: Beta) {
-    with_format!(b, panels => split(a, panels, c, beta));
-}
-
-fn split<T: Stored>(a: View<'_>, panels: Typed<'_, T>, c: MatrixMut<'_>, beta: Beta) {
-    let (m, n) = (a.rows(), panels.n);
+/// Divides the work over threads.
+fn split(a: View<'_>, b: &Panels, c: MatrixMut<'_>, beta: Beta) {
+    let (m, n) = (a.rows(), b.n());
     let threads = par::count();
     let block = |first_row: usize, first_panel: usize, c: MatrixMut<'_>| {
         let a = a.row_range(first_row, first_row + c.rows());
-        simd::run(Block::new(a, panels, first_panel, c, beta));
+        block(a, b, first_panel, c, beta);
     };
     if m == 0 || n == 0 {
         return;
     }
-    if threads == 1 || m * n * panels.k < par::WORTH_SPLITTING {
+    if threads == 1 || m * n * b.k() < par::WORTH_SPLITTING {
         block(0, 0, c);
     } else if m <= FEW_ROWS {
         let width = par::part(n, WIDTH, 1);
@@ -151,31 +148,18 @@ fn split<T: Stored>(a: View<'_>, panels: Typed<'_, T>, c: MatrixMut<'_>, beta: B
     }
 }
 
-/// a [m, K], panels from `first_panel` on -> c [m, n]: the work of one thread.
-pub(super) struct Block<'a, T> {
+/// a [m, K], panels of b from `first_panel` on -> c [m, n]: the work of one thread.
+pub(super) fn block(a: View<'_>, b: &Panels, first_panel: usize, c: MatrixMut<'_>, beta: Beta) {
+    with_format!(b, panels => simd::run(Block { a, panels, first_panel, c, beta }));
+}
+
+/// See [`block`].
+struct Block<'a, T> {
     a: View<'a>,
     panels: Typed<'a, T>,
     first_panel: usize,
     c: MatrixMut<'a>,
     beta: Beta,
-}
-
-impl<'a, T> Block<'a, T> {
-    pub fn new(
-        a: View<'a>,
-        panels: Typed<'a, T>,
-        first_panel: usize,
-        c: MatrixMut<'a>,
-        beta: Beta,
-    ) -> Self {
-        Self {
-            a,
-            panels,
-            first_panel,
-            c,
-            beta,
-        }
-    }
 }
 
 impl<T: Stored> Kernel for Block<'_, T> {

@@ -4,11 +4,10 @@
 //! are one meeting instead of three.
 
 use super::View;
-use super::matmul::{Beta, Block, FEW_ROWS, Rhs, matmul};
-use super::panels::{Panels, WIDTH, with_format};
+use super::matmul::{Beta, FEW_ROWS, Rhs, block, matmul};
+use super::panels::{Panels, WIDTH};
 use crate::kernels::par;
 use crate::profile;
-use crate::simd;
 use crate::simd::matrix::MatrixMut;
 
 /// a [M, K], b_i [K, N_i] -> c [M, Σ N_i] = [a · b_0, a · b_1, ..], each by rule R1.
@@ -70,7 +69,7 @@ pub fn matmul_many<'a>(a: View<'_>, b: impl Iterator<Item = Rhs<'a>> + Clone, c:
     }
     par::for_each(tasks, |pieces| {
         for (panels, first, c) in pieces {
-            with_format!(panels, typed => simd::run(Block::new(a, typed, first, c, Beta::Zero)));
+            block(a, panels, first, c, Beta::Zero);
         }
     });
 }

@@ -34,8 +34,6 @@ pub(super) struct Typed<'a, T> {
     data: &'a [T],
     /// Length of the chains.
     pub k: usize,
-    /// Number of columns.
-    pub n: usize,
 }
 
 /// Does `$go` with the [`Typed`] panels of whatever format `$panels` have.
@@ -131,8 +129,7 @@ impl Panels {
     }
 
     pub(super) fn typed<'a, T>(&self, data: &'a [T]) -> Typed<'a, T> {
-        let (k, n) = (self.k, self.n);
-        Typed { data, k, n }
+        Typed { data, k: self.k }
     }
 }
 
