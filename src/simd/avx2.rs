@@ -95,15 +95,6 @@ impl Simd for Avx2 {
         unsafe { halves!(h => _mm256_loadu_ps(x.as_ptr().add(8 * h))) }
     }
     #[inline(always)]
-    fn load_partial(self, x: &[f32], fill: f32) -> V {
-        if let Ok(whole) = x.try_into() {
-            return self.load(whole);
-        }
-        let mut whole = [fill; LANES];
-        whole[..x.len()].copy_from_slice(x);
-        self.load(&whole)
-    }
-    #[inline(always)]
     fn load_bf16(self, x: &[u16; LANES]) -> V {
         // SAFETY: AVX2 by the token; the reference is valid for sixteen reads, eight of them by each load.
         let narrow = unsafe { halves!(h => _mm_loadu_si128(x.as_ptr().add(8 * h).cast())) };
@@ -122,15 +113,6 @@ impl Simd for Avx2 {
             _mm256_storeu_ps(to.as_mut_ptr(), v[0]);
             _mm256_storeu_ps(to.as_mut_ptr().add(8), v[1]);
         }
-    }
-    #[inline(always)]
-    fn store_partial(self, v: V, to: &mut [f32]) {
-        if let Ok(whole) = to.try_into() {
-            return self.store(v, whole);
-        }
-        let mut whole = [0.0; LANES];
-        self.store(v, &mut whole);
-        to.copy_from_slice(&whole[..to.len()]);
     }
     #[inline(always)]
     fn prefetch<T>(self, x: &T, bytes: usize) {

@@ -72,7 +72,15 @@ pub trait Simd: Copy + Send + Sync + Sealed {
     /// Lane i is `x[i]`.
     fn load(self, x: &[f32; LANES]) -> Self::V;
     /// Lane i is `x[i]`, and `fill` past the end of x. At most sixteen elements; sixteen are a plain load.
-    fn load_partial(self, x: &[f32], fill: f32) -> Self::V;
+    #[inline(always)]
+    fn load_partial(self, x: &[f32], fill: f32) -> Self::V {
+        if let Ok(whole) = x.try_into() {
+            return self.load(whole);
+        }
+        let mut whole = [fill; LANES];
+        whole[..x.len()].copy_from_slice(x);
+        self.load(&whole)
+    }
     /// Lane i is the bfloat16 `x[i]`: its sixteen bits become the upper half of the lane, which is exact.
     fn load_bf16(self, x: &[u16; LANES]) -> Self::V;
     /// Lane i is `x[i]`, which is exact.
@@ -80,7 +88,15 @@ pub trait Simd: Copy + Send + Sync + Sealed {
     /// `to[i]` becomes lane i.
     fn store(self, v: Self::V, to: &mut [f32; LANES]);
     /// `to[i]` becomes lane i, for the elements that there are. At most sixteen; sixteen are a plain store.
-    fn store_partial(self, v: Self::V, to: &mut [f32]);
+    #[inline(always)]
+    fn store_partial(self, v: Self::V, to: &mut [f32]) {
+        if let Ok(whole) = to.try_into() {
+            return self.store(v, whole);
+        }
+        let mut whole = [0.0; LANES];
+        self.store(v, &mut whole);
+        to.copy_from_slice(&whole[..to.len()]);
+    }
 
     /// Hints to the CPU that the memory `bytes` bytes behind `x` will be read soon; changes no result.
     ///

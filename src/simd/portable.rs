@@ -63,15 +63,6 @@ impl Simd for Portable {
         *x
     }
     #[inline(always)]
-    fn load_partial(self, x: &[f32], fill: f32) -> V {
-        if let Ok(whole) = x.try_into() {
-            return whole;
-        }
-        let mut v = [fill; LANES];
-        v[..x.len()].copy_from_slice(x);
-        v
-    }
-    #[inline(always)]
     fn load_bf16(self, x: &[u16; LANES]) -> V {
         map(*x, |x| f32::from_bits(u32::from(x) << 16))
     }
@@ -82,13 +73,6 @@ impl Simd for Portable {
     #[inline(always)]
     fn store(self, v: V, to: &mut [f32; LANES]) {
         *to = v;
-    }
-    #[inline(always)]
-    fn store_partial(self, v: V, to: &mut [f32]) {
-        if let Ok(whole) = to.try_into() {
-            return self.store(v, whole);
-        }
-        to.copy_from_slice(&v[..to.len()]);
     }
     #[inline(always)]
     fn prefetch<T>(self, _: &T, _: usize) {}
