@@ -197,9 +197,7 @@ const CHAINS: usize = 12;
 /// Chains of multiply-adds in registers: the peak of one core.
 struct Peak(usize);
 
-impl Kernel for Peak {
-    type Output = f32;
-
+impl Kernel<f32> for Peak {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f32 {
         let (x, y) = (s.splat(black_box(0.999)), s.splat(black_box(1e-3)));

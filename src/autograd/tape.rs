@@ -54,6 +54,9 @@ pub(super) struct NodeId {
 #[derive(Clone, Copy, Debug)]
 pub struct Leaf(NodeId);
 
+/// The backward pass of a recorded operation, given the output's gradient.
+type Node = Box<dyn FnOnce(Tensor, &mut [Activation], &mut Gradients)>;
+
 /// Operations in the order they ran.
 ///
 /// `backward` consumes the tape, so it cannot run twice:
@@ -69,7 +72,7 @@ pub struct Tape {
     /// Different for every tape of the process.
     id: u64,
     /// `None` stands for a leaf.
-    nodes: Vec<Option<Box<dyn Node>>>,
+    nodes: Vec<Option<Node>>,
     /// The nodes' outputs.
     activations: Vec<Activation>,
 }
@@ -102,8 +105,17 @@ impl Tape {
         if slots.iter().all(|slot| *slot == GradSlot::Constant) {
             return Var::constant(y);
         }
-        let node = Box::new(Recorded { op, saved, slots });
-        self.record(y.into(), Some(node)).0
+        let backward = move |dy: Tensor, activations: &mut [_], parameters: &mut _| {
+            let mut sink = GradSink {
+                slots,
+                activations,
+                parameters,
+            };
+            profile::time(type_name::<O>(), "backward", || {
+                op.backward(saved, dy, &mut sink);
+            });
+        };
+        self.record(y.into(), Some(Box::new(backward))).0
     }
 
     /// Imports a value, usually from another tape. Its gradient is what [`Tape::backward_to`] returns for the
@@ -113,7 +125,7 @@ impl Tape {
         (var, Leaf(id))
     }
 
-    fn record(&mut self, value: Arc<Tensor>, node: Option<Box<dyn Node>>) -> (Var, NodeId) {
+    fn record(&mut self, value: Arc<Tensor>, node: Option<Node>) -> (Var, NodeId) {
         let id = NodeId {
             tape: self.id,
             index: self.nodes.len(),
@@ -181,10 +193,10 @@ impl Tape {
         }
         for (i, node) in self.nodes.into_iter().enumerate().rev() {
             // A leaf keeps its gradient.
-            let Some(node) = node else { continue };
+            let Some(backward) = node else { continue };
             // Without a gradient, none of the given outputs depends on this node.
             if let Some(dy) = self.activations[i].gradient.take() {
-                node.backward(dy, &mut self.activations, gradients);
+                backward(dy, &mut self.activations, gradients);
             }
         }
         self.activations[leaf?.0.index].gradient.take()
@@ -196,40 +208,6 @@ impl Tape {
         if let GradSlot::Node(node) = slot {
             assert!(node.tape == self.id, "a value recorded on another tape");
         }
-    }
-}
-
-/// A recorded operation, its type erased.
-trait Node {
-    fn backward(
-        self: Box<Self>,
-        dy: Tensor,
-        activations: &mut [Activation],
-        parameters: &mut Gradients,
-    );
-}
-
-struct Recorded<O: Op<N>, const N: usize> {
-    op: O,
-    saved: O::Saved,
-    slots: [GradSlot; N],
-}
-
-impl<O: Op<N>, const N: usize> Node for Recorded<O, N> {
-    fn backward(
-        self: Box<Self>,
-        dy: Tensor,
-        activations: &mut [Activation],
-        parameters: &mut Gradients,
-    ) {
-        let mut sink = GradSink {
-            slots: self.slots,
-            activations,
-            parameters,
-        };
-        profile::time(type_name::<O>(), "backward", || {
-            self.op.backward(self.saved, dy, &mut sink);
-        });
     }
 }
 

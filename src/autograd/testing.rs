@@ -2,10 +2,10 @@
 //!
 //! | law | function | what it proves |
 //! |---|---|---|
-//! | 1 | [`forward`] | the output is close to that of an independent reference in `f64` |
-//! | 2 | [`gradient`] | each gradient is close to central differences of the reference, element by element |
-//! | 2 | [`slope`] | along one direction, the operation's own output changes as its gradients say |
-//! | 3 | [`same_bits`] | forward and backward have the same bits on every instruction set, for 1, 2, 3 and 8 threads |
+//! | 1 | `forward` | the output is close to that of an independent reference in `f64` |
+//! | 2 | `gradient` | each gradient is close to central differences of the reference, element by element |
+//! | 2 | `slope` | along one direction, the operation's own output changes as its gradients say |
+//! | 3 | `same_bits` | forward and backward have the same bits on every instruction set, for 1, 2, 3 and 8 threads |
 //! | 4 | [`batch_invariant`] | a row computed alone has the bits it has in a batch |
 //!
 //! [`check`] judges an operation by laws 1 to 3 and reports every one that it breaks. Law 4 has its own call, because
@@ -51,11 +51,16 @@ pub fn check<const N: usize>(
     differentiable: [bool; N],
     reference: Reference<'_>,
 ) {
+    let trial = Trial {
+        op,
+        inputs,
+        differentiable,
+    };
     let verdicts = [
-        forward(op, &inputs, reference),
-        gradient(op, &inputs, differentiable, reference),
-        slope(op, &inputs, differentiable),
-        same_bits(op, &inputs, differentiable),
+        trial.forward(reference),
+        trial.gradient(reference),
+        trial.slope(),
+        trial.same_bits(),
     ];
     let broken: Vec<_> = verdicts.into_iter().filter_map(Result::err).collect();
     assert!(
@@ -66,104 +71,123 @@ pub fn check<const N: usize>(
     );
 }
 
-/// Law 1: the output is within 4e-6 of the reference's largest element (or of 1, if that is larger).
-///
-/// # Errors
-/// Returns the first element that is not.
-pub fn forward<const N: usize>(
-    op: &(impl Op<N> + Clone + 'static),
-    inputs: &[Tensor; N],
-    reference: Reference<'_>,
-) -> Result<(), String> {
-    let y = Run::of(op, inputs, [false; N]).y;
-    near("forward", y.data(), &reference(&widened(inputs)), 4e-6)
+/// An operation, and inputs to try it on.
+struct Trial<'a, O, const N: usize> {
+    op: &'a O,
+    inputs: [Tensor; N],
+    /// Which inputs have a gradient.
+    differentiable: [bool; N],
 }
 
-/// Law 2, against the reference: each gradient is within 1e-5 of central differences, by the same measure as law 1.
-///
-/// # Errors
-/// Returns the first element of a gradient that is not.
-pub fn gradient<const N: usize>(
-    op: &(impl Op<N> + Clone + 'static),
-    inputs: &[Tensor; N],
-    differentiable: [bool; N],
-    reference: Reference<'_>,
-) -> Result<(), String> {
-    const STEP: f64 = 1e-5;
-    let run = Run::of(op, inputs, differentiable);
-    let dy = widen(&run.dy);
-    let mut x = widened(inputs);
-    for (i, dx) in run.dx.iter().enumerate() {
-        let Some(dx) = dx else { continue };
-        let mut slopes = Vec::with_capacity(x[i].len());
-        for e in 0..x[i].len() {
-            let here = x[i][e];
-            let [above, below] = [STEP, -STEP].map(|step| {
-                x[i][e] = here + step;
-                dot(&reference(&x), &dy)
-            });
-            x[i][e] = here;
-            slopes.push((above - below) / (2.0 * STEP));
-        }
-        near(&format!("gradient of input {i}"), dx.data(), &slopes, 1e-5)?;
+impl<O: Op<N> + Clone + Sync + 'static, const N: usize> Trial<'_, O, N> {
+    /// Law 1: the output is within 4e-6 of the reference's largest element (or of 1, if that is larger).
+    ///
+    /// # Errors
+    /// Returns the first element that is not.
+    fn forward(&self, reference: Reference<'_>) -> Result<(), String> {
+        let y = self.run(&self.inputs).y;
+        near(
+            "forward",
+            y.data(),
+            &reference(&widened(&self.inputs)),
+            4e-6,
+        )
     }
-    Ok(())
-}
 
-/// Law 2, against the operation itself: when all inputs move a little in one direction, the output changes as the
-/// gradients say, within 5 %. Law 1 compares one point with the reference; this one ties the gradients to what forward
-/// computes near it.
-///
-/// # Errors
-/// Returns the two slopes if they differ by more.
-pub fn slope<const N: usize>(
-    op: &(impl Op<N> + Clone + 'static),
-    inputs: &[Tensor; N],
-    differentiable: [bool; N],
-) -> Result<(), String> {
-    // A power of two, so that the step is exact; large enough that rounding of the outputs does not show.
-    const STEP: f32 = 1.0 / 512.0;
-    let here = Run::of(op, inputs, differentiable);
-    let mut moved = inputs.clone();
-    let mut expected = 0.0;
-    for (i, dx) in here.dx.iter().enumerate() {
-        let Some(dx) = dx else { continue };
-        let direction = pattern(dx.shape(), 57 + i);
-        expected += dot(&widen(dx), &widen(&direction));
-        for (x, d) in moved[i].data_mut().iter_mut().zip(direction.data()) {
-            *x += d * STEP;
+    /// Law 2, against the reference: each gradient is within 1e-5 of central differences, by the same measure as law 1.
+    ///
+    /// # Errors
+    /// Returns the first element of a gradient that is not.
+    fn gradient(&self, reference: Reference<'_>) -> Result<(), String> {
+        const STEP: f64 = 1e-5;
+        let run = self.run(&self.inputs);
+        let dy = widen(&run.dy);
+        let mut x = widened(&self.inputs);
+        for (i, dx) in run.dx.iter().enumerate() {
+            let Some(dx) = dx else { continue };
+            let mut slopes = Vec::with_capacity(x[i].len());
+            for e in 0..x[i].len() {
+                let here = x[i][e];
+                let [above, below] = [STEP, -STEP].map(|step| {
+                    x[i][e] = here + step;
+                    dot(&reference(&x), &dy)
+                });
+                x[i][e] = here;
+                slopes.push((above - below) / (2.0 * STEP));
+            }
+            near(&format!("gradient of input {i}"), dx.data(), &slopes, 1e-5)?;
         }
-    }
-    let there = Run::of(op, &moved, differentiable);
-    let (dy, before, after) = (widen(&here.dy), widen(&here.y), widen(&there.y));
-    let change: Vec<f64> = after.iter().zip(before).map(|(a, b)| a - b).collect();
-    let measured = dot(&change, &dy) / f64::from(STEP);
-    if (measured - expected).abs() < 0.05 * expected.abs().max(1.0) {
         Ok(())
-    } else {
-        Err(format!(
-            "slope: {expected} by the gradients, {measured} measured"
-        ))
     }
-}
 
-/// Law 3: output and gradients have the same bits on every instruction set of this CPU, for 1, 2, 3 and 8 threads.
-///
-/// # Errors
-/// Returns the first instruction set and number of threads that differ from those of the calling thread.
-///
-/// # Panics
-/// Panics if the system refuses the threads.
-pub fn same_bits<const N: usize>(
-    op: &(impl Op<N> + Clone + Sync + 'static),
-    inputs: &[Tensor; N],
-    differentiable: [bool; N],
-) -> Result<(), String> {
-    everywhere([1, 2, 3, 8], || {
-        let Run { y, dx, .. } = Run::of(op, inputs, differentiable);
-        let tensors = std::iter::once(&y).chain(dx.iter().flatten());
-        tensors.flat_map(bits).collect()
-    })
+    /// Law 2, against the operation itself: when all inputs move a little in one direction, the output changes as the
+    /// gradients say, within 5 %. Law 1 compares one point with the reference; this one ties the gradients to what forward
+    /// computes near it.
+    ///
+    /// # Errors
+    /// Returns the two slopes if they differ by more.
+    fn slope(&self) -> Result<(), String> {
+        // A power of two, so that the step is exact; large enough that rounding of the outputs does not show.
+        const STEP: f32 = 1.0 / 512.0;
+        let here = self.run(&self.inputs);
+        let mut moved = self.inputs.clone();
+        let mut expected = 0.0;
+        for (i, dx) in here.dx.iter().enumerate() {
+            let Some(dx) = dx else { continue };
+            let direction = pattern(dx.shape(), 57 + i);
+            expected += dot(&widen(dx), &widen(&direction));
+            for (x, d) in moved[i].data_mut().iter_mut().zip(direction.data()) {
+                *x += d * STEP;
+            }
+        }
+        let there = self.run(&moved);
+        let (dy, before, after) = (widen(&here.dy), widen(&here.y), widen(&there.y));
+        let change: Vec<f64> = after.iter().zip(before).map(|(a, b)| a - b).collect();
+        let measured = dot(&change, &dy) / f64::from(STEP);
+        if (measured - expected).abs() < 0.05 * expected.abs().max(1.0) {
+            Ok(())
+        } else {
+            Err(format!(
+                "slope: {expected} by the gradients, {measured} measured"
+            ))
+        }
+    }
+
+    /// Law 3: output and gradients have the same bits on every instruction set of this CPU, for 1, 2, 3 and 8 threads.
+    ///
+    /// # Errors
+    /// Returns the first instruction set and number of threads that differ from those of the calling thread.
+    fn same_bits(&self) -> Result<(), String> {
+        everywhere([1, 2, 3, 8], || {
+            let Run { y, dx, .. } = self.run(&self.inputs);
+            let tensors = std::iter::once(&y).chain(dx.iter().flatten());
+            tensors.flat_map(bits).collect()
+        })
+    }
+
+    /// Forward and backward, for `inputs`.
+    fn run(&self, inputs: &[Tensor; N]) -> Run<N> {
+        let (params, ids) = as_params(inputs);
+        let vars: [Var; N] = std::array::from_fn(|i| {
+            let var = Var::parameter(ids[i], params.get(ids[i]).clone());
+            if self.differentiable[i] {
+                var
+            } else {
+                var.detached()
+            }
+        });
+        let mut tape = Tape::default();
+        let y = tape.apply(self.op.clone(), vars.each_ref());
+        let dy = pattern(y.value().shape(), 91);
+        let mut gradients = Gradients::zeros(&params);
+        tape.backward(&[(&y, dy.clone())], &mut gradients);
+        let gradient = |i: usize| gradients.get(ids[i]).clone();
+        Run {
+            y: Tensor::clone(y.value()),
+            dy,
+            dx: std::array::from_fn(|i| self.differentiable[i].then(|| gradient(i))),
+        }
+    }
 }
 
 /// Law 4: `f` computes the output for a range of rows, and a row computed alone has the bits it has among all `rows`.
@@ -251,34 +275,6 @@ struct Run<const N: usize> {
     dy: Tensor,
     /// The gradients of the differentiable inputs.
     dx: [Option<Tensor>; N],
-}
-
-impl<const N: usize> Run<N> {
-    fn of(
-        op: &(impl Op<N> + Clone + 'static),
-        inputs: &[Tensor; N],
-        differentiable: [bool; N],
-    ) -> Self {
-        let (params, ids) = as_params(inputs);
-        let vars: [Var; N] = std::array::from_fn(|i| {
-            let var = Var::parameter(ids[i], params.get(ids[i]).clone());
-            if differentiable[i] {
-                var
-            } else {
-                var.detached()
-            }
-        });
-        let mut tape = Tape::default();
-        let y = tape.apply(op.clone(), vars.each_ref());
-        let dy = pattern(y.value().shape(), 91);
-        let mut gradients = Gradients::zeros(&params);
-        tape.backward(&[(&y, dy.clone())], &mut gradients);
-        Self {
-            y: Tensor::clone(y.value()),
-            dy,
-            dx: std::array::from_fn(|i| differentiable[i].then(|| gradients.get(ids[i]).clone())),
-        }
-    }
 }
 
 fn bits(t: &Tensor) -> impl Iterator<Item = u32> {

@@ -4,7 +4,6 @@ use super::{Exec, Rows, SequenceCache};
 use crate::Result;
 use crate::autograd::{Op, Var};
 use crate::kernels::attention::{self, AttentionHeads, KeyValues};
-use crate::kernels::gemm::View;
 use crate::profile;
 use crate::tensor::{ParamId, Params, Tensor};
 use std::any::type_name;
@@ -51,10 +50,8 @@ impl SequenceCache for CacheExec<'_> {
     }
 
     fn len(&self, sequence: usize, cache: usize) -> usize {
-        let heads = self.caches[sequence].get(cache);
-        heads
-            .and_then(|heads| heads.first())
-            .map_or(0, KeyValues::len)
+        let head = self.caches[sequence].get(cache).and_then(|x| x.first());
+        head.map_or(0, KeyValues::len)
     }
 
     fn truncate(&mut self, sequence: usize, cache: usize, len: usize) {
@@ -124,7 +121,10 @@ impl Exec for CacheExec<'_> {
                 *slot = vec![KeyValues::new(heads.size); heads.key_value];
             }
             assert_eq!(slot[0].len(), span.first, "rows append to cache {cache}");
-            remember(heads, qkv.matrix().row_range(from, from + span.len), slot);
+            let rows = qkv.matrix().row_range(from, from + span.len);
+            for (g, kv) in slot.iter_mut().enumerate() {
+                kv.extend(heads.keys(rows, g), heads.values(rows, g));
+            }
             from += span.len;
         }
         let span = |s: &super::Span| attention::CachedSequence {
@@ -142,12 +142,5 @@ impl Exec for CacheExec<'_> {
 
     fn host(&mut self, value: &Var) -> Result<Arc<Tensor>> {
         Ok(Arc::clone(value.value()))
-    }
-}
-
-/// Appends the keys and values of qkv [rows, (H + 2 G) D].
-fn remember(heads: AttentionHeads, qkv: View<'_>, cache: &mut [KeyValues]) {
-    for (g, kv) in cache.iter_mut().enumerate() {
-        kv.extend(heads.keys(qkv, g), heads.values(qkv, g));
     }
 }

@@ -9,21 +9,35 @@ use std::sync::Arc;
 
 /// Runs operations on another executor with parameters as constants. Gradients of other values are computed as before.
 #[derive(Debug)]
-pub struct NoGrad<'e, E>(pub &'e mut E);
+pub struct NoGrad<'e, E> {
+    exec: &'e mut E,
+    constant: bool,
+}
+
+impl<'e, E> NoGrad<'e, E> {
+    /// Parameters are constants if `constant` is set; else it is just the other executor.
+    pub fn when(constant: bool, exec: &'e mut E) -> Self {
+        Self { exec, constant }
+    }
+}
 
 impl<E: Exec> Exec for NoGrad<'_, E> {
     type Value = E::Value;
 
     fn param(&mut self, id: ParamId) -> E::Value {
-        let value = self.0.param(id);
-        self.0.detached(&value)
+        let value = self.exec.param(id);
+        if self.constant {
+            self.exec.detached(&value)
+        } else {
+            value
+        }
     }
 
     fn apply<O, const N: usize>(&mut self, op: O, inputs: [&E::Value; N]) -> E::Value
     where
         O: Op<N> + 'static,
     {
-        self.0.apply(op, inputs)
+        self.exec.apply(op, inputs)
     }
 
     fn attend(
@@ -33,14 +47,14 @@ impl<E: Exec> Exec for NoGrad<'_, E> {
         rows: &Rows,
         qkv: &E::Value,
     ) -> E::Value {
-        self.0.attend(cache, heads, rows, qkv)
+        self.exec.attend(cache, heads, rows, qkv)
     }
 
     fn detached(&mut self, value: &E::Value) -> E::Value {
-        self.0.detached(value)
+        self.exec.detached(value)
     }
 
     fn host(&mut self, value: &E::Value) -> Result<Arc<Tensor>> {
-        self.0.host(value)
+        self.exec.host(value)
     }
 }

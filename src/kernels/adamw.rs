@@ -1,7 +1,7 @@
 //! AdamW (Loshchilov and Hutter 2019), one pass over a parameter.
 
-use super::par;
-use crate::simd::{self, Kernel, LANES, Simd};
+use super::elementwise::{self, Elementwise};
+use crate::simd::Simd;
 
 /// The numbers of one step, each rounded once from `f64`.
 #[derive(Clone, Copy, Debug)]
@@ -46,55 +46,23 @@ pub struct Step {
 /// Panics if the lengths differ.
 #[track_caller]
 pub fn update(step: Step, w: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32]) {
-    let lengths = [w.len(), m.len(), v.len(), g.len()];
-    assert!(
-        lengths.iter().all(|n| *n == w.len()),
-        "adamw::update: w, m, v, g of {lengths:?} elements"
-    );
-    let part = par::elements_per_task(w.len());
-    let tasks = w
-        .chunks_mut(part)
-        .zip(m.chunks_mut(part))
-        .zip(v.chunks_mut(part).zip(g.chunks(part)))
-        .collect();
-    par::for_each(tasks, |((w, m), (v, g))| {
-        simd::run(Update { step, w, m, v, g });
-    });
+    elementwise::update("adamw::update", step, [w, m, v], [g]);
 }
 
-struct Update<'a> {
-    step: Step,
-    w: &'a mut [f32],
-    m: &'a mut [f32],
-    v: &'a mut [f32],
-    g: &'a [f32],
-}
-
-impl Kernel for Update<'_> {
-    type Output = ();
-
+impl Elementwise<3, 1> for Step {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Self { step, w, m, v, g } = self;
-        for from in (0..w.len()).step_by(LANES) {
-            let part = from..w.len().min(from + LANES);
-            let grad = s.mul(s.load_partial(&g[part.clone()], 0.0), s.splat(step.clip));
-            let fresh = s.mul(s.splat(step.one_minus_beta1), grad);
-            let mean = s.load_partial(&m[part.clone()], 0.0);
-            let mean = s.fma(s.splat(step.beta1), mean, fresh);
-            let fresh = s.mul(s.splat(step.one_minus_beta2), s.mul(grad, grad));
-            let square = s.load_partial(&v[part.clone()], 0.0);
-            let square = s.fma(s.splat(step.beta2), square, fresh);
-            let root = s.sqrt(s.mul(square, s.splat(step.bias_correction2)));
-            let u = s.div(
-                s.mul(mean, s.splat(step.bias_correction1)),
-                s.add(root, s.splat(step.eps)),
-            );
-            let old = s.load_partial(&w[part.clone()], 0.0);
-            let move_by = s.fma(s.splat(step.weight_decay), old, u);
-            s.store_partial(mean, &mut m[part.clone()]);
-            s.store_partial(square, &mut v[part.clone()]);
-            s.store_partial(s.fma(s.splat(-step.lr), move_by, old), &mut w[part]);
-        }
+    fn lanes<S: Simd>(self, s: S, [w, m, v]: [S::V; 3], [g]: [S::V; 1]) -> [S::V; 3] {
+        let grad = s.mul(g, s.splat(self.clip));
+        let fresh = s.mul(s.splat(self.one_minus_beta1), grad);
+        let mean = s.fma(s.splat(self.beta1), m, fresh);
+        let fresh = s.mul(s.splat(self.one_minus_beta2), s.mul(grad, grad));
+        let square = s.fma(s.splat(self.beta2), v, fresh);
+        let root = s.sqrt(s.mul(square, s.splat(self.bias_correction2)));
+        let u = s.div(
+            s.mul(mean, s.splat(self.bias_correction1)),
+            s.add(root, s.splat(self.eps)),
+        );
+        let move_by = s.fma(s.splat(self.weight_decay), w, u);
+        [s.fma(s.splat(-self.lr), move_by, w), mean, square]
     }
 }

@@ -1,5 +1,6 @@
 //! A vector added to every row, and the sum over rows that is its gradient (rule R3).
 
+use super::elementwise::{self, Add};
 use super::{par, reduce};
 
 /// x [rows, C], b `[C]` -> y [rows, C], y = x + b.
@@ -15,11 +16,9 @@ pub fn forward(x: &[f32], b: &[f32], y: &mut [f32]) {
     );
     let rows = par::rows_per_task(y_len, cols);
     let tasks = x.chunks(rows * cols).zip(y.chunks_mut(rows * cols));
-    par::for_each(tasks.collect(), |(x, y): (&[f32], &mut [f32])| {
+    par::for_each(tasks, |(x, y)| {
         for (x, y) in x.chunks(cols).zip(y.chunks_mut(cols)) {
-            for ((y, x), b) in y.iter_mut().zip(x).zip(b) {
-                *y = x + b;
-            }
+            elementwise::update_here(Add, [y], [x, b]);
         }
     });
 }
@@ -37,15 +36,11 @@ pub fn backward(dy: &[f32], cols: usize) -> Vec<f32> {
     );
     let chunk = reduce::CHUNK_ROWS * cols;
     let mut partials = vec![0.0; dy.len().div_ceil(chunk) * cols];
-    let tasks = dy.chunks(chunk).zip(partials.chunks_mut(cols)).collect();
-    par::for_each(tasks, |(dy, partial): (&[f32], &mut [f32])| {
+    let tasks = dy.chunks(chunk).zip(partials.chunks_mut(cols));
+    par::for_each(tasks, |(dy, partial)| {
         for dy in dy.chunks(cols) {
-            for (sum, d) in partial.iter_mut().zip(dy) {
-                *sum += d;
-            }
+            elementwise::update_here(Add, [&mut *partial], [dy]);
         }
     });
-    reduce::fold_tree(&mut partials, cols);
-    partials.resize(cols, 0.0);
-    partials
+    reduce::fold_tree(partials, cols)
 }

@@ -42,54 +42,42 @@ pub fn forward_backward(
     let tasks = logits
         .chunks_mut((rows * vocab).max(1))
         .zip(targets.chunks(rows))
-        .zip(losses.chunks_mut(rows).zip(hits.chunks_mut(rows)))
-        .collect();
+        .zip(losses.chunks_mut(rows).zip(hits.chunks_mut(rows)));
     par::for_each(tasks, |((logits, targets), (losses, hits))| {
-        simd::run(ForwardBackward {
-            logits,
-            targets,
-            factor,
-            losses,
-            hits,
-        });
+        let rows = logits.chunks_mut(vocab).zip(targets);
+        for ((z, target), (loss, hit)) in rows.zip(losses.iter_mut().zip(hits)) {
+            let target = *target as usize;
+            (*loss, *hit) = simd::run(Row { z, target, factor });
+        }
     });
 }
 
-struct ForwardBackward<'a> {
-    logits: &'a mut [f32],
-    targets: &'a [u32],
+/// One row, with its loss and hit.
+struct Row<'a> {
+    z: &'a mut [f32],
+    target: usize,
     factor: f32,
-    losses: &'a mut [f32],
-    hits: &'a mut [f32],
 }
 
-impl Kernel for ForwardBackward<'_> {
-    type Output = ();
-
+impl Kernel<(f32, f32)> for Row<'_> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let vocab = self.logits.len() / self.targets.len();
-        let results = self.losses.iter_mut().zip(self.hits);
-        let rows = self.logits.chunks_mut(vocab).zip(self.targets);
-        for ((z, target), (loss, hit)) in rows.zip(results) {
-            let target = *target as usize;
-            let max = reduce::maximum(s, z);
-            let at_target = z[target];
-            // The lowest id matters only if the target attains the maximum, so most rows are not searched.
-            let first = at_target == max && z[..target].iter().all(|x| *x != max);
-            *hit = f32::from(u8::from(first));
-            let total = reduce::exponentials(s, z, max);
-            *loss = math::ln(total) - (at_target - max);
-            let (total, factor) = (s.splat(total), s.splat(self.factor));
-            let at_target = z[target];
-            for from in (0..vocab).step_by(LANES) {
-                let part = &mut z[from..vocab.min(from + LANES)];
-                let p = s.div(s.load_partial(part, 0.0), total);
-                s.store_partial(s.mul(p, factor), part);
-            }
-            let p = s.sub(s.div(s.splat(at_target), total), s.splat(1.0));
-            s.store_partial(s.mul(p, factor), &mut z[target..target + 1]);
+    fn run<S: Simd>(self, s: S) -> (f32, f32) {
+        let Self { z, target, factor } = self;
+        let max = reduce::maximum(s, z);
+        let at_target = z[target];
+        // The lowest id matters only if the target attains the maximum, so most rows are not searched.
+        let first = at_target == max && z[..target].iter().all(|x| *x != max);
+        let total = reduce::exponentials(s, z, max);
+        let loss = math::ln(total) - (at_target - max);
+        let (total, factor) = (s.splat(total), s.splat(factor));
+        let at_target = z[target];
+        for part in z.chunks_mut(LANES) {
+            let p = s.div(s.load_partial(part, 0.0), total);
+            s.store_partial(s.mul(p, factor), part);
         }
+        let p = s.sub(s.div(s.splat(at_target), total), s.splat(1.0));
+        s.store_partial(s.mul(p, factor), &mut z[target..target + 1]);
+        (loss, f32::from(u8::from(first)))
     }
 }
 

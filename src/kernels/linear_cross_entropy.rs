@@ -53,51 +53,32 @@ pub struct Gradients<'a> {
     pub dw: Option<MatrixMut<'a>>,
 }
 
-/// Loss and hit of each row, as in [`cross_entropy::forward_backward`], and the gradients that have an output.
+/// Losses and hits of the rows, as in [`cross_entropy::forward_backward`], and the gradients that have an output.
 ///
 /// # Panics
 /// Panics if the shapes do not fit or a target is not below V.
 #[track_caller]
-pub fn forward_backward(
-    inputs: Inputs<'_>,
-    losses: &mut [f32],
-    hits: &mut [f32],
-    gradients: Gradients<'_>,
-) {
-    let chunk = rows_per_chunk(inputs.w.rows());
-    in_chunks(chunk, inputs, losses, hits, gradients);
+pub fn forward_backward(inputs: Inputs<'_>, gradients: Gradients<'_>) -> [Vec<f32>; 2] {
+    in_chunks(rows_per_chunk(inputs.w.rows()), inputs, gradients)
 }
 
 #[track_caller]
-fn in_chunks(
-    chunk: usize,
-    inputs: Inputs<'_>,
-    losses: &mut [f32],
-    hits: &mut [f32],
-    gradients: Gradients<'_>,
-) {
-    let Inputs {
-        h,
-        w,
-        targets,
-        factor,
-    } = inputs;
+fn in_chunks(chunk: usize, inputs: Inputs<'_>, gradients: Gradients<'_>) -> [Vec<f32>; 2] {
+    let Inputs { h, w, targets, .. } = inputs;
     let Gradients { mut dh, mut dw } = gradients;
+    let rows = targets.len();
+    let (n, c) = (h.rows(), h.cols());
     assert!(
-        h.rows() == targets.len() && losses.len() == targets.len() && hits.len() == targets.len(),
-        "linear_cross_entropy: {} targets, h [{}, {}], losses [{}], hits [{}]",
-        targets.len(),
-        h.rows(),
-        h.cols(),
-        losses.len(),
-        hits.len()
+        n == rows,
+        "linear_cross_entropy: {rows} targets, h [{n}, {c}]"
     );
+    let (mut losses, mut hits) = (vec![0.0; rows], vec![0.0; rows]);
     let columns = Panels::pack(w.t());
-    let rows = dh.is_some().then(|| Panels::pack(w));
+    let packed = dh.is_some().then(|| Panels::pack(w));
     let vocab = w.rows();
-    let mut buffer = Scratch::<f32>::new(chunk.min(targets.len()) * vocab);
-    for from in (0..targets.len()).step_by(chunk) {
-        let to = targets.len().min(from + chunk);
+    let mut buffer = Scratch::<f32>::new(chunk.min(rows) * vocab);
+    for from in (0..rows).step_by(chunk) {
+        let to = rows.min(from + chunk);
         let (n, h) = (to - from, h.row_range(from, to));
         let z = &mut buffer[..n * vocab];
         let logits = MatrixMut::new(z, n, vocab);
@@ -106,14 +87,14 @@ fn in_chunks(
         });
         let (losses, hits) = (&mut losses[from..to], &mut hits[from..to]);
         profile::time("Output", "cross entropy", || {
-            cross_entropy::forward_backward(z, &targets[from..to], factor, losses, hits);
+            cross_entropy::forward_backward(z, &targets[from..to], inputs.factor, losses, hits);
         });
         let dz = View::new(z, n, vocab);
-        if let (Some(dh), Some(rows)) = (&mut dh, &rows) {
+        if let (Some(dh), Some(w)) = (&mut dh, &packed) {
             let (_, rest) = dh.reborrow().split_rows(from);
             let (dh, _) = rest.split_rows(n);
             profile::time("Output", "dh", || {
-                matmul(dz, Rhs::Panels(rows), dh, Beta::Zero);
+                matmul(dz, Rhs::Panels(w), dh, Beta::Zero);
             });
         }
         if let Some(dw) = &mut dw {
@@ -122,6 +103,7 @@ fn in_chunks(
             });
         }
     }
+    [losses, hits]
 }
 
 #[cfg(test)]
@@ -158,7 +140,7 @@ mod tests {
 
     fn chunked(chunk: usize) -> Results {
         let (h, w, targets) = (pattern(ROWS * C, 1), pattern(V * C, 2), targets());
-        let [mut losses, mut hits, mut dh, mut dw] = start();
+        let [_, _, mut dh, mut dw] = start();
         let inputs = Inputs {
             h: View::new(&h, ROWS, C),
             w: View::new(&w, V, C),
@@ -169,7 +151,7 @@ mod tests {
             dh: Some(MatrixMut::new(&mut dh, ROWS, C)),
             dw: Some(MatrixMut::new(&mut dw, V, C)),
         };
-        in_chunks(chunk, inputs, &mut losses, &mut hits, gradients);
+        let [losses, hits] = in_chunks(chunk, inputs, gradients);
         [losses, hits, dh, dw]
     }
 
@@ -216,10 +198,11 @@ mod tests {
             targets: &targets,
             factor: 0.3,
         };
-        let [mut losses, mut hits, ..] = start();
-        forward_backward(inputs, &mut losses, &mut hits, Gradients::default());
-        let expected = whole();
-        assert_eq!((&losses, &hits), (&expected[0], &expected[1]));
+        let [losses, hits, ..] = whole();
+        assert_eq!(
+            forward_backward(inputs, Gradients::default()),
+            [losses, hits]
+        );
     }
 
     #[test]

@@ -20,10 +20,11 @@
 //! same factors. The scale is that of Liu et al. 2025 ("Muon is scalable for LLM training", section 2.2): the update
 //! has the size of AdamW's, so that AdamW's learning rate and weight decay carry over.
 
+use super::elementwise::{self, Elementwise};
 use super::gemm::{Beta, Rhs, View, matmul};
-use super::{par, reduce};
+use super::reduce;
+use crate::simd::Simd;
 use crate::simd::matrix::MatrixMut;
-use crate::simd::{self, Kernel, LANES, Simd};
 
 /// Coefficients a, b, c of the polynomial.
 const A: f32 = 3.4445;
@@ -59,18 +60,10 @@ pub fn update(step: Step, rows: usize, cols: usize, w: &mut [f32], m: &mut [f32]
         "muon::update: w, m, g of {lengths:?} elements for [{rows}, {cols}]"
     );
     let mut u = vec![0.0; w.len()];
-    let part = par::elements_per_task(w.len());
-    let tasks = m
-        .chunks_mut(part)
-        .zip(u.chunks_mut(part))
-        .zip(g.chunks(part));
-    par::for_each(tasks.collect(), |((m, u), g)| {
-        simd::run(Momentum { step, m, u, g });
-    });
+    elementwise::update("muon::update", Momentum(step), [m, &mut u], [g]);
     let x = orthogonal(u, rows, cols);
     let scale = (0.2 * (rows.max(cols) as f64).sqrt()) as f32;
-    let tasks = w.chunks_mut(part).zip(x.chunks(part)).collect();
-    par::for_each(tasks, |(w, x)| simd::run(Move { step, scale, w, x }));
+    elementwise::update("muon::update", Move { step, scale }, [w], [&x]);
 }
 
 /// u [rows, cols] -> a matrix near the orthogonal one closest to u, its singular values about 1.
@@ -92,9 +85,7 @@ fn iterate(mut x: Vec<f32>, rows: usize, cols: usize) -> Vec<f32> {
         let a = View::new(&gram, n, n);
         let c = MatrixMut::new(&mut square, n, n);
         matmul(a, Rhs::View(a), c, Beta::Zero);
-        let part = par::elements_per_task(n * n);
-        let tasks = square.chunks_mut(part).zip(gram.chunks(part)).collect();
-        par::for_each(tasks, |(square, gram)| simd::run(Combine { square, gram }));
+        elementwise::update("muon", Combine, [&mut square], [&gram]);
         y.copy_from_slice(&x);
         scale(A, &mut y);
         let (b, c) = (View::new(&square, n, n), MatrixMut::new(&mut y, rows, cols));
@@ -110,77 +101,57 @@ fn iterate(mut x: Vec<f32>, rows: usize, cols: usize) -> Vec<f32> {
 
 /// x = factor · x
 fn scale(factor: f32, x: &mut [f32]) {
-    let part = par::elements_per_task(x.len());
-    par::for_each(x.chunks_mut(part).collect(), |x: &mut [f32]| {
-        x.iter_mut().for_each(|x| *x *= factor);
-    });
+    elementwise::update("muon", Scale(factor), [x], []);
 }
 
-struct Momentum<'a> {
-    step: Step,
-    m: &'a mut [f32],
-    u: &'a mut [f32],
-    g: &'a [f32],
-}
+#[derive(Clone, Copy)]
+struct Scale(f32);
 
-impl Kernel for Momentum<'_> {
-    type Output = ();
-
+impl Elementwise<1, 0> for Scale {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Self { step, m, u, g } = self;
-        let momentum = s.splat(step.momentum);
-        for from in (0..g.len()).step_by(LANES) {
-            let part = from..g.len().min(from + LANES);
-            let grad = s.mul(s.load_partial(&g[part.clone()], 0.0), s.splat(step.clip));
-            let mean = s.fma(momentum, s.load_partial(&m[part.clone()], 0.0), grad);
-            s.store_partial(mean, &mut m[part.clone()]);
-            s.store_partial(s.fma(momentum, mean, grad), &mut u[part]);
-        }
+    fn lanes<S: Simd>(self, s: S, [x]: [S::V; 1], []: [S::V; 0]) -> [S::V; 1] {
+        [s.mul(x, s.splat(self.0))]
+    }
+}
+
+/// m and u from g.
+#[derive(Clone, Copy)]
+struct Momentum(Step);
+
+impl Elementwise<2, 1> for Momentum {
+    #[inline(always)]
+    fn lanes<S: Simd>(self, s: S, [m, _]: [S::V; 2], [g]: [S::V; 1]) -> [S::V; 2] {
+        let momentum = s.splat(self.0.momentum);
+        let grad = s.mul(g, s.splat(self.0.clip));
+        let mean = s.fma(momentum, m, grad);
+        [mean, s.fma(momentum, mean, grad)]
     }
 }
 
 /// square = fma(c, square, b · gram)
-struct Combine<'a> {
-    square: &'a mut [f32],
-    gram: &'a [f32],
-}
+#[derive(Clone, Copy)]
+struct Combine;
 
-impl Kernel for Combine<'_> {
-    type Output = ();
-
+impl Elementwise<1, 1> for Combine {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Self { square, gram } = self;
-        for from in (0..gram.len()).step_by(LANES) {
-            let part = from..gram.len().min(from + LANES);
-            let linear = s.mul(s.splat(B), s.load_partial(&gram[part.clone()], 0.0));
-            let old = s.load_partial(&square[part.clone()], 0.0);
-            s.store_partial(s.fma(s.splat(C), old, linear), &mut square[part]);
-        }
+    fn lanes<S: Simd>(self, s: S, [square]: [S::V; 1], [gram]: [S::V; 1]) -> [S::V; 1] {
+        [s.fma(s.splat(C), square, s.mul(s.splat(B), gram))]
     }
 }
 
-struct Move<'a> {
+/// w from X.
+#[derive(Clone, Copy)]
+struct Move {
     step: Step,
     scale: f32,
-    w: &'a mut [f32],
-    x: &'a [f32],
 }
 
-impl Kernel for Move<'_> {
-    type Output = ();
-
+impl Elementwise<1, 1> for Move {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Self { step, scale, w, x } = self;
-        for from in (0..w.len()).step_by(LANES) {
-            let part = from..w.len().min(from + LANES);
-            let u = s.mul(s.splat(scale), s.load_partial(&x[part.clone()], 0.0));
-            let old = s.load_partial(&w[part.clone()], 0.0);
-            let move_by = s.fma(s.splat(step.weight_decay), old, u);
-            s.store_partial(s.fma(s.splat(-step.lr), move_by, old), &mut w[part]);
-        }
+    fn lanes<S: Simd>(self, s: S, [w]: [S::V; 1], [x]: [S::V; 1]) -> [S::V; 1] {
+        let u = s.mul(s.splat(self.scale), x);
+        let move_by = s.fma(s.splat(self.step.weight_decay), w, u);
+        [s.fma(s.splat(-self.step.lr), move_by, w)]
     }
 }
 

@@ -9,7 +9,7 @@
 //! ```
 
 use super::{par, reduce};
-use crate::simd::{self, Kernel, Simd};
+use crate::simd::{self, Kernel, LANES, Simd};
 
 /// The segments of a row that are normalised: `count` neighbours of `width` elements from column `start`.
 #[derive(Clone, Copy, Debug)]
@@ -75,8 +75,7 @@ pub fn forward(at: Segments, eps: f32, x: &[f32], weight: &[f32], y: &mut [f32],
     let tasks = x
         .chunks(rows * at.stride)
         .zip(y.chunks_mut(rows * at.stride))
-        .zip(r.chunks_mut(rows * at.count))
-        .collect();
+        .zip(r.chunks_mut(rows * at.count));
     par::for_each(tasks, |((x, y), r)| {
         simd::run(Forward {
             at,
@@ -99,8 +98,6 @@ struct Forward<'a> {
 }
 
 impl Kernel for Forward<'_> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let at = self.at;
@@ -120,17 +117,10 @@ impl Kernel for Forward<'_> {
 #[inline(always)]
 fn scale<S: Simd>(s: S, x: &[f32], r: f32, weight: &[f32], y: &mut [f32]) {
     let r = s.splat(r);
-    let ((x, x_tail), (weight, weight_tail)) = (x.as_chunks(), weight.as_chunks());
-    let (y, y_tail) = y.as_chunks_mut();
-    for ((x, g), y) in x.iter().zip(weight).zip(y) {
-        s.store(s.mul(s.mul(s.load(x), r), s.load(g)), y);
-    }
-    if !x_tail.is_empty() {
-        let (x, g) = (
-            s.load_partial(x_tail, 0.0),
-            s.load_partial(weight_tail, 0.0),
-        );
-        s.store_partial(s.mul(s.mul(x, r), g), y_tail);
+    let inputs = x.chunks(LANES).zip(weight.chunks(LANES));
+    for ((x, g), y) in inputs.zip(y.chunks_mut(LANES)) {
+        let (x, g) = (s.load_partial(x, 0.0), s.load_partial(g, 0.0));
+        s.store_partial(s.mul(s.mul(x, r), g), y);
     }
 }
 
@@ -150,19 +140,12 @@ pub fn backward(
 ) -> Vec<f32> {
     let mut partials = vec![0.0; partials(at, x.len())];
     backward_parts(at, x, weight, r, dy, dx, &mut partials);
-    total(at, partials)
+    reduce::fold_tree(partials, at.width)
 }
 
-/// Number of elements of the partial sums of dweight for `elements` elements of x.
+/// Number of elements of the partial sums of dweight for `elements` elements of x. [`reduce::fold_tree`] adds them.
 pub fn partials(at: Segments, elements: usize) -> usize {
     elements.div_ceil(reduce::CHUNK_ROWS * at.stride) * at.width
-}
-
-/// dweight from the partial sums of all rows, by the tree of rule R3.
-pub fn total(at: Segments, mut partials: Vec<f32>) -> Vec<f32> {
-    reduce::fold_tree(&mut partials, at.width);
-    partials.resize(at.width, 0.0);
-    partials
 }
 
 /// [`backward`] of some of the rows, from a multiple of [`reduce::CHUNK_ROWS`] on; `partials` are +0 and become these
@@ -193,8 +176,7 @@ pub fn backward_parts(
         .zip(r.chunks(rows * at.count))
         .zip(dy.chunks(rows * at.stride))
         .zip(dx.chunks_mut(rows * at.stride))
-        .zip(partials.chunks_mut(at.width))
-        .collect();
+        .zip(partials.chunks_mut(at.width));
     par::for_each(tasks, |((((x, r), dy), dx), partial)| {
         simd::run(Backward {
             at,
@@ -220,50 +202,36 @@ struct Backward<'a> {
 }
 
 impl Kernel for Backward<'_> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let at = self.at;
+        let (at, n) = (self.at, self.at.width);
         let rows = self.x.chunks(at.stride).zip(self.dy.chunks(at.stride));
         let rows = rows.zip(self.dx.chunks_mut(at.stride));
         for (((x, dy), dx), r) in rows.zip(self.r.chunks(at.count)) {
             for (h, r) in r.iter().enumerate() {
                 let (x, dy, dx) = (&x[at.range(h)], &dy[at.range(h)], &mut dx[at.range(h)]);
-                segment_backward(s, (x, self.weight, *r), dy, dx, self.partial);
+                let r = s.splat(*r);
+                let mut acc = s.splat(0.0);
+                for from in (0..n).step_by(LANES) {
+                    let part = from..n.min(from + LANES);
+                    let x_hat = s.mul(s.load_partial(&x[part.clone()], 0.0), r);
+                    let dy = s.load_partial(&dy[part.clone()], 0.0);
+                    let weight = s.load_partial(&self.weight[part.clone()], 0.0);
+                    acc = s.fma(s.mul(dy, weight), x_hat, acc);
+                    let partial = &mut self.partial[part];
+                    s.store_partial(s.fma(dy, x_hat, s.load_partial(partial, 0.0)), partial);
+                }
+                let mean = s.splat(s.sum(acc) / n as f32);
+                for from in (0..n).step_by(LANES) {
+                    let part = from..n.min(from + LANES);
+                    let x_hat = s.mul(s.load_partial(&x[part.clone()], 0.0), r);
+                    let dy = s.load_partial(&dy[part.clone()], 0.0);
+                    let dx_hat = s.mul(dy, s.load_partial(&self.weight[part.clone()], 0.0));
+                    let d = s.mul(r, s.sub(dx_hat, s.mul(x_hat, mean)));
+                    s.store_partial(d, &mut dx[part]);
+                }
             }
         }
-    }
-}
-
-#[inline(always)]
-fn segment_backward<S: Simd>(
-    s: S,
-    (x, weight, r): (&[f32], &[f32], f32),
-    dy: &[f32],
-    dx: &mut [f32],
-    partial: &mut [f32],
-) {
-    let r = s.splat(r);
-    let n = x.len();
-    let mut acc = s.splat(0.0);
-    for from in (0..n).step_by(simd::LANES) {
-        let part = from..n.min(from + simd::LANES);
-        let x_hat = s.mul(s.load_partial(&x[part.clone()], 0.0), r);
-        let dy = s.load_partial(&dy[part.clone()], 0.0);
-        let dx_hat = s.mul(dy, s.load_partial(&weight[part.clone()], 0.0));
-        acc = s.fma(dx_hat, x_hat, acc);
-        let partial = &mut partial[part];
-        s.store_partial(s.fma(dy, x_hat, s.load_partial(partial, 0.0)), partial);
-    }
-    let mean = s.splat(s.sum(acc) / n as f32);
-    for from in (0..n).step_by(simd::LANES) {
-        let part = from..n.min(from + simd::LANES);
-        let x_hat = s.mul(s.load_partial(&x[part.clone()], 0.0), r);
-        let dy = s.load_partial(&dy[part.clone()], 0.0);
-        let dx_hat = s.mul(dy, s.load_partial(&weight[part.clone()], 0.0));
-        let d = s.mul(r, s.sub(dx_hat, s.mul(x_hat, mean)));
-        s.store_partial(d, &mut dx[part]);
     }
 }
 

@@ -74,7 +74,8 @@ pub fn count() -> usize {
 }
 
 /// Does every task, on all threads of the pool. The order is not defined.
-pub fn for_each<T: Send>(tasks: Vec<T>, f: impl Fn(T) + Sync) {
+pub fn for_each<T: Send>(tasks: impl IntoIterator<Item = T>, f: impl Fn(T) + Sync) {
+    let tasks: Vec<T> = tasks.into_iter().collect();
     if tasks.len() <= 1 || count() == 1 {
         return tasks.into_iter().for_each(f);
     }
@@ -125,7 +126,7 @@ mod tests {
             portable.scope(|| {
                 pool.scope(|| {
                     assert_eq!(count(), threads);
-                    for_each((1..=100).collect(), |i: usize| {
+                    for_each(1..=100, |i: usize| {
                         assert_eq!(Isa::current().name(), "portable");
                         sum.fetch_add(i, Ordering::Relaxed);
                     });

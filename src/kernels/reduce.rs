@@ -1,7 +1,8 @@
 //! Reductions with a fixed order: along a row by rule R2, over rows by rule R3, whole tensors by rule R9.
 
 use super::par;
-use crate::simd::{self, Kernel, Simd, math};
+use crate::simd::{self, Kernel, LANES, Simd, math};
+use std::ops::AddAssign;
 
 /// Rows of a chunk whose partial sum is one leaf of the tree of rule R3.
 pub const CHUNK_ROWS: usize = 32;
@@ -14,21 +15,11 @@ pub const NORM_CHUNK: usize = 4096;
 /// Panics if the lengths differ.
 #[inline(always)]
 pub fn dot<S: Simd>(s: S, x: &[f32], y: &[f32]) -> f32 {
-    assert_eq!(
-        x.len(),
-        y.len(),
-        "reduce::dot: [{}] · [{}]",
-        x.len(),
-        y.len()
-    );
-    let ((x, x_tail), (y, y_tail)) = (x.as_chunks(), y.as_chunks());
+    let (x_len, y_len) = (x.len(), y.len());
+    assert_eq!(x_len, y_len, "reduce::dot: [{x_len}] · [{y_len}]");
     let mut acc = s.splat(0.0);
-    for (x, y) in x.iter().zip(y) {
-        acc = s.fma(s.load(x), s.load(y), acc);
-    }
-    if !x_tail.is_empty() {
-        let (x, y) = (s.load_partial(x_tail, 0.0), s.load_partial(y_tail, 0.0));
-        acc = s.fma(x, y, acc);
+    for (x, y) in x.chunks(LANES).zip(y.chunks(LANES)) {
+        acc = s.fma(s.load_partial(x, 0.0), s.load_partial(y, 0.0), acc);
     }
     s.sum(acc)
 }
@@ -36,13 +27,9 @@ pub fn dot<S: Simd>(s: S, x: &[f32], y: &[f32]) -> f32 {
 /// max `x[i]` by rule R2; −∞ for an empty row.
 #[inline(always)]
 pub fn maximum<S: Simd>(s: S, x: &[f32]) -> f32 {
-    let (chunks, tail) = x.as_chunks();
     let mut acc = s.splat(f32::NEG_INFINITY);
-    for x in chunks {
-        acc = s.max(acc, s.load(x));
-    }
-    if !tail.is_empty() {
-        acc = s.max(acc, s.load_partial(tail, f32::NEG_INFINITY));
+    for x in x.chunks(LANES) {
+        acc = s.max(acc, s.load_partial(x, f32::NEG_INFINITY));
     }
     s.maximum(acc)
 }
@@ -52,24 +39,18 @@ pub fn maximum<S: Simd>(s: S, x: &[f32]) -> f32 {
 pub fn exponentials<S: Simd>(s: S, x: &mut [f32], max: f32) -> f32 {
     let max = s.splat(max);
     let mut acc = s.splat(0.0);
-    let (chunks, tail) = x.as_chunks_mut();
-    for x in chunks {
-        let e = math::exp(s, s.sub(s.load(x), max));
-        s.store(e, x);
-        acc = s.add(acc, e);
-    }
-    if !tail.is_empty() {
-        let e = math::exp(s, s.sub(s.load_partial(tail, f32::NEG_INFINITY), max));
-        s.store_partial(e, tail);
+    for x in x.chunks_mut(LANES) {
+        let e = math::exp(s, s.sub(s.load_partial(x, f32::NEG_INFINITY), max));
+        s.store_partial(e, x);
         acc = s.add(acc, e);
     }
     s.sum(acc)
 }
 
-/// Folds partial sums in place, neighbours first: a tree whose shape depends on their number only (rule R3).
+/// Adds partial sums, neighbours first: a tree whose shape depends on their number only (rule R3).
 ///
-/// partials [n, width] -> the first row holds the total.
-pub fn fold_tree(partials: &mut [f32], width: usize) {
+/// partials [n, width] -> total `[width]`, +0 if n is 0
+pub fn fold_tree<T: Copy + Default + AddAssign>(mut partials: Vec<T>, width: usize) -> Vec<T> {
     let n = partials.len().checked_div(width).unwrap_or(0);
     let mut step = 1;
     while step < n {
@@ -77,32 +58,25 @@ pub fn fold_tree(partials: &mut [f32], width: usize) {
             let (left, right) = partials.split_at_mut((i + step) * width);
             let left = &mut left[i * width..][..width];
             for (x, y) in left.iter_mut().zip(&right[..width]) {
-                *x += y;
+                *x += *y;
             }
         }
         step *= 2;
     }
+    partials.resize(width, T::default());
+    partials
 }
 
 /// Σ `x[i]` in `f64` by rule R3: chunks of [`CHUNK_ROWS`] ascending, then the tree.
 pub fn total(x: &[f32]) -> f64 {
     let chunk = |x: &[f32]| x.iter().fold(0.0, |sum, x| sum + f64::from(*x));
-    let mut partials: Vec<f64> = x.chunks(CHUNK_ROWS).map(chunk).collect();
-    let mut step = 1;
-    while step < partials.len() {
-        for i in (0..partials.len() - step).step_by(2 * step) {
-            partials[i] += partials[i + step];
-        }
-        step *= 2;
-    }
-    partials.first().copied().unwrap_or(0.0)
+    fold_tree(x.chunks(CHUNK_ROWS).map(chunk).collect(), 1)[0]
 }
 
 /// Σ `x[i]`² by rule R9: chunks of [`NORM_CHUNK`] by rule R2, added in `f64` in order.
 pub fn squared_norm(x: &[f32]) -> f64 {
     struct Chunk<'a>(&'a [f32]);
-    impl Kernel for Chunk<'_> {
-        type Output = f32;
+    impl Kernel<f32> for Chunk<'_> {
         #[inline(always)]
         fn run<S: Simd>(self, s: S) -> f32 {
             dot(s, self.0, self.0)
@@ -111,11 +85,8 @@ pub fn squared_norm(x: &[f32]) -> f64 {
     let mut sums = vec![0.0; x.len().div_ceil(NORM_CHUNK)];
     // Chunks are computed by any thread and added by one.
     let each = par::part(sums.len(), 1, 1).max(4);
-    let tasks = sums
-        .chunks_mut(each)
-        .zip(x.chunks(each * NORM_CHUNK))
-        .collect();
-    par::for_each(tasks, |(sums, x): (&mut [f32], &[f32])| {
+    let tasks = sums.chunks_mut(each).zip(x.chunks(each * NORM_CHUNK));
+    par::for_each(tasks, |(sums, x)| {
         for (sum, x) in sums.iter_mut().zip(x.chunks(NORM_CHUNK)) {
             *sum = simd::run(Chunk(x));
         }
@@ -131,8 +102,7 @@ mod tests {
 
     struct Both<'a>(&'a [f32], &'a [f32]);
 
-    impl Kernel for Both<'_> {
-        type Output = (f32, f32);
+    impl Kernel<(f32, f32)> for Both<'_> {
         #[inline(always)]
         fn run<S: Simd>(self, s: S) -> (f32, f32) {
             (dot(s, self.0, self.1), maximum(s, self.0))
@@ -187,12 +157,11 @@ mod tests {
     #[test]
     fn the_tree_adds_every_partial_once() {
         for n in 0..70 {
-            let mut partials: Vec<f32> = (0..n * 3).map(|i| (1 << (i % 20)) as f32).collect();
+            let partials: Vec<f32> = (0..n * 3).map(|i| (1 << (i % 20)) as f32).collect();
             let expected: Vec<f32> = (0..3)
                 .map(|c| partials.iter().skip(c).step_by(3).sum())
                 .collect();
-            fold_tree(&mut partials, 3);
-            assert_eq!(&partials[..3.min(n * 3)], &expected[..3.min(n * 3)], "{n}");
+            assert_eq!(fold_tree(partials, 3), expected, "{n}");
             let ones = vec![1.0; n * 7];
             assert_eq!(total(&ones), (n * 7) as f64);
         }

@@ -112,59 +112,42 @@ pub fn rotate(
         from.map(<[f32]>::len)
     );
     let rows = par::part(positions.len(), 1, 1).max(ELEMENTS_PER_TASK / stride + 1);
+    let sign = match direction {
+        Direction::Forward => 1.0,
+        Direction::Backward => -1.0,
+    };
     let tasks = positions.chunks(rows).zip(x.chunks_mut(rows * stride));
-    par::for_each(tasks.enumerate().collect(), |(i, (positions, x))| {
-        let first = i * rows * stride;
-        simd::run(Rotate {
-            table,
-            heads,
-            stride,
-            positions,
-            direction,
-            from: from.map(|from| &from[first..first + x.len()]),
-            x,
-        });
+    par::for_each(tasks.enumerate(), |(i, (positions, x))| {
+        for (r, (row, p)) in (i * rows..).zip(x.chunks_mut(stride).zip(positions)) {
+            if let Some(from) = from {
+                row.copy_from_slice(&from[r * stride..(r + 1) * stride]);
+            }
+            let row = &mut row[..heads * 2 * table.half];
+            let (cos, sin) = table.row(*p as usize);
+            simd::run(Rotate(row, cos, sin, sign));
+        }
     });
 }
 
-struct Rotate<'a> {
-    table: &'a RopeTable,
-    heads: usize,
-    stride: usize,
-    positions: &'a [u32],
-    direction: Direction,
-    from: Option<&'a [f32]>,
-    x: &'a mut [f32],
-}
+/// Heads of a row, with cos and sin of each angle and the sense of the rotation.
+struct Rotate<'a>(&'a mut [f32], &'a [f32], &'a [f32], f32);
 
 impl Kernel for Rotate<'_> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let half = self.table.half;
-        let sign = s.splat(match self.direction {
-            Direction::Forward => 1.0,
-            Direction::Backward => -1.0,
-        });
-        let rows = self.x.chunks_mut(self.stride).zip(self.positions);
-        for (i, (row, p)) in rows.enumerate() {
-            if let Some(from) = self.from {
-                row.copy_from_slice(&from[i * self.stride..(i + 1) * self.stride]);
-            }
-            let (cos, sin) = self.table.row(*p as usize);
-            for head in row[..self.heads * 2 * half].chunks_mut(2 * half) {
-                let (low, high) = head.split_at_mut(half);
-                for from in (0..half).step_by(LANES) {
-                    let part = from..half.min(from + LANES);
-                    let c = s.load_partial(&cos[part.clone()], 0.0);
-                    let n = s.mul(s.load_partial(&sin[part.clone()], 0.0), sign);
-                    let a = s.load_partial(&low[part.clone()], 0.0);
-                    let b = s.load_partial(&high[part.clone()], 0.0);
-                    let minus = s.mul(n, s.splat(-1.0));
-                    s.store_partial(s.fma(minus, b, s.mul(a, c)), &mut low[part.clone()]);
-                    s.store_partial(s.fma(n, a, s.mul(b, c)), &mut high[part]);
-                }
+        let Self(row, cos, sin, sign) = self;
+        let (half, sign) = (cos.len(), s.splat(sign));
+        for head in row.chunks_mut(2 * half) {
+            let (low, high) = head.split_at_mut(half);
+            for from in (0..half).step_by(LANES) {
+                let part = from..half.min(from + LANES);
+                let c = s.load_partial(&cos[part.clone()], 0.0);
+                let n = s.mul(s.load_partial(&sin[part.clone()], 0.0), sign);
+                let a = s.load_partial(&low[part.clone()], 0.0);
+                let b = s.load_partial(&high[part.clone()], 0.0);
+                let minus = s.mul(n, s.splat(-1.0));
+                s.store_partial(s.fma(minus, b, s.mul(a, c)), &mut low[part.clone()]);
+                s.store_partial(s.fma(n, a, s.mul(b, c)), &mut high[part]);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! SiLU, element by element: one pass, no sums.
 
-use super::par;
-use crate::simd::{self, Kernel, LANES, Simd, math};
+use super::elementwise::{self, Elementwise};
+use crate::simd::{Simd, math};
 
 /// y = x · sigmoid(x).
 ///
@@ -9,26 +9,16 @@ use crate::simd::{self, Kernel, LANES, Simd, math};
 /// Panics if the lengths differ.
 #[track_caller]
 pub fn forward(x: &[f32], y: &mut [f32]) {
-    let (x_len, y_len) = (x.len(), y.len());
-    assert_eq!(x_len, y_len, "silu::forward: [{x_len}] -> [{y_len}]");
-    let part = par::elements_per_task(y_len);
-    let tasks = x.chunks(part).zip(y.chunks_mut(part)).collect();
-    par::for_each(tasks, |(x, y)| simd::run(Forward { x, y }));
+    elementwise::update("silu::forward", Forward, [y], [x]);
 }
 
-struct Forward<'a> {
-    x: &'a [f32],
-    y: &'a mut [f32],
-}
+#[derive(Clone, Copy)]
+struct Forward;
 
-impl Kernel for Forward<'_> {
-    type Output = ();
-
+impl Elementwise<1, 1> for Forward {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        for (x, y) in self.x.chunks(LANES).zip(self.y.chunks_mut(LANES)) {
-            s.store_partial(math::silu(s, s.load_partial(x, 0.0)), y);
-        }
+    fn lanes<S: Simd>(self, s: S, _: [S::V; 1], [x]: [S::V; 1]) -> [S::V; 1] {
+        [math::silu(s, x)]
     }
 }
 
@@ -38,36 +28,18 @@ impl Kernel for Forward<'_> {
 /// Panics if the lengths differ.
 #[track_caller]
 pub fn backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
-    let [x_len, dy_len, dx_len] = [x.len(), dy.len(), dx.len()];
-    assert!(
-        x_len == dx_len && dy_len == dx_len,
-        "silu::backward: x [{x_len}], dy [{dy_len}] -> dx [{dx_len}]"
-    );
-    let part = par::elements_per_task(dx_len);
-    let tasks = x.chunks(part).zip(dy.chunks(part)).zip(dx.chunks_mut(part));
-    par::for_each(tasks.collect(), |((x, dy), dx)| {
-        simd::run(Backward { x, dy, dx });
-    });
+    elementwise::update("silu::backward", Backward, [dx], [x, dy]);
 }
 
-struct Backward<'a> {
-    x: &'a [f32],
-    dy: &'a [f32],
-    dx: &'a mut [f32],
-}
+#[derive(Clone, Copy)]
+struct Backward;
 
-impl Kernel for Backward<'_> {
-    type Output = ();
-
+impl Elementwise<1, 2> for Backward {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn lanes<S: Simd>(self, s: S, _: [S::V; 1], [x, dy]: [S::V; 2]) -> [S::V; 1] {
         let one = s.splat(1.0);
-        let inputs = self.x.chunks(LANES).zip(self.dy.chunks(LANES));
-        for ((x, dy), dx) in inputs.zip(self.dx.chunks_mut(LANES)) {
-            let (x, d) = (s.load_partial(x, 0.0), s.load_partial(dy, 0.0));
-            let sigmoid = math::sigmoid(s, x);
-            let slope = s.mul(sigmoid, s.fma(x, s.sub(one, sigmoid), one));
-            s.store_partial(s.mul(d, slope), dx);
-        }
+        let sigmoid = math::sigmoid(s, x);
+        let slope = s.mul(sigmoid, s.fma(x, s.sub(one, sigmoid), one));
+        [s.mul(dy, slope)]
     }
 }

@@ -15,16 +15,14 @@ const CHAINS: usize = 8;
 pub fn read(data: &[f32]) -> f32 {
     let part = par::part(data.len().max(1), CHAINS * LANES, 1);
     let mut sums = vec![0.0; data.len().div_ceil(part)];
-    let tasks = data.chunks(part).zip(&mut sums).collect();
+    let tasks = data.chunks(part).zip(&mut sums);
     par::for_each(tasks, |(data, sum)| *sum = simd::run(Read(data)));
     sums.iter().sum()
 }
 
 struct Read<'a>(&'a [f32]);
 
-impl Kernel for Read<'_> {
-    type Output = f32;
-
+impl Kernel<f32> for Read<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f32 {
         let mut sums = [s.splat(0.0); CHAINS];

@@ -1,7 +1,8 @@
 //! SwiGLU (Shazeer 2020): one pass over the rows, no sums.
 
+use super::elementwise::{self, Elementwise};
 use super::par;
-use crate::simd::{self, Kernel, LANES, Simd, math};
+use crate::simd::{Simd, math};
 
 /// gu [rows, 2F] (gate, then up) -> y [rows, F] = silu(gate) · up, with silu(x) = x · sigmoid(x).
 ///
@@ -11,11 +12,13 @@ use crate::simd::{self, Kernel, LANES, Simd, math};
 pub fn forward(gu: &[f32], f: usize, y: &mut [f32]) {
     check("swiglu::forward", gu, f, y);
     let rows = par::rows_per_task(y.len(), f);
-    let tasks = gu
-        .chunks(rows * 2 * f)
-        .zip(y.chunks_mut(rows * f))
-        .collect();
-    par::for_each(tasks, |(gu, y)| simd::run(Forward { gu, f, y }));
+    let tasks = gu.chunks(rows * 2 * f).zip(y.chunks_mut(rows * f));
+    par::for_each(tasks, |(gu, y)| {
+        for (gu, y) in gu.chunks(2 * f).zip(y.chunks_mut(f)) {
+            let (gate, up) = gu.split_at(f);
+            elementwise::update_here(Forward, [y], [gate, up]);
+        }
+    });
 }
 
 #[track_caller]
@@ -27,27 +30,13 @@ fn check(name: &str, gu: &[f32], f: usize, y: &[f32]) {
     );
 }
 
-struct Forward<'a> {
-    gu: &'a [f32],
-    f: usize,
-    y: &'a mut [f32],
-}
+#[derive(Clone, Copy)]
+struct Forward;
 
-impl Kernel for Forward<'_> {
-    type Output = ();
-
+impl Elementwise<1, 2> for Forward {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let f = self.f;
-        for (gu, y) in self.gu.chunks(2 * f).zip(self.y.chunks_mut(f)) {
-            let (gate, up) = gu.split_at(f);
-            for from in (0..f).step_by(LANES) {
-                let part = from..f.min(from + LANES);
-                let g = s.load_partial(&gate[part.clone()], 0.0);
-                let u = s.load_partial(&up[part.clone()], 0.0);
-                s.store_partial(s.mul(math::silu(s, g), u), &mut y[part]);
-            }
-        }
+    fn lanes<S: Simd>(self, s: S, _: [S::V; 1], [gate, up]: [S::V; 2]) -> [S::V; 1] {
+        [s.mul(math::silu(s, gate), up)]
     }
 }
 
@@ -64,40 +53,29 @@ impl Kernel for Forward<'_> {
 pub fn backward(gu: &mut [f32], f: usize, dy: &mut [f32]) {
     check("swiglu::backward", gu, f, dy);
     let rows = par::rows_per_task(dy.len(), f);
-    let tasks = gu
-        .chunks_mut(rows * 2 * f)
-        .zip(dy.chunks_mut(rows * f))
-        .collect();
-    par::for_each(tasks, |(gu, dy)| simd::run(Backward { gu, f, dy }));
-}
-
-struct Backward<'a> {
-    gu: &'a mut [f32],
-    f: usize,
-    dy: &'a mut [f32],
-}
-
-impl Kernel for Backward<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let f = self.f;
-        for (gu, dy) in self.gu.chunks_mut(2 * f).zip(self.dy.chunks_mut(f)) {
+    let tasks = gu.chunks_mut(rows * 2 * f).zip(dy.chunks_mut(rows * f));
+    par::for_each(tasks, |(gu, dy)| {
+        for (gu, dy) in gu.chunks_mut(2 * f).zip(dy.chunks_mut(f)) {
             let (gate, up) = gu.split_at_mut(f);
-            let one = s.splat(1.0);
-            for from in (0..f).step_by(LANES) {
-                let part = from..f.min(from + LANES);
-                let g = s.load_partial(&gate[part.clone()], 0.0);
-                let u = s.load_partial(&up[part.clone()], 0.0);
-                let d = s.load_partial(&dy[part.clone()], 0.0);
-                let sigmoid = math::sigmoid(s, g);
-                let slope = s.mul(sigmoid, s.fma(g, s.sub(one, sigmoid), one));
-                s.store_partial(s.mul(s.mul(d, u), slope), &mut gate[part.clone()]);
-                let silu = s.mul(g, sigmoid);
-                s.store_partial(s.mul(d, silu), &mut up[part.clone()]);
-                s.store_partial(s.mul(silu, u), &mut dy[part]);
-            }
+            elementwise::update_here(Backward, [gate, up, dy], []);
         }
+    });
+}
+
+#[derive(Clone, Copy)]
+struct Backward;
+
+impl Elementwise<3, 0> for Backward {
+    #[inline(always)]
+    fn lanes<S: Simd>(self, s: S, [gate, up, dy]: [S::V; 3], []: [S::V; 0]) -> [S::V; 3] {
+        let one = s.splat(1.0);
+        let sigmoid = math::sigmoid(s, gate);
+        let slope = s.mul(sigmoid, s.fma(gate, s.sub(one, sigmoid), one));
+        let silu = s.mul(gate, sigmoid);
+        [
+            s.mul(s.mul(dy, up), slope),
+            s.mul(dy, silu),
+            s.mul(silu, up),
+        ]
     }
 }

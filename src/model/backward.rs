@@ -35,10 +35,12 @@ impl Model {
         joint: JointLoss,
         gradients: &mut Gradients,
     ) -> Vec<LossReport> {
-        let weights = joint.weights(self.config.mtp_depth);
+        let (kind, weights) = (self.config.mtp_kind, joint.weights(self.config.mtp_depth));
         let heads = 1..weights.len();
         let active = heads.take_while(|k| batch.num_targets(*k) > 0).count();
         let rows = Rows::batch(batch.batch_size(), batch.seq_len());
+        // Whether the heads' losses reach the trunk, the embedding and the LM head.
+        let reach_trunk = joint.grad_flow == GradFlow::Joint;
         let (mut tape, main) = if joint.grad_flow == GradFlow::Frozen {
             (TapeExec::no_grad(&self.params), GradTargets::None)
         } else {
@@ -46,23 +48,48 @@ impl Model {
         };
         let h0 = self.trunk(&mut tape, &batch.inputs(), &rows);
 
-        let reach_trunk = joint.grad_flow == GradFlow::Joint;
-        let mut heads = Heads {
-            model: self,
-            batch,
-            reach_trunk,
-            states: self.chain((h0.detached(), rows), batch, active, reach_trunk),
-            d_state: None,
-        };
+        // The hidden states that the remaining heads read, with their rows: h^0, and h^1, h^2, .. of a chained kind.
+        let mut states = self.chain((h0.detached(), rows), batch, active, reach_trunk);
+        // The gradient so far of the state that was read last: h^{k-1} of a chained kind, h^0 of the others.
+        let mut d_state: Option<Tensor> = None;
         let mut reports = Vec::with_capacity(active + 1);
         for k in (1..=active).rev() {
-            reports.push(heads.backward(k, weights[k], gradients));
+            let source = kind.source(k);
+            let mut head = TapeExec::new(&self.params);
+            // The gradient of h^0 is needed only if it reaches the trunk, that of h^1, h^2, .. always.
+            let leaf = (source > 0 || reach_trunk).then(|| {
+                let (state, leaf) = head.leaf(&states[source].0);
+                states[source].0 = state;
+                leaf
+            });
+            let following = batch.head_inputs(k);
+            let (h, _) = self.next_head(&mut head, k, &states, &following, reach_trunk);
+            if kind.chained() {
+                // No remaining head reads h^{k-1}, and the tape has what the backward pass needs of it.
+                let held = Arc::strong_count(states[source].0.value());
+                debug_assert!(source == 0 || held == 1, "h^{source} would not be freed");
+                states.truncate(source);
+            }
+            let targets = if reach_trunk {
+                GradTargets::HiddenAndLmHead
+            } else {
+                GradTargets::Hidden
+            };
+            let (report, dh) = self.loss_backward(&h, batch, k, weights[k], targets, gradients);
+            reports.push(report);
+            // Head k + 1 of a chain has read h^k, and its backward pass has run.
+            let from_next = kind.chained().then(|| d_state.take()).flatten();
+            let d_source = head.backward_to(roots(h, from_next, dh), leaf, gradients);
+            match (&mut d_state, d_source) {
+                (Some(sum), Some(d)) => elementwise::accumulate(sum.data_mut(), d.data()),
+                (d_state, d_source) => *d_state = d_source,
+            }
         }
-        let dh0 = heads.finish();
+        drop(states);
 
         let (report, dh) = self.loss_backward(&h0, batch, 0, weights[0], main, gradients);
         reports.push(report);
-        tape.backward_to(roots(h0, dh0, dh), None, gradients);
+        tape.backward_to(roots(h0, d_state, dh), None, gradients);
         reports.reverse();
         reports
     }
@@ -102,7 +129,6 @@ impl Model {
             whole_rows: batch.total_targets(k),
         };
         let rows = loss.targets.len();
-        let (mut losses, mut hits) = (vec![0.0; rows], vec![0.0; rows]);
         let mut dh = (targets != GradTargets::None).then(|| Tensor::empty(h.shape()));
         let inputs = linear_cross_entropy::Inputs {
             h: h.matrix(),
@@ -115,7 +141,7 @@ impl Model {
             dw: (targets == GradTargets::HiddenAndLmHead)
                 .then(|| gradients.get_mut(lm_head).matrix_mut()),
         };
-        linear_cross_entropy::forward_backward(inputs, &mut losses, &mut hits, outputs);
+        let [losses, hits] = linear_cross_entropy::forward_backward(inputs, outputs);
         let report = LossReport {
             value: Var::constant(loss.report(&losses, &hits)),
             targets: rows,
@@ -136,62 +162,4 @@ enum GradTargets {
 fn roots(h: Var, from_uses: Option<Tensor>, from_loss: Option<Tensor>) -> Vec<(Var, Tensor)> {
     let gradients = from_uses.into_iter().chain(from_loss);
     gradients.map(|d| (h.clone(), d)).collect()
-}
-
-/// The backward passes of heads K..1.
-struct Heads<'a> {
-    model: &'a Model,
-    batch: &'a Batch,
-    /// Whether the heads' losses reach the trunk, the embedding and the LM head.
-    reach_trunk: bool,
-    /// The hidden states that the remaining heads read, with their rows: h^0, and h^1, h^2, .. of a chained kind.
-    states: Vec<(Var, Rows)>,
-    /// The gradient so far of the state that was read last: h^{k-1} of a chained kind, h^0 of the others.
-    d_state: Option<Tensor>,
-}
-
-impl Heads<'_> {
-    /// Runs head k forward and backward. Its loss has this weight.
-    fn backward(&mut self, k: usize, weight: f64, gradients: &mut Gradients) -> LossReport {
-        let (model, kind) = (self.model, self.model.config.mtp_kind);
-        let source = kind.source(k);
-        let mut tape = TapeExec::new(&model.params);
-        // The gradient of h^0 is needed only if it reaches the trunk, that of h^1, h^2, .. always.
-        let leaf = (source > 0 || self.reach_trunk).then(|| {
-            let (state, leaf) = tape.leaf(&self.states[source].0);
-            self.states[source].0 = state;
-            leaf
-        });
-        let following = self.batch.head_inputs(k);
-        let (h, _) = model.next_head(&mut tape, k, &self.states, &following, self.reach_trunk);
-        if kind.chained() {
-            // No remaining head reads h^{k-1}, and the tape has what the backward pass needs of it.
-            let held = Arc::strong_count(self.states[source].0.value());
-            debug_assert!(source == 0 || held == 1, "h^{source} would not be freed");
-            self.states.truncate(source);
-        }
-        let targets = if self.reach_trunk {
-            GradTargets::HiddenAndLmHead
-        } else {
-            GradTargets::Hidden
-        };
-        let (report, dh) = model.loss_backward(&h, self.batch, k, weight, targets, gradients);
-        // Head k + 1 of a chain has read h^k, and its backward pass has run.
-        let from_next = if kind.chained() {
-            self.d_state.take()
-        } else {
-            None
-        };
-        let d_source = tape.backward_to(roots(h, from_next, dh), leaf, gradients);
-        match (&mut self.d_state, d_source) {
-            (Some(sum), Some(d)) => elementwise::accumulate(sum.data_mut(), d.data()),
-            (d_state, d_source) => *d_state = d_source,
-        }
-        report
-    }
-
-    /// Frees the states, and returns the gradient of h^0 if it reaches the trunk.
-    fn finish(self) -> Option<Tensor> {
-        self.d_state
-    }
 }

@@ -5,7 +5,7 @@
 //! x += down(silu(gate) · up)        gate, up = one matrix multiplication of norm(x)
 //! ```
 
-use super::Find;
+use super::declare::Declare;
 use crate::exec::{Exec, Rows};
 use crate::kernels::attention::AttentionHeads;
 use crate::kernels::rope::RopeTable;
@@ -38,34 +38,48 @@ pub(super) fn linear<E: Exec>(exec: &mut E, x: &E::Value, w: ParamId) -> E::Valu
 
 /// A layer's parameters.
 #[derive(Debug)]
-pub(super) struct Block {
+pub(super) struct Block<T = ParamId> {
     heads: AttentionHeads,
-    input_norm: ParamId,
-    qkv: [ParamId; 3],
-    qk_norm: Option<[ParamId; 2]>,
-    o: ParamId,
-    post_norm: ParamId,
-    gate: ParamId,
-    up: ParamId,
-    down: ParamId,
+    input_norm: T,
+    qkv: [T; 3],
+    qk_norm: Option<[T; 2]>,
+    o: T,
+    post_norm: T,
+    gate: T,
+    up: T,
+    down: T,
+}
+
+impl<T> Block<T> {
+    /// A layer of width c whose MLP has width f. Each layer adds two terms to the residual stream, whose variances sum to
+    /// one over all `residual_terms`.
+    pub fn declare(
+        to: &mut Declare<'_, T>,
+        (c, heads, f): (usize, AttentionHeads, usize),
+        qk_norm: bool,
+        residual_terms: f64,
+    ) -> Self {
+        let (q, kv) = (heads.query * heads.size, heads.key_value * heads.size);
+        let residual = |inputs: usize| 1.0 / (inputs as f64 * residual_terms).sqrt();
+        let mut attention = to.below("self_attn.");
+        let qkv = [("q_proj", q), ("k_proj", kv), ("v_proj", kv)];
+        let qkv = qkv.map(|(name, outputs)| attention.linear(name, outputs, c));
+        let norms = ["q_norm", "k_norm"];
+        Self {
+            heads,
+            qkv,
+            qk_norm: qk_norm.then(|| norms.map(|name| attention.norm(name, heads.size))),
+            o: attention.matrix("o_proj", [c, q], residual(q)),
+            input_norm: to.norm("input_layernorm", c),
+            post_norm: to.norm("post_attention_layernorm", c),
+            gate: to.linear("mlp.gate_proj", f, c),
+            up: to.linear("mlp.up_proj", f, c),
+            down: to.matrix("mlp.down_proj", [c, f], residual(f)),
+        }
+    }
 }
 
 impl Block {
-    pub fn find(prefix: &str, heads: AttentionHeads, qk_norm: bool, find: Find<'_>) -> Self {
-        let find = |part: &str| find(&format!("{prefix}{part}.weight"));
-        Self {
-            heads,
-            input_norm: find("input_layernorm"),
-            qkv: ["q", "k", "v"].map(|x| find(&format!("self_attn.{x}_proj"))),
-            qk_norm: qk_norm.then(|| ["q", "k"].map(|x| find(&format!("self_attn.{x}_norm")))),
-            o: find("self_attn.o_proj"),
-            post_norm: find("post_attention_layernorm"),
-            gate: find("mlp.gate_proj"),
-            up: find("mlp.up_proj"),
-            down: find("mlp.down_proj"),
-        }
-    }
-
     /// x [rows, C] -> [rows, C]; `cache` is the number of this layer's KV cache.
     pub fn forward<E: Exec>(
         &self,

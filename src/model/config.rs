@@ -191,6 +191,7 @@ impl Config {
     /// # Errors
     /// Returns [`Error::Config`] with the first field that is not.
     pub fn check(&self) -> Result<()> {
+        let positions = self.max_position_embeddings;
         let sizes = [
             ("vocab_size", self.vocab_size, 1 << 24),
             ("hidden_size", self.hidden_size, 1 << 16),
@@ -199,45 +200,23 @@ impl Config {
             ("num_attention_heads", self.num_attention_heads, 1 << 10),
             ("num_key_value_heads", self.num_key_value_heads, 1 << 10),
             ("head_dim", self.head_dim, 1 << 10),
-            (
-                "max_position_embeddings",
-                self.max_position_embeddings,
-                1 << 20,
-            ),
+            ("max_position_embeddings", positions, 1 << 20),
         ];
         for (field, size, most) in sizes {
-            require(
-                field,
-                (1..=most).contains(&size),
-                &format!("1 to {most}"),
-                size,
-            )?;
+            let range = format!("1 to {most}");
+            require(field, (1..=most).contains(&size), &range, size)?;
         }
         let (h, g) = (self.num_attention_heads, self.num_key_value_heads);
         let divisor = format!("a divisor of num_attention_heads ({h})");
         require("num_key_value_heads", h.is_multiple_of(g), &divisor, g)?;
-        require(
-            "head_dim",
-            self.head_dim.is_multiple_of(2),
-            "an even size",
-            self.head_dim,
-        )?;
-        let eps = self.rms_norm_eps;
-        require(
-            "rms_norm_eps",
-            eps > 0.0 && eps < 1.0,
-            "a number between 0 and 1",
-            eps,
-        )?;
-        let theta = self.rope_theta;
-        let range = "a number from 1 to 1e12";
+        let d = self.head_dim;
+        require("head_dim", d.is_multiple_of(2), "an even size", d)?;
+        let (eps, range) = (self.rms_norm_eps, "a number between 0 and 1");
+        require("rms_norm_eps", eps > 0.0 && eps < 1.0, range, eps)?;
+        let (theta, range) = (self.rope_theta, "a number from 1 to 1e12");
         require("rope_theta", (1.0..=1e12).contains(&theta), range, theta)?;
-        require(
-            "attention_bias",
-            !self.attention_bias,
-            "false",
-            self.attention_bias,
-        )?;
+        let bias = self.attention_bias;
+        require("attention_bias", !bias, "false", bias)?;
         let k = self.mtp_depth;
         require("mtp_depth", k <= 64, "0 to 64 heads", k)?;
         if k == 0 {

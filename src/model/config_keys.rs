@@ -128,6 +128,9 @@ const HARMLESS: [&str; 59] = [
     "use_cache",
 ];
 
+/// What is found of a key that a file does not have.
+const MISSING: &str = "none: it is missing";
+
 impl Config {
     /// Reads the keys of a `config.json` that deserialising a [`Config`] from it ignores, or leaves at a default.
     ///
@@ -142,18 +145,13 @@ impl Config {
             let heads = self.num_attention_heads.max(1);
             let divides = self.hidden_size.is_multiple_of(heads);
             let expected = "a size, because num_attention_heads does not divide hidden_size";
-            require("head_dim", divides, expected, "none: it is missing")?;
+            require("head_dim", divides, expected, MISSING)?;
             self.head_dim = self.hidden_size / heads;
         }
         if given("num_key_value_heads").is_none() {
             // Only Llama's default follows from the other keys.
             let llama = given("model_type").is_some_and(|name| name == "llama");
-            require(
-                "num_key_value_heads",
-                llama,
-                "a number",
-                "none: it is missing",
-            )?;
+            require("num_key_value_heads", llama, "a number", MISSING)?;
             self.num_key_value_heads = self.num_attention_heads;
         }
         if given("model_type").is_some_and(|name| name == "mistral")
@@ -164,16 +162,12 @@ impl Config {
         let theta = |key| given(key)?.get("rope_theta")?.as_f64();
         let nested = theta("rope_parameters").or_else(|| theta("rope_scaling"));
         match (keys.contains_key("rope_theta"), nested) {
-            (false, None) => require("rope_theta", false, "a number", "none: it is missing")?,
+            (false, None) => require("rope_theta", false, "a number", MISSING)?,
             (false, Some(theta)) => self.rope_theta = theta,
             (true, Some(theta)) => {
                 let expected = format!("{theta}, which the keys of its scaling say");
-                require(
-                    "rope_theta",
-                    theta == self.rope_theta,
-                    &expected,
-                    self.rope_theta,
-                )?;
+                let own = self.rope_theta;
+                require("rope_theta", theta == own, &expected, own)?;
             }
             (true, None) => {}
         }
@@ -191,14 +185,13 @@ impl Config {
                 self.check_sliding_window(value, switch)?;
                 continue;
             }
-            let rule = RULES.iter().find(|(name, ..)| name == key);
-            match rule {
-                Some((_, holds, _)) if holds(value) => {}
-                Some((_, _, expected)) => return Err(refused(key, expected, value)),
-                None => {
-                    let expected = "no such key, because it may change what the model computes";
-                    return Err(refused(key, expected, value));
-                }
+            let unknown = "no such key, because it may change what the model computes";
+            let (holds, expected) = match RULES.iter().find(|(name, ..)| name == key) {
+                Some((_, holds, expected)) => (holds(value), *expected),
+                None => (false, unknown),
+            };
+            if !holds {
+                return Err(refused(key, expected, value));
             }
         }
         Ok(())

@@ -4,6 +4,7 @@
 //! joint training did to the trunk's weights stays.
 
 use super::{Config, Model, layout};
+use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 impl Model {
@@ -49,15 +50,12 @@ impl Model {
     /// # Panics
     /// Panics if `config` gives a tensor of the trunk a different shape.
     pub fn with_heads(&self, config: Config, seed: u64) -> Result<Self> {
-        config.check()?;
-        let specs = layout::layout(&config);
-        Self::from_parts(config, |name, _| {
-            if !layout::is_head(name) {
-                return Ok(self.copy(name));
-            }
-            let spec = specs.iter().find(|s| s.name == name);
-            let init = spec.expect("a tensor of the layout").init(seed);
-            Ok(init.data().to_vec())
+        Self::build(config, |spec| {
+            Ok(if layout::is_head(&spec.name) {
+                spec.init(seed)
+            } else {
+                Tensor::new(&spec.shape, self.copy(&spec.name))
+            })
         })
     }
 

@@ -18,73 +18,79 @@
 //! bit.
 
 use super::block::{Block, linear};
-use super::{Config, Find, HeadKind, Model, layout};
+use super::declare::{Declare, Init};
+use super::{Config, HeadKind, Model};
 use crate::exec::{Exec, NoGrad, Rows};
 use crate::ops::{Add, AddBias, Concat, SelectRows, Silu};
 use crate::tensor::ParamId;
 
 /// A head's parameters; all heads of the recursive kind have the same.
 #[derive(Debug)]
-pub(super) enum Ids {
+pub(super) enum Ids<T = ParamId> {
     /// A transformer layer between projections.
     Layer {
-        input: Input,
-        block: Box<Block>,
-        up: Option<ParamId>,
-        norm: ParamId,
+        input: Input<T>,
+        block: Box<Block<T>>,
+        up: Option<T>,
+        norm: T,
     },
     /// A residual SiLU layer.
-    Residual {
-        down: Option<ParamId>,
-        up: ParamId,
-        bias: ParamId,
-    },
+    Residual { down: Option<T>, up: T, bias: T },
 }
 
 /// The input of a head's block.
 #[derive(Debug)]
-pub(super) enum Input {
+pub(super) enum Input<T> {
     /// The next token's embedding, and the previous head's hidden state.
     TokenAndHidden {
-        norm_embedding: ParamId,
-        norm_hidden: ParamId,
-        fc: ParamId,
+        norm_embedding: T,
+        norm_hidden: T,
+        fc: T,
     },
     /// The trunk's hidden state.
-    Hidden { down: Option<ParamId> },
+    Hidden { down: Option<T> },
 }
 
-impl Ids {
-    /// The parameters of head k = 1..=K.
-    pub fn find(config: &Config, k: usize, find: Find<'_>) -> Self {
-        let (kind, slim) = (config.mtp_kind, config.slim());
-        let prefix = layout::head_prefix(kind, k);
-        let find_part = |part: &str| find(&format!("{prefix}{part}"));
-        let input = match kind {
+impl<T> Ids<T> {
+    /// Head k = 1..=K.
+    pub fn declare(config: &Config, k: usize, to: &mut Declare<'_, T>) -> Self {
+        let (c, narrow, slim) = (config.hidden_size, config.mtp_hidden_size, config.slim());
+        let to = &mut match config.mtp_kind {
+            // All heads share one module.
+            HeadKind::Recursive => to.below("mtp."),
+            _ => to.below(&format!("mtp.modules.{}.", k - 1)),
+        };
+        let input = match config.mtp_kind {
             HeadKind::Recursive | HeadKind::Sequential => Input::TokenAndHidden {
-                norm_embedding: find_part("pre_fc_norm_embedding.weight"),
-                norm_hidden: find_part("pre_fc_norm_hidden.weight"),
-                fc: find_part("fc.weight"),
+                norm_embedding: to.norm("pre_fc_norm_embedding", c),
+                norm_hidden: to.norm("pre_fc_norm_hidden", c),
+                fc: to.linear("fc", narrow, 2 * c),
             },
             HeadKind::Parallel => Input::Hidden {
-                down: slim.then(|| find_part("down.weight")),
+                down: slim.then(|| to.linear("down", narrow, c)),
             },
+            // The layer adds silu(0) = 0 at first, so the head starts as the trunk's hidden state.
             HeadKind::Medusa => {
-                let last = if slim { "up" } else { "linear" };
+                let (last, inputs) = if slim { ("up", narrow) } else { ("linear", c) };
                 return Self::Residual {
-                    down: slim.then(|| find_part("down.weight")),
-                    up: find_part(&format!("{last}.weight")),
-                    bias: find_part(&format!("{last}.bias")),
+                    down: slim.then(|| to.linear("down", narrow, c)),
+                    up: to.parameter(&format!("{last}.weight"), &[c, inputs], Init::Zero),
+                    bias: to.parameter(&format!("{last}.bias"), &[c], Init::Zero),
                 };
             }
         };
-        let block = format!("{prefix}layers.0.");
-        let block = Block::find(&block, config.head_attention(), config.use_qk_norm, find);
+        let shape = (
+            narrow,
+            config.head_attention(),
+            config.mtp_intermediate_size,
+        );
+        let layer = &mut to.below("layers.0.");
+        let block = Block::declare(layer, shape, config.use_qk_norm, 2.0);
         Self::Layer {
             input,
             block: Box::new(block),
-            up: slim.then(|| find_part("up.weight")),
-            norm: find_part("norm.weight"),
+            up: slim.then(|| to.linear("up", c, narrow)),
+            norm: to.norm("norm", c),
         }
     }
 }
@@ -129,13 +135,8 @@ impl Model {
         let (h, rows) = &states[source];
         let (rows, keep) = rows.without_last(k - source);
         let h = exec.apply(SelectRows { keep }, [h]);
-        let e = self.config.mtp_kind.chained().then(|| {
-            if embedding_grad {
-                self.embed(exec, following)
-            } else {
-                self.embed(&mut NoGrad(exec), following)
-            }
-        });
+        let chained = self.config.mtp_kind.chained();
+        let e = chained.then(|| self.embed(&mut NoGrad::when(!embedding_grad, exec), following));
         let h = self.head_on(exec, k, e.as_ref(), &h, &rows);
         (h, rows)
     }

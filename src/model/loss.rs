@@ -53,12 +53,8 @@ impl JointLoss {
     /// Weights of L_0 and of the losses of the active heads, for a model with `num_heads` heads.
     pub fn weights(&self, num_heads: usize) -> Vec<f64> {
         let active = self.active_heads.map_or(num_heads, |n| n.min(num_heads));
-        let mut powers = Vec::with_capacity(active);
-        let mut power = 1.0;
-        for _ in 0..active {
-            powers.push(power);
-            power *= self.beta;
-        }
+        let powers = std::iter::successors(Some(1.0), |power| Some(power * self.beta));
+        let powers: Vec<f64> = powers.take(active).collect();
         let total: f64 = powers.iter().sum();
         let heads = powers.iter().map(|w| self.lambda * (w / total));
         std::iter::once(1.0).chain(heads).collect()
@@ -122,22 +118,16 @@ impl Model {
     ) -> Vec<LossReport<E::Value>> {
         let weights = joint.weights(self.config.mtp_depth);
         let rows = Rows::batch(batch.batch_size(), batch.seq_len());
-        let (h, main) = if joint.grad_flow == GradFlow::Frozen {
-            self.main_loss(&mut NoGrad(exec), batch, &rows, weights[0])
-        } else {
-            self.main_loss(exec, batch, &rows, weights[0])
-        };
-        let mut reports = vec![main];
+        let trunk = &mut NoGrad::when(joint.grad_flow == GradFlow::Frozen, exec);
+        let h = self.trunk(trunk, &batch.inputs(), &rows);
+        let logits = self.logits(trunk, &h);
+        let mut reports = vec![self.loss(trunk, &logits, batch, 0, weights[0])];
         let reach_trunk = joint.grad_flow == GradFlow::Joint;
         let h = if reach_trunk { h } else { exec.detached(&h) };
         let mut states = vec![(h, rows)];
         for k in (1..weights.len()).take_while(|k| batch.num_targets(*k) > 0) {
             let state = self.next_head(exec, k, &states, &batch.head_inputs(k), reach_trunk);
-            let logits = if reach_trunk {
-                self.logits(exec, &state.0)
-            } else {
-                self.logits(&mut NoGrad(exec), &state.0)
-            };
+            let logits = self.logits(&mut NoGrad::when(!reach_trunk, exec), &state.0);
             reports.push(self.loss(exec, &logits, batch, k, weights[k]));
             states.push(state);
         }
@@ -150,20 +140,7 @@ impl Model {
         self.losses(exec, batch, JointLoss::default())
     }
 
-    /// h^0 and the main head's loss.
-    fn main_loss<E: Exec>(
-        &self,
-        exec: &mut E,
-        batch: &Batch,
-        rows: &Rows,
-        weight: f64,
-    ) -> (E::Value, LossReport<E::Value>) {
-        let h = self.trunk(exec, &batch.inputs(), rows);
-        let logits = self.logits(exec, &h);
-        let report = self.loss(exec, &logits, batch, 0, weight);
-        (h, report)
-    }
-
+    /// The loss of head k from its logits.
     fn loss<E: Exec>(
         &self,
         exec: &mut E,

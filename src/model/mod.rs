@@ -5,7 +5,8 @@
 //! | [`config`] | [`Config`]: the sizes; presets |
 //! | [`config_keys`] | the keys of a public `config.json`: used, harmless or refused |
 //! | [`kind`] | [`HeadKind`]: what each kind of head reads and caches |
-//! | [`layout`] | names, shapes and initial values of all parameters |
+//! | [`declare`] | name, shape and initial value of a parameter |
+//! | [`layout`] | the list of all parameters |
 //! | [`block`] | one transformer layer |
 //! | [`trunk`] | embedding, layers, final norm, LM head |
 //! | [`heads`] | the K prediction heads, by kind |
@@ -21,6 +22,7 @@ pub mod block;
 pub mod config;
 pub mod config_keys;
 pub mod count;
+pub mod declare;
 pub mod edit_heads;
 pub mod heads;
 pub mod kind;
@@ -37,7 +39,8 @@ pub use loss::{GradFlow, JointLoss, LossReport};
 use crate::Result;
 use crate::exec::Rows;
 use crate::kernels::rope::RopeTable;
-use crate::tensor::{ParamId, Params};
+use crate::tensor::{Params, Tensor};
+use declare::{Declare, ParamSpec};
 use std::sync::{Arc, Mutex};
 
 /// A transformer trunk with K prediction heads.
@@ -59,13 +62,7 @@ impl Model {
     /// # Errors
     /// Returns [`crate::Error::Config`] if `config` is not valid.
     pub fn new(config: Config, seed: u64) -> Result<Self> {
-        config.check()?;
-        let init = |spec: layout::ParamSpec| {
-            let tensor = spec.init(seed);
-            (spec.name, tensor)
-        };
-        let entries = layout::layout(&config).into_iter().map(init).collect();
-        Ok(Self::assemble(config, Params::new(entries)))
+        Self::build(config, |spec| Ok(spec.init(seed)))
     }
 
     /// A model whose parameters `take` returns by name and shape.
@@ -76,35 +73,37 @@ impl Model {
         config: Config,
         mut take: impl FnMut(&str, &[usize]) -> Result<Vec<f32>>,
     ) -> Result<Self> {
+        Self::build(config, |spec| {
+            Ok(Tensor::new(&spec.shape, take(&spec.name, &spec.shape)?))
+        })
+    }
+
+    /// A model whose parameters `make` returns.
+    fn build(config: Config, mut make: impl FnMut(&ParamSpec) -> Result<Tensor>) -> Result<Self> {
         config.check()?;
         let mut entries = Vec::new();
         for spec in layout::layout(&config) {
-            let data = take(&spec.name, &spec.shape)?;
-            entries.push((spec.name, crate::tensor::Tensor::new(&spec.shape, data)));
+            let tensor = make(&spec)?;
+            entries.push((spec.name, tensor));
         }
-        Ok(Self::assemble(config, Params::new(entries)))
-    }
-
-    fn assemble(config: Config, params: Params) -> Self {
-        let find = |name: &str| {
-            let id = params.find(name);
-            id.unwrap_or_else(|| panic!("the layout has a tensor `{name}`"))
+        let params = Params::new(entries);
+        let mut find = |spec: ParamSpec| {
+            let id = params.find(&spec.name);
+            id.expect("a tensor of the layout")
         };
-        let trunk = trunk::Ids::find(&config, &find);
-        let heads = (1..=config.mtp_depth)
-            .map(|k| heads::Ids::find(&config, k, &find))
-            .collect();
-        Self {
-            rope: Mutex::new(Arc::new(RopeTable::new(
-                0,
-                config.head_dim,
-                config.rope_theta,
-            ))),
+        let mut declare = Declare::new(&mut find);
+        let trunk = trunk::Ids::declare(&config, &mut declare);
+        let heads = 1..=config.mtp_depth;
+        let heads = heads.map(|k| heads::Ids::declare(&config, k, &mut declare));
+        let heads = heads.collect();
+        let table = RopeTable::new(0, config.head_dim, config.rope_theta);
+        Ok(Self {
             config,
             params,
             trunk,
             heads,
-        }
+            rope: Mutex::new(Arc::new(table)),
+        })
     }
 
     /// The configuration.
@@ -128,12 +127,8 @@ impl Model {
     /// [`WeightFormat::F32`] changes no bit. The other formats quantise the parameters for good: the result is a
     /// different model, which has one answer like any other ([`crate::tensor::Tensor::pack`]).
     pub fn pack(&mut self, format: WeightFormat) {
-        for spec in layout::layout(&self.config) {
-            if spec.shape.len() == 2 {
-                let id = self
-                    .params
-                    .find(&spec.name)
-                    .expect("a tensor of the layout");
+        for id in self.params.ids() {
+            if self.params.get(id).shape().len() == 2 {
                 self.params.get_mut(id).pack(format);
             }
         }
@@ -151,7 +146,7 @@ impl Model {
     /// A step of up to some dozens of rows reads every weight once. An embedding matrix that is not the LM head is left
     /// out, because a step reads only one row of it per token.
     pub fn weight_bytes(&self) -> usize {
-        let read = |(name, t): (&str, &crate::tensor::Tensor)| {
+        let read = |(name, t): (&str, &Tensor)| {
             let looked_up = name == trunk::EMBEDDING && !self.config.tie_word_embeddings;
             match t.panels() {
                 _ if looked_up || layout::is_head(name) => 0,
@@ -167,12 +162,8 @@ impl Model {
     /// # Panics
     /// Panics if a position is not below the model's positions.
     fn pass<'a>(&self, rows: &'a Rows) -> block::Pass<'a> {
-        let end = rows
-            .spans()
-            .iter()
-            .map(|s| s.first + s.len)
-            .max()
-            .unwrap_or(0);
+        let ends = rows.spans().iter().map(|s| s.first + s.len);
+        let end = ends.max().unwrap_or(0);
         let most = self.config.max_position_embeddings;
         assert!(end <= most, "position {end} of a model with {most}");
         let mut table = self.rope.lock().unwrap_or_else(|e| e.into_inner());
@@ -189,6 +180,3 @@ impl Model {
         }
     }
 }
-
-/// Finds a parameter by name.
-type Find<'a> = &'a dyn Fn(&str) -> ParamId;

@@ -1,39 +1,48 @@
 //! The trunk: embedding, layers and final norm; and the LM head, which the prediction heads share.
 
 use super::block::{Block, linear};
-use super::{Config, Find, Model};
+use super::declare::Declare;
+use super::{Config, Model};
 use crate::exec::{Exec, Rows};
 use crate::ops::Embedding;
 use crate::tensor::ParamId;
+
+/// Standard deviation of the embedding matrix and the LM head.
+const EMBEDDING_DEVIATION: f64 = 0.02;
 
 /// Name of the embedding matrix.
 pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
 
 /// The trunk's parameters.
 #[derive(Debug)]
-pub(super) struct Ids {
-    embedding: ParamId,
-    layers: Vec<Block>,
-    norm: ParamId,
-    lm_head: ParamId,
+pub(super) struct Ids<T = ParamId> {
+    embedding: T,
+    layers: Vec<Block<T>>,
+    norm: T,
+    lm_head: T,
 }
 
-impl Ids {
-    pub fn find(config: &Config, find: Find<'_>) -> Self {
-        let layer = |l| {
-            let prefix = format!("model.layers.{l}.");
-            Block::find(&prefix, config.heads(), config.use_qk_norm, find)
+impl<T: Copy> Ids<T> {
+    pub fn declare(config: &Config, to: &mut Declare<'_, T>) -> Self {
+        let c = config.hidden_size;
+        let mut matrix = |name| to.matrix(name, [config.vocab_size, c], EMBEDDING_DEVIATION);
+        let embedding = matrix("model.embed_tokens");
+        let lm_head = if config.tie_word_embeddings {
+            embedding
+        } else {
+            matrix("lm_head")
         };
-        let embedding = find(EMBEDDING);
+        let shape = (c, config.heads(), config.intermediate_size);
+        let terms = 2.0 * config.num_hidden_layers as f64;
+        let layer = |l| {
+            let to = &mut to.below(&format!("model.layers.{l}."));
+            Block::declare(to, shape, config.use_qk_norm, terms)
+        };
         Self {
             embedding,
+            lm_head,
             layers: (0..config.num_hidden_layers).map(layer).collect(),
-            norm: find("model.norm.weight"),
-            lm_head: if config.tie_word_embeddings {
-                embedding
-            } else {
-                find("lm_head.weight")
-            },
+            norm: to.norm("model.norm", c),
         }
     }
 }

@@ -11,7 +11,7 @@
 //! results stay in the cache.
 
 use super::linear::{WeightGradients, backward_dx};
-use super::normed_linear::{BlockedBackward, PackedWeights, normed, row_blocks};
+use super::normed_linear::{BlockedBackward, normed, packed, row_blocks};
 use crate::autograd::{GradSink, Op};
 use crate::kernels::gemm::{Panels, Rhs, matmul_many};
 use crate::kernels::swiglu;
@@ -42,18 +42,18 @@ impl Op<5> for GatedMlp {
         let f = gate.rows();
         let mut gu = Tensor::empty(&[x.rows(), 2 * f]);
         let mut y = Tensor::empty(x.shape());
-        let (inner, outer) = (PackedWeights::new(&[gate, up]), PackedWeights::new(&[down]));
+        let (inner, outer) = (packed(&[gate, up]), packed(&[down]));
         let mut rest = y.matrix_mut();
         for block in row_blocks(x.rows()) {
             let (n, _) = normed(self.eps, x, weight, &block);
             let gu = &mut gu.data_mut()[block.start * 2 * f..block.end * 2 * f];
             let to = MatrixMut::new(gu, block.len(), 2 * f);
-            matmul_many(n.matrix(), inner.iter(), to);
+            matmul_many(n.matrix(), inner.iter().map(|w| Rhs::Panels(w)), to);
             let mut a = Tensor::empty(&[block.len(), f]);
             profile::time("SwiGLU", "forward", || swiglu::forward(gu, f, a.data_mut()));
             let (y, below) = rest.split_rows(block.len());
             rest = below;
-            matmul_many(a.matrix(), outer.iter(), y);
+            matmul_many(a.matrix(), outer.iter().map(|w| Rhs::Panels(w)), y);
         }
         let inputs = inputs.map(Arc::clone);
         (y, Saved { inputs, gu })

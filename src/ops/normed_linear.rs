@@ -14,8 +14,9 @@ use super::linear::{WeightGradients, backward_dx};
 use crate::autograd::{GradSink, Op};
 use crate::kernels::gemm::{Panels, Rhs, View, matmul_many};
 use crate::kernels::norm::{self, Segments};
-use crate::kernels::reduce::CHUNK_ROWS;
+use crate::kernels::reduce::{self, CHUNK_ROWS};
 use crate::tensor::Tensor;
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -43,13 +44,14 @@ impl<const N: usize> Op<N> for NormedLinear {
         let (x, weights) = (inputs[0], &inputs[2..]);
         let width = weights.iter().map(|w| w.rows()).sum();
         let mut y = Tensor::empty(&[x.rows(), width]);
-        let packed = PackedWeights::new(weights);
+        let packed = packed(weights);
         let mut rest = y.matrix_mut();
         for block in row_blocks(x.rows()) {
             let (n, _) = normed(self.eps, x, inputs[1], &block);
             let (y, below) = rest.split_rows(block.len());
             rest = below;
-            matmul_many(n.matrix(), packed.iter(), y);
+            let weights = packed.iter().map(|w| Rhs::Panels(w));
+            matmul_many(n.matrix(), weights, y);
         }
         let inputs = inputs.map(Arc::clone);
         (y, Saved { inputs })
@@ -90,28 +92,12 @@ pub(super) fn normed(
 }
 
 /// Weights, transposed and packed: as the model holds them once it is packed for decoding, or in temporary panels.
-pub(super) enum PackedWeights<'a> {
-    Panels(Vec<&'a Panels>),
-    Scratch(Vec<Panels>),
-}
-
-impl<'a> PackedWeights<'a> {
-    pub fn new(weights: &[&'a Arc<Tensor>]) -> Self {
-        if let Some(panels) = weights.iter().map(|w| w.panels()).collect() {
-            return Self::Panels(panels);
-        }
-        let scratch = weights.iter().map(|w| Panels::pack(w.matrix().t()));
-        Self::Scratch(scratch.collect())
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = Rhs<'_>> + Clone {
-        let (panels, scratch) = match self {
-            Self::Panels(panels) => (&panels[..], &[][..]),
-            Self::Scratch(scratch) => (&[][..], &scratch[..]),
-        };
-        let scratch = scratch.iter().map(Rhs::Panels);
-        panels.iter().map(|w| Rhs::Panels(w)).chain(scratch)
-    }
+pub(super) fn packed<'a>(weights: &[&'a Arc<Tensor>]) -> Vec<Cow<'a, Panels>> {
+    let pack = |w: &&'a Arc<Tensor>| match w.panels() {
+        Some(panels) => Cow::Borrowed(panels),
+        None => Cow::Owned(Panels::pack(w.matrix().t())),
+    };
+    weights.iter().map(pack).collect()
 }
 
 /// The backward pass of norm and matrix multiplication, block by block. The operation's first inputs are x, the norm
@@ -162,9 +148,8 @@ impl<'a> BlockedBackward<'a> {
 
     /// Hands all gradients to the sink.
     pub fn finish<const N: usize>(self, sink: &mut GradSink<'_, N>) {
-        let at = Segments::row(self.x.cols());
         self.dw.put(sink);
-        let dweight = norm::total(at, self.partials);
+        let dweight = reduce::fold_tree(self.partials, self.x.cols());
         sink.add(1, Tensor::new(self.weight.shape(), dweight));
         sink.add(0, self.dx);
     }

@@ -1,6 +1,6 @@
 //! AVX2 and FMA: a vector is two registers of eight lanes.
 
-use super::{LANES, Sealed, Simd};
+use super::{Kernel, LANES, Sealed, Simd, lanewise};
 use core::arch::x86_64::*;
 
 /// Proof that the CPU has AVX2 and FMA.
@@ -16,11 +16,11 @@ impl Avx2 {
 
     /// Enters `f` in a function compiled for AVX2 and FMA.
     #[inline]
-    pub fn enter<K: super::Kernel>(self, kernel: K) -> K::Output {
+    pub fn enter<R, K: Kernel<R>>(self, kernel: K) -> R {
         /// # Safety
         /// The CPU has these features.
         #[target_feature(enable = "avx2,fma")]
-        fn trampoline<K: super::Kernel>(s: Avx2, kernel: K) -> K::Output {
+        fn trampoline<R, K: Kernel<R>>(s: Avx2, kernel: K) -> R {
             kernel.run(s)
         }
         // SAFETY: `self` exists only if CPUID reports the two features the trampoline enables.
@@ -38,10 +38,38 @@ macro_rules! with_feature {
     };
 }
 
-/// One binary intrinsic on both halves.
+/// A vector from one expression for its halves h = 0 and 1.
+macro_rules! halves {
+    ($h:ident => $e:expr) => {
+        [
+            {
+                let $h = 0;
+                $e
+            },
+            {
+                let $h = 1;
+                $e
+            },
+        ]
+    };
+}
+
+/// [`halves`] of intrinsics on values.
 macro_rules! both {
-    ($f:ident, $a:expr, $b:expr) => {
-        with_feature!([$f($a[0], $b[0]), $f($a[1], $b[1])])
+    ($h:ident => $e:expr) => {
+        with_feature!(halves!($h => $e))
+    };
+}
+
+/// Folds lanes with one intrinsic for each number of lanes that are left.
+macro_rules! fold {
+    ($v:ident, $eight:ident, $four:ident, $one:ident) => {
+        with_feature!({
+            let w8 = $eight($v[0], $v[1]);
+            let w4 = $four(_mm256_castps256_ps128(w8), _mm256_extractf128_ps::<1>(w8));
+            let w2 = $four(w4, _mm_movehl_ps(w4, w4));
+            _mm_cvtss_f32($one(w2, _mm_shuffle_ps::<1>(w2, w2)))
+        })
     };
 }
 
@@ -63,54 +91,20 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn load(self, x: &[f32; LANES]) -> V {
-        // SAFETY: AVX2 by the token; the reference is valid for sixteen reads.
-        unsafe {
-            [
-                _mm256_loadu_ps(x.as_ptr()),
-                _mm256_loadu_ps(x.as_ptr().add(8)),
-            ]
-        }
-    }
-    #[inline(always)]
-    fn load_partial(self, x: &[f32], fill: f32) -> V {
-        if let Ok(whole) = x.try_into() {
-            return self.load(whole);
-        }
-        let mut whole = [fill; LANES];
-        whole[..x.len()].copy_from_slice(x);
-        self.load(&whole)
+        // SAFETY: AVX2 by the token; the reference is valid for sixteen reads, eight of them by each load.
+        unsafe { halves!(h => _mm256_loadu_ps(x.as_ptr().add(8 * h))) }
     }
     #[inline(always)]
     fn load_bf16(self, x: &[u16; LANES]) -> V {
         // SAFETY: AVX2 by the token; the reference is valid for sixteen reads, eight of them by each load.
-        unsafe {
-            let halves = [
-                _mm_loadu_si128(x.as_ptr().cast()),
-                _mm_loadu_si128(x.as_ptr().add(8).cast()),
-            ];
-            let wide = [
-                _mm256_cvtepu16_epi32(halves[0]),
-                _mm256_cvtepu16_epi32(halves[1]),
-            ];
-            [
-                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide[0])),
-                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide[1])),
-            ]
-        }
+        let narrow = unsafe { halves!(h => _mm_loadu_si128(x.as_ptr().add(8 * h).cast())) };
+        both!(h => _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(narrow[h]))))
     }
     #[inline(always)]
     fn load_i8(self, x: &[i8; LANES]) -> V {
         // SAFETY: AVX2 by the token; the reference is valid for sixteen reads, eight of them by each load.
-        unsafe {
-            let halves = [
-                _mm_loadl_epi64(x.as_ptr().cast()),
-                _mm_loadl_epi64(x.as_ptr().add(8).cast()),
-            ];
-            [
-                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(halves[0])),
-                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(halves[1])),
-            ]
-        }
+        let narrow = unsafe { halves!(h => _mm_loadl_epi64(x.as_ptr().add(8 * h).cast())) };
+        both!(h => _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(narrow[h])))
     }
     #[inline(always)]
     fn store(self, v: V, to: &mut [f32; LANES]) {
@@ -121,103 +115,43 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    fn store_partial(self, v: V, to: &mut [f32]) {
-        if let Ok(whole) = to.try_into() {
-            return self.store(v, whole);
-        }
-        let mut whole = [0.0; LANES];
-        self.store(v, &mut whole);
-        to.copy_from_slice(&whole[..to.len()]);
-    }
-    #[inline(always)]
     fn prefetch<T>(self, x: &T, bytes: usize) {
         let at = std::ptr::from_ref(x).cast::<i8>().wrapping_add(bytes);
         // SAFETY: a prefetch is a hint of SSE, which every x86-64 has; it reads nothing and faults at no address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at) }
     }
-    #[inline(always)]
-    fn add(self, a: V, b: V) -> V {
-        both!(_mm256_add_ps, a, b)
-    }
-    #[inline(always)]
-    fn sub(self, a: V, b: V) -> V {
-        both!(_mm256_sub_ps, a, b)
-    }
-    #[inline(always)]
-    fn mul(self, a: V, b: V) -> V {
-        both!(_mm256_mul_ps, a, b)
-    }
-    #[inline(always)]
-    fn div(self, a: V, b: V) -> V {
-        both!(_mm256_div_ps, a, b)
-    }
-    #[inline(always)]
-    fn fma(self, a: V, b: V, c: V) -> V {
-        with_feature!([
-            _mm256_fmadd_ps(a[0], b[0], c[0]),
-            _mm256_fmadd_ps(a[1], b[1], c[1]),
-        ])
-    }
-    #[inline(always)]
-    fn sqrt(self, a: V) -> V {
-        with_feature!([_mm256_sqrt_ps(a[0]), _mm256_sqrt_ps(a[1])])
-    }
-    #[inline(always)]
-    fn max(self, a: V, b: V) -> V {
+    lanewise! {
+        add(a, b) = both!(h => _mm256_add_ps(a[h], b[h]));
+        sub(a, b) = both!(h => _mm256_sub_ps(a[h], b[h]));
+        mul(a, b) = both!(h => _mm256_mul_ps(a[h], b[h]));
+        div(a, b) = both!(h => _mm256_div_ps(a[h], b[h]));
+        fma(a, b, c) = both!(h => _mm256_fmadd_ps(a[h], b[h], c[h]));
+        sqrt(a) = both!(h => _mm256_sqrt_ps(a[h]));
         // VMAXPS returns its second operand for NaN and for two zeros, which is the definition.
-        both!(_mm256_max_ps, a, b)
+        max(a, b) = both!(h => _mm256_max_ps(a[h], b[h]));
+        bit_add(a, b) = both!(h => {
+            let sum = _mm256_add_epi32(_mm256_castps_si256(a[h]), _mm256_castps_si256(b[h]));
+            _mm256_castsi256_ps(sum)
+        });
+        bits_to_exponent(a) = both!(h => {
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(a[h])))
+        });
     }
     #[inline(always)]
     fn less(self, a: V, b: V) -> V {
-        with_feature!([
-            _mm256_cmp_ps::<_CMP_LT_OQ>(a[0], b[0]),
-            _mm256_cmp_ps::<_CMP_LT_OQ>(a[1], b[1]),
-        ])
+        both!(h => _mm256_cmp_ps::<_CMP_LT_OQ>(a[h], b[h]))
     }
     #[inline(always)]
     fn select(self, m: V, a: V, b: V) -> V {
-        with_feature!([
-            _mm256_blendv_ps(b[0], a[0], m[0]),
-            _mm256_blendv_ps(b[1], a[1], m[1]),
-        ])
-    }
-    #[inline(always)]
-    fn bit_add(self, a: V, b: V) -> V {
-        with_feature!([
-            _mm256_castsi256_ps(_mm256_add_epi32(
-                _mm256_castps_si256(a[0]),
-                _mm256_castps_si256(b[0])
-            )),
-            _mm256_castsi256_ps(_mm256_add_epi32(
-                _mm256_castps_si256(a[1]),
-                _mm256_castps_si256(b[1])
-            )),
-        ])
-    }
-    #[inline(always)]
-    fn bits_to_exponent(self, a: V) -> V {
-        with_feature!([
-            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(a[0]))),
-            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(a[1]))),
-        ])
+        both!(h => _mm256_blendv_ps(b[h], a[h], m[h]))
     }
     #[inline(always)]
     fn sum(self, v: V) -> f32 {
-        with_feature!({
-            let w8 = _mm256_add_ps(v[0], v[1]);
-            let w4 = _mm_add_ps(_mm256_castps256_ps128(w8), _mm256_extractf128_ps::<1>(w8));
-            let w2 = _mm_add_ps(w4, _mm_movehl_ps(w4, w4));
-            _mm_cvtss_f32(_mm_add_ss(w2, _mm_shuffle_ps::<1>(w2, w2)))
-        })
+        fold!(v, _mm256_add_ps, _mm_add_ps, _mm_add_ss)
     }
     #[inline(always)]
     fn maximum(self, v: V) -> f32 {
-        with_feature!({
-            let w8 = _mm256_max_ps(v[0], v[1]);
-            let w4 = _mm_max_ps(_mm256_castps256_ps128(w8), _mm256_extractf128_ps::<1>(w8));
-            let w2 = _mm_max_ps(w4, _mm_movehl_ps(w4, w4));
-            _mm_cvtss_f32(_mm_max_ss(w2, _mm_shuffle_ps::<1>(w2, w2)))
-        })
+        fold!(v, _mm256_max_ps, _mm_max_ps, _mm_max_ss)
     }
     #[inline(always)]
     fn transpose(self, v: [V; LANES]) -> [V; LANES] {

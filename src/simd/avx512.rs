@@ -1,28 +1,27 @@
 //! AVX-512F: a vector is one register, a mask is one mask register.
 
-use super::{LANES, Sealed, Simd};
+use super::avx2::Avx2;
+use super::{Kernel, LANES, Sealed, Simd, lanewise};
 use core::arch::x86_64::*;
 
 /// Proof that the CPU has AVX-512F (and the AVX2 and FMA that come with it).
 #[derive(Clone, Copy, Debug)]
-pub struct Avx512(());
+pub struct Avx512(Avx2);
 
 impl Avx512 {
     /// The token, if CPUID reports the instructions.
     pub fn detect() -> Option<Self> {
-        let found = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma");
-        found.then_some(Self(()))
+        let found = Avx2::detect()?;
+        is_x86_feature_detected!("avx512f").then_some(Self(found))
     }
 
     /// Enters `f` in a function compiled for AVX-512F.
     #[inline]
-    pub fn enter<K: super::Kernel>(self, kernel: K) -> K::Output {
+    pub fn enter<R, K: Kernel<R>>(self, kernel: K) -> R {
         /// # Safety
         /// The CPU has these features.
         #[target_feature(enable = "avx512f,avx2,fma")]
-        fn trampoline<K: super::Kernel>(s: Avx512, kernel: K) -> K::Output {
+        fn trampoline<R, K: Kernel<R>>(s: Avx512, kernel: K) -> R {
             kernel.run(s)
         }
         // SAFETY: `self` exists only if CPUID reports the three features the trampoline enables.
@@ -36,6 +35,16 @@ macro_rules! with_feature {
     ($e:expr) => {
         // SAFETY: intrinsics on values need AVX-512F only; `self` exists only if CPUID reports it.
         unsafe { $e }
+    };
+}
+
+/// The halves of a vector, as AVX2 holds them.
+macro_rules! halves {
+    ($v:ident) => {
+        with_feature!([
+            _mm512_castps512_ps256($v),
+            _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd($v))),
+        ])
     };
 }
 
@@ -67,6 +76,9 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn load_partial(self, x: &[f32], fill: f32) -> __m512 {
+        if let Ok(whole) = x.try_into() {
+            return self.load(whole);
+        }
         assert!(x.len() <= LANES);
         // SAFETY: AVX-512F by the token; the mask admits only the elements of the slice.
         unsafe { _mm512_mask_loadu_ps(_mm512_set1_ps(fill), first(x.len()), x.as_ptr()) }
@@ -94,44 +106,33 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn store_partial(self, v: __m512, to: &mut [f32]) {
+        if let Ok(whole) = to.try_into() {
+            return self.store(v, whole);
+        }
         assert!(to.len() <= LANES);
         // SAFETY: AVX-512F by the token; the mask admits only the elements of the slice.
         unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), first(to.len()), v) }
     }
     #[inline(always)]
     fn prefetch<T>(self, x: &T, bytes: usize) {
-        let at = std::ptr::from_ref(x).cast::<i8>().wrapping_add(bytes);
-        // SAFETY: a prefetch is a hint of SSE, which every x86-64 has; it reads nothing and faults at no address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at) }
+        self.0.prefetch(x, bytes);
     }
-    #[inline(always)]
-    fn add(self, a: __m512, b: __m512) -> __m512 {
-        with_feature!(_mm512_add_ps(a, b))
-    }
-    #[inline(always)]
-    fn sub(self, a: __m512, b: __m512) -> __m512 {
-        with_feature!(_mm512_sub_ps(a, b))
-    }
-    #[inline(always)]
-    fn mul(self, a: __m512, b: __m512) -> __m512 {
-        with_feature!(_mm512_mul_ps(a, b))
-    }
-    #[inline(always)]
-    fn div(self, a: __m512, b: __m512) -> __m512 {
-        with_feature!(_mm512_div_ps(a, b))
-    }
-    #[inline(always)]
-    fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
-        with_feature!(_mm512_fmadd_ps(a, b, c))
-    }
-    #[inline(always)]
-    fn sqrt(self, a: __m512) -> __m512 {
-        with_feature!(_mm512_sqrt_ps(a))
-    }
-    #[inline(always)]
-    fn max(self, a: __m512, b: __m512) -> __m512 {
+    lanewise! {
+        add(a, b) = with_feature!(_mm512_add_ps(a, b));
+        sub(a, b) = with_feature!(_mm512_sub_ps(a, b));
+        mul(a, b) = with_feature!(_mm512_mul_ps(a, b));
+        div(a, b) = with_feature!(_mm512_div_ps(a, b));
+        fma(a, b, c) = with_feature!(_mm512_fmadd_ps(a, b, c));
+        sqrt(a) = with_feature!(_mm512_sqrt_ps(a));
         // VMAXPS returns its second operand for NaN and for two zeros, which is the definition.
-        with_feature!(_mm512_max_ps(a, b))
+        max(a, b) = with_feature!(_mm512_max_ps(a, b));
+        bit_add(a, b) = with_feature!({
+            let sum = _mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b));
+            _mm512_castsi512_ps(sum)
+        });
+        bits_to_exponent(a) = with_feature!({
+            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(a)))
+        });
     }
     #[inline(always)]
     fn less(self, a: __m512, b: __m512) -> __mmask16 {
@@ -142,37 +143,12 @@ impl Simd for Avx512 {
         with_feature!(_mm512_mask_blend_ps(m, b, a))
     }
     #[inline(always)]
-    fn bit_add(self, a: __m512, b: __m512) -> __m512 {
-        with_feature!(_mm512_castsi512_ps(_mm512_add_epi32(
-            _mm512_castps_si512(a),
-            _mm512_castps_si512(b)
-        )))
-    }
-    #[inline(always)]
-    fn bits_to_exponent(self, a: __m512) -> __m512 {
-        with_feature!(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(
-            _mm512_castps_si512(a)
-        )))
-    }
-    #[inline(always)]
     fn sum(self, v: __m512) -> f32 {
-        with_feature!({
-            let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v)));
-            let w8 = _mm256_add_ps(_mm512_castps512_ps256(v), high);
-            let w4 = _mm_add_ps(_mm256_castps256_ps128(w8), _mm256_extractf128_ps::<1>(w8));
-            let w2 = _mm_add_ps(w4, _mm_movehl_ps(w4, w4));
-            _mm_cvtss_f32(_mm_add_ss(w2, _mm_shuffle_ps::<1>(w2, w2)))
-        })
+        self.0.sum(halves!(v))
     }
     #[inline(always)]
     fn maximum(self, v: __m512) -> f32 {
-        with_feature!({
-            let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v)));
-            let w8 = _mm256_max_ps(_mm512_castps512_ps256(v), high);
-            let w4 = _mm_max_ps(_mm256_castps256_ps128(w8), _mm256_extractf128_ps::<1>(w8));
-            let w2 = _mm_max_ps(w4, _mm_movehl_ps(w4, w4));
-            _mm_cvtss_f32(_mm_max_ss(w2, _mm_shuffle_ps::<1>(w2, w2)))
-        })
+        self.0.maximum(halves!(v))
     }
     #[inline(always)]
     fn transpose(self, v: [__m512; LANES]) -> [__m512; LANES] {

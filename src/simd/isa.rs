@@ -122,7 +122,7 @@ impl Isa {
 
 /// Runs a kernel on the current instruction set.
 #[inline]
-pub fn run<K: Kernel>(kernel: K) -> K::Output {
+pub fn run<R, K: Kernel<R>>(kernel: K) -> R {
     match Isa::current() {
         Isa::Portable(s) => kernel.run(s),
         #[cfg(target_arch = "x86_64")]

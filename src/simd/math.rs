@@ -117,7 +117,6 @@ mod tests {
     struct Apply<'a>(Function, &'a mut [f32; LANES]);
 
     impl Kernel for Apply<'_> {
-        type Output = ();
         #[inline(always)]
         fn run<S: Simd>(self, s: S) {
             let x = s.load(self.1);

@@ -41,12 +41,10 @@ pub use isa::{Isa, run};
 /// Lanes of a vector, on every instruction set.
 pub const LANES: usize = 16;
 
-/// A computation over sixteen-lane vectors, written once for every instruction set.
-pub trait Kernel {
-    /// What the computation returns.
-    type Output;
+/// A computation over sixteen-lane vectors that returns an `R`, written once for every instruction set.
+pub trait Kernel<R = ()> {
     /// Does the computation. Implementations mark it `#[inline(always)]`.
-    fn run<S: Simd>(self, s: S) -> Self::Output;
+    fn run<S: Simd>(self, s: S) -> R;
 }
 
 /// Keeps [`Simd`] closed, so that an operation can be added without breaking anyone's code.
@@ -73,16 +71,32 @@ pub trait Simd: Copy + Send + Sync + Sealed {
     fn splat(self, x: f32) -> Self::V;
     /// Lane i is `x[i]`.
     fn load(self, x: &[f32; LANES]) -> Self::V;
-    /// Lane i is `x[i]`, and `fill` past the end of x. At most sixteen elements.
-    fn load_partial(self, x: &[f32], fill: f32) -> Self::V;
+    /// Lane i is `x[i]`, and `fill` past the end of x. At most sixteen elements; sixteen are a plain load.
+    #[inline(always)]
+    fn load_partial(self, x: &[f32], fill: f32) -> Self::V {
+        if let Ok(whole) = x.try_into() {
+            return self.load(whole);
+        }
+        let mut whole = [fill; LANES];
+        whole[..x.len()].copy_from_slice(x);
+        self.load(&whole)
+    }
     /// Lane i is the bfloat16 `x[i]`: its sixteen bits become the upper half of the lane, which is exact.
     fn load_bf16(self, x: &[u16; LANES]) -> Self::V;
     /// Lane i is `x[i]`, which is exact.
     fn load_i8(self, x: &[i8; LANES]) -> Self::V;
     /// `to[i]` becomes lane i.
     fn store(self, v: Self::V, to: &mut [f32; LANES]);
-    /// `to[i]` becomes lane i, for the elements that there are. At most sixteen.
-    fn store_partial(self, v: Self::V, to: &mut [f32]);
+    /// `to[i]` becomes lane i, for the elements that there are. At most sixteen; sixteen are a plain store.
+    #[inline(always)]
+    fn store_partial(self, v: Self::V, to: &mut [f32]) {
+        if let Ok(whole) = to.try_into() {
+            return self.store(v, whole);
+        }
+        let mut whole = [0.0; LANES];
+        self.store(v, &mut whole);
+        to.copy_from_slice(&whole[..to.len()]);
+    }
 
     /// Hints to the CPU that the memory `bytes` bytes behind `x` will be read soon; changes no result.
     ///
@@ -120,10 +134,15 @@ pub trait Simd: Copy + Send + Sync + Sealed {
 
     /// Lane j of vector i becomes lane i of vector j.
     fn transpose(self, v: [Self::V; LANES]) -> [Self::V; LANES];
-
-    /// A lane pattern given by its bits.
-    #[inline(always)]
-    fn splat_bits(self, bits: u32) -> Self::V {
-        self.splat(f32::from_bits(bits))
-    }
 }
+
+/// Defines operations of [`Simd`] from vectors to a vector, each by one expression.
+macro_rules! lanewise {
+    ($($name:ident($($x:ident),+) = $result:expr;)+) => {$(
+        #[inline(always)]
+        fn $name(self, $($x: Self::V),+) -> Self::V {
+            $result
+        }
+    )+};
+}
+use lanewise;

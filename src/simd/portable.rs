@@ -3,7 +3,7 @@
 //! Slow if the compiler may not use a fused multiply-add instruction, and exact everywhere: `f32::mul_add` rounds once
 //! by its contract, which `tests.rs` checks against an exact emulation.
 
-use super::{LANES, Sealed, Simd};
+use super::{LANES, Sealed, Simd, lanewise};
 
 /// The token of the portable backend. Every CPU has it.
 #[derive(Clone, Copy, Debug)]
@@ -12,10 +12,10 @@ pub struct Portable;
 type V = [f32; LANES];
 
 #[inline(always)]
-fn map(a: V, f: impl Fn(f32) -> f32) -> V {
-    let mut out = a;
-    for x in &mut out {
-        *x = f(*x);
+fn map<T>(a: [T; LANES], f: impl Fn(T) -> f32) -> V {
+    let mut out = [0.0; LANES];
+    for (y, x) in out.iter_mut().zip(a) {
+        *y = f(x);
     }
     out
 }
@@ -27,11 +27,6 @@ fn zip(a: V, b: V, f: impl Fn(f32, f32) -> f32) -> V {
         *x = f(*x, y);
     }
     out
-}
-
-#[inline(always)]
-fn zip_bits(a: V, b: V, f: impl Fn(u32, u32) -> u32) -> V {
-    zip(a, b, |x, y| f32::from_bits(f(x.to_bits(), y.to_bits())))
 }
 
 #[inline(always)]
@@ -68,52 +63,28 @@ impl Simd for Portable {
         *x
     }
     #[inline(always)]
-    fn load_partial(self, x: &[f32], fill: f32) -> V {
-        let mut v = [fill; LANES];
-        v[..x.len()].copy_from_slice(x);
-        v
-    }
-    #[inline(always)]
     fn load_bf16(self, x: &[u16; LANES]) -> V {
-        let mut v = [0.0; LANES];
-        for (v, x) in v.iter_mut().zip(x) {
-            *v = f32::from_bits(u32::from(*x) << 16);
-        }
-        v
+        map(*x, |x| f32::from_bits(u32::from(x) << 16))
     }
     #[inline(always)]
     fn load_i8(self, x: &[i8; LANES]) -> V {
-        let mut v = [0.0; LANES];
-        for (v, x) in v.iter_mut().zip(x) {
-            *v = f32::from(*x);
-        }
-        v
+        map(*x, f32::from)
     }
     #[inline(always)]
     fn store(self, v: V, to: &mut [f32; LANES]) {
         *to = v;
     }
     #[inline(always)]
-    fn store_partial(self, v: V, to: &mut [f32]) {
-        to.copy_from_slice(&v[..to.len()]);
-    }
-    #[inline(always)]
     fn prefetch<T>(self, _: &T, _: usize) {}
-    #[inline(always)]
-    fn add(self, a: V, b: V) -> V {
-        zip(a, b, |x, y| x + y)
-    }
-    #[inline(always)]
-    fn sub(self, a: V, b: V) -> V {
-        zip(a, b, |x, y| x - y)
-    }
-    #[inline(always)]
-    fn mul(self, a: V, b: V) -> V {
-        zip(a, b, |x, y| x * y)
-    }
-    #[inline(always)]
-    fn div(self, a: V, b: V) -> V {
-        zip(a, b, |x, y| x / y)
+    lanewise! {
+        add(a, b) = zip(a, b, |x, y| x + y);
+        sub(a, b) = zip(a, b, |x, y| x - y);
+        mul(a, b) = zip(a, b, |x, y| x * y);
+        div(a, b) = zip(a, b, |x, y| x / y);
+        sqrt(a) = map(a, f32::sqrt);
+        max(a, b) = zip(a, b, larger);
+        bit_add(a, b) = zip(a, b, |x, y| f32::from_bits(x.to_bits().wrapping_add(y.to_bits())));
+        bits_to_exponent(a) = map(a, |x| f32::from_bits(x.to_bits() << 23));
     }
     #[inline(always)]
     #[expect(
@@ -126,14 +97,6 @@ impl Simd for Portable {
             out[i] = a[i].mul_add(b[i], out[i]);
         }
         out
-    }
-    #[inline(always)]
-    fn sqrt(self, a: V) -> V {
-        map(a, f32::sqrt)
-    }
-    #[inline(always)]
-    fn max(self, a: V, b: V) -> V {
-        zip(a, b, larger)
     }
     #[inline(always)]
     fn less(self, a: V, b: V) -> [bool; LANES] {
@@ -152,14 +115,6 @@ impl Simd for Portable {
             }
         }
         out
-    }
-    #[inline(always)]
-    fn bit_add(self, a: V, b: V) -> V {
-        zip_bits(a, b, u32::wrapping_add)
-    }
-    #[inline(always)]
-    fn bits_to_exponent(self, a: V) -> V {
-        map(a, |x| f32::from_bits(x.to_bits() << 23))
     }
     #[inline(always)]
     fn sum(self, v: V) -> f32 {

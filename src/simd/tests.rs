@@ -8,11 +8,9 @@ type Lanes = [f32; LANES];
 /// Every operation of the trait on three vectors; masks through `select`, folds as lanes of a vector.
 struct Everything(Lanes, Lanes, Lanes);
 
-impl Kernel for Everything {
-    type Output = Vec<(&'static str, Lanes)>;
-
+impl Kernel<Vec<(&'static str, Lanes)>> for Everything {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> Self::Output {
+    fn run<S: Simd>(self, s: S) -> Vec<(&'static str, Lanes)> {
         let (a, b, c) = (s.load(&self.0), s.load(&self.1), s.load(&self.2));
         let mut out = Vec::new();
         let mut keep = |name, v| {
@@ -53,7 +51,7 @@ impl Kernel for Everything {
 #[inline(always)]
 fn turn<S: Simd>(s: S, mut rows: [S::V; LANES], from: [S::V; 3]) -> [S::V; LANES] {
     for (i, row) in rows.iter_mut().enumerate() {
-        *row = s.bit_add(from[i % 3], s.splat_bits(i as u32));
+        *row = s.bit_add(from[i % 3], s.splat(f32::from_bits(i as u32)));
     }
     rows
 }
@@ -113,9 +111,7 @@ fn every_backend_is_the_definition() {
 /// Sixteen narrow numbers widened.
 struct Widen<T>([T; LANES]);
 
-impl Kernel for Widen<u16> {
-    type Output = Lanes;
-
+impl Kernel<Lanes> for Widen<u16> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> Lanes {
         let mut lanes = [0.0; LANES];
@@ -124,9 +120,7 @@ impl Kernel for Widen<u16> {
     }
 }
 
-impl Kernel for Widen<i8> {
-    type Output = Lanes;
-
+impl Kernel<Lanes> for Widen<i8> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> Lanes {
         let mut lanes = [0.0; LANES];

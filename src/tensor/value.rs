@@ -4,7 +4,6 @@ use crate::kernels::elementwise;
 use crate::kernels::gemm::{Panels, View, WeightFormat};
 use crate::kernels::scratch::Scratch;
 use crate::simd::matrix::MatrixMut;
-use ndarray::{ArrayD, ArrayViewD};
 use std::borrow::Cow;
 
 /// Values [.., cols]; all dimensions but the last count as rows.
@@ -124,16 +123,6 @@ impl Tensor {
         }
     }
 
-    /// The tensor as an array of the `ndarray` crate.
-    ///
-    /// # Panics
-    /// Panics if the tensor is packed.
-    #[track_caller]
-    pub fn view(&self) -> ArrayViewD<'_, f32> {
-        let view = ArrayViewD::from_shape(&self.shape[..], self.data());
-        view.expect("as many elements as the shape has")
-    }
-
     /// Row `r` `[cols]`.
     ///
     /// # Panics
@@ -182,10 +171,10 @@ impl Tensor {
         }
         self.unpack();
         let panels = Panels::pack_as(self.matrix().t(), format);
-        match std::mem::replace(&mut self.storage, Storage::Panels(panels)) {
+        let unpacked = std::mem::replace(&mut self.storage, Storage::Panels(panels));
+        if let Storage::Elements(data) = unpacked {
             // Weights are not packed again and again, so their memory is not kept for later use.
-            Storage::Elements(data) => data.free(),
-            Storage::Panels(_) => unreachable!("it was unpacked"),
+            data.free();
         }
     }
 
@@ -224,13 +213,6 @@ impl Clone for Tensor {
     }
 }
 
-impl From<ArrayD<f32>> for Tensor {
-    /// Copies the array's elements in its logical order.
-    fn from(array: ArrayD<f32>) -> Self {
-        Self::new(array.shape(), array.iter().copied().collect())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -248,15 +230,6 @@ mod tests {
         let n = 5000;
         drop(Tensor::new(&[n], vec![5.0; n]));
         assert!(Tensor::zeros(&[n]).data().iter().all(|x| *x == 0.0));
-    }
-
-    #[test]
-    fn arrays_come_and_go() {
-        let t = Tensor::new(&[2, 3], (0..6).map(|x| x as f32).collect());
-        assert_eq!(t.view()[[1, 2]], 5.0);
-        let turned = Tensor::from(t.view().reversed_axes().to_owned());
-        assert_eq!(turned.shape(), [3, 2]);
-        assert_eq!(turned.data(), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
     }
 
     #[test]

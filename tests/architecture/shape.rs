@@ -3,12 +3,11 @@
 use crate::source::{Finding, Source, Tree, item_end, words};
 
 /// The packages that the crate may depend on.
-const DEPENDENCIES: [&str; 18] = [
+const DEPENDENCIES: [&str; 17] = [
     "clap",
     "cudarc",
     "indicatif",
     "libloading",
-    "ndarray",
     "plotters",
     "rand",
     "rand_chacha",

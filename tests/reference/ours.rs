@@ -197,7 +197,6 @@ pub fn cross_entropy(z: &Mat, targets: &[u32], weight: f64, whole_rows: usize) -
 /// h [rows, C], W [V, C] -> losses, hits, dh, and dW continued from `dw`.
 pub fn linear_cross_entropy(h: &Mat, w: &Mat, targets: &[u32], factor: f32, dw: &Mat) -> Ran {
     let rows = h.rows();
-    let (mut losses, mut hits) = (vec![0.0; rows], vec![0.0; rows]);
     let (mut dh, mut dw) = (Mat::zeros(rows, h.cols), dw.clone());
     let (left, right) = (matrix(h), matrix(w));
     let inputs = linear_cross_entropy::Inputs {
@@ -210,7 +209,7 @@ pub fn linear_cross_entropy(h: &Mat, w: &Mat, targets: &[u32], factor: f32, dw: 
         dh: Some(MatrixMut::new(&mut dh.data, rows, h.cols)),
         dw: Some(MatrixMut::new(&mut dw.data, w.rows(), w.cols)),
     };
-    linear_cross_entropy::forward_backward(inputs, &mut losses, &mut hits, gradients);
+    let [losses, hits] = linear_cross_entropy::forward_backward(inputs, gradients);
     vec![losses, hits, dh.data, dw.data]
 }
 

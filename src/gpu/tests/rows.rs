@@ -253,7 +253,6 @@ fn elementary(device: &Device, function: Elementary, x: &Array) -> Array {
 struct Exp<'a>(&'a mut [f32; LANES]);
 
 impl Kernel for Exp<'_> {
-    type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         s.store(math::exp(s, s.load(self.0)), self.0);

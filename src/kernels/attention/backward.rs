@@ -104,8 +104,6 @@ struct Group<'a> {
 }
 
 impl Kernel for Group<'_> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         let (rows, d) = (self.q.rows(), self.heads.size);
@@ -198,28 +196,6 @@ impl Group<'_> {
     }
 }
 
-/// Numbers that all scores of one query share.
-struct Softmax<V> {
-    scale: V,
-    max: V,
-    total: V,
-}
-
-impl<V: Copy> Softmax<V> {
-    /// p from q · k.
-    #[inline(always)]
-    fn probability<S: Simd<V = V>>(&self, s: S, product: V) -> V {
-        let score = s.mul(product, self.scale);
-        s.div(math::exp(s, s.sub(score, self.max)), self.total)
-    }
-
-    /// ds
-    #[inline(always)]
-    fn gradient<S: Simd<V = V>>(&self, s: S, p: V, dp: V, delta: V) -> V {
-        s.mul(s.mul(p, s.sub(dp, delta)), self.scale)
-    }
-}
-
 /// q · k becomes p, and do · v becomes ds. Both have one element for each of the query's own keys.
 #[inline(always)]
 fn softmax_backward<S: Simd>(
@@ -229,30 +205,21 @@ fn softmax_backward<S: Simd>(
     p: &mut [f32],
     ds: &mut [f32],
 ) {
-    let softmax = Softmax {
-        scale: s.splat(scale),
-        max: s.splat(max),
-        total: s.splat(total),
-    };
+    let [scale, max, total] = [s.splat(scale), s.splat(max), s.splat(total)];
     let mut delta = s.splat(0.0);
-    let ((p, p_tail), (ds, ds_tail)) = (p.as_chunks_mut(), ds.as_chunks_mut());
-    for (p, dp) in p.iter_mut().zip(&*ds) {
-        let x = softmax.probability(s, s.load(p));
-        delta = s.fma(x, s.load(dp), delta);
-        s.store(x, p);
-    }
-    // Absent keys have p = +0 and dp = +0, and fma leaves their lane as it was. Without a tail the result is not used.
-    let last = softmax.probability(s, s.load_partial(p_tail, f32::NEG_INFINITY));
-    let last_dp = s.load_partial(ds_tail, 0.0);
-    if !p_tail.is_empty() {
-        delta = s.fma(last, last_dp, delta);
-        s.store_partial(last, p_tail);
+    // Absent keys have p = +0 and dp = +0, and fma leaves their lane as it was.
+    for (p, dp) in p.chunks_mut(LANES).zip(ds.chunks(LANES)) {
+        let score = s.mul(s.load_partial(p, f32::NEG_INFINITY), scale);
+        let x = s.div(math::exp(s, s.sub(score, max)), total);
+        delta = s.fma(x, s.load_partial(dp, 0.0), delta);
+        s.store_partial(x, p);
     }
     let delta = s.splat(s.sum(delta));
-    for (p, ds) in p.iter().zip(ds) {
-        s.store(softmax.gradient(s, s.load(p), s.load(ds), delta), ds);
+    for (p, ds) in p.chunks(LANES).zip(ds.chunks_mut(LANES)) {
+        let (p, dp) = (s.load_partial(p, 0.0), s.load_partial(ds, 0.0));
+        let d = s.mul(p, s.sub(dp, delta));
+        s.store_partial(s.mul(d, scale), ds);
     }
-    s.store_partial(softmax.gradient(s, last, last_dp, delta), ds_tail);
 }
 
 /// Continues the chains of rows j = key..key + M of out over queries t = top..top + m, t ≥ j: weights[t][j] · rows[t].

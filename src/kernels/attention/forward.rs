@@ -131,8 +131,6 @@ struct Attend<'a> {
 }
 
 impl Kernel for Attend<'_> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         let rows = self.q.rows();
@@ -185,12 +183,8 @@ impl Attend<'_> {
 #[inline(always)]
 fn divide<S: Simd>(s: S, x: &mut [f32], total: f32) {
     let total = s.splat(total);
-    let (chunks, tail) = x.as_chunks_mut::<LANES>();
-    for x in chunks {
-        s.store(s.div(s.load(x), total), x);
-    }
-    if !tail.is_empty() {
-        s.store_partial(s.div(s.load_partial(tail, 0.0), total), tail);
+    for x in x.chunks_mut(LANES) {
+        s.store_partial(s.div(s.load_partial(x, 0.0), total), x);
     }
 }
 
@@ -219,16 +213,10 @@ pub(super) fn products_with_keys<S: Simd, const M: usize>(
 pub(super) fn softmax_parts<S: Simd>(s: S, row: &mut [f32], scale: f32) -> (f32, f32) {
     let scale = s.splat(scale);
     let mut max = s.splat(f32::NEG_INFINITY);
-    let (chunks, tail) = row.as_chunks_mut::<LANES>();
-    for x in chunks {
-        let score = s.mul(s.load(x), scale);
+    for x in row.chunks_mut(LANES) {
+        let score = s.mul(s.load_partial(x, f32::NEG_INFINITY), scale);
         max = s.max(max, score);
-        s.store(score, x);
-    }
-    if !tail.is_empty() {
-        let score = s.mul(s.load_partial(tail, f32::NEG_INFINITY), scale);
-        max = s.max(max, score);
-        s.store_partial(score, tail);
+        s.store_partial(score, x);
     }
     let max = s.maximum(max);
     (max, reduce::exponentials(s, row, max))

@@ -69,12 +69,8 @@ impl AttentionHeads {
 
 /// Queries (or keys) of the next tile when `rest` are left and a tile holds `most`: a power of two up to 8, so that few
 /// forms of the kernel exist and the row pointers stay in registers.
-const fn tile_rows(rest: usize, most: usize) -> usize {
-    let mut rows = 8;
-    while rows > rest || rows > most {
-        rows /= 2;
-    }
-    rows
+fn tile_rows(rest: usize, most: usize) -> usize {
+    1 << rest.min(most).min(8).ilog2()
 }
 
 /// Does `$go` with the number of rows as a constant; no code is made for more rows than the backend's tile has.

@@ -7,8 +7,7 @@ use crate::simd::{self, Isa, Kernel, LANES, Simd, math};
 
 struct Exp(f32);
 
-impl Kernel for Exp {
-    type Output = f32;
+impl Kernel<f32> for Exp {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f32 {
         let mut lanes = [0.0; LANES];

@@ -40,19 +40,11 @@ pub enum WeightFormat {
     Q8,
 }
 
-impl WeightFormat {
-    /// Every format, the exact one first.
-    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Q8];
-
-    /// The format's name: `f32`, `bf16` or `q8`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::Q8 => "q8",
-        }
-    }
-}
+names!(WeightFormat {
+    F32 = "f32",
+    Bf16 = "bf16",
+    Q8 = "q8"
+});
 
 /// Elements of a q8 block, which share a scale.
 pub(super) const BLOCK: usize = 32;

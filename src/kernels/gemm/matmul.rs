@@ -100,12 +100,12 @@ pub fn matmul(a: View<'_>, b: Rhs<'_>, mut c: MatrixMut<'_>, mut beta: Beta) {
     );
     profile::matmul(a.rows(), n, k);
     match b {
-        Rhs::Panels(panels) => by_format(a, panels, c, beta),
+        Rhs::Panels(panels) => split(a, panels, c, beta),
         Rhs::View(b) => {
             for part in parts(k) {
                 let a = a.columns(part.start, part.end);
                 let b = Panels::pack(b.row_range(part.start, part.end));
-                by_format(a, &b, c.reborrow(), beta);
+                split(a, &b, c.reborrow(), beta);
                 beta = Beta::One;
             }
         }
@@ -119,25 +119,22 @@ fn parts(k: usize) -> impl Iterator<Item = Range<usize>> {
     starts.map(move |from| from..k.min(from + length))
 }
 
-fn by_format(a: View<'_>, b: &Panels, c: MatrixMut<'_>, beta: Beta) {
-    with_format!(b, panels => split(a, panels, c, beta));
-}
-
-fn split<T: Stored>(a: View<'_>, panels: Typed<'_, T>, c: MatrixMut<'_>, beta: Beta) {
-    let (m, n) = (a.rows(), panels.n());
+/// Divides the work over threads.
+fn split(a: View<'_>, b: &Panels, c: MatrixMut<'_>, beta: Beta) {
+    let (m, n) = (a.rows(), b.n());
     let threads = par::count();
     let block = |first_row: usize, first_panel: usize, c: MatrixMut<'_>| {
         let a = a.row_range(first_row, first_row + c.rows());
-        simd::run(Block::new(a, panels, first_panel, c, beta));
+        block(a, b, first_panel, c, beta);
     };
     if m == 0 || n == 0 {
         return;
     }
-    if threads == 1 || m * n * panels.k() < par::WORTH_SPLITTING {
+    if threads == 1 || m * n * b.k() < par::WORTH_SPLITTING {
         block(0, 0, c);
     } else if m <= FEW_ROWS {
         let width = par::part(n, WIDTH, 1);
-        let tasks = c.into_col_blocks(width).into_iter().enumerate().collect();
+        let tasks = c.into_col_blocks(width).into_iter().enumerate();
         par::for_each(tasks, |(i, c)| block(0, i * width / WIDTH, c));
     } else {
         // Whole tiles of every backend; two parts per thread, so that a slow thread does not keep the others waiting.
@@ -151,8 +148,13 @@ fn split<T: Stored>(a: View<'_>, panels: Typed<'_, T>, c: MatrixMut<'_>, beta: B
     }
 }
 
-/// a [m, K], panels from `first_panel` on -> c [m, n]: the work of one thread.
-pub(super) struct Block<'a, T> {
+/// a [m, K], panels of b from `first_panel` on -> c [m, n]: the work of one thread.
+pub(super) fn block(a: View<'_>, b: &Panels, first_panel: usize, c: MatrixMut<'_>, beta: Beta) {
+    with_format!(b, panels => simd::run(Block { a, panels, first_panel, c, beta }));
+}
+
+/// See [`block`].
+struct Block<'a, T> {
     a: View<'a>,
     panels: Typed<'a, T>,
     first_panel: usize,
@@ -160,30 +162,10 @@ pub(super) struct Block<'a, T> {
     beta: Beta,
 }
 
-impl<'a, T> Block<'a, T> {
-    pub fn new(
-        a: View<'a>,
-        panels: Typed<'a, T>,
-        first_panel: usize,
-        c: MatrixMut<'a>,
-        beta: Beta,
-    ) -> Self {
-        Self {
-            a,
-            panels,
-            first_panel,
-            c,
-            beta,
-        }
-    }
-}
-
 impl<T: Stored> Kernel for Block<'_, T> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
-        let (m, k) = (self.a.rows(), self.panels.k());
+        let (m, k) = (self.a.rows(), self.panels.k);
         let height = TILES_PER_BLOCK * S::TILE_ROWS;
         // Few rows are one block: the left operand is small, and c would be loaded again for nothing. Otherwise blocks
         // have nearly equal lengths and are whole blocks of a format. The memory is always as long, to be the same each
@@ -205,13 +187,9 @@ impl<T: Stored> Kernel for Block<'_, T> {
             for from in (0..k).step_by(depth) {
                 let to = k.min(from + depth);
                 let a = self.a.row_range(first, last).columns(from, to);
-                pack_left(
-                    s,
-                    a,
-                    S::TILE_ROWS,
-                    &mut packed[..(last - first) * (to - from)],
-                );
-                self.sweep(s, &packed, (first, last), (from, to));
+                let packed = &mut packed[..(last - first) * (to - from)];
+                pack_left(s, a, S::TILE_ROWS, packed);
+                self.sweep(s, packed, (first, last), (from, to));
             }
         }
     }

@@ -4,11 +4,10 @@
 //! are one meeting instead of three.
 
 use super::View;
-use super::matmul::{Beta, Block, FEW_ROWS, Rhs, matmul};
-use super::panels::{Panels, WIDTH, with_format};
+use super::matmul::{Beta, FEW_ROWS, Rhs, block, matmul};
+use super::panels::{Panels, WIDTH};
 use crate::kernels::par;
 use crate::profile;
-use crate::simd;
 use crate::simd::matrix::MatrixMut;
 
 /// a [M, K], b_i [K, N_i] -> c [M, Σ N_i] = [a · b_0, a · b_1, ..], each by rule R1.
@@ -48,7 +47,8 @@ pub fn matmul_many<'a>(a: View<'_>, b: impl Iterator<Item = Rhs<'a>> + Clone, c:
     // Cut at the ends of the threads' shares of the panels and at the ends of the matrices.
     let count: usize = b.clone().filter_map(packed).map(Panels::count).sum();
     let share = count.div_ceil(threads);
-    let mut tasks: Vec<Vec<Piece<'_>>> = Vec::with_capacity(threads);
+    // A piece is panels `first`.. of one matrix, as many as its part of c has columns for.
+    let mut tasks: Vec<Vec<(&Panels, usize, MatrixMut<'_>)>> = Vec::with_capacity(threads);
     let (mut rest, mut left) = (c, 0);
     for panels in b.filter_map(packed) {
         assert_eq!(panels.k(), a.cols(), "matmul_many: chains of one length");
@@ -61,31 +61,15 @@ pub fn matmul_many<'a>(a: View<'_>, b: impl Iterator<Item = Rhs<'a>> + Clone, c:
             let end = panels.count().min(first + left);
             let (part, right) = rest.split_cols(panels.n().min(end * WIDTH) - first * WIDTH);
             rest = right;
-            let piece = Piece {
-                panels,
-                first,
-                c: part,
-            };
-            tasks.last_mut().expect("one was pushed").push(piece);
+            let pieces = tasks.last_mut().expect("one was pushed");
+            pieces.push((panels, first, part));
             left -= end - first;
             first = end;
         }
     }
     par::for_each(tasks, |pieces| {
-        pieces.into_iter().for_each(|piece| piece.run(a))
+        for (panels, first, c) in pieces {
+            block(a, panels, first, c, Beta::Zero);
+        }
     });
-}
-
-/// Panels `first`.. of one matrix, as many as c has columns for.
-struct Piece<'a> {
-    panels: &'a Panels,
-    first: usize,
-    c: MatrixMut<'a>,
-}
-
-impl Piece<'_> {
-    fn run(self, a: View<'_>) {
-        let Self { panels, first, c } = self;
-        with_format!(panels, typed => simd::run(Block::new(a, typed, first, c, Beta::Zero)));
-    }
 }

@@ -3,7 +3,7 @@
 //! Packing moves numbers, and rounds them if the format is a narrow one. Columns past the edge of a panel are zeros
 //! that no output sees; p, the index of the chain, is never padded.
 
-use super::stored::{self, Bf16Row, Q8Block, Stored};
+use super::stored::{Bf16Row, Part, Q8Block, Stored};
 use super::tile::micro_panel_rows;
 use super::{View, WeightFormat};
 use crate::kernels::par;
@@ -15,14 +15,14 @@ pub use super::stored::{PanelRow, WIDTH};
 /// A matrix [K, N] packed as ⌈N / 32⌉ panels of [K, 32], each contiguous: what a matrix multiplication streams through.
 #[derive(Clone, Debug)]
 pub struct Panels {
-    data: PanelData,
+    pub(super) data: PanelData,
     k: usize,
     n: usize,
 }
 
 /// All panels, one after the other.
 #[derive(Clone, Debug)]
-enum PanelData {
+pub(super) enum PanelData {
     F32(Scratch<PanelRow>),
     Bf16(Vec<Bf16Row>),
     Q8(Vec<Q8Block>),
@@ -32,29 +32,25 @@ enum PanelData {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Typed<'a, T> {
     data: &'a [T],
-    k: usize,
-    n: usize,
+    /// Length of the chains.
+    pub k: usize,
 }
 
 /// Does `$go` with the [`Typed`] panels of whatever format `$panels` have.
 macro_rules! with_format {
-    ($panels:expr, $typed:ident => $go:expr) => {{
-        use $crate::kernels::gemm::panels::ByFormat;
-        match $panels.by_format() {
-            ByFormat::F32($typed) => $go,
-            ByFormat::Bf16($typed) => $go,
-            ByFormat::Q8($typed) => $go,
+    ($panels:expr, $typed:ident => $go:expr) => {
+        $crate::kernels::gemm::panels::with_format!($panels, $typed => $go, F32 Bf16 Q8)
+    };
+    ($panels:expr, $typed:ident => $go:expr, $($format:ident)*) => {
+        match &$panels.data {
+            $($crate::kernels::gemm::panels::PanelData::$format(data) => {
+                let $typed = $panels.typed(data);
+                $go
+            })*
         }
-    }};
+    };
 }
 pub(super) use with_format;
-
-/// [`Panels`] by format.
-pub(super) enum ByFormat<'a> {
-    F32(Typed<'a, PanelRow>),
-    Bf16(Typed<'a, Bf16Row>),
-    Q8(Typed<'a, Q8Block>),
-}
 
 impl Panels {
     /// Packs b [K, N] for a few matrix multiplications, in memory that later ones use again.
@@ -132,20 +128,15 @@ impl Panels {
         self.n.div_ceil(WIDTH)
     }
 
-    pub(super) fn by_format(&self) -> ByFormat<'_> {
-        let (k, n) = (self.k, self.n);
-        match &self.data {
-            PanelData::F32(data) => ByFormat::F32(Typed { data, k, n }),
-            PanelData::Bf16(data) => ByFormat::Bf16(Typed { data, k, n }),
-            PanelData::Q8(data) => ByFormat::Q8(Typed { data, k, n }),
-        }
+    pub(super) fn typed<'a, T>(&self, data: &'a [T]) -> Typed<'a, T> {
+        Typed { data, k: self.k }
     }
 }
 
 fn pack_rounded<T: Stored>(b: View<'_>) -> Vec<T> {
-    let mut rows = vec![T::ZERO; b.cols().div_ceil(WIDTH) * b.rows().div_ceil(T::ROWS)];
+    let mut rows = vec![T::default(); b.cols().div_ceil(WIDTH) * b.rows().div_ceil(T::ROWS)];
     each_panel(b, &mut rows, |columns, panel| {
-        let mut exact = vec![PanelRow::ZERO; columns.rows()];
+        let mut exact = vec![PanelRow::default(); columns.rows()];
         pack_panel(columns, &mut exact);
         for (stored, rows) in panel.iter_mut().zip(exact.chunks(T::ROWS)) {
             *stored = T::round(rows);
@@ -161,8 +152,8 @@ fn each_panel<T: Stored>(b: View<'_>, rows: &mut [T], f: impl Fn(View<'_>, &mut 
         return;
     }
     let per_task = par::part(n.div_ceil(WIDTH), 1, 2);
-    let tasks = rows.chunks_mut(length * per_task).enumerate().collect();
-    par::for_each(tasks, |(task, panels): (usize, &mut [T])| {
+    let tasks = rows.chunks_mut(length * per_task).enumerate();
+    par::for_each(tasks, |(task, panels)| {
         for (q, panel) in panels.chunks_mut(length).enumerate() {
             let from = (task * per_task + q) * WIDTH;
             f(b.columns(from, n.min(from + WIDTH)), panel);
@@ -171,16 +162,6 @@ fn each_panel<T: Stored>(b: View<'_>, rows: &mut [T], f: impl Fn(View<'_>, &mut 
 }
 
 impl<'a, T: Stored> Typed<'a, T> {
-    /// Length of the chains.
-    pub fn k(&self) -> usize {
-        self.k
-    }
-
-    /// Number of columns.
-    pub fn n(&self) -> usize {
-        self.n
-    }
-
     /// Rows `from..to` of panel `q`.
     #[inline(always)]
     pub fn panel(&self, q: usize, from: usize, to: usize) -> T::Part<'a> {
@@ -208,13 +189,10 @@ impl<'a, T: Stored> Typed<'a, T> {
         if k == 0 {
             return;
         }
-        let tasks = w.chunks_mut(WIDTH * k).enumerate().collect();
-        par::for_each(tasks, |(q, columns): (usize, &mut [f32])| {
-            let mut rows = vec![PanelRow::ZERO; k];
-            simd::run(Widen {
-                part: self.panel(q, 0, k),
-                to: &mut rows,
-            });
+        par::for_each(w.chunks_mut(WIDTH * k).enumerate(), |(q, columns)| {
+            let mut rows = vec![PanelRow::default(); k];
+            let (part, to) = (self.panel(q, 0, k), &mut rows[..]);
+            simd::run(Widen { part, to });
             for (j, column) in columns.chunks_mut(k).enumerate() {
                 for (x, row) in column.iter_mut().zip(&rows) {
                     *x = row.0[j];
@@ -224,18 +202,27 @@ impl<'a, T: Stored> Typed<'a, T> {
     }
 }
 
-/// See [`stored::widen`].
+/// Widens part [k, 32] -> to [k, 32].
 struct Widen<'a, B> {
     part: B,
     to: &'a mut [PanelRow],
 }
 
-impl<B: stored::Part> Kernel for Widen<'_, B> {
-    type Output = ();
-
+impl<B: Part> Kernel for Widen<'_, B> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        stored::widen(s, self.part, self.to);
+        let k = self.part.k();
+        let mut from = 0;
+        while from < k {
+            let end = from + B::RUN.min(k - from);
+            let run = self.part.run(s, from, end);
+            for (p, row) in self.to[from..end].iter_mut().enumerate() {
+                for (v, to) in row.0.as_chunks_mut().0.iter_mut().enumerate() {
+                    s.store(B::vector(s, &run, p, v), to);
+                }
+            }
+            from = end;
+        }
     }
 }
 
@@ -251,8 +238,6 @@ struct PackPanel<'a> {
 }
 
 impl Kernel for PackPanel<'_> {
-    type Output = ();
-
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self { b, panel } = self;
@@ -286,12 +271,8 @@ impl Kernel for PackPanel<'_> {
                     *row = &row_of_b.as_chunks().0[..whole / LANES];
                 }
             }
-            for (q, panel) in panel[..whole]
-                .as_chunks_mut::<LANES>()
-                .0
-                .iter_mut()
-                .enumerate()
-            {
+            let (blocks, _) = panel[..whole].as_chunks_mut::<LANES>();
+            for (q, panel) in blocks.iter_mut().enumerate() {
                 let mut block = [s.splat(0.0); LANES];
                 for (v, row) in block.iter_mut().zip(rows) {
                     // Short rows far apart, such as keys, arrive from memory too late without a prefetch.

@@ -11,12 +11,14 @@ pub const WIDTH: usize = 2 * LANES;
 /// 16384 and 32768 slowed a single row down.
 pub const AHEAD: usize = 8192;
 
+const CACHE_LINE: usize = 64;
+
 /// One or more rows of a panel, as they are stored.
-pub trait Stored: Copy + Send + Sync {
+///
+/// The default is all zeros.
+pub trait Stored: Copy + Default + Send + Sync {
     /// Rows in each; the last one of a panel may be partly unused.
     const ROWS: usize;
-    /// All weights zero.
-    const ZERO: Self;
     /// Some rows of a panel, for a tile.
     type Part<'a>: Part
     where
@@ -55,86 +57,80 @@ pub trait Part: Copy {
     fn vector<S: Simd>(s: S, run: &Self::Run<S::V>, p: usize, v: usize) -> S::V;
 }
 
-/// One row of a panel. The alignment keeps a vector inside one cache line.
+/// One row of a panel, each weight by itself. A row fills whole cache lines, so that no vector straddles two.
+pub trait Row: Copy + Default + Send + Sync + 'static {
+    /// Rounds a row.
+    fn from_exact(row: &PanelRow) -> Self;
+
+    /// Weight `j`, widened.
+    fn widened(&self, j: usize) -> f32;
+
+    /// Weights 16 v..16 v + 16, widened.
+    fn load<S: Simd>(&self, s: S, v: usize) -> S::V;
+}
+
+/// A row of `f32`.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
 pub struct PanelRow(pub [f32; WIDTH]);
 
-impl Stored for PanelRow {
-    const ROWS: usize = 1;
-    const ZERO: Self = Self([0.0; WIDTH]);
-    type Part<'a> = &'a [Self];
+impl Row for PanelRow {
+    fn from_exact(row: &PanelRow) -> Self {
+        *row
+    }
+
+    fn widened(&self, j: usize) -> f32 {
+        self.0[j]
+    }
 
     #[inline(always)]
-    fn part(panel: &[Self], from: usize, to: usize) -> &[Self] {
-        &panel[from..to]
-    }
-
-    fn round(rows: &[PanelRow]) -> Self {
-        rows[0]
-    }
-
-    fn weight(panel: &[Self], p: usize, j: usize) -> f32 {
-        panel[p].0[j]
+    fn load<S: Simd>(&self, s: S, v: usize) -> S::V {
+        s.load(&self.0.as_chunks().0[v])
     }
 }
 
-impl<'a> Part for &'a [PanelRow] {
-    const RUN: usize = usize::MAX;
-    type Run<V: Copy> = &'a [PanelRow];
-    const ROW_BYTES: usize = size_of::<PanelRow>();
-
-    #[inline(always)]
-    fn k(&self) -> usize {
-        self.len()
-    }
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S, from: usize, to: usize) -> &'a [PanelRow] {
-        &self[from..to]
-    }
-
-    #[inline(always)]
-    fn ahead<S: Simd>(s: S, run: &&'a [PanelRow], p: usize, bytes: usize) {
-        // A row is two cache lines.
-        s.prefetch(&run[p], bytes);
-        s.prefetch(&run[p], bytes + 64);
-    }
-
-    #[inline(always)]
-    fn vector<S: Simd>(s: S, run: &&'a [PanelRow], p: usize, v: usize) -> S::V {
-        s.load(&run[p].0.as_chunks().0[v])
-    }
-}
-
-/// One row of a panel in bfloat16: one cache line.
-#[derive(Clone, Copy, Debug)]
+/// A row in bfloat16.
+#[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
 pub struct Bf16Row([u16; WIDTH]);
 
-impl Stored for Bf16Row {
-    const ROWS: usize = 1;
-    const ZERO: Self = Self([0; WIDTH]);
-    type Part<'a> = &'a [Self];
+impl Row for Bf16Row {
+    fn from_exact(row: &PanelRow) -> Self {
+        Self(row.0.map(format::to_bf16))
+    }
+
+    fn widened(&self, j: usize) -> f32 {
+        format::from_bf16(self.0[j])
+    }
 
     #[inline(always)]
-    fn part(panel: &[Self], from: usize, to: usize) -> &[Self] {
-        &panel[from..to]
-    }
-
-    fn round(rows: &[PanelRow]) -> Self {
-        Self(rows[0].0.map(format::to_bf16))
-    }
-
-    fn weight(panel: &[Self], p: usize, j: usize) -> f32 {
-        format::from_bf16(panel[p].0[j])
+    fn load<S: Simd>(&self, s: S, v: usize) -> S::V {
+        s.load_bf16(&self.0.as_chunks().0[v])
     }
 }
 
-impl<'a> Part for &'a [Bf16Row] {
+impl<R: Row> Stored for R {
+    const ROWS: usize = 1;
+    type Part<'a> = &'a [R];
+
+    #[inline(always)]
+    fn part(panel: &[R], from: usize, to: usize) -> &[R] {
+        &panel[from..to]
+    }
+
+    fn round(rows: &[PanelRow]) -> R {
+        R::from_exact(&rows[0])
+    }
+
+    fn weight(panel: &[R], p: usize, j: usize) -> f32 {
+        panel[p].widened(j)
+    }
+}
+
+impl<'a, R: Row> Part for &'a [R] {
     const RUN: usize = usize::MAX;
-    type Run<V: Copy> = &'a [Bf16Row];
-    const ROW_BYTES: usize = size_of::<Bf16Row>();
+    type Run<V: Copy> = &'a [R];
+    const ROW_BYTES: usize = size_of::<R>();
 
     #[inline(always)]
     fn k(&self) -> usize {
@@ -142,23 +138,25 @@ impl<'a> Part for &'a [Bf16Row] {
     }
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S, from: usize, to: usize) -> &'a [Bf16Row] {
+    fn run<S: Simd>(self, _: S, from: usize, to: usize) -> &'a [R] {
         &self[from..to]
     }
 
     #[inline(always)]
-    fn ahead<S: Simd>(s: S, run: &&'a [Bf16Row], p: usize, bytes: usize) {
-        s.prefetch(&run[p], bytes);
+    fn ahead<S: Simd>(s: S, run: &&'a [R], p: usize, bytes: usize) {
+        for line in 0..size_of::<R>() / CACHE_LINE {
+            s.prefetch(&run[p], bytes + line * CACHE_LINE);
+        }
     }
 
     #[inline(always)]
-    fn vector<S: Simd>(s: S, run: &&'a [Bf16Row], p: usize, v: usize) -> S::V {
-        s.load_bf16(&run[p].0.as_chunks().0[v])
+    fn vector<S: Simd>(s: S, run: &&'a [R], p: usize, v: usize) -> S::V {
+        run[p].load(s, v)
     }
 }
 
 /// 32 rows of a panel in eight bits, behind their scales: one stream of memory.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
 pub struct Q8Block {
     scales: [f32; WIDTH],
@@ -167,10 +165,6 @@ pub struct Q8Block {
 
 impl Stored for Q8Block {
     const ROWS: usize = BLOCK;
-    const ZERO: Self = Self {
-        scales: [0.0; WIDTH],
-        rows: [[0; WIDTH]; BLOCK],
-    };
     type Part<'a> = Q8Part<'a>;
 
     #[inline(always)]
@@ -183,7 +177,7 @@ impl Stored for Q8Block {
     }
 
     fn round(rows: &[PanelRow]) -> Self {
-        let mut block = Self::ZERO;
+        let mut block = Self::default();
         let (mut most, mut finite) = ([0.0f32; WIDTH], [true; WIDTH]);
         for row in rows {
             for j in 0..WIDTH {
@@ -254,23 +248,6 @@ impl<'a> Part for Q8Part<'a> {
     #[inline(always)]
     fn vector<S: Simd>(s: S, run: &Scaled<'a, S::V>, p: usize, v: usize) -> S::V {
         s.mul(s.load_i8(&run.rows[p].as_chunks().0[v]), run.scales[v])
-    }
-}
-
-/// Widens part [k, 32] -> to [k, 32].
-#[inline(always)]
-pub fn widen<S: Simd, B: Part>(s: S, part: B, to: &mut [PanelRow]) {
-    let k = part.k();
-    let mut from = 0;
-    while from < k {
-        let end = from + B::RUN.min(k - from);
-        let run = part.run(s, from, end);
-        for (p, row) in to[from..end].iter_mut().enumerate() {
-            for (v, to) in row.0.as_chunks_mut().0.iter_mut().enumerate() {
-                s.store(B::vector(s, &run, p, v), to);
-            }
-        }
-        from = end;
     }
 }
 

@@ -9,25 +9,19 @@ use crate::simd::{LANES, Simd};
 ///
 /// What one tile cannot hold is left to two of nearly the same height: the few chains of a tile of one or two rows wait
 /// for each other.
-pub const fn micro_panel_rows(rest: usize, most: usize) -> usize {
+#[inline]
+pub fn micro_panel_rows(rest: usize, most: usize) -> usize {
     const HEIGHTS: [usize; 9] = [1, 2, 3, 4, 5, 6, 7, 8, 12];
-    let mut i = 0;
-    while i < HEIGHTS.len() {
-        if HEIGHTS[i] == rest && rest <= most {
-            return rest;
-        }
-        i += 1;
+    if rest <= most && HEIGHTS.contains(&rest) {
+        return rest;
     }
     let wanted = if rest < most + 3 {
         rest.div_ceil(2)
     } else {
         most
     };
-    let mut i = 0;
-    while HEIGHTS[i] < wanted {
-        i += 1;
-    }
-    HEIGHTS[i]
+    let mut heights = HEIGHTS.into_iter();
+    heights.find(|h| *h >= wanted).expect("at most twelve rows")
 }
 
 /// The left operand of a micro-tile: M elements for each p.
@@ -332,10 +326,7 @@ fn load<S: Simd, const M: usize, const P: usize, const N: usize>(
             for (v, x) in vectors.iter_mut().enumerate() {
                 let at = (col + q * WIDTH + v * LANES).min(row.len());
                 let part = &row[at..row.len().min(at + LANES)];
-                *x = match part.first_chunk() {
-                    Some(whole) => s.load(whole),
-                    None => s.load_partial(part, 0.0),
-                };
+                *x = s.load_partial(part, 0.0);
             }
         }
     }
@@ -356,11 +347,7 @@ fn store<S: Simd, const M: usize, const P: usize, const N: usize>(
         for (q, vectors) in panels.iter().enumerate() {
             for (v, x) in vectors.iter().enumerate() {
                 let at = (col + q * WIDTH + v * LANES).min(end);
-                let part = &mut row[at..end.min(at + LANES)];
-                match part.first_chunk_mut() {
-                    Some(whole) => s.store(*x, whole),
-                    None => s.store_partial(*x, part),
-                }
+                s.store_partial(*x, &mut row[at..end.min(at + LANES)]);
             }
         }
     }
