@@ -15,8 +15,8 @@ pub(super) trait Backend: Send + Sync {
     /// Releases memory.
     fn free(&self, memory: Allocation);
 
-    /// Copies words from the host to an allocation, from its word `at` on.
-    fn write(&self, data: &[u32], to: &Allocation, at: usize) -> Result<(), String>;
+    /// Copies words from the host to the start of an allocation.
+    fn write(&self, data: &[u32], to: &Allocation) -> Result<(), String>;
 
     /// Copies words between allocations, or between disjoint parts of one.
     fn copy(

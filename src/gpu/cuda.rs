@@ -131,8 +131,8 @@ impl Backend for Cuda {
         }
     }
 
-    fn write(&self, data: &[u32], to: &Allocation, at: usize) -> Result<(), String> {
-        let to = to.part(at, data.len());
+    fn write(&self, data: &[u32], to: &Allocation) -> Result<(), String> {
+        let to = to.part(0, data.len());
         self.enter().map_err(failed)?;
         // SAFETY: the part is inside the allocation. The call returns after `data` has been read.
         unsafe { result::memcpy_htod_sync(to, data) }.map_err(failed)

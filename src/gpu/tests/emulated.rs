@@ -222,8 +222,8 @@ impl Backend for Emulated {
         unsafe { dealloc(pointer(memory.address).cast(), layout) };
     }
 
-    fn write(&self, data: &[u32], to: &Allocation, at: usize) -> Result<(), String> {
-        let to = pointer(to.part(at, data.len()));
+    fn write(&self, data: &[u32], to: &Allocation) -> Result<(), String> {
+        let to = pointer(to.part(0, data.len()));
         let _lock = self.lock();
         // SAFETY: the part is inside the allocation; the lock excludes other accesses.
         unsafe { ptr::copy_nonoverlapping(data.as_ptr(), to, data.len()) };
