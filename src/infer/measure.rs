@@ -2,7 +2,7 @@
 
 use super::drafter::{Drafting, NoDrafts};
 use super::request::{GenerateOptions, Request};
-use super::runner::{LogitRows, Runner};
+use super::runner::Runner;
 use super::session::Session;
 use crate::exec::Rows;
 use crate::kernels::stream;
@@ -58,7 +58,7 @@ pub fn costs(
     let depth = model.config().mtp_depth;
     let pass = |runner: &mut dyn Runner, rows: usize| {
         let inputs: Vec<u32> = (0..rows).map(|i| prompt[i % prompt.len()]).collect();
-        runner.trunk(&inputs, &Rows::one(slot, p, rows), LogitRows::All);
+        runner.trunk(&inputs, &Rows::one(slot, p, rows), None);
         runner.wait()
     };
     let mut draft = |runner: &mut dyn Runner| {
