@@ -100,7 +100,7 @@ fn launches<'a>(heads: AttentionHeads, spans: &[(Span, &'a Cache)]) -> Vec<Vec<C
                 from: from + start,
                 first: first + start,
                 len: most.min(len - start),
-                arrays: cache.arrays.as_ref().expect("a cache with positions"),
+                arrays: cache.arrays(),
             };
             let last = launches.last_mut().expect("one launch at least");
             last.push(chunk);
@@ -132,11 +132,7 @@ fn launch(heads: AttentionHeads, chunks: &[Chunk<'_>], qkv: &Matrix, out: &Matri
     let four = || (0..MAX_CHUNKS).map(|i| chunks.get(i).unwrap_or(&chunks[0]));
     let of_chunks: [fn(&Chunk<'_>) -> usize; 3] = [|x| x.from, |x| x.len, |x| x.first];
     let of_chunks = of_chunks.into_iter().flat_map(|f| four().map(f));
-    let AttentionHeads {
-        query,
-        key_value,
-        size,
-    } = heads;
+    let (query, key_value, size) = (heads.query, heads.key_value, heads.size);
     let others = [chunks[0].from, stride(keys), query, key_value, size];
     let numbers: Vec<Arg<'_>> = of_chunks.chain(others).map(Arg::from).collect();
     // The kernels compute these in 32 bits.

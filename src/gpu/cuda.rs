@@ -2,7 +2,7 @@
 //!
 //! All work goes to the context's default stream, which runs it in order.
 
-use super::backend::{Allocation, Backend};
+use super::backend::{Allocation, Backend, Place};
 use super::nvrtc::Nvrtc;
 use super::{compile_cache, source};
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, DriverError, result, sys};
@@ -114,12 +114,7 @@ impl Backend for Cuda {
         self.run(FAILED, || unsafe { result::memcpy_htod_sync(to, data) })
     }
 
-    fn copy(
-        &self,
-        from: (&Allocation, usize),
-        to: (&Allocation, usize),
-        words: usize,
-    ) -> Result<(), String> {
+    fn copy(&self, from: Place<'_>, to: Place<'_>, words: usize) -> Result<(), String> {
         let (from, to) = (from.0.part(from.1, words), to.0.part(to.1, words));
         let stream = result::stream::null();
         // SAFETY: the parts are inside their allocations.

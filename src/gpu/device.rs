@@ -287,13 +287,7 @@ impl Device {
         if lock(&self.0.failure).is_some() {
             return None;
         }
-        match f() {
-            Ok(value) => Some(value),
-            Err(why) => {
-                self.0.fail(why);
-                None
-            }
-        }
+        f().map_err(|why| self.0.fail(why)).ok()
     }
 }
 
@@ -394,9 +388,8 @@ impl Matrix {
             "a {rows} x {cols} matrix from element {offset} of {}",
             array.len()
         );
-        let array = array.clone();
         Self {
-            array,
+            array: array.clone(),
             offset,
             rows,
             cols,
@@ -463,12 +456,6 @@ impl From<u32> for Arg<'_> {
 impl From<f32> for Arg<'_> {
     fn from(x: f32) -> Self {
         x.to_bits().into()
-    }
-}
-
-impl From<u64> for Arg<'_> {
-    fn from(x: u64) -> Self {
-        Self::Value(x)
     }
 }
 

@@ -19,20 +19,15 @@ use crate::exec::{Exec, Rows, SequenceCache, Span};
 use crate::infer::{Decoder, SampleRequest};
 use crate::kernels::attention::AttentionHeads;
 use crate::tensor::{ParamId, Tensor};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 #[derive(Default)]
 struct Sequence {
     /// By number.
-    caches: Vec<Option<Cache>>,
+    caches: BTreeMap<usize, Cache>,
     /// By depth.
-    hidden: Vec<Option<Growing<1>>>,
-}
-
-/// Element `i` of a list, which grows to have it.
-fn at<T>(list: &mut Vec<Option<T>>, i: usize) -> &mut Option<T> {
-    list.resize_with(list.len().max(i + 1), || None);
-    &mut list[i]
+    hidden: BTreeMap<usize, Growing<1>>,
 }
 
 /// Runs a model on a device.
@@ -91,16 +86,14 @@ impl Exec for GpuExec<'_> {
         let qkv = &qkv.matrix;
         let mut from = 0;
         for span in rows.spans() {
-            let slot = at(&mut self.sequences[span.sequence].caches, cache);
-            let slot = slot.get_or_insert_with(|| Cache::new(heads.key_value * heads.size));
+            let caches = &mut self.sequences[span.sequence].caches;
+            let slot = caches.entry(cache);
+            let slot = slot.or_insert_with(|| Cache::new(heads.key_value * heads.size));
             assert_eq!(slot.len, span.first, "rows append to cache {cache}");
             slot.append(heads, qkv, from, span.len);
             from += span.len;
         }
-        let with_cache = |span: &Span| {
-            let cache = self.sequences[span.sequence].caches[cache].as_ref();
-            (*span, cache.expect("rows were appended"))
-        };
+        let with_cache = |span: &Span| (*span, &self.sequences[span.sequence].caches[&cache]);
         let spans: Vec<_> = rows.spans().iter().map(with_cache).collect();
         attention::attend(heads, &spans, qkv).into()
     }
@@ -126,13 +119,12 @@ impl SequenceCache for GpuExec<'_> {
     }
 
     fn len(&self, sequence: usize, cache: usize) -> usize {
-        let cache = self.sequences[sequence].caches.get(cache);
-        cache.and_then(Option::as_ref).map_or(0, |cache| cache.len)
+        let cache = self.sequences[sequence].caches.get(&cache);
+        cache.map_or(0, |cache| cache.len)
     }
 
     fn truncate(&mut self, sequence: usize, cache: usize, len: usize) {
-        let cache = self.sequences[sequence].caches.get_mut(cache);
-        if let Some(cache) = cache.and_then(Option::as_mut) {
+        if let Some(cache) = self.sequences[sequence].caches.get_mut(&cache) {
             cache.len = cache.len.min(len);
         }
     }
@@ -143,12 +135,10 @@ impl SequenceCache for GpuExec<'_> {
         let (h, device) = (&h.matrix, &self.weights.device);
         let mut from = h.offset;
         for span in rows.spans() {
-            let hidden = at(&mut self.sequences[span.sequence].hidden, depth);
-            let hidden = hidden.get_or_insert_with(|| Growing::new(h.cols));
-            assert!(
-                span.first <= hidden.len,
-                "rows kept of depth {depth} follow"
-            );
+            let depths = &mut self.sequences[span.sequence].hidden;
+            let hidden = depths.entry(depth).or_insert_with(|| Growing::new(h.cols));
+            let follow = span.first <= hidden.len;
+            assert!(follow, "rows kept of depth {depth} follow");
             hidden.len = span.first;
             let [array] = hidden.extend(device, span.len);
             let end = from + span.len * h.cols;
@@ -160,17 +150,15 @@ impl SequenceCache for GpuExec<'_> {
     /// # Panics
     /// Panics if nothing was kept at the position of a row.
     fn kept(&mut self, depth: usize, rows: &Rows, width: usize) -> Value {
-        let y = self.weights.device.matrix(rows.len(), width);
+        let device = &self.weights.device;
+        let y = device.matrix(rows.len(), width);
         let mut at = 0;
         for span in rows.spans() {
-            let hidden = self.sequences[span.sequence].hidden[depth].as_ref();
+            let hidden = &self.sequences[span.sequence].hidden[&depth];
             let end = span.first + span.len;
-            let hidden = hidden.filter(|hidden| end <= hidden.len);
-            let [array] = hidden
-                .and_then(|hidden| hidden.arrays.as_ref())
-                .expect("rows were kept");
-            y.device()
-                .copy(array, span.first * width..end * width, &y.array, at);
+            assert!(end <= hidden.len, "rows were kept");
+            let [array] = hidden.arrays();
+            device.copy(array, span.first * width..end * width, &y.array, at);
             at += span.len * width;
         }
         y.into()

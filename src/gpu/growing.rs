@@ -12,7 +12,7 @@ pub struct Growing<const N: usize> {
     /// Number of rows.
     pub(super) len: usize,
     /// With room for `len` rows or more; none before the first.
-    pub(super) arrays: Option<[Array; N]>,
+    arrays: Option<[Array; N]>,
 }
 
 impl<const N: usize> Growing<N> {
@@ -23,6 +23,13 @@ impl<const N: usize> Growing<N> {
             len: 0,
             arrays: None,
         }
+    }
+
+    /// # Panics
+    /// Panics if there have never been rows.
+    #[track_caller]
+    pub(super) fn arrays(&self) -> &[Array; N] {
+        self.arrays.as_ref().expect("there were rows")
     }
 
     /// Appends rows with unspecified contents. Returns arrays that hold all rows: the old ones, or larger ones.

@@ -5,12 +5,12 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
 
 /// The bits of the results depend on these: no contraction, subnormals kept, exact division and square root.
-const OPTIONS: [&str; 5] = [
-    "--std=c++17",
-    "--fmad=false",
-    "--ftz=false",
-    "--prec-div=true",
-    "--prec-sqrt=true",
+const OPTIONS: [&CStr; 5] = [
+    c"--std=c++17",
+    c"--fmad=false",
+    c"--ftz=false",
+    c"--prec-div=true",
+    c"--prec-sqrt=true",
 ];
 
 /// Names of the library in supported versions.
@@ -125,11 +125,10 @@ impl Nvrtc {
             Target::Real(n) => (format!("sm_{n}"), "nvrtcGetCUBINSize", "nvrtcGetCUBIN"),
             Target::Virtual(n) => (format!("compute_{n}"), "nvrtcGetPTXSize", "nvrtcGetPTX"),
         };
-        let architecture = format!("--gpu-architecture={architecture}");
-        let options = OPTIONS.iter().copied().chain([architecture.as_str()]);
-        let options: Result<Vec<_>, _> = options.map(CString::new).collect();
-        let options = options.map_err(|e| e.to_string())?;
-        let options: Vec<_> = options.iter().map(|option| option.as_ptr()).collect();
+        let architecture = CString::new(format!("--gpu-architecture={architecture}"));
+        let architecture = architecture.map_err(|e| e.to_string())?;
+        let options = OPTIONS.into_iter().chain([architecture.as_c_str()]);
+        let options: Vec<_> = options.map(CStr::as_ptr).collect();
         let mut program: Program = ptr::null_mut();
         let create = |f: &Create| {
             let (source, name) = (source.as_ptr(), c"foretoken.cu".as_ptr());

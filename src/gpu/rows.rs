@@ -53,11 +53,7 @@ pub fn qk_norm(
     eps: f32,
 ) -> Matrix {
     let all = num_heads(heads, qkv);
-    let AttentionHeads {
-        query,
-        key_value,
-        size,
-    } = heads;
+    let (query, key_value, size) = (heads.query, heads.key_value, heads.size);
     check("weight of queries", q_weight.len(), size);
     check("weight of keys", k_weight.len(), size);
     let args = args![qkv, q_weight, k_weight, query, key_value, size, eps];
@@ -122,21 +118,20 @@ pub fn swiglu(gu: &Matrix) -> Matrix {
 }
 
 /// x · sigmoid(x), element by element.
+#[track_caller]
 pub fn silu(x: &Matrix) -> Matrix {
-    let n = x.len();
-    let args = args![x, n as u64];
-    // SAFETY: the kernel's parameters; x and y have this many elements.
-    unsafe { (x.device()).compute("silu", [blocks(n), 1, 1], x.shape(), &args) }
+    let args = args![x, x.cols];
+    // SAFETY: the kernel's parameters; x and y have the same shape.
+    unsafe { (x.device()).compute("silu", by_row(x.rows, x.cols), x.shape(), &args) }
 }
 
 /// x + z, element by element.
 #[track_caller]
 pub fn add(x: &Matrix, z: &Matrix) -> Matrix {
-    let n = x.len();
-    check("z", z.len(), n);
-    let args = args![x, z, n as u64];
-    // SAFETY: the kernel's parameters; all three have this many elements.
-    unsafe { (x.device()).compute("add", [blocks(n), 1, 1], x.shape(), &args) }
+    assert_eq!(x.shape(), z.shape(), "add: shapes");
+    let args = args![x, z, x.cols];
+    // SAFETY: the kernel's parameters; all three have the same shape.
+    unsafe { (x.device()).compute("add", by_row(x.rows, x.cols), x.shape(), &args) }
 }
 
 /// x [rows, C], bias `[C]` -> x + bias, [rows, C].

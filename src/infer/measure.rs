@@ -50,9 +50,7 @@ pub fn costs(
         token?;
     }
     // Now everything but the token after the prompt has been computed, and that one is the first row.
-    let Session {
-        runner, sequences, ..
-    } = &mut session;
+    let (runner, sequences) = (&mut session.runner, &mut session.sequences);
     let sequence = sequences.get_mut(&id).expect("it was added");
     let (slot, p) = (sequence.slot, sequence.current());
     let depth = model.config().mtp_depth;

@@ -1,22 +1,22 @@
 // Operations on rows of matrices: copies, norms, RoPE, activations and the loss.
 
-static __device__ inline word64 element()
+/// x [rows, C] + z [rows, C] -> y
+KERNEL(add)(float* y, const float* x, const float* z, unsigned cols)
 {
-    return (word64)blockIdx.x * blockDim.x + threadIdx.x;
-}
-
-/// y = x + z, element by element.
-KERNEL(add)(float* y, const float* x, const float* z, word64 n)
-{
-    word64 i = element();
-    if (i < n) y[i] = __fadd_rn(x[i], z[i]);
+    unsigned i = blockIdx.y * blockDim.x + threadIdx.x;
+    if (i >= cols) return;
+    word64 at = (word64)blockIdx.x * cols + i;
+    y[at] = __fadd_rn(x[at], z[at]);
 }
 EXPORT(add)
 
-KERNEL(silu)(float* y, const float* x, word64 n)
+/// x [rows, C] -> y [rows, C] = silu(x)
+KERNEL(silu)(float* y, const float* x, unsigned cols)
 {
-    word64 i = element();
-    if (i < n) y[i] = silu_of(x[i]);
+    unsigned i = blockIdx.y * blockDim.x + threadIdx.x;
+    if (i >= cols) return;
+    word64 at = (word64)blockIdx.x * cols + i;
+    y[at] = silu_of(x[at]);
 }
 EXPORT(silu)
 

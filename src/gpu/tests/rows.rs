@@ -238,7 +238,7 @@ fn elementary(device: &Device, function: Elementary, x: &Array) -> Array {
         1
     };
     let y = device.empty(words * x.len());
-    let args = args![x, &y, x.len() as u64, function as u32];
+    let args = args![x, &y, x.len(), function as u32];
     let grid = [rows::blocks(x.len()), 1, 1];
     // SAFETY: the kernel's parameters; y has the function's words for each x.
     unsafe { device.launch("elementary", grid, THREADS, &args) };
