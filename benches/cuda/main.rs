@@ -9,7 +9,7 @@
 mod cublas;
 
 use cublas::Cublas;
-use foretoken::gpu::{Array, Device, Matrix, matmul_nt};
+use foretoken::gpu::{Device, Matrix, matmul_nt};
 use std::time::{Duration, Instant};
 
 /// Interleaved repeats of a scenario.
@@ -114,13 +114,11 @@ fn compare(
     weights: usize,
 ) -> (f64, Option<f64>) {
     let Sizes { m, k, n } = sizes;
-    let x = device.upload(&pattern(m * k));
-    let ws: Vec<Array> = (0..weights)
-        .map(|_| device.upload(&pattern(k * n)))
-        .collect();
+    let x = Matrix::new(&device.upload(&pattern(m * k)), 0, m, k);
+    let weight = |_| Matrix::new(&device.upload(&pattern(k * n)), 0, n, k);
+    let ws: Vec<Matrix> = (0..weights).map(weight).collect();
     let mut ours = |turn: usize| {
-        let w = Matrix::new(&ws[turn % weights], 0, n, k);
-        matmul_nt(device, Matrix::new(&x, 0, m, k), w);
+        matmul_nt(&x, &ws[turn % weights]);
     };
     let buffers = cublas.and_then(|cublas| cublas.buffers(sizes, weights).ok());
     let mut theirs = |turn: usize| {

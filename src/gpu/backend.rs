@@ -15,16 +15,11 @@ pub(super) trait Backend: Send + Sync {
     /// Releases memory.
     fn free(&self, memory: Allocation);
 
-    /// Copies words from the host to an allocation, from its word `at` on.
-    fn write(&self, data: &[u32], to: &Allocation, at: usize) -> Result<(), String>;
+    /// Copies words from the host to the start of an allocation.
+    fn write(&self, data: &[u32], to: &Allocation) -> Result<(), String>;
 
     /// Copies words between allocations, or between disjoint parts of one.
-    fn copy(
-        &self,
-        from: (&Allocation, usize),
-        to: (&Allocation, usize),
-        words: usize,
-    ) -> Result<(), String>;
+    fn copy(&self, from: Place<'_>, to: Place<'_>, words: usize) -> Result<(), String>;
 
     /// Copies words of an allocation to the host, from its word `at` on, after everything launched before.
     fn read(&self, from: &Allocation, at: usize, data: &mut [u32]) -> Result<(), String>;
@@ -50,6 +45,9 @@ pub(super) trait Backend: Send + Sync {
         Ok(())
     }
 }
+
+/// A word of an allocation.
+pub(super) type Place<'a> = (&'a Allocation, usize);
 
 /// Memory of a backend. Only a backend makes one, and only once for the same memory.
 #[derive(Debug)]

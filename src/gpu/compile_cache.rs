@@ -25,7 +25,9 @@ pub(super) fn get_or_compile<E>(
     inputs: &[&str],
     compile: impl FnOnce() -> Result<Vec<u8>, E>,
 ) -> Result<Vec<u8>, E> {
-    let path = directory.map(|directory| directory.join(format!("{}.kernels", name(inputs))));
+    // Each input is quoted, so that no two lists of inputs look the same.
+    let name = crate::files::hex(&Sha256::digest(format!("{inputs:?}")));
+    let path = directory.map(|directory| directory.join(format!("{name}.kernels")));
     if let Some(found) = path.as_deref().and_then(read) {
         return Ok(found);
     }
@@ -35,16 +37,6 @@ pub(super) fn get_or_compile<E>(
         let _ = write(&path, &compiled);
     }
     Ok(compiled)
-}
-
-fn name(inputs: &[&str]) -> String {
-    let mut hash = Sha256::new();
-    for input in inputs {
-        // The length first, so that no two lists of inputs look the same.
-        hash.update((input.len() as u64).to_le_bytes());
-        hash.update(input);
-    }
-    crate::files::hex(&hash.finalize())
 }
 
 fn read(path: &Path) -> Option<Vec<u8>> {

@@ -2,12 +2,16 @@
 
 use super::backend::{Allocation, Backend};
 use super::cuda::Cuda;
+use crate::tensor::Tensor;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Threads of a block: `BLOCK_SIZE` of `kernels/common.cu`.
+pub(super) const THREADS: usize = 128;
 
 /// A GPU. Clones are the same device.
 ///
@@ -34,16 +38,30 @@ struct Words {
     len: usize,
 }
 
+/// A contiguous matrix inside an array, [rows, cols].
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    pub(super) array: Array,
+    /// Index of the first element.
+    pub(super) offset: usize,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+}
+
 /// An argument of a kernel.
 #[derive(Clone, Copy)]
 pub(super) enum Arg<'a> {
     /// A pointer to one of its elements.
     Pointer(&'a Array, usize),
-    U32(u32),
-    U64(u64),
-    F32(f32),
-    F64(f64),
+    /// A word that begins with the bytes of a value.
+    Value(u64),
 }
+
+/// Arguments of a kernel: arrays, matrices and numbers. A `usize` is a parameter of 32 bits.
+macro_rules! args {
+    ($($arg:expr),* $(,)?) => { [$($crate::gpu::device::Arg::from($arg)),*] };
+}
+pub(super) use args;
 
 impl Device {
     /// The first GPU.
@@ -89,7 +107,7 @@ impl Device {
     pub fn upload_u32(&self, data: &[u32]) -> Array {
         let array = self.empty(data.len());
         if !data.is_empty() {
-            self.attempt(|| self.0.backend.write(data, array.memory(), 0));
+            self.attempt(|| self.0.backend.write(data, array.memory()));
         }
         array
     }
@@ -118,7 +136,7 @@ impl Device {
         let end = at.checked_add(words).expect("copy: an index");
         self.check(to, at..end);
         assert!(
-            !Arc::ptr_eq(&from.0, &to.0) || range.end <= at || end <= range.start,
+            !from.is(to) || range.end <= at || end <= range.start,
             "elements {range:?} of an array are copied to its element {at}"
         );
         if words > 0 {
@@ -138,14 +156,6 @@ impl Device {
         self.read(array, 0..array.len())
     }
 
-    /// Waits for all work so far and returns all elements.
-    ///
-    /// # Errors
-    /// Returns the device's first failure.
-    pub fn download_u32(&self, array: &Array) -> Result<Vec<u32>> {
-        self.read_words(array, 0..array.len())
-    }
-
     /// Waits for all work so far and returns some elements.
     ///
     /// # Errors
@@ -155,12 +165,13 @@ impl Device {
     /// Panics if the array has fewer elements.
     #[track_caller]
     pub fn read(&self, array: &Array, range: Range<usize>) -> Result<Vec<f32>> {
-        let words = self.read_words(array, range)?;
+        let words = self.read_u32(array, range)?;
         Ok(words.into_iter().map(f32::from_bits).collect())
     }
 
+    /// As [`Device::read`], of an array of integers.
     #[track_caller]
-    fn read_words(&self, array: &Array, range: Range<usize>) -> Result<Vec<u32>> {
+    pub(super) fn read_u32(&self, array: &Array, range: Range<usize>) -> Result<Vec<u32>> {
         self.check(array, range.clone());
         let mut data = vec![0; range.len()];
         if !data.is_empty() {
@@ -197,29 +208,60 @@ impl Device {
             "{kernel}: a grid of {grid:?} blocks of {block} threads"
         );
         self.attempt(|| {
-            let mut values: Vec<u64> = args.iter().map(|arg| self.word(arg)).collect();
+            let value = |arg: &Arg<'_>| match *arg {
+                Arg::Pointer(array, at) => {
+                    self.check(array, at..array.len());
+                    array.memory().part(at, 0)
+                }
+                Arg::Value(word) => word,
+            };
+            let mut values: Vec<u64> = args.iter().map(value).collect();
             let address = |value: &mut u64| std::ptr::from_mut(value).cast::<c_void>();
             let mut values: Vec<_> = values.iter_mut().map(address).collect();
             let grid = grid.map(|n| n as u32);
             let backend = &self.0.backend;
-            // SAFETY: the caller's; `word` puts each value where a parameter of its type is read.
+            // SAFETY: the caller's; each word begins with a value of the parameter's type.
             unsafe { backend.launch(kernel, grid, block as u32, &mut values) }
         });
     }
 
-    /// A word that begins with the bytes of an argument's value.
-    fn word(&self, arg: &Arg<'_>) -> u64 {
-        let first = |[a, b, c, d]: [u8; 4]| u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]);
-        match arg {
-            Arg::Pointer(array, at) => {
-                self.check(array, *at..array.len());
-                array.memory().part(*at, 0)
-            }
-            Arg::U32(x) => first(x.to_ne_bytes()),
-            Arg::F32(x) => first(x.to_ne_bytes()),
-            Arg::U64(x) => *x,
-            Arg::F64(x) => x.to_bits(),
-        }
+    /// Launches a kernel on blocks of [`THREADS`] threads that computes a matrix of this shape. The kernel's first
+    /// parameter is that matrix; `args` are the others.
+    ///
+    /// # Panics
+    /// As [`Device::launch`], and if the shape overflows.
+    ///
+    /// # Safety
+    /// As [`Device::launch`].
+    #[track_caller]
+    pub(super) unsafe fn compute(
+        &self,
+        kernel: &'static str,
+        grid: [usize; 3],
+        [rows, cols]: [usize; 2],
+        args: &[Arg<'_>],
+    ) -> Matrix {
+        let y = self.matrix(rows, cols);
+        let args = [&args![&y], args].concat();
+        // SAFETY: the caller's.
+        unsafe { self.launch(kernel, grid, THREADS, &args) };
+        y
+    }
+
+    /// A matrix with a tensor's values.
+    pub(super) fn upload_tensor(&self, tensor: &Tensor) -> Matrix {
+        let array = self.upload(&tensor.values());
+        Matrix::new(&array, 0, tensor.rows(), tensor.cols())
+    }
+
+    /// A matrix with unspecified contents.
+    ///
+    /// # Panics
+    /// Panics if the shape overflows.
+    #[track_caller]
+    pub(super) fn matrix(&self, rows: usize, cols: usize) -> Matrix {
+        let array = self.empty(elements(&[rows, cols]));
+        Matrix::new(&array, 0, rows, cols)
     }
 
     #[track_caller]
@@ -245,13 +287,7 @@ impl Device {
         if lock(&self.0.failure).is_some() {
             return None;
         }
-        match f() {
-            Ok(value) => Some(value),
-            Err(why) => {
-                self.0.fail(why);
-                None
-            }
-        }
+        f().map_err(|why| self.0.fail(why)).ok()
     }
 }
 
@@ -303,9 +339,14 @@ impl Array {
         self.0.len
     }
 
-    /// A pointer to element `at`.
-    pub(super) fn pointer(&self, at: usize) -> Arg<'_> {
-        Arg::Pointer(self, at)
+    /// Its device.
+    pub(super) fn device(&self) -> &Device {
+        &self.0.device
+    }
+
+    /// Whether the two are clones.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Its memory, which exists unless the device has failed.
@@ -334,22 +375,98 @@ impl Drop for Words {
     }
 }
 
-impl<'a> From<&'a Array> for Arg<'a> {
-    fn from(array: &'a Array) -> Self {
-        array.pointer(0)
+impl Matrix {
+    /// The matrix [rows, cols] whose first element is element `offset` of the array.
+    ///
+    /// # Panics
+    /// Panics if the array ends before the matrix does.
+    #[track_caller]
+    pub fn new(array: &Array, offset: usize, rows: usize, cols: usize) -> Self {
+        let end = elements(&[rows, cols]).checked_add(offset);
+        assert!(
+            end.is_some_and(|end| end <= array.len()),
+            "a {rows} x {cols} matrix from element {offset} of {}",
+            array.len()
+        );
+        Self {
+            array: array.clone(),
+            offset,
+            rows,
+            cols,
+        }
+    }
+
+    /// Number of elements.
+    pub(super) fn len(&self) -> usize {
+        self.rows * self.cols
+    }
+
+    pub(super) fn shape(&self) -> [usize; 2] {
+        [self.rows, self.cols]
+    }
+
+    /// Its elements in the array.
+    pub(super) fn range(&self) -> Range<usize> {
+        self.offset..self.offset + self.len()
+    }
+
+    /// Its device.
+    pub(super) fn device(&self) -> &Device {
+        self.array.device()
+    }
+
+    /// Waits for all work so far and returns a row.
+    ///
+    /// # Errors
+    /// Returns the device's first failure.
+    #[track_caller]
+    pub(super) fn read_row(&self, row: usize) -> Result<Vec<f32>> {
+        assert!(row < self.rows, "row {row} of {} rows", self.rows);
+        let first = self.offset + row * self.cols;
+        self.device().read(&self.array, first..first + self.cols)
     }
 }
 
-macro_rules! arg {
-    ($($variant:ident $type:ty),*) => { $(
-        impl From<$type> for Arg<'_> {
-            fn from(x: $type) -> Self {
-                Self::$variant(x)
-            }
-        }
-    )* };
+impl<'a> From<&'a Array> for Arg<'a> {
+    fn from(array: &'a Array) -> Self {
+        Self::Pointer(array, 0)
+    }
 }
-arg!(U32 u32, U64 u64, F32 f32, F64 f64);
+
+impl<'a> From<&'a Matrix> for Arg<'a> {
+    fn from(matrix: &'a Matrix) -> Self {
+        Self::Pointer(&matrix.array, matrix.offset)
+    }
+}
+
+impl From<usize> for Arg<'_> {
+    #[track_caller]
+    fn from(n: usize) -> Self {
+        word(n).into()
+    }
+}
+
+impl From<u32> for Arg<'_> {
+    fn from(x: u32) -> Self {
+        let [a, b, c, d] = x.to_ne_bytes();
+        Self::Value(u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]))
+    }
+}
+
+impl From<f32> for Arg<'_> {
+    fn from(x: f32) -> Self {
+        x.to_bits().into()
+    }
+}
+
+/// A count or an index as a kernel's parameter.
+///
+/// # Panics
+/// Panics if it needs more than 32 bits.
+#[track_caller]
+pub(super) fn word(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or_else(|_| panic!("{n} is too large for a kernel"))
+}
 
 /// The number of elements of an array with these dimensions.
 ///

@@ -8,32 +8,26 @@
 //! all later work; reading a result returns the error.
 
 use super::attention::{self, Cache};
-use super::device::Array;
+use super::growing::Growing;
 use super::ops;
 use super::params::DeviceParams;
-use super::pick::pick;
+use super::pick::sample;
 use super::value::Value;
 use crate::Result;
 use crate::autograd::Op;
-use crate::exec::{Exec, Rows, SequenceCache};
-use crate::infer::{self, Decoder, SampleRequest};
+use crate::exec::{Exec, Rows, SequenceCache, Span};
+use crate::infer::{Decoder, SampleRequest};
 use crate::kernels::attention::AttentionHeads;
 use crate::tensor::{ParamId, Tensor};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Hidden states of one sequence and one depth, which may have more memory than rows.
-struct Hidden {
-    array: Array,
-    room: usize,
-    len: usize,
-}
 
 #[derive(Default)]
 struct Sequence {
     /// By number.
-    caches: Vec<Option<Cache>>,
+    caches: BTreeMap<usize, Cache>,
     /// By depth.
-    hidden: Vec<Option<Hidden>>,
+    hidden: BTreeMap<usize, Growing<1>>,
 }
 
 /// Runs a model on a device.
@@ -76,48 +70,38 @@ impl Exec for GpuExec<'_> {
         if let Some(y) = ops::run(self.weights, &op, &inputs) {
             return y;
         }
-        let device = &self.weights.device;
         // After a failure the values do not matter: `host` returns the error.
         let fetch = |x: &Value| {
-            let fetched = x.fetch(device);
-            fetched.unwrap_or_else(|_| Arc::new(Tensor::zeros(&[x.rows, x.cols])))
+            let fetched = x.fetch();
+            fetched.unwrap_or_else(|_| Arc::new(Tensor::zeros(&x.matrix.shape())))
         };
         let tensors = inputs.map(fetch);
         let (y, _) = op.forward(tensors.each_ref());
-        Value::of_host(device, y)
+        Value::of_host(&self.weights.device, y)
     }
 
     /// # Panics
     /// Panics if a span does not start at the end of its cache.
     fn attend(&mut self, cache: usize, heads: AttentionHeads, rows: &Rows, qkv: &Value) -> Value {
-        let device = &self.weights.device;
+        let qkv = &qkv.matrix;
         let mut from = 0;
         for span in rows.spans() {
             let caches = &mut self.sequences[span.sequence].caches;
-            if caches.len() <= cache {
-                caches.resize_with(cache + 1, || None);
-            }
-            let slot = caches[cache].get_or_insert_with(|| Cache::new(heads));
-            assert_eq!(slot.len(), span.first, "rows append to cache {cache}");
-            slot.append(device, heads, &qkv.array, from, span.len);
+            let slot = caches.entry(cache);
+            let slot = slot.or_insert_with(|| Cache::new(heads.key_value * heads.size));
+            assert_eq!(slot.len, span.first, "rows append to cache {cache}");
+            slot.append(heads, qkv, from, span.len);
             from += span.len;
         }
-        let queries = |s: &crate::exec::Span| attention::Queries {
-            first: s.first,
-            len: s.len,
-            cache: self.sequences[s.sequence].caches[cache]
-                .as_ref()
-                .expect("rows were appended"),
-        };
-        let queries: Vec<_> = rows.spans().iter().map(queries).collect();
-        let y = attention::attend(device, heads, &queries, &qkv.array, qkv.rows);
-        Value::new(y, qkv.rows, heads.query * heads.size)
+        let with_cache = |span: &Span| (*span, &self.sequences[span.sequence].caches[&cache]);
+        let spans: Vec<_> = rows.spans().iter().map(with_cache).collect();
+        attention::attend(heads, &spans, qkv).into()
     }
 
     fn host(&mut self, value: &Value) -> Result<Arc<Tensor>> {
         // Even if the host has the value already: it may have been computed after a failure.
         self.weights.device.working()?;
-        value.fetch(&self.weights.device)
+        value.fetch()
     }
 }
 
@@ -135,44 +119,31 @@ impl SequenceCache for GpuExec<'_> {
     }
 
     fn len(&self, sequence: usize, cache: usize) -> usize {
-        let cache = self.sequences[sequence].caches.get(cache);
-        cache.and_then(Option::as_ref).map_or(0, Cache::len)
+        let cache = self.sequences[sequence].caches.get(&cache);
+        cache.map_or(0, |cache| cache.len)
     }
 
     fn truncate(&mut self, sequence: usize, cache: usize, len: usize) {
-        let cache = self.sequences[sequence].caches.get_mut(cache);
-        if let Some(cache) = cache.and_then(Option::as_mut) {
-            cache.truncate(len.min(cache.len()));
+        if let Some(cache) = self.sequences[sequence].caches.get_mut(&cache) {
+            cache.len = cache.len.min(len);
         }
     }
 
     /// # Panics
     /// Panics if positions before a span are missing.
     fn keep(&mut self, depth: usize, rows: &Rows, h: &Value) {
-        let device = &self.weights.device;
-        let mut from = 0;
+        let (h, device) = (&h.matrix, &self.weights.device);
+        let mut from = h.offset;
         for span in rows.spans() {
             let depths = &mut self.sequences[span.sequence].hidden;
-            if depths.len() <= depth {
-                depths.resize_with(depth + 1, || None);
-            }
-            let slot = &mut depths[depth];
-            let (kept, end) = (slot.as_ref().map_or(0, |h| h.len), span.first + span.len);
-            assert!(span.first <= kept, "rows kept of depth {depth} follow");
-            let (at, n) = (span.first * h.cols, span.len * h.cols);
-            if slot.as_ref().is_none_or(|hidden| hidden.room < end) {
-                let room = end.next_power_of_two().max(64);
-                let array = device.empty(room * h.cols);
-                if let Some(old) = slot {
-                    device.copy(&old.array, 0..at, &array, 0);
-                }
-                let len = 0;
-                *slot = Some(Hidden { array, room, len });
-            }
-            let hidden = slot.as_mut().expect("there is room");
-            device.copy(&h.array, from..from + n, &hidden.array, at);
-            hidden.len = end;
-            from += n;
+            let hidden = depths.entry(depth).or_insert_with(|| Growing::new(h.cols));
+            let follow = span.first <= hidden.len;
+            assert!(follow, "rows kept of depth {depth} follow");
+            hidden.len = span.first;
+            let [array] = hidden.extend(device, span.len);
+            let end = from + span.len * h.cols;
+            device.copy(&h.array, from..end, &array, span.first * h.cols);
+            from = end;
         }
     }
 
@@ -180,17 +151,17 @@ impl SequenceCache for GpuExec<'_> {
     /// Panics if nothing was kept at the position of a row.
     fn kept(&mut self, depth: usize, rows: &Rows, width: usize) -> Value {
         let device = &self.weights.device;
-        let y = device.empty(rows.len() * width);
+        let y = device.matrix(rows.len(), width);
         let mut at = 0;
         for span in rows.spans() {
-            let hidden = self.sequences[span.sequence].hidden[depth].as_ref();
-            let hidden = hidden.expect("rows were kept");
-            assert!(span.first + span.len <= hidden.len, "rows were kept");
-            let range = span.first * width..(span.first + span.len) * width;
-            device.copy(&hidden.array, range, &y, at);
+            let hidden = &self.sequences[span.sequence].hidden[&depth];
+            let end = span.first + span.len;
+            assert!(end <= hidden.len, "rows were kept");
+            let [array] = hidden.arrays();
+            device.copy(array, span.first * width..end * width, &y.array, at);
             at += span.len * width;
         }
-        Value::new(y, rows.len(), width)
+        y.into()
     }
 }
 
@@ -200,39 +171,11 @@ impl Decoder for GpuExec<'_> {
         logits: &Value,
         requests: &[SampleRequest],
     ) -> Result<Vec<Result<Vec<u32>>>> {
-        // Filters run on the CPU, and only on rows that are reached; all other rows are picked at once on the device.
-        let rows = |request: &SampleRequest| {
-            let (row, position, sampler) = (request.row, request.position, request.sampler);
-            (0..=request.drafts.len()).map(move |i| (row + i, position + i, sampler))
-        };
-        let on_device = requests.iter().filter(|request| !filters(request));
-        let on_device: Vec<_> = on_device.flat_map(rows).collect();
-        let device = &self.weights.device;
-        let picked = if on_device.is_empty() {
-            Vec::new()
-        } else {
-            pick(device, &logits.array, logits.cols, &on_device)?
-        };
-        let mut picked = picked.into_iter();
-        let mut sampled = Vec::with_capacity(requests.len());
-        for request in requests {
-            sampled.push(if filters(request) {
-                request.accept(|row, position| {
-                    infer::pick(&self.row(logits, row)?, position, request.sampler)
-                })
-            } else {
-                let own: Vec<_> = picked.by_ref().take(1 + request.drafts.len()).collect();
-                let mut own = own.into_iter();
-                request.accept(|_, _| own.next().expect("a token for each row"))
-            });
-        }
-        self.weights.device.working()?;
-        Ok(sampled)
+        sample(&logits.matrix, requests)
     }
 
     fn row(&mut self, logits: &Value, row: usize) -> Result<Vec<f32>> {
-        let range = row * logits.cols..(row + 1) * logits.cols;
-        self.weights.device.read(&logits.array, range)
+        logits.matrix.read_row(row)
     }
 
     fn wait(&mut self) -> Result<()> {
@@ -240,9 +183,4 @@ impl Decoder for GpuExec<'_> {
         let device = &self.weights.device;
         device.read(&device.upload(&[0.0]), 0..1).map(drop)
     }
-}
-
-/// Whether the sampler filters tokens.
-fn filters(request: &SampleRequest) -> bool {
-    request.sampler.temperature > 0.0 && !request.sampler.keeps_all()
 }

@@ -5,7 +5,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `device` | [`Device`], [`Array`]: memory, copies, launches |
+//! | `device` | [`Device`], [`Array`], [`Matrix`]: memory, copies, launches |
 //! | `backend` | the interface that a device needs |
 //! | `cuda` | the backend on CUDA's driver |
 //! | `nvrtc` | NVIDIA's run-time compiler |
@@ -13,6 +13,7 @@
 //! | `source` | the kernels' source |
 //! | `matmul` | [`matmul_nt`]: matrix multiplication |
 //! | `rows` | operations on rows: embedding, norms, RoPE, activations, loss |
+//! | `growing` | rows that are appended one after another |
 //! | `attention` | KV cache and attention |
 //! | `pick` | choosing tokens |
 //! | `params` | [`DeviceParams`]: a model's parameters |
@@ -30,6 +31,7 @@ mod compile_cache;
 mod cuda;
 mod device;
 mod exec;
+mod growing;
 mod matmul;
 mod nvrtc;
 mod ops;
@@ -41,8 +43,8 @@ mod source;
 mod tests;
 mod value;
 
-pub use device::{Array, Device};
+pub use device::{Array, Device, Matrix};
 pub use exec::GpuExec;
-pub use matmul::{Matrix, matmul_nt};
+pub use matmul::matmul_nt;
 pub use params::DeviceParams;
 pub use value::Value;

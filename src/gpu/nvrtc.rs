@@ -5,12 +5,12 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
 
 /// The bits of the results depend on these: no contraction, subnormals kept, exact division and square root.
-const OPTIONS: [&str; 5] = [
-    "--std=c++17",
-    "--fmad=false",
-    "--ftz=false",
-    "--prec-div=true",
-    "--prec-sqrt=true",
+const OPTIONS: [&CStr; 5] = [
+    c"--std=c++17",
+    c"--fmad=false",
+    c"--ftz=false",
+    c"--prec-div=true",
+    c"--prec-sqrt=true",
 ];
 
 /// Names of the library in supported versions.
@@ -76,23 +76,18 @@ impl Nvrtc {
     fn load(name: impl AsRef<std::ffi::OsStr>) -> Result<Self, String> {
         // SAFETY: loading NVRTC has no preconditions.
         let library = unsafe { Library::new(name.as_ref()) }.map_err(|e| e.to_string())?;
-        let mut version = [0; 2];
-        let [major, minor] = &mut version;
+        let version = [0; 2];
+        let mut nvrtc = Self { library, version };
+        let [major, minor] = &mut [0; 2];
         // SAFETY: the type is that of NVRTC's header, which writes two numbers.
-        let code = unsafe {
-            let f: Symbol<'_, Version> = symbol(&library, "nvrtcVersion")?;
-            f(major, minor)
-        };
-        if code != 0 {
-            return Err(format!("nvrtcVersion returned error {code}"));
-        }
-        if version < OLDEST {
-            let [major, minor] = version;
+        unsafe { nvrtc.call("nvrtcVersion", |f: &Version| f(major, minor)) }?;
+        nvrtc.version = [*major, *minor];
+        if nvrtc.version < OLDEST {
             return Err(format!(
                 "expected NVRTC 11.2 or later, found {major}.{minor}"
             ));
         }
-        Ok(Self { library, version })
+        Ok(nvrtc)
     }
 
     /// Everything but the source that the compiled kernels depend on.
@@ -103,14 +98,12 @@ impl Nvrtc {
     /// The target for a GPU of this compute capability.
     pub fn target(&self, capability: u32) -> Result<Target, String> {
         let mut count = 0;
-        self.call("nvrtcGetNumSupportedArchs", &mut count)?;
+        // SAFETY: the type is that of NVRTC's header, which writes one number.
+        unsafe { self.call("nvrtcGetNumSupportedArchs", |f: &Numbers| f(&mut count)) }?;
         let mut known = vec![0; usize::try_from(count).unwrap_or_default()];
+        let first = known.as_mut_ptr();
         // SAFETY: the type is that of NVRTC's header, which writes `count` numbers.
-        let code = unsafe {
-            let f: Symbol<'_, Numbers> = symbol(&self.library, "nvrtcGetSupportedArchs")?;
-            f(known.as_mut_ptr())
-        };
-        self.check(code)?;
+        unsafe { self.call("nvrtcGetSupportedArchs", |f: &Numbers| f(first)) }?;
         let known = known.into_iter().filter_map(|n| u32::try_from(n).ok());
         match known.filter(|n| *n <= capability).max() {
             Some(n) if n == capability => Ok(Target::Real(n)),
@@ -132,36 +125,30 @@ impl Nvrtc {
             Target::Real(n) => (format!("sm_{n}"), "nvrtcGetCUBINSize", "nvrtcGetCUBIN"),
             Target::Virtual(n) => (format!("compute_{n}"), "nvrtcGetPTXSize", "nvrtcGetPTX"),
         };
-        let architecture = format!("--gpu-architecture={architecture}");
-        let options = OPTIONS.iter().copied().chain([architecture.as_str()]);
-        let options: Result<Vec<_>, _> = options.map(CString::new).collect();
-        let options = options.map_err(|e| e.to_string())?;
-        let options: Vec<_> = options.iter().map(|option| option.as_ptr()).collect();
+        let architecture = CString::new(format!("--gpu-architecture={architecture}"));
+        let architecture = architecture.map_err(|e| e.to_string())?;
+        let options = OPTIONS.into_iter().chain([architecture.as_c_str()]);
+        let options: Vec<_> = options.map(CStr::as_ptr).collect();
         let mut program: Program = ptr::null_mut();
-        // SAFETY: the type is that of NVRTC's header; the source is a C string, and there are no headers.
-        let code = unsafe {
-            let f: Symbol<'_, Create> = symbol(&self.library, "nvrtcCreateProgram")?;
-            let name = c"foretoken.cu".as_ptr();
-            f(
-                &mut program,
-                source.as_ptr(),
-                name,
-                0,
-                ptr::null(),
-                ptr::null(),
-            )
+        let create = |f: &Create| {
+            let (source, name) = (source.as_ptr(), c"foretoken.cu".as_ptr());
+            // SAFETY: these are C strings, and there are no headers.
+            unsafe { f(&mut program, source, name, 0, ptr::null(), ptr::null()) }
         };
-        self.check(code)?;
+        // SAFETY: the type is that of NVRTC's header.
+        unsafe { self.call("nvrtcCreateProgram", create) }?;
         let program = Compiling {
             nvrtc: self,
             program,
         };
-        // SAFETY: the type is that of NVRTC's header; the program exists, and `options` has that many C strings.
-        let code = unsafe {
-            let f: Symbol<'_, Compile> = symbol(&self.library, "nvrtcCompileProgram")?;
-            f(program.program, options.len() as c_int, options.as_ptr())
+        let (count, options) = (options.len() as c_int, options.as_ptr());
+        let compile = |f: &Compile| {
+            // SAFETY: the program exists, and there are that many options, all C strings.
+            unsafe { f(program.program, count, options) }
         };
-        if let Err(why) = self.check(code) {
+        // SAFETY: the type is that of NVRTC's header.
+        let compiled = unsafe { self.call("nvrtcCompileProgram", compile) };
+        if let Err(why) = compiled {
             let log = program.fetch("nvrtcGetProgramLogSize", "nvrtcGetProgramLog")?;
             let log = String::from_utf8_lossy(&log);
             let log = log.trim_end_matches('\0').trim();
@@ -170,26 +157,32 @@ impl Nvrtc {
         program.fetch(size, data)
     }
 
-    /// Calls a function that writes one number.
-    fn call(&self, name: &str, number: &mut c_int) -> Result<(), String> {
-        // SAFETY: the type is that of NVRTC's header, which writes one number.
-        let code = unsafe {
-            let f: Symbol<'_, Numbers> = symbol(&self.library, name)?;
-            f(number)
-        };
-        self.check(code)
-    }
-
-    fn check(&self, code: c_int) -> Result<(), String> {
+    /// Calls a function of the library, which returns 0 if it succeeds.
+    ///
+    /// # Safety
+    /// `F` is the function's type.
+    unsafe fn call<F>(&self, name: &str, call: impl FnOnce(&F) -> c_int) -> Result<(), String> {
+        // SAFETY: the caller's.
+        let code = call(&*unsafe { self.symbol(name) }?);
         if code == 0 {
             return Ok(());
         }
         // SAFETY: the type is that of NVRTC's header, which returns a static C string.
         let text = unsafe {
-            let f: Symbol<'_, Text> = symbol(&self.library, "nvrtcGetErrorString")?;
+            let f: Symbol<'_, Text> = self.symbol("nvrtcGetErrorString")?;
             CStr::from_ptr(f(code))
         };
         Err(text.to_string_lossy().into_owned())
+    }
+
+    /// A function of the library.
+    ///
+    /// # Safety
+    /// `F` is its type.
+    unsafe fn symbol<F>(&self, name: &str) -> Result<Symbol<'_, F>, String> {
+        // SAFETY: the caller's.
+        let found = unsafe { self.library.get::<F>(name) };
+        found.map_err(|why| format!("NVRTC has no {name}: {why}"))
     }
 }
 
@@ -201,45 +194,24 @@ struct Compiling<'n> {
 
 impl Compiling<'_> {
     /// The bytes that one function counts and another one writes.
-    fn fetch(&self, size: &str, data: &str) -> Result<Vec<u8>, String> {
-        let library = &self.nvrtc.library;
-        let mut bytes = 0;
+    fn fetch(&self, count: &str, data: &str) -> Result<Vec<u8>, String> {
+        let mut size = 0;
         // SAFETY: the type is that of NVRTC's header; the program exists, and one number is written.
-        let code = unsafe {
-            let f: Symbol<'_, Size> = symbol(library, size)?;
-            f(self.program, &mut bytes)
-        };
-        self.nvrtc.check(code)?;
-        let mut buffer = vec![0_u8; bytes];
-        // SAFETY: the type is that of NVRTC's header; the buffer has the size that NVRTC reported.
-        let code = unsafe {
-            let f: Symbol<'_, Data> = symbol(library, data)?;
-            f(self.program, buffer.as_mut_ptr().cast())
-        };
-        self.nvrtc.check(code)?;
-        Ok(buffer)
+        unsafe { (self.nvrtc).call(count, |f: &Size| f(self.program, &mut size)) }?;
+        let mut bytes = vec![0_u8; size];
+        let first = bytes.as_mut_ptr().cast();
+        // SAFETY: the type is that of NVRTC's header; there is room for the bytes that NVRTC counted.
+        unsafe { (self.nvrtc).call(data, |f: &Data| f(self.program, first)) }?;
+        Ok(bytes)
     }
 }
 
 impl Drop for Compiling<'_> {
     fn drop(&mut self) {
         // SAFETY: the type is that of NVRTC's header; no other use of the program is left.
-        unsafe {
-            if let Ok(f) = symbol::<Destroy>(&self.nvrtc.library, "nvrtcDestroyProgram") {
-                f(&mut self.program);
-            }
-        }
+        let _ =
+            unsafe { (self.nvrtc).call("nvrtcDestroyProgram", |f: &Destroy| f(&mut self.program)) };
     }
-}
-
-/// A function of the library.
-///
-/// # Safety
-/// `F` is its type.
-unsafe fn symbol<'l, F>(library: &'l Library, name: &str) -> Result<Symbol<'l, F>, String> {
-    // SAFETY: the caller's.
-    let found = unsafe { library.get::<F>(name) };
-    found.map_err(|why| format!("NVRTC has no {name}: {why}"))
 }
 
 #[cfg(test)]

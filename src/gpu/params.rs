@@ -1,12 +1,11 @@
 //! A model's parameters on a device.
 
-use super::device::{Array, Device};
+use super::device::{Array, Device, Matrix};
 use super::rows::Angles;
 use crate::Result;
 use crate::kernels::rope::RopeTable;
 use crate::tensor::{ParamId, Params};
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// Parameters on a device, uploaded once. For quantised weights these are the widened values, which the CPU multiplies
 /// too.
@@ -14,22 +13,15 @@ pub struct DeviceParams<'m> {
     pub(super) device: Device,
     pub(super) params: &'m Params,
     /// By parameter.
-    locations: Mutex<Vec<Location>>,
-    /// The most recent RoPE table and its copy on the device.
-    angles: Mutex<Option<(Arc<RopeTable>, Arc<Angles>)>>,
+    matrices: Mutex<Vec<Matrix>>,
+    /// A model makes a new RoPE table only when positions outgrow the old one.
+    angles: Latest<RopeTable, Angles>,
     /// The positions of the most recent pass, which all layers read.
-    positions: Mutex<Option<(Arc<[u32]>, Array)>>,
+    positions: Latest<[u32], Array>,
 }
 
-/// Where a parameter lies.
-#[derive(Clone)]
-pub(super) struct Location {
-    pub array: Array,
-    /// Index of the first element.
-    pub offset: usize,
-    /// The first parameter in the array.
-    first: ParamId,
-}
+/// The latest of some shared data and its copy on the device.
+type Latest<T, C> = Mutex<Option<(Arc<T>, C)>>;
 
 impl<'m> DeviceParams<'m> {
     /// Uploads all parameters.
@@ -37,86 +29,82 @@ impl<'m> DeviceParams<'m> {
     /// # Errors
     /// Returns [`Error::Device`](crate::Error::Device) if the device has failed, or has no room for them.
     pub fn new(device: &Device, params: &'m Params) -> Result<Self> {
-        let upload = |id| Location {
-            array: device.upload(&params.get(id).values()),
-            offset: 0,
-            first: id,
-        };
-        let locations: Vec<Location> = params.ids().map(upload).collect();
+        let upload = |id| device.upload_tensor(params.get(id));
+        let matrices: Vec<Matrix> = params.ids().map(upload).collect();
         // Uploads return no errors; reading does.
-        if let Some(Location { array, .. }) = locations.last() {
+        if let Some(Matrix { array, .. }) = matrices.last() {
             device.read(array, 0..array.len().min(1))?;
         }
         Ok(Self {
             device: device.clone(),
             params,
-            locations: Mutex::new(locations),
-            angles: Mutex::new(None),
-            positions: Mutex::new(None),
+            matrices: Mutex::new(matrices),
+            angles: Mutex::default(),
+            positions: Mutex::default(),
         })
     }
 
-    pub(super) fn location(&self, id: ParamId) -> Location {
-        self.locations.lock().expect("no thread panicked")[id.index()].clone()
+    /// Where a parameter lies.
+    pub(super) fn matrix(&self, id: ParamId) -> Matrix {
+        self.matrices.lock().expect("no thread panicked")[id.index()].clone()
     }
 
     /// Matrices of one width, stacked in one array, so that one matrix multiplication covers them all. The first call
     /// for these moves them there and releases their old memory.
-    pub(super) fn fused(&self, ids: &[ParamId]) -> Location {
-        let [first, _, ..] = ids else {
-            return self.location(ids[0]);
-        };
-        let mut locations = self.locations.lock().expect("no thread panicked");
-        let len = |id: &ParamId| self.params.get(*id).len();
-        let offsets = ids.iter().scan(0, |end, id| {
-            *end += len(id);
-            Some(*end - len(id))
+    pub(super) fn fused(&self, ids: &[ParamId]) -> Matrix {
+        if let [id] = ids {
+            return self.matrix(*id);
+        }
+        let mut matrices = self.matrices.lock().expect("no thread panicked");
+        let parts: Vec<_> = ids.iter().map(|id| matrices[id.index()].clone()).collect();
+        let (rows, cols) = (parts.iter().map(|part| part.rows).sum(), parts[0].cols);
+        let offsets = parts.iter().scan(0, |end, part| {
+            *end += part.len();
+            Some(*end - part.len())
         });
         let offsets: Vec<usize> = offsets.collect();
-        let is_fused = |(id, offset): (&ParamId, &usize)| {
-            let location = &locations[id.index()];
-            location.first == *first && location.offset == *offset
-        };
-        if !ids.iter().zip(&offsets).all(is_fused) {
-            let array = self.device.empty(ids.iter().map(len).sum());
-            for (id, offset) in ids.iter().zip(offsets) {
-                let old = locations[id.index()].clone();
-                let range = old.offset..old.offset + len(id);
-                self.device.copy(&old.array, range, &array, offset);
-                locations[id.index()] = Location {
-                    array: array.clone(),
-                    offset,
-                    first: *first,
-                };
-            }
-            self.device.empty_pool();
+        let array = &parts[0].array;
+        let is_there =
+            |(part, offset): (&Matrix, &usize)| part.array.is(array) && part.offset == *offset;
+        if parts.iter().zip(&offsets).all(is_there) {
+            return Matrix::new(array, 0, rows, cols);
         }
-        locations[first.index()].clone()
+        let all = self.device.matrix(rows, cols);
+        for ((id, part), offset) in ids.iter().zip(parts).zip(offsets) {
+            self.device
+                .copy(&part.array, part.range(), &all.array, offset);
+            let array = all.array.clone();
+            matrices[id.index()] = Matrix {
+                array,
+                offset,
+                ..part
+            };
+        }
+        self.device.empty_pool();
+        all
     }
 
-    /// The table's angles. A model makes a new table only when positions outgrow the old one.
-    pub(super) fn angles(&self, table: &Arc<RopeTable>) -> Arc<Angles> {
-        let mut last = self.angles.lock().expect("no thread panicked");
-        if let Some((known, angles)) = &*last
-            && Arc::ptr_eq(known, table)
-        {
-            return Arc::clone(angles);
-        }
-        let angles = Arc::new(Angles::new(&self.device, table));
-        *last = Some((Arc::clone(table), Arc::clone(&angles)));
-        angles
+    /// The table's angles.
+    pub(super) fn angles(&self, table: &Arc<RopeTable>) -> Angles {
+        latest(&self.angles, table, || Angles::new(&self.device, table))
     }
 
     /// The positions of a pass.
     pub(super) fn positions(&self, positions: &Arc<[u32]>) -> Array {
-        let mut last = self.positions.lock().expect("no thread panicked");
-        if let Some((known, array)) = &*last
-            && Arc::ptr_eq(known, positions)
-        {
-            return array.clone();
-        }
-        let array = self.device.upload_u32(positions);
-        *last = Some((Arc::clone(positions), array.clone()));
-        array
+        latest(&self.positions, positions, || {
+            self.device.upload_u32(positions)
+        })
+    }
+}
+
+fn latest<T: ?Sized, C: Clone>(
+    latest: &Latest<T, C>,
+    data: &Arc<T>,
+    upload: impl FnOnce() -> C,
+) -> C {
+    let mut latest = latest.lock().expect("no thread panicked");
+    match &*latest {
+        Some((known, copy)) if Arc::ptr_eq(known, data) => copy.clone(),
+        _ => latest.insert((Arc::clone(data), upload())).1.clone(),
     }
 }

@@ -1,9 +1,8 @@
 //! Choosing tokens where the logits are.
 
-use super::device::{Array, Device, elements};
-use super::rows::{THREADS, word};
+use super::device::{Matrix, THREADS, args, elements, word};
 use crate::Result;
-use crate::infer::{self, Sampler};
+use crate::infer::{self, SampleRequest, Sampler};
 
 /// `TOKENS`, `ENTRY` and `NO_TOKEN` of `kernels/pick.cu`.
 const TOKENS: usize = 2048;
@@ -12,71 +11,61 @@ const NO_TOKEN: u32 = u32::MAX;
 /// Rows of one launch: the limit of a grid's second dimension.
 const ROWS: usize = 65_535;
 
-/// The tokens that [`infer::pick`](crate::infer::pick()) chooses from rows of logits [.., V]. `rows` holds each row's
-/// index, the token's position and the sampler.
+/// The accepted drafts of each request and one token more, as [`SampleRequest::accept`] gives them with
+/// [`infer::pick`](crate::infer::pick()); logits [rows, V].
 ///
-/// Rows whose sampler filters tokens are downloaded for the CPU to decide. So are rows with NaN or an infinite maximum,
-/// for which the CPU returns its error.
+/// Rows whose sampler filters tokens are downloaded for the CPU to decide, if they are reached. So are rows with NaN or
+/// an infinite maximum, for which the CPU returns its error.
 ///
 /// # Errors
 /// Returns the device's first failure.
 ///
 /// # Panics
 /// Panics if the logits have no such row.
-#[track_caller]
-pub fn pick(
-    device: &Device,
-    logits: &Array,
-    v: usize,
-    rows: &[(usize, usize, Sampler)],
-) -> Result<Vec<Result<u32>>> {
-    for (row, ..) in rows {
-        let there = v == 0 || *row < logits.len() / v;
-        assert!(there, "row {row} of {} logits, {v} each", logits.len());
+pub fn sample(logits: &Matrix, requests: &[SampleRequest]) -> Result<Vec<Result<Vec<u32>>>> {
+    let mut rows = Vec::new();
+    for request in requests.iter().filter(|x| is_plain(x.sampler)) {
+        rows.extend((0..=request.drafts.len()).map(|i| (request, i)));
     }
-    let requests: Vec<_> = rows.iter().copied().filter(|x| plain(x.2)).collect();
-    let mut decided = Vec::new();
-    if v > 0 {
-        for requests in requests.chunks(ROWS) {
-            decided.extend(decide(device, logits, v, requests)?);
-        }
+    let mut decided = Vec::with_capacity(rows.len());
+    for rows in rows.chunks(ROWS) {
+        decided.extend(decide(logits, rows)?);
     }
-    let mut decided = decided.into_iter();
-    let decide = |&(row, position, sampler): &(usize, usize, Sampler)| {
-        let token = if plain(sampler) {
-            decided.next().unwrap_or(NO_TOKEN)
-        } else {
-            NO_TOKEN
-        };
-        if token != NO_TOKEN {
-            return Ok(Ok(token));
+    let mut decided = &decided[..];
+    let mut sampled = Vec::with_capacity(requests.len());
+    for request in requests {
+        let mut own: &[u32] = &[];
+        if is_plain(request.sampler) {
+            (own, decided) = decided.split_at(1 + request.drafts.len());
         }
-        let z = device.read(logits, row * v..(row + 1) * v)?;
-        Ok(infer::pick(&z, position, sampler))
-    };
-    rows.iter().map(decide).collect()
+        sampled.push(
+            request.accept(|row, position| match own.get(row - request.row) {
+                Some(&token) if token != NO_TOKEN => Ok(token),
+                _ => infer::pick(&logits.read_row(row)?, position, request.sampler),
+            }),
+        );
+    }
+    logits.device().working()?;
+    Ok(sampled)
 }
 
 /// Whether the sampler is greedy, or samples from the whole vocabulary.
-fn plain(sampler: Sampler) -> bool {
+fn is_plain(sampler: Sampler) -> bool {
     let temperature = sampler.temperature;
     temperature == 0.0 || (sampler.keeps_all() && temperature > 0.0 && temperature.is_finite())
 }
 
-/// A token for each row, or [`NO_TOKEN`].
-fn decide(
-    device: &Device,
-    logits: &Array,
-    v: usize,
-    rows: &[(usize, usize, Sampler)],
-) -> Result<Vec<u32>> {
+/// A token for row i of each request, or [`NO_TOKEN`].
+fn decide(logits: &Matrix, rows: &[(&SampleRequest, usize)]) -> Result<Vec<u32>> {
+    let (device, v) = (logits.device(), logits.cols);
     let words = |n: u64| [n as u32, (n >> 32) as u32];
-    let request = |&(row, position, sampler): &(usize, usize, Sampler)| {
-        let [low, high] = words(position as u64);
+    let request = |&(request, i): &(&SampleRequest, usize)| {
+        let (row, sampler) = (request.row + i, request.sampler);
+        assert!(row < logits.rows, "row {row} of {} rows", logits.rows);
+        let [low, high] = words((request.position + i) as u64);
         let [seed_low, seed_high] = words(sampler.seed);
         let temperature = sampler.temperature.to_bits();
-        let row = u32::try_from(row).expect("a row of 32 bits");
-        [row, low, high, temperature, seed_low, seed_high]
+        [word(row), low, high, temperature, seed_low, seed_high]
     };
     let requests: Vec<u32> = rows.iter().flat_map(request).collect();
     let requests = device.upload_u32(&requests);
@@ -85,36 +74,19 @@ fn decide(
     // The kernels index entries in 32 bits.
     word(size);
     let entries = device.empty(size);
-    let args = [
-        logits.into(),
-        (&requests).into(),
-        (&entries).into(),
-        word(v),
-    ];
-    // SAFETY: the kernel's parameters; `pick` checked the rows, and each block of a row has an entry.
+    let args = args![logits, &requests, &entries, v];
+    // SAFETY: the kernel's parameters; the logits have the rows, and each block of a row has an entry.
     unsafe { device.launch("pick_largest", [blocks, n, 1], THREADS, &args) };
     let mut perturbed = entries.clone();
-    if rows.iter().any(|x| x.2.temperature != 0.0) {
+    if rows.iter().any(|(x, _)| x.sampler.temperature != 0.0) {
         perturbed = device.empty(size);
-        let args = [
-            logits.into(),
-            (&requests).into(),
-            (&entries).into(),
-            (&perturbed).into(),
-            word(v),
-        ];
+        let args = args![logits, &requests, &entries, &perturbed, v];
         // SAFETY: as above.
         unsafe { device.launch("pick_perturbed", [blocks, n, 1], THREADS, &args) };
     }
     let tokens = device.empty(n);
-    let args = [
-        (&requests).into(),
-        (&entries).into(),
-        (&perturbed).into(),
-        (&tokens).into(),
-        word(blocks),
-    ];
+    let args = args![&requests, &entries, &perturbed, &tokens, blocks];
     // SAFETY: the kernel's parameters; `n` rows of requests, of entries and of tokens.
     unsafe { device.launch("pick_token", [n, 1, 1], THREADS, &args) };
-    device.download_u32(&tokens)
+    device.read_u32(&tokens, 0..n)
 }

@@ -1,28 +1,13 @@
-//! Operations on rows of matrices. Each launches one kernel and returns a new array.
+//! Operations on rows of matrices. Each launches one kernel and returns a new matrix.
 //!
-//! Matrices are contiguous; an array may be longer than its matrix. The operations are those of [`crate::kernels`],
-//! with their bits. All of them panic if an array is too short.
+//! The operations are those of [`crate::kernels`], with their bits. All of them panic if the shapes do not fit.
 
-use super::device::{Arg, Array, Device, elements};
+use super::device::{Array, Device, Matrix, THREADS, args, elements, word};
 use crate::kernels::attention::AttentionHeads;
 use crate::kernels::rope::RopeTable;
 
-/// Threads of a block: `BLOCK_SIZE` of `kernels/common.cu`.
-pub(super) const THREADS: usize = 128;
 /// Elements of a partial sum's lanes: `LANES` of `kernels/common.cu`.
 const LANES: usize = 16;
-
-/// A count or an index as a kernel's parameter.
-///
-/// # Panics
-/// Panics if it needs more than 32 bits.
-#[track_caller]
-pub(super) fn word(n: usize) -> Arg<'static> {
-    match u32::try_from(n) {
-        Ok(n) => Arg::U32(n),
-        Err(_) => panic!("{n} is too large for a kernel"),
-    }
-}
 
 /// Number of blocks that hold this many threads.
 pub(super) fn blocks(threads: usize) -> usize {
@@ -30,254 +15,154 @@ pub(super) fn blocks(threads: usize) -> usize {
 }
 
 /// A grid with a thread for each element of [rows, width].
-fn by_row(rows: usize, width: usize) -> [usize; 3] {
+pub(super) fn by_row(rows: usize, width: usize) -> [usize; 3] {
     [rows, blocks(width), 1]
 }
 
 #[track_caller]
-fn check(name: &str, array: &Array, least: usize) {
-    assert!(
-        least <= array.len(),
-        "{name}: {} elements, expected {least}",
-        array.len()
-    );
+fn check(name: &str, elements: usize, expected: usize) {
+    assert_eq!(elements, expected, "{name}: number of elements");
 }
 
 /// embeddings [entries, C], ids `[rows]` (u32) -> [rows, C]. A row is NaN if its id is not below `entries`.
 #[track_caller]
-pub fn embedding(device: &Device, embeddings: &Array, ids: &Array, rows: usize, c: usize) -> Array {
-    check("ids", ids, rows);
-    let y = device.empty(elements(&[rows, c]));
-    let entries = embeddings.len() / c.max(1);
-    let args = [
-        embeddings.into(),
-        ids.into(),
-        (&y).into(),
-        word(entries),
-        word(c),
-    ];
+pub fn embedding(embeddings: &Matrix, ids: &Array) -> Matrix {
+    let (device, rows, c) = (embeddings.device(), ids.len(), embeddings.cols);
+    let args = args![embeddings, ids, embeddings.rows, c];
     // SAFETY: the kernel's parameters; it reads `rows` ids and entries below `entries`, and writes [rows, C].
-    unsafe { device.launch("gather_rows", by_row(rows, c), THREADS, &args) };
-    y
+    unsafe { device.compute("gather_rows", by_row(rows, c), [rows, c], &args) }
 }
 
 /// x [rows, C], weight `[C]` -> x / √(mean x² + ε) · weight, [rows, C], as [`crate::kernels::norm`] computes it.
 #[track_caller]
-pub fn rms_norm(
-    device: &Device,
-    x: &Array,
-    weight: &Array,
-    rows: usize,
-    c: usize,
-    eps: f32,
-) -> Array {
-    let n = elements(&[rows, c]);
-    check("x", x, n);
-    check("weight", weight, c);
-    let y = device.empty(n);
-    let args = [x.into(), weight.into(), (&y).into(), word(c), eps.into()];
+pub fn rms_norm(x: &Matrix, weight: &Matrix, eps: f32) -> Matrix {
+    check("weight", weight.len(), x.cols);
+    let args = args![x, weight, x.cols, eps];
     // SAFETY: the kernel's parameters; a block for each row of x and y, and a weight with C elements.
-    unsafe { device.launch("rms_norm", [rows, 1, 1], THREADS, &args) };
-    y
+    unsafe { (x.device()).compute("rms_norm", [x.rows, 1, 1], x.shape(), &args) }
 }
 
 /// qkv [rows, (H + 2 G) D], weights `[D]` -> [rows, (H + 2 G) D]: RMSNorm of each query and key head; values are
 /// copied.
 #[track_caller]
 pub fn qk_norm(
-    device: &Device,
-    qkv: &Array,
-    q_weight: &Array,
-    k_weight: &Array,
+    qkv: &Matrix,
+    q_weight: &Matrix,
+    k_weight: &Matrix,
     heads: AttentionHeads,
-    rows: usize,
     eps: f32,
-) -> Array {
-    let [all, n] = sizes(heads, rows);
-    check("qkv", qkv, n);
-    check("weight of queries", q_weight, heads.size);
-    check("weight of keys", k_weight, heads.size);
-    let y = device.empty(n);
-    let args = [
-        qkv.into(),
-        q_weight.into(),
-        k_weight.into(),
-        (&y).into(),
-        word(heads.query),
-        word(heads.key_value),
-        word(heads.size),
-        eps.into(),
-    ];
-    let grid = [rows, all.div_ceil(THREADS / LANES), 1];
-    // SAFETY: the kernel's parameters; qkv and y have `rows` rows of these heads, and the weights a head's elements.
-    unsafe { device.launch("qk_norm", grid, THREADS, &args) };
-    y
+) -> Matrix {
+    let all = num_heads(heads, qkv);
+    let (query, key_value, size) = (heads.query, heads.key_value, heads.size);
+    check("weight of queries", q_weight.len(), size);
+    check("weight of keys", k_weight.len(), size);
+    let args = args![qkv, q_weight, k_weight, query, key_value, size, eps];
+    let grid = [qkv.rows, all.div_ceil(THREADS / LANES), 1];
+    // SAFETY: the kernel's parameters; qkv and y have rows of these heads, and the weights a head's elements.
+    unsafe { (qkv.device()).compute("qk_norm", grid, qkv.shape(), &args) }
 }
 
-/// Heads of a row of qkv, and elements of all rows; their index calculations fit the kernels' 32 bits.
+/// Heads in a row of qkv, whose index calculations fit the kernels' 32 bits.
 #[track_caller]
-pub(super) fn sizes(heads: AttentionHeads, rows: usize) -> [usize; 2] {
-    let AttentionHeads {
-        query,
-        key_value,
-        size,
-    } = heads;
+pub(super) fn num_heads(heads: AttentionHeads, qkv: &Matrix) -> usize {
+    let (query, key_value) = (heads.query, heads.key_value);
     assert!(
         key_value > 0 && query.is_multiple_of(key_value),
         "{query} query heads share {key_value} key heads"
     );
-    let width = (key_value.checked_mul(2))
-        .and_then(|n| n.checked_add(query))
-        .and_then(|n| n.checked_mul(size))
-        .filter(|&width| u32::try_from(width).is_ok());
-    let width = width.unwrap_or_else(|| panic!("{heads:?} are too large for a kernel"));
-    [query + 2 * key_value, elements(&[rows, width])]
+    let all = query.saturating_add(key_value.saturating_mul(2));
+    assert_eq!(elements(&[all, heads.size]), qkv.cols, "{heads:?} in a row");
+    word(qkv.cols);
+    all
 }
 
-/// A [`RopeTable`] on a device.
+/// A [`RopeTable`] on a device: matrices [positions, D / 2].
 #[derive(Clone, Debug)]
 pub struct Angles {
-    cos: Array,
-    sin: Array,
-    half: usize,
-    positions: usize,
+    cos: Matrix,
+    sin: Matrix,
 }
 
 impl Angles {
     /// Uploads the table.
     pub fn new(device: &Device, table: &RopeTable) -> Self {
-        let (half, positions) = (table.half(), table.positions());
-        let [cos, sin] = [table.cosines(), table.sines()].map(|x| {
-            assert_eq!(x.len(), elements(&[positions, half]), "angles of a table");
-            device.upload(x)
-        });
-        Self {
-            cos,
-            sin,
-            half,
-            positions,
-        }
+        let [cos, sin] = [table.cosines(), table.sines()]
+            .map(|x| Matrix::new(&device.upload(x), 0, table.positions(), table.half()));
+        Self { cos, sin }
     }
 }
 
 /// qkv [rows, (H + 2 G) D], positions `[rows]` (u32) -> the first H + G heads rotated by the angles of the row's
 /// position, values copied. Rotated heads are NaN if the table does not reach the position.
 #[track_caller]
-pub fn rope(
-    device: &Device,
-    qkv: &Array,
-    angles: &Angles,
-    heads: AttentionHeads,
-    positions: &Array,
-    rows: usize,
-) -> Array {
-    let [all, n] = sizes(heads, rows);
-    check("qkv", qkv, n);
-    check("positions", positions, rows);
-    assert_eq!(heads.size, 2 * angles.half, "head size and RoPE table");
-    let y = device.empty(n);
-    let args = [
-        qkv.into(),
-        (&angles.cos).into(),
-        (&angles.sin).into(),
-        positions.into(),
-        (&y).into(),
-        word(angles.positions),
-        word(angles.half),
-        word(heads.query + heads.key_value),
-        word(all),
-    ];
-    let grid = by_row(rows, all * angles.half);
-    // SAFETY: the kernel's parameters; qkv and y have `rows` rows of these heads, there are `rows` positions, and the
-    // table has its number of positions.
-    unsafe { device.launch("rope", grid, THREADS, &args) };
-    y
+pub fn rope(qkv: &Matrix, angles: &Angles, heads: AttentionHeads, positions: &Array) -> Matrix {
+    let all = num_heads(heads, qkv);
+    check("positions", positions.len(), qkv.rows);
+    let Angles { cos, sin } = angles;
+    let half = cos.cols;
+    assert_eq!(heads.size, 2 * half, "head size and RoPE table");
+    let rotated = heads.query + heads.key_value;
+    let args = args![qkv, cos, sin, positions, cos.rows, half, rotated, all];
+    let grid = by_row(qkv.rows, all * half);
+    // SAFETY: the kernel's parameters; qkv and y have rows of these heads, each row has a position, and the table has
+    // its number of positions.
+    unsafe { (qkv.device()).compute("rope", grid, qkv.shape(), &args) }
 }
 
 /// gu [rows, 2 F] (gate, then up) -> silu(gate) · up, [rows, F].
 #[track_caller]
-pub fn swiglu(device: &Device, gu: &Array, rows: usize, f: usize) -> Array {
-    check("gate and up", gu, elements(&[rows, 2, f]));
-    let y = device.empty(elements(&[rows, f]));
-    let args = [gu.into(), (&y).into(), word(f)];
+pub fn swiglu(gu: &Matrix) -> Matrix {
+    let (rows, f) = (gu.rows, gu.cols / 2);
     // SAFETY: the kernel's parameters; gu is [rows, 2 F], y is [rows, F].
-    unsafe { device.launch("swiglu", by_row(rows, f), THREADS, &args) };
-    y
+    unsafe { (gu.device()).compute("swiglu", by_row(rows, f), [rows, f], &args![gu, f]) }
 }
 
 /// x · sigmoid(x), element by element.
-pub fn silu(device: &Device, x: &Array) -> Array {
-    let y = device.empty(x.len());
-    let args = [x.into(), (&y).into(), Arg::U64(x.len() as u64)];
-    // SAFETY: the kernel's parameters; x and y have this length.
-    unsafe { device.launch("silu", [blocks(x.len()), 1, 1], THREADS, &args) };
-    y
+#[track_caller]
+pub fn silu(x: &Matrix) -> Matrix {
+    let args = args![x, x.cols];
+    // SAFETY: the kernel's parameters; x and y have the same shape.
+    unsafe { (x.device()).compute("silu", by_row(x.rows, x.cols), x.shape(), &args) }
 }
 
 /// x + z, element by element.
-///
-/// # Panics
-/// Panics if the lengths differ.
 #[track_caller]
-pub fn add(device: &Device, x: &Array, z: &Array) -> Array {
-    assert_eq!(x.len(), z.len(), "add: lengths");
-    let y = device.empty(x.len());
-    let n = Arg::U64(x.len() as u64);
-    let args = [x.into(), z.into(), (&y).into(), n];
-    // SAFETY: the kernel's parameters; all three have this length.
-    unsafe { device.launch("add", [blocks(x.len()), 1, 1], THREADS, &args) };
-    y
+pub fn add(x: &Matrix, z: &Matrix) -> Matrix {
+    assert_eq!(x.shape(), z.shape(), "add: shapes");
+    let args = args![x, z, x.cols];
+    // SAFETY: the kernel's parameters; all three have the same shape.
+    unsafe { (x.device()).compute("add", by_row(x.rows, x.cols), x.shape(), &args) }
 }
 
 /// x [rows, C], bias `[C]` -> x + bias, [rows, C].
 #[track_caller]
-pub fn add_bias(device: &Device, x: &Array, bias: &Array, rows: usize, c: usize) -> Array {
-    let n = elements(&[rows, c]);
-    check("x", x, n);
-    check("bias", bias, c);
-    let y = device.empty(n);
-    let args = [x.into(), bias.into(), (&y).into(), word(c)];
+pub fn add_bias(x: &Matrix, bias: &Matrix) -> Matrix {
+    check("bias", bias.len(), x.cols);
+    let args = args![x, bias, x.cols];
     // SAFETY: the kernel's parameters; x and y are [rows, C], the bias has C elements.
-    unsafe { device.launch("add_bias", by_row(rows, c), THREADS, &args) };
-    y
+    unsafe { (x.device()).compute("add_bias", by_row(x.rows, x.cols), x.shape(), &args) }
 }
 
 /// x [rows, A], z [rows, B] -> [rows, A + B], x first.
 #[track_caller]
-pub fn concat(device: &Device, x: &Array, z: &Array, rows: usize, a: usize, b: usize) -> Array {
-    check("x", x, elements(&[rows, a]));
-    check("z", z, elements(&[rows, b]));
-    let width = a.checked_add(b).expect("concat: a width");
+pub fn concat(x: &Matrix, z: &Matrix) -> Matrix {
+    let rows = x.rows;
+    assert_eq!(z.rows, rows, "concat: rows");
+    let width = x.cols.checked_add(z.cols).expect("concat: a width");
     // The kernel adds the widths in 32 bits.
     word(width);
-    let y = device.empty(elements(&[rows, width]));
-    let args = [x.into(), z.into(), (&y).into(), word(a), word(b)];
+    let args = args![x, z, x.cols, z.cols];
     // SAFETY: the kernel's parameters; x is [rows, A], z is [rows, B], y is [rows, A + B].
-    unsafe { device.launch("concat", by_row(rows, width), THREADS, &args) };
-    y
+    unsafe { (x.device()).compute("concat", by_row(rows, width), [rows, width], &args) }
 }
 
 /// logits [rows, V], targets `[rows]` (u32) -> [2, rows]: the losses, then 1 if the target has the largest logit (the
 /// lowest id wins a tie), else 0, as [`crate::kernels::cross_entropy`] computes them.
 #[track_caller]
-pub fn cross_entropy(
-    device: &Device,
-    logits: &Array,
-    targets: &Array,
-    rows: usize,
-    v: usize,
-) -> Array {
-    check("logits", logits, elements(&[rows, v]));
-    check("targets", targets, rows);
-    let y = device.empty(elements(&[2, rows]));
-    let args = [
-        logits.into(),
-        targets.into(),
-        (&y).into(),
-        word(rows),
-        word(v),
-    ];
+pub fn cross_entropy(logits: &Matrix, targets: &Array) -> Matrix {
+    let rows = logits.rows;
+    check("targets", targets.len(), rows);
+    let args = args![logits, targets, rows, logits.cols];
     // SAFETY: the kernel's parameters; a block for each row of the logits, `rows` targets, and two results per row.
-    unsafe { device.launch("cross_entropy", [rows, 1, 1], THREADS, &args) };
-    y
+    unsafe { (logits.device()).compute("cross_entropy", [rows, 1, 1], [2, rows], &args) }
 }

@@ -1,6 +1,6 @@
 //! The values of [`GpuExec`](super::GpuExec).
 
-use super::device::{Array, Device};
+use super::device::{Device, Matrix};
 use super::params::DeviceParams;
 use crate::Result;
 use crate::tensor::{ParamId, Tensor};
@@ -9,57 +9,48 @@ use std::sync::Arc;
 /// A matrix on a device.
 #[derive(Clone)]
 pub struct Value {
-    pub(super) array: Array,
-    /// Index of the first element; 0 unless this is a parameter that was fused with others.
-    pub(super) offset: usize,
-    pub(super) rows: usize,
-    pub(super) cols: usize,
+    pub(super) matrix: Matrix,
     /// The parameter that this is, if it is one.
     pub(super) param: Option<ParamId>,
     /// The same matrix on the host, if it is there.
     host: Option<Arc<Tensor>>,
 }
 
-impl Value {
-    /// array [rows, cols]
-    pub(super) fn new(array: Array, rows: usize, cols: usize) -> Self {
+impl From<Matrix> for Value {
+    fn from(matrix: Matrix) -> Self {
         Self {
-            array,
-            offset: 0,
-            rows,
-            cols,
+            matrix,
             param: None,
             host: None,
         }
     }
+}
 
+impl Value {
     /// A parameter.
     pub(super) fn of_param(params: &DeviceParams<'_>, id: ParamId) -> Self {
-        let (tensor, location) = (params.params.get(id), params.location(id));
         Self {
-            offset: location.offset,
+            matrix: params.matrix(id),
             param: Some(id),
-            host: Some(Arc::clone(tensor)),
-            ..Self::new(location.array, tensor.rows(), tensor.cols())
+            host: Some(Arc::clone(params.params.get(id))),
         }
     }
 
     /// Uploads a result of the CPU.
     pub(super) fn of_host(device: &Device, tensor: Tensor) -> Self {
-        let array = device.upload(&tensor.values());
-        let value = Self::new(array, tensor.rows(), tensor.cols());
         Self {
+            matrix: device.upload_tensor(&tensor),
+            param: None,
             host: Some(Arc::new(tensor)),
-            ..value
         }
     }
 
-    pub(super) fn fetch(&self, device: &Device) -> Result<Arc<Tensor>> {
+    pub(super) fn fetch(&self) -> Result<Arc<Tensor>> {
         if let Some(host) = &self.host {
             return Ok(Arc::clone(host));
         }
-        let n = self.rows * self.cols;
-        let data = device.read(&self.array, 0..n)?;
-        Ok(Arc::new(Tensor::new(&[self.rows, self.cols], data)))
+        let (matrix, shape) = (&self.matrix, self.matrix.shape());
+        let data = matrix.device().read(&matrix.array, matrix.range())?;
+        Ok(Arc::new(Tensor::new(&shape, data)))
     }
 }

@@ -8,19 +8,19 @@ pub(super) const MIN_SAMPLES: usize = 2;
 
 /// The last few samples of a time. Noise only ever makes a time longer, so that the least of them is the best estimate.
 #[derive(Clone, Debug, Default)]
-pub(super) struct RecentTimes {
+struct RecentTimes {
     samples: [f64; 5],
     count: usize,
 }
 
 impl RecentTimes {
-    pub fn add(&mut self, seconds: f64) {
+    fn add(&mut self, seconds: f64) {
         self.samples[self.count % self.samples.len()] = seconds;
         self.count += 1;
     }
 
     /// The least sample, if there are [`MIN_SAMPLES`].
-    pub fn min(&self) -> Option<f64> {
+    fn min(&self) -> Option<f64> {
         if self.count < MIN_SAMPLES {
             return None;
         }
@@ -29,27 +29,33 @@ impl RecentTimes {
     }
 }
 
-/// Seconds of passes, by number of rows.
+/// Seconds by a number: of passes by their rows, of heads by how many there are.
 #[derive(Clone, Debug, Default)]
-pub(super) struct PassTimes(Vec<RecentTimes>);
+pub(super) struct Times(Vec<RecentTimes>);
 
-impl PassTimes {
-    pub fn add(&mut self, rows: usize, seconds: f64) {
-        if self.0.len() <= rows {
-            self.0.resize(rows + 1, RecentTimes::default());
+impl Times {
+    pub fn add(&mut self, number: usize, seconds: f64) {
+        if self.0.len() <= number {
+            self.0.resize(number + 1, RecentTimes::default());
         }
-        self.0[rows].add(seconds);
+        self.0[number].add(seconds);
     }
 
-    /// The current estimate. It never falls: if more rows were measured to be faster, the machine was slower when fewer
+    /// The numbers that were measured, and their least times.
+    pub fn known(&self) -> impl Iterator<Item = (usize, f64)> {
+        let times = self.0.iter().enumerate();
+        times.filter_map(|(number, times)| Some((number, times.min()?)))
+    }
+
+    /// The current estimate for passes. It never falls: if more rows were measured to be faster, the machine was slower when fewer
     /// were measured.
     pub fn curve(&self) -> CostCurve {
         let mut most = 0.0;
-        let known = |(rows, times): (usize, &RecentTimes)| {
-            most = times.min()?.max(most);
-            Some((rows as f64, most))
+        let point = |(rows, seconds): (usize, f64)| {
+            most = seconds.max(most);
+            (rows as f64, most)
         };
-        CostCurve(self.0.iter().enumerate().filter_map(known).collect())
+        CostCurve(self.known().map(point).collect())
     }
 }
 
@@ -79,7 +85,7 @@ mod tests {
 
     #[test]
     fn the_curve_meets_what_was_measured() {
-        let mut passes = PassTimes::default();
+        let mut passes = Times::default();
         assert_eq!(passes.curve().at(1), 1.0);
         for (rows, seconds) in [
             (2, 3.0),

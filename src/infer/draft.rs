@@ -14,10 +14,9 @@ pub struct Draft {
 
 impl From<u32> for Draft {
     fn from(token: u32) -> Self {
-        let distribution = None;
         Self {
             token,
-            distribution,
+            distribution: None,
         }
     }
 }

@@ -171,10 +171,10 @@ pub(super) fn draft(
             0 => Vec::new(),
             _ => answers.next().unwrap_or_default(),
         };
-        let tokens = drafts.iter().take(*max_drafts);
-        let usable = tokens.take_while(|draft| (draft.token as usize) < vocab);
-        let usable = usable.count();
-        drafts.truncate(usable);
+        let wrong = drafts
+            .iter()
+            .position(|draft| draft.token as usize >= vocab);
+        drafts.truncate(wrong.unwrap_or(drafts.len()).min(*max_drafts));
         for draft in &drafts {
             if let Some(q) = draft.distribution.as_ref().filter(|q| q.len() != vocab) {
                 let expected = format!("probabilities of {vocab} tokens");

@@ -128,16 +128,15 @@ impl Session<'_> {
         std::iter::from_fn(move || {
             while ready.is_empty() && !stopped && self.unfinished() > 0 {
                 match self.step(drafter) {
-                    Ok(outputs) => ready.extend(outputs.into_iter().flat_map(|output| {
-                        let tokens = output.tokens.into_iter();
-                        let failed = match output.finish {
-                            Some(FinishReason::Failed(error)) => Some(Err(error)),
-                            _ => None,
-                        };
-                        tokens
-                            .map(move |token| Ok((output.id, token)))
-                            .chain(failed)
-                    })),
+                    Ok(outputs) => {
+                        for output in outputs {
+                            let tokens = output.tokens.into_iter();
+                            ready.extend(tokens.map(|token| Ok((output.id, token))));
+                            if let Some(FinishReason::Failed(error)) = output.finish {
+                                ready.push_back(Err(error));
+                            }
+                        }
+                    }
                     Err(error) => {
                         stopped = true;
                         ready.push_back(Err(error));

@@ -73,9 +73,8 @@ fn head(
         let tokens = sequence.in_window().iter().chain(&sequence.head_drafts);
         following.extend(tokens.skip(first + k).take(p - first));
         spans.push(Span {
-            sequence: slot,
             first,
-            len: p - first,
+            ..sequence.span(p - first)
         });
     }
     runner.head(k, &following, &Rows::new(spans));

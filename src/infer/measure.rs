@@ -2,7 +2,7 @@
 
 use super::drafter::{Drafting, NoDrafts};
 use super::request::{GenerateOptions, Request};
-use super::runner::{LogitRows, Runner};
+use super::runner::Runner;
 use super::session::Session;
 use crate::exec::Rows;
 use crate::kernels::stream;
@@ -50,15 +50,13 @@ pub fn costs(
         token?;
     }
     // Now everything but the token after the prompt has been computed, and that one is the first row.
-    let Session {
-        runner, sequences, ..
-    } = &mut session;
+    let (runner, sequences) = (&mut session.runner, &mut session.sequences);
     let sequence = sequences.get_mut(&id).expect("it was added");
     let (slot, p) = (sequence.slot, sequence.current());
     let depth = model.config().mtp_depth;
     let pass = |runner: &mut dyn Runner, rows: usize| {
         let inputs: Vec<u32> = (0..rows).map(|i| prompt[i % prompt.len()]).collect();
-        runner.trunk(&inputs, &Rows::one(slot, p, rows), LogitRows::All);
+        runner.trunk(&inputs, &Rows::one(slot, p, rows), None);
         runner.wait()
     };
     let mut draft = |runner: &mut dyn Runner| {

@@ -7,26 +7,19 @@
 use crate::simd::scalar;
 
 /// Ten rounds of Philox4x32.
-fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
+fn philox([mut a, mut b, mut c, mut d]: [u32; 4], [mut key0, mut key1]: [u32; 2]) -> [u32; 4] {
     let wide = |a: u32, b: u32| {
         let product = u64::from(a) * u64::from(b);
         ((product >> 32) as u32, product as u32)
     };
     for _ in 0..10 {
-        let (high0, low0) = wide(0xd251_1f53, counter[0]);
-        let (high1, low1) = wide(0xcd9e_8d57, counter[2]);
-        counter = [
-            high1 ^ counter[1] ^ key[0],
-            low1,
-            high0 ^ counter[3] ^ key[1],
-            low0,
-        ];
-        key = [
-            key[0].wrapping_add(0x9e37_79b9),
-            key[1].wrapping_add(0xbb67_ae85),
-        ];
+        let (high0, low0) = wide(0xd251_1f53, a);
+        let (high1, low1) = wide(0xcd9e_8d57, c);
+        (a, b, c, d) = (high1 ^ b ^ key0, low1, high0 ^ d ^ key1, low0);
+        key0 = key0.wrapping_add(0x9e37_79b9);
+        key1 = key1.wrapping_add(0xbb67_ae85);
     }
-    counter
+    [a, b, c, d]
 }
 
 /// The use of a number. Each use has an independent stream of numbers.
@@ -44,14 +37,9 @@ pub(super) enum Stream {
 }
 
 fn words(seed: u64, stream: Stream, position: usize, token: u32) -> [u32; 4] {
-    let position = position as u64;
-    let counter = [
-        token,
-        position as u32,
-        (position >> 32) as u32,
-        stream as u32,
-    ];
-    philox(counter, [seed as u32, (seed >> 32) as u32])
+    let words = |n: u64| [n as u32, (n >> 32) as u32];
+    let [low, high] = words(position as u64);
+    philox([token, low, high, stream as u32], words(seed))
 }
 
 /// A uniform number in (0, 1): (2 b + 1) · 2^-24 with 23 random bits b.

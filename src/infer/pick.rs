@@ -144,17 +144,13 @@ pub(super) fn scores(
 
 /// The largest logit and the lowest id that has it.
 fn argmax(logits: &[f32], position: usize) -> Result<(u32, f32)> {
-    let mut best: Option<(u32, f32)> = None;
-    for (id, x) in (0..).zip(logits) {
-        if x.is_nan() {
-            return Err(Error::NotFinite(format!(
-                "the logit of token {id} at position {position} is not a number"
-            )));
-        }
-        if best.is_none_or(|(_, largest)| *x > largest) {
-            best = Some((id, *x));
-        }
+    if let Some(id) = logits.iter().position(|x| x.is_nan()) {
+        return Err(Error::NotFinite(format!(
+            "the logit of token {id} at position {position} is not a number"
+        )));
     }
+    let larger = |best: (u32, f32), x: (u32, f32)| if x.1 > best.1 { x } else { best };
+    let best = (0..).zip(logits.iter().copied()).reduce(larger);
     best.ok_or_else(|| Error::NotFinite(format!("no logits at position {position}")))
 }
 

@@ -18,7 +18,7 @@
 //!
 //! Nothing here can change a token.
 
-use super::cost::{MIN_SAMPLES, PassTimes, RecentTimes};
+use super::cost::{MIN_SAMPLES, Times};
 use crate::model::Config;
 use std::time::Duration;
 
@@ -120,9 +120,9 @@ struct Trial {
 pub(super) struct Policy {
     /// Most drafts of a sequence that [`Drafts::Auto`] considers.
     depth: usize,
-    passes: PassTimes,
+    passes: Times,
     /// Seconds of heads 1..=k together, by k, in steps in which none had to catch up.
-    heads: Vec<RecentTimes>,
+    heads: Times,
     /// By slot.
     sequences: Vec<SequenceStats>,
     /// Time of a head relative to a plain pass, until it has been measured.
@@ -171,28 +171,21 @@ impl Policy {
         // A drafter may name any number; no sequence has room for more drafts than the context has positions.
         let depth = depth.min(limits.iter().map(|limit| limit.room).max().unwrap_or(0));
         self.depth = depth;
-        let heads = self.heads.len().max(depth + 1);
-        self.heads.resize(heads, RecentTimes::default());
-        let fixed = |limit: &DraftLimit| match limit.drafts {
-            Drafts::All => limit.room,
-            Drafts::Fixed(n) => n.min(limit.room),
-            Drafts::Auto => 0,
+        // The numbers that are given, and the room for those that are chosen here.
+        let given = |limit: &DraftLimit| match limit.drafts {
+            Drafts::All => (limit.room, 0),
+            Drafts::Fixed(n) => (n.min(limit.room), 0),
+            Drafts::Auto => (0, limit.room.min(depth)),
         };
-        let mut numbers: Vec<usize> = limits.iter().map(fixed).collect();
+        let (mut numbers, rooms): (Vec<_>, Vec<_>) = limits.iter().map(given).unzip();
         // Rows that are computed whatever is chosen here; a drafter seldom returns more than `depth` drafts.
         let rows = limits.len() + numbers.iter().map(|n| (*n).min(depth)).sum::<usize>();
-        let room = |limit: &DraftLimit| match limit.drafts {
-            Drafts::Auto => limit.room.min(depth),
-            _ => 0,
-        };
-        let rooms: Vec<usize> = limits.iter().map(room).collect();
         if self.steps >= PLAIN_STEPS && rooms.iter().any(|room| *room > 0) {
             let mut auto = self.best(limits, &rooms, rows);
             self.explore(&mut auto, limits, &rooms, rows);
-            numbers
-                .iter_mut()
-                .zip(auto)
-                .for_each(|(n, auto)| *n += auto);
+            for (n, auto) in numbers.iter_mut().zip(auto) {
+                *n += auto;
+            }
         }
         self.steps += 1;
         let slots = limits.iter().map(|limit| limit.slot);
@@ -283,9 +276,7 @@ impl Policy {
         if k == 0 {
             return 0.0;
         }
-        let known = |i: usize| Some((i, self.heads[i].min()?));
-        let nearest = (1..self.heads.len()).filter_map(known);
-        match nearest.min_by_key(|(i, _)| i.abs_diff(k)) {
+        match self.heads.known().min_by_key(|(i, _)| i.abs_diff(k)) {
             Some((i, t)) => t * k as f64 / i as f64,
             None => self.head_guess * k as f64 * self.passes.curve().at(1),
         }
@@ -298,7 +289,7 @@ impl Policy {
         let deepest = requested.iter().map(|(_, n)| *n).max().unwrap_or(0);
         let behind = |(slot, n): &(usize, usize)| *n > self.sequences[*slot].last;
         if deepest > 0 && !requested.iter().any(behind) {
-            self.heads[deepest].add(heads);
+            self.heads.add(deepest, heads);
         }
         let rows = stats.iter().map(|stats| 1 + stats.drafted).sum();
         self.passes.add(rows, pass);

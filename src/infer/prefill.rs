@@ -1,8 +1,8 @@
 //! Prefill: the trunk's passes over prompts, several sequences and at most some hundred tokens per pass.
 
-use super::runner::{LogitRows, Runner};
+use super::runner::Runner;
 use super::sequence::Sequence;
-use super::verify::{Verified, pick_tokens};
+use super::verify::{Drafted, Verified, pick_tokens};
 use crate::Result;
 use crate::exec::Rows;
 
@@ -18,8 +18,11 @@ pub(super) fn prefill<'s>(
     runner: &mut dyn Runner,
     mut waiting: Vec<&'s mut Sequence>,
 ) -> Result<Vec<(&'s mut Sequence, Verified)>> {
+    if waiting.is_empty() {
+        return Ok(Vec::new());
+    }
     let (mut tokens, mut spans) = (Vec::new(), Vec::new());
-    let (mut ended, mut ends, mut unfinished) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ended, mut ends) = (Vec::new(), Vec::new());
     // The sequences share the rows of a pass, so that a long prompt does not delay the others. The shortest come first,
     // because a longer prompt can use what they leave.
     let num_unseen = |sequence: &Sequence| sequence.in_window().len() - sequence.num_cached;
@@ -34,36 +37,25 @@ pub(super) fn prefill<'s>(
             chunk.min(share.max(1))
         };
         let unseen = &sequence.in_window()[sequence.num_cached..];
-        let len = unseen.len().min(room);
-        tokens.extend_from_slice(&unseen[..len]);
-        spans.push(sequence.span(len));
-        if len < unseen.len() {
-            unfinished.push((sequence, len));
+        let (chunk, rest) = unseen.split_at(unseen.len().min(room));
+        tokens.extend_from_slice(chunk);
+        spans.push(sequence.span(chunk.len()));
+        if !rest.is_empty() {
+            sequence.num_cached += chunk.len();
         } else {
             ends.push(tokens.len() as u32 - 1);
             ended.push(sequence);
         }
     }
-    if tokens.is_empty() {
-        return Ok(Vec::new());
-    }
     for span in &spans {
         // The heads keep what they computed from the tokens before: nothing, or the start of a conversation.
         runner.rewind_heads(span.sequence, span.first);
     }
-    let logits = if ends.is_empty() {
-        LogitRows::None
-    } else {
-        LogitRows::Some(ends.into())
-    };
-    runner.trunk(&tokens, &Rows::new(spans), logits);
-    for (sequence, len) in unfinished {
-        sequence.num_cached += len;
-    }
+    runner.trunk(&tokens, &Rows::new(spans), Some(ends.into()));
     if ended.is_empty() {
         return Ok(Vec::new());
     }
-    let mut requests: Vec<_> = ended.iter().map(|s| s.verify_request(&[])).collect();
-    let firsts = pick_tokens(runner, &mut requests)?;
+    let sequences: Vec<Drafted<'_>> = ended.iter().map(|s| (&**s, &[][..])).collect();
+    let firsts = pick_tokens(runner, &sequences)?;
     Ok(ended.into_iter().zip(firsts).collect())
 }

@@ -13,6 +13,7 @@
 //! gives the very tokens of plain decoding. Drafting, accepting and resampling have random streams of their own.
 
 use super::decoder::SampleRequest;
+use super::draft::Draft;
 use super::noise::{Stream, fine_uniform};
 use super::pick::{Sampler, scores};
 use super::runner::Runner;
@@ -48,12 +49,11 @@ impl Distribution {
     /// # Errors
     /// As [`pick`](super::pick()).
     pub fn of(logits: &[f32], position: usize, sampler: Sampler) -> Result<Self> {
-        let mut p = vec![0.0; logits.len()];
         let (best, scores) = scores(logits, position, sampler)?;
         let Some(scores) = scores else {
-            p[best as usize] = 1.0;
-            return Ok(Self(p));
+            return Ok(Self::certain(best, logits.len()));
         };
+        let mut p = vec![0.0; logits.len()];
         let kept = sampler.filter(&scores);
         for (id, score) in &kept {
             p[*id as usize] = scalar::exp(f64::from(*score));
@@ -107,47 +107,33 @@ pub(super) fn draft(
     Ok(q.map(|q| (q.at(u), q)))
 }
 
-/// The accepted drafts and one token more, from the logits rows of a request; `distributions[i]` is the one that its
-/// draft i was drawn from, if it was drawn. As in [`SampleRequest::accept`], a row that fails ends the list.
+/// The accepted drafts and one token more, from the logits rows of a request. A draft without a distribution was
+/// certain. As in [`SampleRequest::accept`], a row that fails ends the list.
 ///
 /// # Errors
 /// As [`pick`](super::pick()) for the first row, and the executor's error.
 pub(super) fn accept(
     runner: &mut dyn Runner,
     request: &SampleRequest,
-    distributions: &[Option<&Distribution>],
+    drafts: &[Draft],
 ) -> Result<Vec<u32>> {
-    let mut tokens = Vec::with_capacity(1 + request.drafts.len());
-    loop {
-        let i = tokens.len();
-        let (position, sampler) = (request.position + i, request.sampler);
-        let p = match Distribution::of(&runner.row(request.row + i)?, position, sampler) {
-            Err(_) if i > 0 => return Ok(tokens),
-            p => p?,
-        };
-        let certain = |token: &u32| (*token, Distribution::certain(*token, p.len()));
-        let certain = request.drafts.get(i).map(certain);
-        let draft = certain.as_ref();
-        let draft = draft.map(|(token, q)| (*token, distributions[i].unwrap_or(q)));
-        let (token, accepted) = decide(&p, draft, sampler.seed, position);
-        tokens.push(token);
-        if !accepted {
-            return Ok(tokens);
-        }
-    }
+    request.accept(|row, position| {
+        let p = Distribution::of(&runner.row(row)?, position, request.sampler)?;
+        let draft = drafts.get(row - request.row);
+        let certain = draft.map(|draft| Distribution::certain(draft.token, p.len()));
+        let drawn = draft.and_then(|draft| draft.distribution.as_ref());
+        let draft = draft
+            .map(|draft| draft.token)
+            .zip(drawn.or(certain.as_ref()));
+        Ok(decide(&p, draft, request.sampler.seed, position))
+    })
 }
 
 /// Probability that a draft of token `x` is accepted.
 fn acceptance(p: &Distribution, q: &Distribution, x: u32) -> f64 {
     let (p, q) = (p.0[x as usize], q.0[x as usize]);
     // A drafter may return tokens that its distribution excludes; one that the trunk excludes is never accepted.
-    if p == 0.0 {
-        0.0
-    } else if p >= q {
-        1.0
-    } else {
-        p / q
-    }
+    if p == 0.0 { 0.0 } else { (p / q).min(1.0) }
 }
 
 /// The distribution after a rejection: max(0, p − q) up to a factor. If that is zero everywhere, which only rounding or
@@ -163,21 +149,21 @@ fn residual(p: &Distribution, q: &Distribution) -> Distribution {
 }
 
 /// Decides the token at `position` from the trunk's distribution p and the draft for it, if there is one, with the
-/// distribution q that it was drawn from. Also returns whether the draft was accepted.
+/// distribution q that it was drawn from. It equals the draft if that is accepted.
 fn decide(
     p: &Distribution,
     draft: Option<(u32, &Distribution)>,
     seed: u64,
     position: usize,
-) -> (u32, bool) {
+) -> u32 {
     let resample = fine_uniform(seed, Stream::Resample, position);
     let Some((x, q)) = draft else {
-        return (p.at(resample), false);
+        return p.at(resample);
     };
     if fine_uniform(seed, Stream::Accept, position) < acceptance(p, q, x) {
-        (x, true)
+        x
     } else {
-        (residual(p, q).at(resample), false)
+        residual(p, q).at(resample)
     }
 }
 
@@ -287,8 +273,8 @@ mod tests {
             for seed in 0..n {
                 let x = q.at(fine_uniform(seed, Stream::Draft, 7));
                 counts[0][x as usize] += 1.0;
-                counts[1][decide(&p, Some((x, &q)), seed, 7).0 as usize] += 1.0;
-                counts[2][decide(&p, None, seed, 7).0 as usize] += 1.0;
+                counts[1][decide(&p, Some((x, &q)), seed, 7) as usize] += 1.0;
+                counts[2][decide(&p, None, seed, 7) as usize] += 1.0;
             }
             for (counts, exact) in counts.iter().zip([&q, &p, &p]) {
                 for (count, p) in counts.iter().zip(&exact.0) {
@@ -307,14 +293,14 @@ mod tests {
         let p = table(&[1], 3);
         for seed in 0..500 {
             let x = p.at(fine_uniform(seed, Stream::Draft, 2));
-            assert_eq!(decide(&p, Some((x, &p)), seed, 2), (x, true));
+            assert_eq!(decide(&p, Some((x, &p)), seed, 2), x);
         }
         // One that the trunk excludes never is, even if the distribution that came with it excludes it too.
         let (a, b) = (Distribution::certain(0, V), Distribution::certain(2, V));
         let other = Distribution::certain(1, V);
         for seed in 0..500 {
             for q in [&a, &b, &other] {
-                assert_eq!(decide(&a, Some((2, q)), seed, 2), (0, false));
+                assert_eq!(decide(&a, Some((2, q)), seed, 2), 0);
             }
         }
     }

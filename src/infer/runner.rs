@@ -7,14 +7,6 @@ use crate::model::Model;
 use crate::ops::SelectRows;
 use std::sync::Arc;
 
-/// The rows of a pass that get logits.
-#[derive(Clone, Debug)]
-pub(super) enum LogitRows {
-    None,
-    Some(Arc<[u32]>),
-    All,
-}
-
 /// Passes of a model. A pass first drops what the caches hold from the positions of its rows on, so that it can be
 /// repeated and replaced. Its logits are kept until the next pass.
 pub(super) trait Runner: Send {
@@ -26,8 +18,8 @@ pub(super) trait Runner: Send {
     fn head_len(&self, sequence: usize, k: usize) -> usize;
     /// Cuts the caches of all heads to the entries computed from tokens before position `len` only.
     fn rewind_heads(&mut self, sequence: usize, len: usize);
-    /// Runs the trunk on tokens `[rows]` and keeps h⁰.
-    fn trunk(&mut self, tokens: &[u32], rows: &Rows, logits: LogitRows);
+    /// Runs the trunk on tokens `[rows]` and keeps h⁰. The logits are those of the rows `ends`, or of all rows.
+    fn trunk(&mut self, tokens: &[u32], rows: &Rows, ends: Option<Arc<[u32]>>);
     /// Runs head k on x_{i+k} `[rows]`; the logits are those of each span's last row.
     fn head(&mut self, k: usize, following: &[u32], rows: &Rows);
     /// As [`Decoder::sample`], from the last pass.
@@ -85,7 +77,7 @@ impl<X: Decoder<Value: Send> + Send> Runner for ModelRunner<'_, X> {
         }
     }
 
-    fn trunk(&mut self, tokens: &[u32], rows: &Rows, logits: LogitRows) {
+    fn trunk(&mut self, tokens: &[u32], rows: &Rows, ends: Option<Arc<[u32]>>) {
         // Freed before the pass, which can use the memory.
         self.logits = None;
         for layer in 0..self.model.config().num_hidden_layers {
@@ -93,10 +85,10 @@ impl<X: Decoder<Value: Send> + Send> Runner for ModelRunner<'_, X> {
         }
         let h = self.model.trunk(&mut self.exec, tokens, rows);
         self.exec.keep(0, rows, &h);
-        let h = match logits {
-            LogitRows::None => return,
-            LogitRows::Some(keep) => self.exec.apply(SelectRows { keep }, [&h]),
-            LogitRows::All => h,
+        let h = match ends {
+            Some(none) if none.is_empty() => return,
+            Some(keep) => self.exec.apply(SelectRows { keep }, [&h]),
+            None => h,
         };
         self.logits = Some(self.model.logits(&mut self.exec, &h));
     }

@@ -4,21 +4,15 @@ use super::decoder::SampleRequest;
 use super::draft::Draft;
 use super::policy::DraftLimit;
 use super::request::{GenerateOptions, Request};
-use super::verify::{Accepted, VerifyRequest};
+use super::verify::Accepted;
 use crate::Error;
 use crate::exec::Span;
+use crate::model::Config;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Identifies a sequence. No two sequences of a process have the same id, whatever their sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SequenceId(u64);
-
-impl SequenceId {
-    fn next() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-}
 
 impl std::fmt::Display for SequenceId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -79,9 +73,10 @@ pub struct Sequence {
 
 impl Sequence {
     /// A checked request.
-    pub(super) fn new(slot: usize, request: Request, context: usize) -> Self {
+    pub(super) fn new(slot: usize, request: Request, config: &Config) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         let mut sequence = Self {
-            id: SequenceId::next(),
+            id: SequenceId(NEXT.fetch_add(1, Ordering::Relaxed)),
             slot,
             options: GenerateOptions::default(),
             phase: Phase::Prefill,
@@ -89,10 +84,10 @@ impl Sequence {
             prompt: 0,
             window_start: 0,
             num_cached: 0,
-            context,
+            context: 0,
             head_drafts: Vec::new(),
         };
-        sequence.restart(request, context);
+        sequence.restart(request, config);
         sequence
     }
 
@@ -140,17 +135,6 @@ impl Sequence {
         }
     }
 
-    /// The newest token and its drafts, to be verified.
-    pub(super) fn verify_request<'d>(&self, drafts: &'d [Draft]) -> VerifyRequest<'d> {
-        VerifyRequest {
-            newest: *self.tokens.last().expect("a sequence has tokens"),
-            drafts,
-            span: self.span(1 + drafts.len()),
-            sample: self.sample_request(0, 0, drafts),
-            mode: self.options.mode,
-        }
-    }
-
     /// The request for the token `ahead` positions after the next one and for those after its drafts.
     pub(super) fn sample_request(
         &self,
@@ -190,10 +174,8 @@ impl Sequence {
     /// If the context is full, takes the last tokens as the whole text, which is to be computed anew.
     pub(super) fn slide_if_full(&mut self) {
         if self.phase == Phase::Decode && self.current() == self.context {
-            let keep = self
-                .options
-                .window
-                .expect("checked: the tokens fit, or slide");
+            let keep = self.options.window;
+            let keep = keep.expect("checked: the tokens fit, or slide");
             self.window_start = self.tokens.len() - keep;
             (self.num_cached, self.phase) = (0, Phase::Prefill);
         }
@@ -201,8 +183,9 @@ impl Sequence {
 
     /// Continues with a checked request, whose prompt begins with this sequence's tokens. What was computed stays if a
     /// new sequence would compute the same.
-    pub(super) fn restart(&mut self, request: Request, context: usize) {
+    pub(super) fn restart(&mut self, request: Request, config: &Config) {
         let Request { prompt, options } = request;
+        let context = options.context(config);
         let window_start = match options.window {
             Some(keep) if prompt.len() > context => prompt.len() - keep,
             _ => 0,

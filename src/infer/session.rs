@@ -59,11 +59,10 @@ impl<'m> Session<'m> {
 
     /// A session on an executor of this model that has no sequences yet. The tokens are the same on all of them.
     pub fn on(exec: impl Decoder<Value: Send> + Send + 'm, model: &'m Model) -> Self {
-        let logits = None;
         let runner = ModelRunner {
             model,
             exec,
-            logits,
+            logits: None,
         };
         Self {
             model,
@@ -100,10 +99,9 @@ impl<'m> Session<'m> {
     pub fn add(&mut self, request: Request) -> Result<SequenceId> {
         par::check_environment()?;
         request.check(self.model.config())?;
-        let context = request.options.context(self.model.config());
         let slot = self.runner.add_sequence();
         self.policy.add_sequence(slot);
-        let sequence = Sequence::new(slot, request, context);
+        let sequence = Sequence::new(slot, request, self.model.config());
         let id = sequence.id();
         self.sequences.insert(id, sequence);
         Ok(id)
@@ -130,8 +128,7 @@ impl<'m> Session<'m> {
         let sequence = find(&mut self.sequences, id)?;
         let request = Request::new([sequence.tokens(), tokens].concat(), options);
         request.check(self.model.config())?;
-        let context = request.options.context(self.model.config());
-        sequence.restart(request, context);
+        sequence.restart(request, self.model.config());
         Ok(())
     }
 

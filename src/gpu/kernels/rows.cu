@@ -1,27 +1,27 @@
 // Operations on rows of matrices: copies, norms, RoPE, activations and the loss.
 
-static __device__ inline word64 element()
+/// x [rows, C] + z [rows, C] -> y
+KERNEL(add)(float* y, const float* x, const float* z, unsigned cols)
 {
-    return (word64)blockIdx.x * blockDim.x + threadIdx.x;
-}
-
-/// y = x + z, element by element.
-KERNEL(add)(const float* x, const float* z, float* y, word64 n)
-{
-    word64 i = element();
-    if (i < n) y[i] = __fadd_rn(x[i], z[i]);
+    unsigned i = blockIdx.y * blockDim.x + threadIdx.x;
+    if (i >= cols) return;
+    word64 at = (word64)blockIdx.x * cols + i;
+    y[at] = __fadd_rn(x[at], z[at]);
 }
 EXPORT(add)
 
-KERNEL(silu)(const float* x, float* y, word64 n)
+/// x [rows, C] -> y [rows, C] = silu(x)
+KERNEL(silu)(float* y, const float* x, unsigned cols)
 {
-    word64 i = element();
-    if (i < n) y[i] = silu_of(x[i]);
+    unsigned i = blockIdx.y * blockDim.x + threadIdx.x;
+    if (i >= cols) return;
+    word64 at = (word64)blockIdx.x * cols + i;
+    y[at] = silu_of(x[at]);
 }
 EXPORT(silu)
 
 /// table [entries, C], ids [rows] -> y [rows, C]; NaN for ids that are no entry.
-KERNEL(gather_rows)(const float* table, const unsigned* ids, float* y, unsigned entries, unsigned cols)
+KERNEL(gather_rows)(float* y, const float* table, const unsigned* ids, unsigned entries, unsigned cols)
 {
     unsigned row = blockIdx.x;
     unsigned i = blockIdx.y * blockDim.x + threadIdx.x;
@@ -32,7 +32,7 @@ KERNEL(gather_rows)(const float* table, const unsigned* ids, float* y, unsigned 
 EXPORT(gather_rows)
 
 /// x [rows, C], b [C] -> y [rows, C] = x + b
-KERNEL(add_bias)(const float* x, const float* b, float* y, unsigned cols)
+KERNEL(add_bias)(float* y, const float* x, const float* b, unsigned cols)
 {
     unsigned i = blockIdx.y * blockDim.x + threadIdx.x;
     if (i >= cols) return;
@@ -42,7 +42,7 @@ KERNEL(add_bias)(const float* x, const float* b, float* y, unsigned cols)
 EXPORT(add_bias)
 
 /// x [rows, A], z [rows, B] -> y [rows, A + B]
-KERNEL(concat)(const float* x, const float* z, float* y, unsigned a, unsigned b)
+KERNEL(concat)(float* y, const float* x, const float* z, unsigned a, unsigned b)
 {
     word64 row = blockIdx.x;
     unsigned i = blockIdx.y * blockDim.x + threadIdx.x;
@@ -52,7 +52,7 @@ KERNEL(concat)(const float* x, const float* z, float* y, unsigned a, unsigned b)
 EXPORT(concat)
 
 /// gu [rows, 2 F] -> y [rows, F] = silu(gate) * up
-KERNEL(swiglu)(const float* gu, float* y, unsigned f)
+KERNEL(swiglu)(float* y, const float* gu, unsigned f)
 {
     word64 row = blockIdx.x;
     unsigned i = blockIdx.y * blockDim.x + threadIdx.x;
@@ -76,7 +76,7 @@ static __device__ inline float inverse_root(float sum, unsigned n, float eps)
 /// x [rows, C], weight [C] -> y [rows, C] = x / sqrt(mean x² + eps) * weight; a block for each row.
 ///
 /// All threads load the row; sixteen of them sum.
-KERNEL_OF(BLOCK_SIZE, 1, rms_norm)(const float* x, const float* weight, float* y, unsigned cols, float eps)
+KERNEL_OF(BLOCK_SIZE, 1, rms_norm)(float* y, const float* x, const float* weight, unsigned cols, float eps)
 {
     __shared__ float stage[STAGE];
     __shared__ float lanes[LANES];
@@ -112,7 +112,7 @@ EXPORT(rms_norm)
 
 /// qkv [rows, (H + 2 G) D] -> y: RMSNorm of each query and key head; values are copied.
 KERNEL_OF(BLOCK_SIZE, 1, qk_norm)
-(const float* qkv, const float* q_weight, const float* k_weight, float* y, unsigned query, unsigned key_value, unsigned size,
+(float* y, const float* qkv, const float* q_weight, const float* k_weight, unsigned query, unsigned key_value, unsigned size,
  float eps)
 {
     __shared__ float lanes[HEADS_PER_BLOCK][LANES];
@@ -141,7 +141,7 @@ EXPORT(qk_norm)
 
 /// qkv [rows, heads 2 half] -> y: the first `rotated` heads rotated by the angles of the rows' positions, the others
 /// copied; a thread for each pair. NaN for positions that the table does not reach.
-KERNEL(rope)(const float* qkv, const float* cosines, const float* sines, const unsigned* positions, float* y,
+KERNEL(rope)(float* y, const float* qkv, const float* cosines, const float* sines, const unsigned* positions,
              unsigned table, unsigned half, unsigned rotated, unsigned heads)
 {
     unsigned pair = blockIdx.y * blockDim.x + threadIdx.x;
@@ -168,7 +168,7 @@ EXPORT(rope)
 
 /// logits [rows, V], targets [rows] -> out [2, rows]: losses ln Σ exp(z) - z[target], then 1 if the target has the
 /// largest logit, else 0. NaN and 0 for targets outside the vocabulary. A block for each row.
-KERNEL_OF(BLOCK_SIZE, 1, cross_entropy)(const float* logits, const unsigned* targets, float* out, unsigned rows, unsigned vocab)
+KERNEL_OF(BLOCK_SIZE, 1, cross_entropy)(float* out, const float* logits, const unsigned* targets, unsigned rows, unsigned vocab)
 {
     __shared__ float stage[STAGE];
     __shared__ float lanes[LANES];

@@ -1,9 +1,10 @@
 //! Attention over caches: every element has the bits of the CPU's.
 
 use super::devices;
-use super::rows::{HEADS, assert_same, numbers};
+use super::rows::{HEADS, assert_same, matrix, numbers};
+use crate::exec::Span;
 use crate::gpu::Device;
-use crate::gpu::attention::{Cache, Queries, attend};
+use crate::gpu::attention::{Cache, attend};
 use crate::kernels::attention::{self, AttentionHeads, KeyValues};
 use crate::kernels::gemm::View;
 
@@ -20,7 +21,7 @@ impl<'d> Both<'d> {
         Self {
             device,
             heads,
-            there: vec![Cache::new(heads); sequences],
+            there: vec![Cache::new(heads.key_value * heads.size); sequences],
             here: vec![vec![KeyValues::new(heads.size); heads.key_value]; sequences],
         }
     }
@@ -30,24 +31,29 @@ impl<'d> Both<'d> {
     fn pass(&mut self, parts: &[(usize, usize)], qkv: &[f32]) -> Vec<f32> {
         let (device, heads) = (self.device, self.heads);
         let rows = parts.iter().map(|part| part.1).sum();
-        let there = device.upload(qkv);
+        let there = matrix(device, qkv, heads.width());
         let mut from = 0;
         for &(sequence, len) in parts {
-            self.there[sequence].append(device, heads, &there, from, len);
+            self.there[sequence].append(heads, &there, from, len);
             let rows = View::new(qkv, rows, heads.width()).row_range(from, from + len);
             for (g, kv) in self.here[sequence].iter_mut().enumerate() {
                 kv.extend(heads.keys(rows, g), heads.values(rows, g));
             }
             from += len;
         }
-        let queries = |&(sequence, len): &(usize, usize)| Queries {
-            first: self.there[sequence].len() - len,
-            len,
-            cache: &self.there[sequence],
+        let span = |&(sequence, len): &(usize, usize)| {
+            let cache = &self.there[sequence];
+            let first = cache.len - len;
+            let span = Span {
+                sequence,
+                first,
+                len,
+            };
+            (span, cache)
         };
-        let queries: Vec<_> = parts.iter().map(queries).collect();
-        let got = attend(device, heads, &queries, &there, rows);
-        let got = device.download(&got).expect("a device that works");
+        let spans: Vec<_> = parts.iter().map(span).collect();
+        let got = attend(heads, &spans, &there);
+        let got = device.download(&got.array).expect("a device that works");
         let span = |&(sequence, len): &(usize, usize)| attention::CachedSequence {
             first: self.here[sequence][0].len() - len,
             len,
@@ -62,7 +68,7 @@ impl<'d> Both<'d> {
     }
 
     fn truncate(&mut self, sequence: usize, len: usize) {
-        self.there[sequence].truncate(len);
+        self.there[sequence].len = len;
         self.here[sequence]
             .iter_mut()
             .for_each(|kv| kv.truncate(len));
@@ -107,8 +113,8 @@ fn several_sequences() {
                 let rows = parts.iter().map(|part| part.1).sum();
                 let qkv = both.numbers(rows, 40 + i as u32);
                 both.pass(parts, &qkv);
-                both.truncate(0, both.there[0].len().min(5));
-                both.truncate(2, both.there[2].len().min(31));
+                both.truncate(0, both.there[0].len.min(5));
+                both.truncate(2, both.there[2].len.min(31));
             }
         }
     }

@@ -3,7 +3,7 @@
 //! The host's C++ compiler compiles the kernels with a prelude in which each thread of a block is a fiber. Kernels and
 //! copies run one at a time.
 
-use crate::gpu::backend::{Allocation, Backend};
+use crate::gpu::backend::{Allocation, Backend, Place};
 use crate::gpu::device::Device;
 use crate::gpu::source;
 use libloading::Library;
@@ -222,20 +222,15 @@ impl Backend for Emulated {
         unsafe { dealloc(pointer(memory.address).cast(), layout) };
     }
 
-    fn write(&self, data: &[u32], to: &Allocation, at: usize) -> Result<(), String> {
-        let to = pointer(to.part(at, data.len()));
+    fn write(&self, data: &[u32], to: &Allocation) -> Result<(), String> {
+        let to = pointer(to.part(0, data.len()));
         let _lock = self.lock();
         // SAFETY: the part is inside the allocation; the lock excludes other accesses.
         unsafe { ptr::copy_nonoverlapping(data.as_ptr(), to, data.len()) };
         Ok(())
     }
 
-    fn copy(
-        &self,
-        from: (&Allocation, usize),
-        to: (&Allocation, usize),
-        words: usize,
-    ) -> Result<(), String> {
+    fn copy(&self, from: Place<'_>, to: Place<'_>, words: usize) -> Result<(), String> {
         let (from, to) = (from.0.part(from.1, words), to.0.part(to.1, words));
         let _lock = self.lock();
         // SAFETY: the parts are inside their allocations; the lock excludes other accesses.

@@ -2,8 +2,7 @@
 
 use super::devices;
 use super::rows::assert_same;
-use crate::gpu::Device;
-use crate::gpu::matmul::{Matrix, matmul_nt};
+use crate::gpu::{Device, Matrix, matmul_nt};
 use crate::kernels::gemm::{self, Beta, Rhs, View};
 use crate::simd::matrix::MatrixMut;
 use proptest::prelude::*;
@@ -28,11 +27,10 @@ fn check_data(device: &Device, [m, k, n]: [usize; 3], offsets: [usize; 2], x: &[
     gemm::matmul(x_here, Rhs::View(w_here.t()), c, Beta::Zero);
     let (x, w) = (device.upload(x), device.upload(w));
     let y = matmul_nt(
-        device,
-        Matrix::new(&x, offsets[0], m, k),
-        Matrix::new(&w, offsets[1], n, k),
+        &Matrix::new(&x, offsets[0], m, k),
+        &Matrix::new(&w, offsets[1], n, k),
     );
-    let found = device.download(&y).expect("a device that works");
+    let found = device.download(&y.array).expect("a device that works");
     let what = format!("{m} x {k} x {n}, {offsets:?}, {}", device.name());
     assert_same(&what, &found, &expected);
 }

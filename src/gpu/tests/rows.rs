@@ -2,7 +2,7 @@
 
 use super::devices;
 use crate::autograd::Op;
-use crate::gpu::device::{Arg, Array, Device};
+use crate::gpu::device::{Array, Device, Matrix, THREADS, args};
 use crate::gpu::rows;
 use crate::kernels::attention::AttentionHeads;
 use crate::kernels::{cross_entropy, rope, swiglu};
@@ -38,12 +38,17 @@ pub fn assert_same(what: &str, got: &[f32], expected: &[f32]) {
     }
 }
 
+/// A matrix on a device with this number of columns.
+pub fn matrix(device: &Device, data: &[f32], cols: usize) -> Matrix {
+    Matrix::new(&device.upload(data), 0, data.len() / cols, cols)
+}
+
 /// Compares a device's result with the CPU's operation on the same matrices.
 #[track_caller]
 fn check<const N: usize>(
     device: &Device,
     what: &str,
-    got: &Array,
+    got: &Matrix,
     op: impl Op<N>,
     inputs: [(&[f32], usize); N],
 ) {
@@ -53,7 +58,7 @@ fn check<const N: usize>(
     };
     let tensors = inputs.map(tensor);
     let (expected, _) = op.forward(tensors.each_ref());
-    let got = device.download(got).expect("a device that works");
+    let got = device.download(&got.array).expect("a device that works");
     assert_same(&format!("{}: {what}", device.name()), &got, expected.data());
 }
 
@@ -62,10 +67,10 @@ fn rows_are_gathered() {
     for device in devices() {
         for c in SIZES {
             let embeddings = numbers(7 * c, 1);
-            let there = device.upload(&embeddings);
+            let there = matrix(&device, &embeddings, c);
             let ids: Arc<[u32]> = [3u32, 0, 6, 6, 1].into();
             let ids_there = device.upload_u32(&ids);
-            let y = rows::embedding(&device, &there, &ids_there, 5, c);
+            let y = rows::embedding(&there, &ids_there);
             let op = ops::Embedding { ids };
             check(&device, "embedding", &y, op, [(&embeddings, c)]);
         }
@@ -75,9 +80,9 @@ fn rows_are_gathered() {
 #[test]
 fn missing_rows_are_nan() {
     for device in devices() {
-        let embeddings = device.upload(&[1.0; 12]);
+        let embeddings = matrix(&device, &[1.0; 12], 4);
         let ids = device.upload_u32(&[3, 2, u32::MAX]);
-        let y = device.download(&rows::embedding(&device, &embeddings, &ids, 3, 4));
+        let y = device.download(&rows::embedding(&embeddings, &ids).array);
         let y = y.expect("a device that works");
         let expected: Vec<f32> = (0..12).map(|i| [f32::NAN, 1.0, f32::NAN][i / 4]).collect();
         assert_same("embedding", &y, &expected);
@@ -93,8 +98,8 @@ fn norms() {
             // A row of zeros, a NaN in the last lane that is used, and squares that overflow.
             x[c..2 * c].fill(if c % 3 == 0 { 0.0 } else { 1e25 });
             x[3 * c - 1] = if c % 2 == 0 { f32::NAN } else { 1e-30 };
-            let (there, weight_there) = (device.upload(&x), device.upload(&weight));
-            let y = rows::rms_norm(&device, &there, &weight_there, 3, c, eps);
+            let [there, weight_there] = [&x, &weight].map(|x| matrix(&device, x, c));
+            let y = rows::rms_norm(&there, &weight_there, eps);
             let op = ops::RmsNorm { eps };
             check(&device, "rms_norm", &y, op, [(&x, c), (&weight, c)]);
         }
@@ -126,10 +131,10 @@ fn norms_of_heads() {
         for heads in HEADS {
             let x = numbers(5 * heads.width(), 4);
             let (q, k) = (numbers(heads.size, 5), numbers(heads.size, 6));
-            let (there, q_there, k_there) =
-                (device.upload(&x), device.upload(&q), device.upload(&k));
+            let there = matrix(&device, &x, heads.width());
+            let [q_there, k_there] = [&q, &k].map(|x| matrix(&device, x, heads.size));
             let eps = 1e-6;
-            let y = rows::qk_norm(&device, &there, &q_there, &k_there, heads, 5, eps);
+            let y = rows::qk_norm(&there, &q_there, &k_there, heads, eps);
             let op = ops::QkNorm { heads, eps };
             let inputs = [(&*x, heads.width()), (&*q, heads.size), (&*k, heads.size)];
             check(&device, "qk_norm", &y, op, inputs);
@@ -146,8 +151,9 @@ fn rope_angles() {
             // Positions of several sequences, not from 0.
             let positions: Arc<[u32]> = [0u32, 1, 299, 17, 18, 19].into();
             let x = numbers(6 * heads.width(), 7);
-            let (there, at) = (device.upload(&x), device.upload_u32(&positions));
-            let y = rows::rope(&device, &there, &angles, heads, &at, 6);
+            let there = matrix(&device, &x, heads.width());
+            let at = device.upload_u32(&positions);
+            let y = rows::rope(&there, &angles, heads, &at);
             let op = ops::Rope {
                 table,
                 heads,
@@ -165,22 +171,22 @@ fn elements() {
             let (mut x, z, bias) = (numbers(3 * c, 8), numbers(3 * c, 9), numbers(c, 10));
             x[c] = f32::NEG_INFINITY;
             x[c / 2] = -0.0;
-            let [there, z_there, bias_there] = [&x, &z, &bias].map(|x| device.upload(x));
-            let y = rows::add(&device, &there, &z_there);
+            let [there, z_there, bias_there] = [&x, &z, &bias].map(|x| matrix(&device, x, c));
+            let y = rows::add(&there, &z_there);
             check(&device, "add", &y, ops::Add, [(&x, c), (&z, c)]);
-            let y = rows::add_bias(&device, &there, &bias_there, 3, c);
+            let y = rows::add_bias(&there, &bias_there);
             check(&device, "add_bias", &y, ops::AddBias, [(&x, c), (&bias, c)]);
-            let y = rows::silu(&device, &there);
+            let y = rows::silu(&there);
             check(&device, "silu", &y, ops::Silu, [(&x, c)]);
             let gu: Vec<f32> = x.iter().chain(&z).copied().collect();
-            let y = rows::swiglu(&device, &device.upload(&gu), 3, c);
+            let y = rows::swiglu(&matrix(&device, &gu, 2 * c));
             let mut expected = vec![0.0; 3 * c];
             swiglu::forward(&gu, c, &mut expected);
-            let got = device.download(&y).expect("a device that works");
+            let got = device.download(&y.array).expect("a device that works");
             assert_same(&format!("{}: swiglu", device.name()), &got, &expected);
             for other in [1, 16, 33] {
                 let z = numbers(3 * other, 11);
-                let y = rows::concat(&device, &there, &device.upload(&z), 3, c, other);
+                let y = rows::concat(&there, &matrix(&device, &z, other));
                 check(&device, "concat", &y, ops::Concat, [(&x, c), (&z, other)]);
             }
         }
@@ -206,14 +212,8 @@ fn losses() {
             z[7 * v..8 * v].fill(f32::NEG_INFINITY);
             z[8 * v + v / 3] = f32::INFINITY;
             z[9 * v..].fill(-0.0);
-            let y = rows::cross_entropy(
-                &device,
-                &device.upload(&z),
-                &device.upload_u32(&targets),
-                10,
-                v,
-            );
-            let got = device.download(&y).expect("a device that works");
+            let y = rows::cross_entropy(&matrix(&device, &z, v), &device.upload_u32(&targets));
+            let got = device.download(&y.array).expect("a device that works");
             let (mut losses, mut hits) = (vec![0.0; 10], vec![0.0; 10]);
             cross_entropy::forward_backward(&mut z, &targets, 1.0, &mut losses, &mut hits);
             assert_same(&format!("losses, V = {v}"), &got[..10], &losses);
@@ -238,15 +238,10 @@ fn elementary(device: &Device, function: Elementary, x: &Array) -> Array {
         1
     };
     let y = device.empty(words * x.len());
-    let args = [
-        x.into(),
-        (&y).into(),
-        Arg::U64(x.len() as u64),
-        Arg::U32(function as u32),
-    ];
+    let args = args![x, &y, x.len(), function as u32];
     let grid = [rows::blocks(x.len()), 1, 1];
     // SAFETY: the kernel's parameters; y has the function's words for each x.
-    unsafe { device.launch("elementary", grid, rows::THREADS, &args) };
+    unsafe { device.launch("elementary", grid, THREADS, &args) };
     y
 }
 
@@ -309,7 +304,9 @@ fn noise_of_uniform_numbers() {
         .collect();
     for device in devices() {
         let y = elementary(&device, Elementary::Gumbel, &device.upload(&x));
-        let words = device.download_u32(&y).expect("a device that works");
+        let words = device
+            .read_u32(&y, 0..y.len())
+            .expect("a device that works");
         for (x, words) in x.iter().zip(words.as_chunks::<2>().0) {
             let got = u64::from(words[1]) << 32 | u64::from(words[0]);
             let expected = -scalar::ln(-scalar::ln(f64::from(*x)));
