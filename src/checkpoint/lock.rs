@@ -8,7 +8,7 @@
 //! names any more, and does not protect the directory that has the name now. So the locked file is compared with the
 //! file at the path (device and inode), and the lock is taken anew if they differ.
 //!
-//! Some file systems have no locks. Training works there too, without this protection; [`Lock::is_held`] is then false,
+//! Some file systems have no locks. Training works there too, without this protection; `Lock::is_held` is then false,
 //! and the program prints a note.
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -23,14 +23,8 @@ pub(super) const LOCK: &str = "train.lock";
 #[derive(Debug)]
 pub(super) struct Lock {
     file: File,
-    is_held: bool,
-}
-
-impl Lock {
     /// False if the file system has no locks.
-    pub(super) fn is_held(&self) -> bool {
-        self.is_held
-    }
+    pub(super) is_held: bool,
 }
 
 impl Drop for Lock {
@@ -138,8 +132,8 @@ mod tests {
         let mut none = |_: &File| Err(TryLockError::Error(unsupported()));
         let first = lock_by(folder.path(), &mut none).unwrap();
         let second = lock_by(folder.path(), &mut none).unwrap();
-        assert!(!first.is_held() && !second.is_held());
-        assert!(lock(folder.path()).unwrap().is_held());
+        assert!(!first.is_held && !second.is_held);
+        assert!(lock(folder.path()).unwrap().is_held);
     }
 
     #[test]

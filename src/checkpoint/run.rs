@@ -44,7 +44,7 @@ use super::model::{CONFIG, METRICS, WEIGHTS, tokenizer_of};
 use super::state::{read_state, state_file};
 use super::{ModelDir, TensorFile, json, metrics};
 use crate::data::Tokenizer;
-use crate::files::{write_with, writer};
+use crate::files::writer;
 use crate::model::{Config, Model};
 use crate::{Error, Result};
 use serde::Serialize;
@@ -100,7 +100,7 @@ impl RunDir {
     /// Whether the directory is locked, so that no other process can train into it. False if its file system has no
     /// locks.
     pub fn is_locked(&self) -> bool {
-        self.lock.is_held()
+        self.lock.is_held
     }
 
     /// The directory.
@@ -114,11 +114,10 @@ impl RunDir {
     /// Returns [`Error::Io`] if writing fails.
     pub fn append_metrics(&self, event: &impl Serialize) -> Result<()> {
         let path = self.path().join(METRICS);
-        let mut line = serde_json::to_string(event).expect("plain data");
-        line.push('\n');
+        let line = serde_json::to_string(event).expect("plain data");
         let file = File::options().append(true).create(true).open(&path);
         let mut file = file.map_err(Error::io("open", &path))?;
-        file.write_all(line.as_bytes())
+        file.write_all((line + "\n").as_bytes())
             .map_err(Error::io("write", &path))
     }
 
@@ -169,10 +168,7 @@ impl RunDir {
             }
             _ => {}
         }
-        let path = self.state_path();
-        write_with(&path, |file| {
-            state.write_to(file).map_err(Error::io("write", &path))
-        })?;
+        state.replace(&self.state_path())?;
         self.dir.save_weights(model)
     }
 

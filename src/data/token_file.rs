@@ -24,7 +24,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Fingerprint, TextFiles, Tokenizer};
-use crate::files::{Hashing, hex};
+use crate::files::{Hashing, hex, numbers};
 use crate::{Error, Result};
 
 const MAGIC: [u8; 8] = *b"\x89FTOK\r\n\x1a";
@@ -205,14 +205,8 @@ impl TokenFile {
                 .map_err(Error::io("read", &self.path))?;
             let first = into.len();
             match self.width {
-                2 => into.extend(
-                    bytes
-                        .as_chunks()
-                        .0
-                        .iter()
-                        .map(|b| u32::from(u16::from_le_bytes(*b))),
-                ),
-                _ => into.extend(bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b))),
+                2 => into.extend(numbers(bytes, u16::from_le_bytes).map(u32::from)),
+                _ => into.extend(numbers(bytes, u32::from_le_bytes)),
             }
             if let Some(at) = into[first..]
                 .iter()

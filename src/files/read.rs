@@ -69,6 +69,15 @@ pub(crate) fn read_bytes(path: &Path, source: &mut impl Read, len: u64) -> Resul
     Ok(bytes)
 }
 
+/// The numbers of N bytes each that `bytes` hold; a rest of fewer bytes is left out.
+pub(crate) fn numbers<T, const N: usize>(
+    bytes: &[u8],
+    from_bytes: impl Fn([u8; N]) -> T,
+) -> impl Iterator<Item = T> {
+    let (whole, _) = bytes.as_chunks();
+    whole.iter().map(move |number| from_bytes(*number))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
