@@ -41,15 +41,15 @@ enum Spelling {
 
 /// A tokenizer of the public library.
 pub(super) struct Library {
-    inner: tokenizers::Tokenizer,
+    pub(super) inner: tokenizers::Tokenizer,
     /// The file as it was read.
-    json: String,
+    pub(super) json: String,
     spelling: Spelling,
     /// By id; none for special tokens and unused ids.
     bytes: Vec<Option<Box<[u8]>>>,
     /// The token of each single byte in a byte-level vocabulary. Public ones lack bytes that their texts never had.
     byte_tokens: Box<[Option<u32>; 256]>,
-    end_of_text: Option<u32>,
+    pub(super) end_of_text: Option<u32>,
 }
 
 impl Library {
@@ -73,44 +73,36 @@ impl Library {
         inner.set_encode_special_tokens(true);
 
         let added = inner.get_added_tokens_decoder();
-        let special = |id: u32| added.get(&id).is_some_and(|token| token.special);
-        let mut bytes: Vec<Option<Box<[u8]>>> = Vec::new();
-        let mut used: Vec<bool> = Vec::new();
         let mut vocab: Vec<(u32, String)> = inner
             .get_vocab(true)
             .into_iter()
             .map(|(token, id)| (id, token))
             .collect();
         vocab.sort_unstable();
-        match vocab.last() {
-            None => return Err("expected a vocabulary, found no token".to_owned()),
-            Some((id, token)) if *id as usize >= MAX_IDS => {
-                let token = short(token);
-                return Err(format!(
-                    "token `{token}`: expected an id below {MAX_IDS}, found {id}"
-                ));
-            }
-            Some((id, _)) => {
-                bytes.resize(*id as usize + 1, None);
-                used.resize(*id as usize + 1, false);
-            }
+        let wrong = |token: &str, reason| Err(format!("token `{}`: {reason}", short(token)));
+        let Some((last, token)) = vocab.last() else {
+            return Err("expected a vocabulary, found no token".to_owned());
+        };
+        if *last as usize >= MAX_IDS {
+            return wrong(
+                token,
+                format!("expected an id below {MAX_IDS}, found {last}"),
+            );
         }
+        if let Some(pair) = vocab.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            let (id, token) = &pair[1];
+            return wrong(token, format!("id {id} belongs to another token"));
+        }
+        let mut bytes: Vec<Option<Box<[u8]>>> = vec![None; *last as usize + 1];
         for (id, token) in &vocab {
-            let place = *id as usize;
-            if std::mem::replace(&mut used[place], true) {
-                let token = short(token);
-                return Err(format!("token `{token}`: id {id} belongs to another token"));
-            }
-            if !special(*id) {
-                let added = added.contains_key(id);
-                bytes[place] = Some(if added {
-                    token.as_bytes().into()
-                } else {
-                    spelt(token, spelling)
-                });
-            }
+            bytes[*id as usize] = match added.get(id) {
+                Some(added) if added.special => None,
+                Some(_) => Some(token.as_bytes().into()),
+                None => Some(spelt(token, spelling)),
+            };
         }
-        let end = |name: &&str| inner.token_to_id(name).filter(|id| special(*id));
+        let special = |id: &u32| added.get(id).is_some_and(|token| token.special);
+        let end = |name: &&str| inner.token_to_id(name).filter(special);
         let end_of_text = ENDS.iter().find_map(end);
         let byte_tokens = match spelling {
             Spelling::ByteLevel => byte_tokens(&inner),
@@ -133,21 +125,8 @@ impl Library {
         }
     }
 
-    pub(super) fn json(&self) -> &str {
-        &self.json
-    }
-
     pub(super) fn vocab_size(&self) -> usize {
         self.bytes.len()
-    }
-
-    pub(super) fn end_of_text(&self) -> Option<u32> {
-        self.end_of_text
-    }
-
-    /// How the file spells a token.
-    pub(super) fn token(&self, id: u32) -> Option<String> {
-        self.inner.id_to_token(id)
     }
 
     /// The tokens of one chunk of text.
