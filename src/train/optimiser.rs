@@ -39,14 +39,9 @@ pub struct AdamW {
     pub eps: f64,
 }
 
-impl Default for AdamW {
-    fn default() -> Self {
-        Self::DEFAULT
-    }
-}
-
 impl AdamW {
-    const DEFAULT: Self = Self {
+    /// The usual hyperparameters.
+    pub const DEFAULT: Self = Self {
         beta1: 0.9,
         beta2: 0.95,
         eps: 1e-8,
@@ -119,7 +114,8 @@ pub struct OptimiserState {
     optimiser: Optimiser,
     weight_decay: f64,
     clip_norm: f64,
-    steps: u64,
+    /// Steps done.
+    pub(super) steps: u64,
     /// By parameter; empty for one that is not trained.
     kept: Vec<Vec<Tensor>>,
 }
@@ -179,10 +175,8 @@ impl OptimiserState {
     /// The tensors by name.
     pub fn tensors(&self, params: &Params) -> impl Iterator<Item = (String, &Tensor)> {
         params.iter().zip(&self.kept).flat_map(|((name, t), kept)| {
-            let parts = self.optimiser.kept(name, t.shape()).iter();
-            parts
-                .zip(kept)
-                .map(move |(part, kept)| (format!("{part}{name}"), kept))
+            let parts = self.optimiser.kept(name, t.shape()).iter().zip(kept);
+            parts.map(move |(part, kept)| (format!("{part}{name}"), kept))
         })
     }
 
@@ -210,14 +204,7 @@ impl OptimiserState {
         active: &dyn Fn(&str) -> bool,
     ) {
         self.steps += 1;
-        let clip = |norm: f64| {
-            let factor = if norm > self.clip_norm {
-                self.clip_norm / norm
-            } else {
-                1.0
-            };
-            factor as f32
-        };
+        let clip = |norm: f64| (self.clip_norm / norm).min(1.0) as f32;
         let (trunk_clip, heads_clip) = (clip(norms.trunk), clip(norms.heads));
         let base = self.adamw_step(lr);
         for id in params.ids().collect::<Vec<_>>() {
@@ -244,6 +231,7 @@ impl OptimiserState {
             let gradient = gradients.get(id).data();
             let tensor = params.get_mut(id);
             let (rows, cols) = (tensor.rows(), tensor.cols());
+            let w = tensor.data_mut();
             match (kept, momentum) {
                 ([m], Some(momentum)) => {
                     let step = muon::Step {
@@ -252,13 +240,9 @@ impl OptimiserState {
                         clip: step.clip,
                         weight_decay: step.weight_decay,
                     };
-                    let (w, m) = (tensor.data_mut(), m.data_mut());
-                    muon::update(step, rows, cols, w, m, gradient);
+                    muon::update(step, rows, cols, w, m.data_mut(), gradient);
                 }
-                ([m, v], None) => {
-                    let (m, v) = (m.data_mut(), v.data_mut());
-                    adamw::update(step, tensor.data_mut(), m, v, gradient);
-                }
+                ([m, v], None) => adamw::update(step, w, m.data_mut(), v.data_mut(), gradient),
                 _ => unreachable!("one tensor for Muon, two for AdamW"),
             }
         }

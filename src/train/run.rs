@@ -7,10 +7,10 @@ use super::state::{Origin, Record};
 use super::{Event, TextFile, TrainConfig, Trainer};
 use crate::checkpoint::RunDir;
 use crate::data::Tokenizer;
+use crate::model::Config;
 use crate::model::config::ARITHMETIC;
 use crate::{Error, Result};
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::json;
 use std::path::Path;
 use std::time::Instant;
 
@@ -212,17 +212,12 @@ fn with_parts<R>(trainer: &Trainer, f: impl FnOnce(&[(&str, &[usize], &[f32])]) 
     f(&parts)
 }
 
-/// The first field in which two values of one type differ, as a sentence.
-fn difference<T: Serialize>(expected: &T, found: &T) -> Option<String> {
-    let fields = |x: &T| match serde_json::to_value(x) {
-        Ok(Value::Object(fields)) => fields,
-        _ => Map::new(),
-    };
-    let found = fields(found);
-    let differs = |(key, value): &(&String, &Value)| found.get(*key) != Some(*value);
-    let expected = fields(expected);
-    let (key, value) = expected.iter().find(differs)?;
-    let other = found.get(key).unwrap_or(&Value::Null);
+/// The first field in which two configurations differ, as a sentence.
+fn difference(expected: &Config, found: &Config) -> Option<String> {
+    let (expected, found) = (json!(expected), json!(found));
+    let mut fields = expected.as_object()?.iter();
+    let (key, value) = fields.find(|(key, value)| found.get(key) != Some(value))?;
+    let other = &found[key];
     Some(format!(
         "`{key}`: expected {value}, with which the run was started, found {other}"
     ))
