@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
@@ -10,14 +10,11 @@ use safetensors::tensor::{Dtype, TensorInfo};
 use sha2::{Digest, Sha256};
 
 use super::header::{self, Entries};
-use crate::files::{escape, numbers, open, read_bytes};
+use crate::files::{escape, numbers, open, read_bytes, read_parts};
 use crate::{Error, Result};
 
 /// Longest header, in bytes: the format's own limit.
 const HEADER_LIMIT: u64 = 100_000_000;
-
-/// Bytes of data read at once; a multiple of every type's size.
-const CHUNK: usize = 1 << 16;
 
 /// Unexpected names that an error lists before it only counts them.
 const LISTED: usize = 3;
@@ -104,21 +101,10 @@ impl TensorFile {
     }
 
     /// Reads the data between two offsets, in chunks.
-    fn read(&mut self, (begin, end): (usize, usize), mut each: impl FnMut(&[u8])) -> Result<()> {
-        let mut chunk = vec![0; CHUNK.min(end - begin)];
-        let mut read = || {
-            let start = self.data_start + begin as u64;
-            self.file.seek(SeekFrom::Start(start))?;
-            let mut left = end - begin;
-            while left > 0 {
-                let chunk = &mut chunk[..CHUNK.min(left)];
-                self.file.read_exact(chunk)?;
-                each(chunk);
-                left -= chunk.len();
-            }
-            Ok(())
-        };
-        read().map_err(Error::io("read", &self.path))
+    fn read(&mut self, (begin, end): (usize, usize), each: impl FnMut(&[u8])) -> Result<()> {
+        let start = self.data_start + begin as u64;
+        let read = read_parts(&mut self.file, start, end - begin, each);
+        read.map_err(Error::io("read", &self.path))
     }
 
     /// A tensor of this name, shape and a type that can be read.

@@ -1,5 +1,5 @@
 use std::fs;
-use std::io::Write;
+use std::io::{Seek, Write};
 
 use proptest::prelude::*;
 
