@@ -48,7 +48,7 @@ pub(super) struct Library {
     /// By id; none for special tokens and unused ids.
     bytes: Vec<Option<Box<[u8]>>>,
     /// The token of each single byte in a byte-level vocabulary. Public ones lack bytes that their texts never had.
-    byte_tokens: Box<[Option<u32>; 256]>,
+    byte_tokens: [Option<u32>; 256],
     pub(super) end_of_text: Option<u32>,
 }
 
@@ -105,8 +105,8 @@ impl Library {
         let end = |name: &&str| inner.token_to_id(name).filter(special);
         let end_of_text = ENDS.iter().find_map(end);
         let byte_tokens = match spelling {
-            Spelling::ByteLevel => byte_tokens(&inner),
-            _ => Box::new([None; 256]),
+            Spelling::ByteLevel => byte_characters().map(|c| inner.token_to_id(&c.to_string())),
+            _ => [None; 256],
         };
         let library = Self {
             inner,
@@ -215,19 +215,15 @@ impl Eq for Library {}
 fn spelling_of(decoder: &Value) -> Spelling {
     let alone = std::slice::from_ref(decoder);
     let steps = decoder["decoders"].as_array().map_or(alone, Vec::as_slice);
-    let kind = |step: &Value| step["type"].as_str().unwrap_or_default().to_owned();
-    let kinds: Vec<String> = steps.iter().map(kind).collect();
     let space = |step: &Value| {
         step["pattern"]["String"] == "\u{2581}" && step["content"] == " "
             || step["type"] == "Metaspace" && step["replacement"] == "\u{2581}"
     };
-    let piece =
-        |kind: &str| ["Replace", "Metaspace", "ByteFallback", "Fuse", "Strip"].contains(&kind);
-    match kinds.as_slice() {
-        [kind] if kind == "ByteLevel" => Spelling::ByteLevel,
-        kinds if kinds.iter().all(|kind| piece(kind)) && steps.iter().any(space) => {
-            Spelling::SentencePiece
-        }
+    let pieces = ["Replace", "Metaspace", "ByteFallback", "Fuse", "Strip"];
+    let piece = |step: &Value| pieces.iter().any(|kind| step["type"] == *kind);
+    match steps {
+        [step] if step["type"] == "ByteLevel" => Spelling::ByteLevel,
+        _ if steps.iter().all(piece) && steps.iter().any(space) => Spelling::SentencePiece,
         _ => Spelling::Other,
     }
 }
@@ -254,12 +250,6 @@ fn spelt(token: &str, spelling: Spelling) -> Box<[u8]> {
         }
         Spelling::Other => token.as_bytes().into(),
     }
-}
-
-/// The token of each byte that the vocabulary has.
-fn byte_tokens(inner: &tokenizers::Tokenizer) -> Box<[Option<u32>; 256]> {
-    let token = |character: char| inner.token_to_id(&character.to_string());
-    Box::new(byte_characters().map(token))
 }
 
 #[cfg(test)]
