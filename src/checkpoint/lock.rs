@@ -80,11 +80,8 @@ pub(super) fn busy(dir: &Path) -> Error {
 /// Returns the errors of [`lock()`].
 pub(super) fn lock_old(dir: &Path) -> Result<Option<Lock>> {
     // A missing file is not created: a replacement that fails leaves the old directory as it was.
-    if dir.join(LOCK).is_file() {
-        lock(dir).map(Some)
-    } else {
-        Ok(None)
-    }
+    let exists = dir.join(LOCK).is_file();
+    exists.then(|| lock(dir)).transpose()
 }
 
 /// Whether the path names this open file.

@@ -46,6 +46,7 @@ use super::{ModelDir, TensorFile, json, metrics};
 use crate::data::Tokenizer;
 use crate::files::writer;
 use crate::model::{Config, Model};
+use crate::tensor::Tensor;
 use crate::{Error, Result};
 use serde::Serialize;
 
@@ -68,10 +69,10 @@ impl RunDir {
         model: &Model,
         tokenizer: &Tokenizer,
         record: &str,
-        parts: &[Part<'_>],
+        tensors: &[(String, &Tensor)],
         force: bool,
     ) -> Result<Self> {
-        let state = state_file(record, parts)?;
+        let state = state_file(record, &parts(tensors))?;
         let files = [
             (STATE, Contents::Tensors(&state)),
             (LOCK, Contents::Bytes(b"")),
@@ -159,8 +160,8 @@ impl RunDir {
     /// # Errors
     /// Returns [`Error::NotFinite`] for values that are not finite and [`Error::Io`] if writing fails. The previous
     /// checkpoint is then whole; or this one is, if the state was written and the model was not.
-    pub fn save(&self, model: &Model, record: &str, parts: &[Part<'_>]) -> Result<()> {
-        let state = state_file(record, parts)?;
+    pub fn save(&self, model: &Model, record: &str, tensors: &[(String, &Tensor)]) -> Result<()> {
+        let state = state_file(record, &parts(tensors))?;
         let metrics = self.dir.path().join(METRICS);
         match File::open(&metrics).and_then(|file| file.sync_all()) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -180,6 +181,11 @@ impl RunDir {
     pub fn trim_metrics(&self, step: u64, evaluated: bool) -> Result<()> {
         metrics::trim(&self.dir.path().join(METRICS), step, evaluated)
     }
+}
+
+fn parts<'a>(tensors: &'a [(String, &Tensor)]) -> Vec<Part<'a>> {
+    let part = |(name, tensor): &'a (String, &Tensor)| (&**name, tensor.shape(), tensor.data());
+    tensors.iter().map(part).collect()
 }
 
 /// Temporaries of killed writers, for the names that are written during a run. The process that holds the lock is the

@@ -159,7 +159,7 @@ impl TrainingLoop<'_> {
 
     fn report(&mut self, event: &Event) -> Result<()> {
         if let Some(run) = &self.run {
-            run.append(event)?;
+            run.dir.append_metrics(event)?;
         }
         self.observer.event(event);
         Ok(())
@@ -168,15 +168,14 @@ impl TrainingLoop<'_> {
     fn report_step(&mut self, report: StepReport, lr: f64) -> Result<()> {
         let done = self.trainer.steps();
         let training_seconds = self.clock.training;
-        let (steps, seconds) =
-            std::mem::replace(&mut self.clock.reported, (done, training_seconds));
-        let speed = self.tokens(done - steps) / (training_seconds - seconds);
+        let (steps, seconds) = self.clock.reported;
+        self.clock.reported = (done, training_seconds);
         self.report(&Event::Step {
             step: done,
             loss: report.loss,
             loss_heads: report.loss_heads,
             lr,
-            tokens_per_s: speed,
+            tokens_per_s: self.tokens(done - steps) / (training_seconds - seconds),
             training_seconds,
         })
     }
