@@ -205,7 +205,7 @@ impl OptimiserState {
     ) {
         self.steps += 1;
         let clip = |norm: f64| (self.clip_norm / norm).min(1.0) as f32;
-        let (trunk_clip, heads_clip) = (clip(norms.trunk), clip(norms.heads));
+        let clips = [norms.trunk, norms.heads].map(clip);
         let base = self.adamw_step(lr);
         for id in params.ids().collect::<Vec<_>>() {
             let kept = self.kept[id.index()].as_mut_slice();
@@ -214,17 +214,10 @@ impl OptimiserState {
                 continue;
             }
             let shape = params.get(id).shape();
+            let is_matrix = shape.len() == 2;
             let step = adamw::Step {
-                clip: if layout::is_head(name) {
-                    heads_clip
-                } else {
-                    trunk_clip
-                },
-                weight_decay: if shape.len() == 2 {
-                    self.weight_decay as f32
-                } else {
-                    0.0
-                },
+                clip: clips[usize::from(layout::is_head(name))],
+                weight_decay: if is_matrix { base.weight_decay } else { 0.0 },
                 ..base
             };
             let momentum = self.optimiser.momentum(name, shape);
@@ -248,7 +241,7 @@ impl OptimiserState {
         }
     }
 
-    /// AdamW's numbers for this step, without clipping and decay.
+    /// AdamW's numbers for this step and a parameter that decays, without clipping.
     fn adamw_step(&self, lr: f64) -> adamw::Step {
         let AdamW { beta1, beta2, eps } = self.optimiser.adamw();
         let unbias = |beta| (1.0 / (1.0 - scalar::powi(beta, self.steps))) as f32;
@@ -262,7 +255,7 @@ impl OptimiserState {
             bias_correction2: unbias(beta2),
             eps: eps as f32,
             clip: 1.0,
-            weight_decay: 0.0,
+            weight_decay: self.weight_decay as f32,
         }
     }
 }

@@ -227,18 +227,12 @@ impl Trainer {
                 let expected = format!("windows of at most the model's {positions} positions");
                 return wrong(expected, format!("windows of {}", part.seq_len()));
             }
-            let window = part.seq_len() + 1;
-            let unknown = |token: &u32| *token as usize >= vocab;
-            if let Some(at) = part.tokens().iter().position(unknown) {
-                return wrong(
-                    format!("tokens below the vocabulary's size, {vocab}"),
-                    format!(
-                        "token {} at position {} of window {}",
-                        part.tokens()[at],
-                        at % window,
-                        at / window
-                    ),
-                );
+            let mut tokens = part.tokens().iter().enumerate();
+            if let Some((at, token)) = tokens.find(|(_, token)| **token as usize >= vocab) {
+                let expected = format!("tokens below the vocabulary's size, {vocab}");
+                let (window, place) = (at / (part.seq_len() + 1), at % (part.seq_len() + 1));
+                let found = format!("token {token} at position {place} of window {window}");
+                return wrong(expected, found);
             }
         }
         Ok(())
