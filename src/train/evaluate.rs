@@ -117,7 +117,7 @@ fn in_parts<E: Exec>(
             let expected = format!("tokens below the vocabulary's size, {vocab}");
             return Err(Error::setting("text", expected, token));
         }
-        for batch in consecutive(&tokens, context, 1) {
+        for batch in consecutive(&tokens, context) {
             if !go_on() {
                 return Ok(None);
             }

@@ -94,7 +94,7 @@ impl Grammar {
 
 /// Writes one story in one line.
 pub(super) fn story(draws: &mut Draws) -> String {
-    let plot = &GRAMMAR.plots[draws.index(GRAMMAR.plots.len())];
+    let plot = &GRAMMAR.plots[draws.below(GRAMMAR.plots.len())];
     let mut story = Story::new(draws);
     let mut line = String::new();
     for group in plot {
@@ -120,7 +120,7 @@ impl<'a> Story<'a> {
     }
 
     fn one_of<T: Copy>(&mut self, list: &[T]) -> T {
-        list[self.draws.index(list.len())]
+        list[self.draws.below(list.len())]
     }
 
     /// One of a group's lines, filled.

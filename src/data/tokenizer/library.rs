@@ -60,25 +60,17 @@ impl Library {
     pub(super) fn new(json: String, mut file: Value) -> Result<Arc<Self>, String> {
         let spelling = spelling_of(&file["decoder"]);
         // Text is never truncated or padded, and one text has one encoding.
-        for field in ["truncation", "padding"] {
-            if let Some(value) = file.get_mut(field) {
+        for field in ["/truncation", "/padding", "/model/dropout"] {
+            if let Some(value) = file.pointer_mut(field) {
                 *value = Value::Null;
             }
-        }
-        if let Some(dropout) = file.pointer_mut("/model/dropout") {
-            *dropout = Value::Null;
         }
         let read = || serde_json::from_value::<tokenizers::Tokenizer>(file);
         let mut inner = guard(read).map_err(|reason| format!("expected a tokenizer: {reason}"))?;
         inner.set_encode_special_tokens(true);
 
         let added = inner.get_added_tokens_decoder();
-        let mut vocab: Vec<(u32, String)> = inner
-            .get_vocab(true)
-            .into_iter()
-            .map(|(token, id)| (id, token))
-            .collect();
-        vocab.sort_unstable();
+        let vocab = by_id(inner.get_vocab(true));
         let wrong = |token: &str, reason| Err(format!("token `{}`: {reason}", short(token)));
         let Some((last, token)) = vocab.last() else {
             return Err("expected a vocabulary, found no token".to_owned());
@@ -210,6 +202,13 @@ impl PartialEq for Library {
 }
 
 impl Eq for Library {}
+
+/// A vocabulary's tokens in the order of their ids.
+pub(super) fn by_id(vocab: impl IntoIterator<Item = (String, u32)>) -> Vec<(u32, String)> {
+    let mut tokens: Vec<_> = vocab.into_iter().map(|(token, id)| (id, token)).collect();
+    tokens.sort_unstable();
+    tokens
+}
 
 /// The spelling that a decoder undoes.
 fn spelling_of(decoder: &Value) -> Spelling {
