@@ -18,9 +18,9 @@ pub enum Ending {
 }
 
 impl Trainer {
-    /// Trains on the tokens of `train`, from the steps done so far to the end, as the configuration says. `valid` are the
-    /// tokens to evaluate on, and the tokenizer counts their bytes. Either may be a file larger than memory. With a `run`,
-    /// metrics and checkpoints are written to its directory.
+    /// Trains on the tokens of `train`, from the steps done so far to the end, as the configuration says. `valid` are
+    /// the tokens to evaluate on, and the tokenizer counts their bytes. Either may be a file larger than memory. With a
+    /// `run`, metrics and checkpoints are written to its directory.
     ///
     /// # Errors
     /// Returns [`Error::Setting`] if the model cannot be trained with the configuration, [`Error::TooShort`] if a text
