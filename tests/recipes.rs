@@ -6,12 +6,11 @@ use foretoken::model::{GradFlow, HeadKind, JointLoss, Model, Preset, layout};
 use foretoken::simd::Isa;
 use foretoken::train::{Event, Optimiser, TrainConfig, Trainer};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-fn tokens() -> Arc<Vec<u32>> {
+fn tokens() -> Vec<u32> {
     let text = corpus::stories(11, 20_000);
     let tokens = Tokenizer::bytes().encode(text.as_bytes());
-    tokens.expect("bytes").into()
+    tokens.expect("bytes")
 }
 
 fn small(kind: HeadKind, depth: usize, tied: bool) -> Model {

@@ -6,20 +6,17 @@ mod common;
 use common::train_logits;
 use foretoken::Error;
 use foretoken::checkpoint::ModelDir;
-use foretoken::data::{Batch, RandomWindows, Tokenizer, Tokens, corpus, read_tokens};
+use foretoken::data::{Batch, RandomWindows, Tokenizer, corpus, open_tokens};
 use foretoken::exec::{Rows, TapeExec};
 use foretoken::kernels::par::Threads;
 use foretoken::model::{HeadKind, JointLoss, Model, Preset};
 use foretoken::simd::Isa;
 use foretoken::train::{Event, Optimiser, Origin, Run, Schedule, TrainConfig, Trainer, evaluate};
-use std::sync::Arc;
 
-fn tokens(bytes: usize) -> Arc<Vec<u32>> {
+fn tokens(bytes: usize) -> Vec<u32> {
     let text = corpus::stories(11, bytes);
-    Tokenizer::bytes()
-        .encode(text.as_bytes())
-        .expect("bytes")
-        .into()
+    let tokens = Tokenizer::bytes().encode(text.as_bytes());
+    tokens.expect("bytes")
 }
 
 fn small(kind: HeadKind) -> Model {
@@ -300,7 +297,7 @@ fn evaluation_predicts_every_token_but_the_first_once() {
                 hits += f64::from(row.iter().all(|x| *x <= row[target]));
             }
         }
-        let result = evaluate(&model, text, &tokenizer, 20).expect("enough text");
+        let result = evaluate(&model, &text.into(), &tokenizer, 20).expect("enough text");
         let count = (n - 1) as f64;
         assert_eq!(result.tokens, n - 1);
         assert!((result.loss - total / count).abs() < 1e-5, "{n}");
@@ -311,8 +308,8 @@ fn evaluation_predicts_every_token_but_the_first_once() {
         // One byte per token.
         assert!((result.bits_per_byte - result.loss / 2f64.ln()).abs() < 1e-9);
     }
-    assert!(evaluate(&model, &[1], &tokenizer, 20).is_err());
-    assert!(evaluate(&model, &[1, 2], &tokenizer, 0).is_err());
+    assert!(evaluate(&model, &vec![1].into(), &tokenizer, 20).is_err());
+    assert!(evaluate(&model, &vec![1, 2].into(), &tokenizer, 0).is_err());
 }
 
 /// Each head's loss window by window in `f64`, from logits. Head k has k targets fewer in a window, so it has a smaller
@@ -337,7 +334,8 @@ fn evaluation_weighs_every_target_of_a_head_alike() {
                     }
                 }
             }
-            let result = evaluate(&model, text, &Tokenizer::bytes(), 20).expect("enough text");
+            let result =
+                evaluate(&model, &text.into(), &Tokenizer::bytes(), 20).expect("enough text");
             for k in 0..3 {
                 let (loss, share) = (totals[k] / counts[k], hits[k] / counts[k]);
                 let what = format!("{kind:?}, {n} tokens, head {k}");
@@ -355,8 +353,8 @@ fn real_text_is_learnt_if_it_is_available() {
         return;
     };
     let path = std::path::Path::new(&folder).join("tinyshakespeare.txt");
-    let tokens = read_tokens(&[path], &Tokenizer::bytes()).expect("a text file");
-    let (train, valid) = Tokens::from(tokens).split();
+    let tokens = open_tokens(&[path], &Tokenizer::bytes(), None).expect("a text file");
+    let (train, valid) = tokens.split();
     let valid = valid.first(4000).expect("tokens in memory");
     let mut config = config(150);
     (config.batch, config.context, config.eval_every) = (8, 64, 1000);
@@ -368,7 +366,7 @@ fn real_text_is_learnt_if_it_is_available() {
             losses = evaluation.loss_heads.clone();
         }
     };
-    let run = trainer.run(train, &valid, &Tokenizer::bytes(), None, &mut watch);
+    let run = trainer.run(train, valid, &Tokenizer::bytes(), None, &mut watch);
     run.expect("finite losses");
     // The entropy of single bytes in this text is about 3.3 nats: less needs context.
     assert!(

@@ -77,20 +77,15 @@ pub(super) fn create_dir<T>(
         Err(error) => return Err(Error::io("read", dir)(error)),
     };
     // Held until the old directory is gone, so that no run continues in a directory that is being replaced.
-    let mut held = match &aside {
-        Some(_) => lock_old(dir)?,
-        None => None,
-    };
+    let mut held = lock_old(dir)?;
 
     fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
     let temporary = Temporary::dir(&parent, name).map_err(Error::io("create", dir))?;
     for &(file, contents) in files {
         let path = dir.join(file);
         if Path::new(file).file_name() != Some(OsStr::new(file)) {
-            return Err(Error::file(
-                &path,
-                format!("expected a plain file name, found `{file}`"),
-            ));
+            let reason = format!("expected a plain file name, found `{file}`");
+            return Err(Error::file(&path, reason));
         }
         contents
             .write(&temporary.path().join(file))
@@ -174,10 +169,7 @@ fn swap(new: Temporary, dir: &Path, aside: &Path, held: Option<Lock>) -> Result<
         return Err(Error::file(aside, reason));
     }
     // A directory without a lock may have become a run since: then it is not moved at all.
-    let held = match held {
-        Some(lock) => Some(lock),
-        None => lock_old(dir)?,
-    };
+    let held = held.map_or_else(|| lock_old(dir), |lock| Ok(Some(lock)))?;
     fs::rename(dir, aside).map_err(Error::io("move aside", dir))?;
     // Or at the last moment. In its present place no run can begin any more.
     let lock = match held {

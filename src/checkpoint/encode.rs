@@ -8,6 +8,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use super::header::METADATA;
 use super::tensors::not_finite;
+use crate::files::write_with;
 use crate::{Error, Result};
 
 /// Stands for the file in errors of [`encode`], which knows no path.
@@ -46,7 +47,6 @@ impl<'a> Safetensors<'a> {
     /// Returns the errors of [`encode`].
     pub(super) fn new(mut tensors: Vec<Part<'a>>, (key, text): (&str, &str)) -> Result<Self> {
         tensors.sort_by_key(|(name, ..)| *name);
-        let mut infos = Vec::new();
         for (i, &(name, shape, values)) in tensors.iter().enumerate() {
             let fail = |reason: String| Err(Error::tensor(Path::new(UNWRITTEN), name, reason));
             if name == METADATA {
@@ -66,17 +66,9 @@ impl<'a> Safetensors<'a> {
                 return Err(Error::NotFinite(format!("tensor `{name}`: {reason}")));
             }
         }
-        for (&(name, shape, _), data_offsets) in tensors.iter().zip(offsets(&tensors)) {
-            let info = TensorInfo {
-                dtype: Dtype::F32,
-                shape: shape.to_vec(),
-                data_offsets,
-            };
-            infos.push((name.to_owned(), info));
-        }
         // One key only: the crate keeps the keys in a hash map, whose order changes from run to run.
         let metadata = HashMap::from([(key.to_owned(), text.to_owned())]);
-        let metadata = Metadata::new(Some(metadata), infos)
+        let metadata = Metadata::new(Some(metadata), infos(&tensors))
             .map_err(|error| Error::file(Path::new(UNWRITTEN), error.to_string()))?;
         let text = serde_json::to_string(&metadata).expect("plain data");
         // Padded with spaces, so that the data begin at a multiple of eight.
@@ -92,6 +84,13 @@ impl<'a> Safetensors<'a> {
         write_values(&self.tensors, out)
     }
 
+    /// Writes the file at `path`, whole or not at all.
+    pub(super) fn replace(&self, path: &Path) -> Result<()> {
+        write_with(path, |file| {
+            self.write_to(file).map_err(Error::io("write", path))
+        })
+    }
+
     /// The file in memory.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -100,13 +99,20 @@ impl<'a> Safetensors<'a> {
     }
 }
 
-/// Where the data of each tensor begin and end, in bytes.
-pub(super) fn offsets(tensors: &[Part<'_>]) -> impl Iterator<Item = (usize, usize)> {
-    tensors.iter().scan(0, |end, (.., values)| {
-        let begin = *end;
-        *end += size_of_val(*values);
-        Some((begin, *end))
-    })
+/// What the header says about tensors that lie in the file in this order.
+pub(super) fn infos(tensors: &[Part<'_>]) -> Vec<(String, TensorInfo)> {
+    let mut end = 0;
+    let info = |&(name, shape, values): &Part<'_>| {
+        let begin = end;
+        end += size_of_val(values);
+        let info = TensorInfo {
+            dtype: Dtype::F32,
+            shape: shape.to_vec(),
+            data_offsets: (begin, end),
+        };
+        (name.to_owned(), info)
+    };
+    tensors.iter().map(info).collect()
 }
 
 /// Writes the data of all tensors, one after the other.

@@ -18,7 +18,6 @@ use std::path::Path;
 
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Metadata, TensorInfo};
-use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
 use super::json::place_and_reason;
@@ -27,6 +26,9 @@ use crate::{Error, Result};
 
 /// The entries of `__metadata__`: text by key.
 pub(super) type Entries = BTreeMap<String, String>;
+
+/// The tensors of a header by name, which is unique, and its metadata.
+pub(super) type Header = (BTreeMap<String, TensorInfo>, Entries);
 
 /// The one name that is not a tensor's.
 pub(super) const METADATA: &str = "__metadata__";
@@ -38,12 +40,11 @@ pub(super) const METADATA: &str = "__metadata__";
 /// Returns [`Error::File`] or [`Error::Tensor`] if the header is not JSON of the form above, a name comes twice, a
 /// tensor's size does not fit its shape and type, tensors overlap or leave gaps, or the file's data is not exactly what
 /// the tensors need.
-pub(super) fn parse(
-    path: &Path,
-    header: &[u8],
-    body: u64,
-) -> Result<(BTreeMap<String, TensorInfo>, Entries)> {
-    let Header(tensors, entries) = serde_json::from_slice(header)
+pub(super) fn parse(path: &Path, header: &[u8], body: u64) -> Result<Header> {
+    let mut json = serde_json::Deserializer::from_slice(header);
+    let read = json.deserialize_map(HeaderVisitor);
+    let (tensors, entries) = read
+        .and_then(|read| json.end().map(|()| read))
         .map_err(|error| Error::file(path, format!("bad header: {}", place_and_reason(&error))))?;
 
     // Each tensor alone first, moved to offset 0, so that the error can name it.
@@ -81,15 +82,6 @@ pub(super) fn parse(
     Ok((tensors, entries))
 }
 
-/// A header's tensors by name, which is unique, and its metadata.
-struct Header(BTreeMap<String, TensorInfo>, Entries);
-
-impl<'de> Deserialize<'de> for Header {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        deserializer.deserialize_map(HeaderVisitor)
-    }
-}
-
 struct HeaderVisitor;
 
 impl<'de> Visitor<'de> for HeaderVisitor {
@@ -119,7 +111,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
                 }
             };
         }
-        Ok(Header(tensors, entries.unwrap_or_default()))
+        Ok((tensors, entries.unwrap_or_default()))
     }
 }
 

@@ -8,7 +8,7 @@
 //! names any more, and does not protect the directory that has the name now. So the locked file is compared with the
 //! file at the path (device and inode), and the lock is taken anew if they differ.
 //!
-//! Some file systems have no locks. Training works there too, without this protection; [`Lock::is_held`] is then false,
+//! Some file systems have no locks. Training works there too, without this protection; `Lock::is_held` is then false,
 //! and the program prints a note.
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -23,14 +23,8 @@ pub(super) const LOCK: &str = "train.lock";
 #[derive(Debug)]
 pub(super) struct Lock {
     file: File,
-    is_held: bool,
-}
-
-impl Lock {
     /// False if the file system has no locks.
-    pub(super) fn is_held(&self) -> bool {
-        self.is_held
-    }
+    pub(super) is_held: bool,
 }
 
 impl Drop for Lock {
@@ -86,11 +80,8 @@ pub(super) fn busy(dir: &Path) -> Error {
 /// Returns the errors of [`lock()`].
 pub(super) fn lock_old(dir: &Path) -> Result<Option<Lock>> {
     // A missing file is not created: a replacement that fails leaves the old directory as it was.
-    if dir.join(LOCK).is_file() {
-        lock(dir).map(Some)
-    } else {
-        Ok(None)
-    }
+    let exists = dir.join(LOCK).is_file();
+    exists.then(|| lock(dir)).transpose()
 }
 
 /// Whether the path names this open file.
@@ -138,8 +129,8 @@ mod tests {
         let mut none = |_: &File| Err(TryLockError::Error(unsupported()));
         let first = lock_by(folder.path(), &mut none).unwrap();
         let second = lock_by(folder.path(), &mut none).unwrap();
-        assert!(!first.is_held() && !second.is_held());
-        assert!(lock(folder.path()).unwrap().is_held());
+        assert!(!first.is_held && !second.is_held);
+        assert!(lock(folder.path()).unwrap().is_held);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::directory::{Contents, create_dir};
 use super::encode::Safetensors;
 use super::{TensorFile, json};
 use crate::data::Tokenizer;
-use crate::files::{Hashing, escape, write_with};
+use crate::files::{Hashing, escape};
 use crate::model::config::ARITHMETIC;
 use crate::model::layout::layout;
 use crate::model::{Config, Model};
@@ -124,10 +124,8 @@ impl ModelDir {
         let keys = json::parse(&file, &bytes)?;
         let version = config.foretoken_arithmetic;
         if version > ARITHMETIC {
-            return Err(Error::file(
-                &file,
-                format!("arithmetic version {version}: this program knows {ARITHMETIC}"),
-            ));
+            let reason = format!("arithmetic version {version}: this program knows {ARITHMETIC}");
+            return Err(Error::file(&file, reason));
         }
         let read = config.read_keys(&keys).and_then(|()| config.check());
         read.map_err(|e| Error::file(&file, e.to_string()))?;
@@ -143,11 +141,8 @@ impl ModelDir {
         }
         config.infer_qk_norm(&keys, |name| tensors.names().any(|found| found == name));
         let layout = layout(&config);
-        tensors.expect(
-            layout
-                .iter()
-                .map(|spec| (spec.name.as_str(), &spec.shape[..])),
-        )?;
+        let expected = layout.iter().map(|spec| (&*spec.name, &spec.shape[..]));
+        tensors.expect(expected)?;
         let model = Model::from_parts(config, |name, shape| tensors.take(name, shape))?;
         Ok((model, tokenizer))
     }
@@ -163,12 +158,7 @@ impl ModelDir {
     /// Returns [`Error::NotFinite`] for weights that are not finite and [`Error::Io`] if writing fails; the old file
     /// stays.
     pub fn save_weights(&self, model: &Model) -> Result<()> {
-        let path = self.path.join(WEIGHTS);
-        with_weights(model, |weights| {
-            write_with(&path, |file| {
-                weights.write_to(file).map_err(Error::io("write", &path))
-            })
-        })
+        with_weights(model, |weights| weights.replace(&self.path.join(WEIGHTS)))
     }
 
     /// SHA-256 of the model's `model.safetensors`, which need not exist.

@@ -44,8 +44,9 @@ use super::model::{CONFIG, METRICS, WEIGHTS, tokenizer_of};
 use super::state::{read_state, state_file};
 use super::{ModelDir, TensorFile, json, metrics};
 use crate::data::Tokenizer;
-use crate::files::{write_with, writer};
+use crate::files::writer;
 use crate::model::{Config, Model};
+use crate::tensor::Tensor;
 use crate::{Error, Result};
 use serde::Serialize;
 
@@ -68,10 +69,10 @@ impl RunDir {
         model: &Model,
         tokenizer: &Tokenizer,
         record: &str,
-        parts: &[Part<'_>],
+        tensors: &[(String, &Tensor)],
         force: bool,
     ) -> Result<Self> {
-        let state = state_file(record, parts)?;
+        let state = state_file(record, &parts(tensors))?;
         let files = [
             (STATE, Contents::Tensors(&state)),
             (LOCK, Contents::Bytes(b"")),
@@ -100,7 +101,7 @@ impl RunDir {
     /// Whether the directory is locked, so that no other process can train into it. False if its file system has no
     /// locks.
     pub fn is_locked(&self) -> bool {
-        self.lock.is_held()
+        self.lock.is_held
     }
 
     /// The directory.
@@ -114,11 +115,10 @@ impl RunDir {
     /// Returns [`Error::Io`] if writing fails.
     pub fn append_metrics(&self, event: &impl Serialize) -> Result<()> {
         let path = self.path().join(METRICS);
-        let mut line = serde_json::to_string(event).expect("plain data");
-        line.push('\n');
+        let line = serde_json::to_string(event).expect("plain data");
         let file = File::options().append(true).create(true).open(&path);
         let mut file = file.map_err(Error::io("open", &path))?;
-        file.write_all(line.as_bytes())
+        file.write_all((line + "\n").as_bytes())
             .map_err(Error::io("write", &path))
     }
 
@@ -160,8 +160,8 @@ impl RunDir {
     /// # Errors
     /// Returns [`Error::NotFinite`] for values that are not finite and [`Error::Io`] if writing fails. The previous
     /// checkpoint is then whole; or this one is, if the state was written and the model was not.
-    pub fn save(&self, model: &Model, record: &str, parts: &[Part<'_>]) -> Result<()> {
-        let state = state_file(record, parts)?;
+    pub fn save(&self, model: &Model, record: &str, tensors: &[(String, &Tensor)]) -> Result<()> {
+        let state = state_file(record, &parts(tensors))?;
         let metrics = self.dir.path().join(METRICS);
         match File::open(&metrics).and_then(|file| file.sync_all()) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -169,10 +169,7 @@ impl RunDir {
             }
             _ => {}
         }
-        let path = self.state_path();
-        write_with(&path, |file| {
-            state.write_to(file).map_err(Error::io("write", &path))
-        })?;
+        state.replace(&self.state_path())?;
         self.dir.save_weights(model)
     }
 
@@ -184,6 +181,11 @@ impl RunDir {
     pub fn trim_metrics(&self, step: u64, evaluated: bool) -> Result<()> {
         metrics::trim(&self.dir.path().join(METRICS), step, evaluated)
     }
+}
+
+fn parts<'a>(tensors: &'a [(String, &Tensor)]) -> Vec<Part<'a>> {
+    let part = |(name, tensor): &'a (String, &Tensor)| (&**name, tensor.shape(), tensor.data());
+    tensors.iter().map(part).collect()
 }
 
 /// Temporaries of killed writers, for the names that are written during a run. The process that holds the lock is the

@@ -20,11 +20,12 @@
 use std::io;
 use std::path::Path;
 
+use safetensors::tensor::TensorInfo;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::TensorFile;
-use super::encode::{Part, Safetensors, offsets, write_values};
+use super::encode::{Part, Safetensors, infos, write_values};
 use super::json::place_and_reason;
 use crate::files::{Hashing, hex};
 use crate::{Error, Result};
@@ -41,7 +42,7 @@ struct Sealed {
 /// The digest of everything but the data.
 fn begun<'a>(
     record: &str,
-    tensors: impl ExactSizeIterator<Item = (&'a str, &'a [usize], (usize, usize))>,
+    tensors: impl ExactSizeIterator<Item = (&'a String, &'a TensorInfo)>,
 ) -> Sha256 {
     let mut digest = Sha256::new();
     let number = |digest: &mut Sha256, n: usize| digest.update((n as u64).to_le_bytes());
@@ -51,10 +52,11 @@ fn begun<'a>(
     };
     text(&mut digest, record);
     number(&mut digest, tensors.len());
-    for (name, shape, (begin, end)) in tensors {
+    for (name, info) in tensors {
         text(&mut digest, name);
-        number(&mut digest, shape.len());
-        for n in shape.iter().copied().chain([begin, end]) {
+        number(&mut digest, info.shape.len());
+        let (begin, end) = info.data_offsets;
+        for n in info.shape.iter().copied().chain([begin, end]) {
             number(&mut digest, n);
         }
     }
@@ -74,10 +76,9 @@ pub(super) fn state_file<'a>(record: &str, tensors: &[Part<'a>]) -> Result<Safet
     // The format writes tensors of one type in the order of their names.
     let mut sorted = tensors.to_vec();
     sorted.sort_by_key(|(name, ..)| *name);
-    let offsets: Vec<_> = offsets(&sorted).collect();
-    let layout = sorted.iter().zip(offsets);
-    let layout = layout.map(|((name, shape, _), offsets)| (*name, *shape, offsets));
-    let mut data = Hashing::with(begun(record, layout), io::sink());
+    let infos = infos(&sorted);
+    let begun = begun(record, infos.iter().map(|(name, info)| (name, info)));
+    let mut data = Hashing::with(begun, io::sink());
     write_values(&sorted, &mut data).expect("a sink takes all bytes");
     let sealed = Sealed {
         sha256: data.fingerprint().sha256,
@@ -100,7 +101,7 @@ pub fn read_state(path: &Path) -> Result<(String, TensorFile)> {
     };
     let sealed: Sealed = serde_json::from_str(text)
         .map_err(|e| Error::file(path, format!("its record: {}", place_and_reason(&e))))?;
-    let mut digest = begun(&sealed.record, file.layout());
+    let mut digest = begun(&sealed.record, file.tensors().iter());
     file.hash_data(&mut digest)?;
     if hex(&digest.finalize()) != sealed.sha256 {
         let reason = "damaged, or written by another version of this program: its content does not match its checksum";

@@ -1,8 +1,8 @@
 //! The safetensors format as we read it: untrusted, and one tensor at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::io::{Cursor, Read, Seek, SeekFrom};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
@@ -10,32 +10,27 @@ use safetensors::tensor::{Dtype, TensorInfo};
 use sha2::{Digest, Sha256};
 
 use super::header::{self, Entries};
-use crate::files::{escape, open, read_bytes};
+use crate::files::{escape, numbers, open, read_bytes, read_parts};
 use crate::{Error, Result};
 
 /// Longest header, in bytes: the format's own limit.
 const HEADER_LIMIT: u64 = 100_000_000;
-
-/// Bytes of data read at once; a multiple of every type's size.
-const CHUNK: usize = 1 << 16;
 
 /// Unexpected names that an error lists before it only counts them.
 const LISTED: usize = 3;
 
 /// An open safetensors file whose header was read and checked. Tensors are read by name when they are taken;
 /// [`finish`](Self::finish) then checks that none is left.
+#[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
     tensors: BTreeMap<String, TensorInfo>,
     entries: Entries,
     taken: BTreeSet<String>,
-    source: Box<dyn Source>,
-    /// Where the data begin in the source.
+    file: File,
+    /// Where the data begin in the file.
     data_start: u64,
 }
-
-trait Source: Read + Seek + Send {}
-impl<T: Read + Seek + Send> Source for T {}
 
 impl TensorFile {
     /// Opens a file and reads its header. The header's length is compared with the file's real size before the header
@@ -46,28 +41,19 @@ impl TensorFile {
     /// truncated, too long, or has a bad header.
     pub fn open(path: &Path) -> Result<Self> {
         let (file, len) = open(path)?;
-        Self::from_source(path, file, len)
+        Self::read_from(path, file, len)
     }
 
-    /// [`TensorFile::open`] for bytes in memory; `path` is only for errors.
-    ///
-    /// # Errors
-    /// Returns [`Error::File`] or [`Error::Tensor`] if the bytes are truncated, too long, or have a bad header.
-    pub fn from_bytes(path: &Path, bytes: impl Into<Vec<u8>>) -> Result<Self> {
-        let bytes = bytes.into();
-        let len = bytes.len() as u64;
-        Self::from_source(path, Cursor::new(bytes), len)
-    }
-
-    fn from_source(path: &Path, mut source: impl Source + 'static, len: u64) -> Result<Self> {
-        let (header, data_start) = read_header(path, &mut source, len)?;
+    /// Reads the header of an open file of `len` bytes; `path` is only for errors.
+    fn read_from(path: &Path, mut file: File, len: u64) -> Result<Self> {
+        let (header, data_start) = read_header(path, &mut file, len)?;
         let (tensors, entries) = header::parse(path, &header, len - data_start)?;
         Ok(Self {
             path: path.to_owned(),
             tensors,
             entries,
             taken: BTreeSet::new(),
-            source: Box::new(source),
+            file,
             data_start,
         })
     }
@@ -99,11 +85,9 @@ impl TensorFile {
         self.check_rest(|name| expected.contains(name))
     }
 
-    /// Every tensor's name, shape, and where its data begin and end, in the order of names.
-    pub(super) fn layout(&self) -> impl ExactSizeIterator<Item = (&str, &[usize], (usize, usize))> {
-        self.tensors
-            .iter()
-            .map(|(name, info)| (name.as_str(), info.shape.as_slice(), info.data_offsets))
+    /// Type, shape and place of every tensor, by name.
+    pub(super) fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
+        &self.tensors
     }
 
     /// Hashes the data of all tensors, in the order of the file.
@@ -117,21 +101,10 @@ impl TensorFile {
     }
 
     /// Reads the data between two offsets, in chunks.
-    fn read(&mut self, (begin, end): (usize, usize), mut each: impl FnMut(&[u8])) -> Result<()> {
-        let mut chunk = vec![0; CHUNK.min(end - begin)];
-        let mut read = || {
-            let start = self.data_start + begin as u64;
-            self.source.seek(SeekFrom::Start(start))?;
-            let mut left = end - begin;
-            while left > 0 {
-                let chunk = &mut chunk[..CHUNK.min(left)];
-                self.source.read_exact(chunk)?;
-                each(chunk);
-                left -= chunk.len();
-            }
-            Ok(())
-        };
-        read().map_err(Error::io("read", &self.path))
+    fn read(&mut self, (begin, end): (usize, usize), each: impl FnMut(&[u8])) -> Result<()> {
+        let start = self.data_start + begin as u64;
+        let read = read_parts(&mut self.file, start, end - begin, each);
+        read.map_err(Error::io("read", &self.path))
     }
 
     /// A tensor of this name, shape and a type that can be read.
@@ -158,11 +131,8 @@ impl TensorFile {
     /// infinity, or does not fit in memory, and [`Error::Io`] if the file cannot be read.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         // The header was checked: the offsets are inside, and a whole number of elements apart.
-        let TensorInfo {
-            dtype,
-            data_offsets,
-            ..
-        } = *self.info(name, shape)?;
+        let info = self.info(name, shape)?;
+        let (dtype, data_offsets) = (info.dtype, info.data_offsets);
         let path = self.path.clone();
         let fail = |reason: String| Error::tensor(&path, name, reason);
         let count = shape.iter().product();
@@ -172,15 +142,9 @@ impl TensorFile {
             return Err(fail(format!("{count} values do not fit in memory")));
         }
         self.read(data_offsets, |bytes| match dtype {
-            Dtype::F32 => values.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b))),
-            Dtype::BF16 => {
-                let halves = bytes.as_chunks().0.iter();
-                values.extend(halves.map(|b| bf16::from_le_bytes(*b).to_f32()));
-            }
-            _ => {
-                let halves = bytes.as_chunks().0.iter();
-                values.extend(halves.map(|b| f16::from_le_bytes(*b).to_f32()));
-            }
+            Dtype::F32 => values.extend(numbers(bytes, f32::from_le_bytes)),
+            Dtype::BF16 => values.extend(numbers(bytes, bf16::from_le_bytes).map(f32::from)),
+            _ => values.extend(numbers(bytes, f16::from_le_bytes).map(f32::from)),
         })?;
         if let Some(reason) = not_finite(&values) {
             return Err(fail(reason));
@@ -242,16 +206,6 @@ fn read_header(path: &Path, source: &mut impl Read, len: u64) -> Result<(Vec<u8>
         return Err(Error::file(path, reason));
     }
     Ok((read_bytes(path, source, claimed)?, 8 + claimed))
-}
-
-impl fmt::Debug for TensorFile {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("TensorFile")
-            .field("path", &self.path)
-            .field("tensors", &self.tensors.len())
-            .field("taken", &self.taken.len())
-            .finish_non_exhaustive()
-    }
 }
 
 /// The first NaN or infinity and its place, as a reason; none if all values are finite.

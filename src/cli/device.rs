@@ -4,7 +4,7 @@ use crate::Result;
 use crate::data::{Tokenizer, Tokens};
 use crate::infer::{OfflineReplay, Sampler, Session};
 use crate::model::Model;
-use crate::train::{Evaluation, evaluate_stored};
+use crate::train::{Evaluation, evaluate};
 use clap::{Args, ValueEnum};
 
 #[cfg(feature = "cuda")]
@@ -109,10 +109,10 @@ impl<'m> Held<'m> {
         OfflineReplay::new(self.model, text, prompt, sampler)
     }
 
-    /// As [`evaluate_stored`].
+    /// As [`evaluate`].
     ///
     /// # Errors
-    /// Returns those of [`evaluate_stored`].
+    /// Returns those of [`evaluate`].
     pub fn evaluate(
         &self,
         tokens: &Tokens,
@@ -122,8 +122,8 @@ impl<'m> Held<'m> {
         #[cfg(feature = "cuda")]
         if let Some(weights) = &self.weights {
             let exec = || gpu::GpuExec::with_sequence(weights);
-            return train::evaluate_stored_on(&exec, self.model, tokens, tokenizer, context);
+            return train::evaluate_on(&exec, self.model, tokens, tokenizer, context);
         }
-        evaluate_stored(self.model, tokens, tokenizer, context)
+        evaluate(self.model, tokens, tokenizer, context)
     }
 }

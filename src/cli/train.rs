@@ -239,7 +239,7 @@ impl Train {
         if self.profile {
             profile::start();
         }
-        let (train, valid) = (texts.train, &texts.valid);
+        let (train, valid) = (texts.train, texts.valid);
         let ending = trainer.run(train, valid, tokenizer, Some(&mut run), &mut watch);
         let table = self
             .profile

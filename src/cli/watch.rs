@@ -123,7 +123,7 @@ mod tests {
         };
         let mut positions = Positions(watch, Vec::new());
         let tokens = tokenizer.encode(b"some text to read").unwrap();
-        let ran = trainer.run(tokens.clone(), &tokens, &tokenizer, None, &mut positions);
+        let ran = trainer.run(tokens.clone(), tokens, &tokenizer, None, &mut positions);
         ran.unwrap();
         assert_eq!(positions.1, [1, 2, 3]);
     }

@@ -50,8 +50,8 @@ pub(super) struct Chunk {
 #[derive(Debug)]
 pub(super) struct Chunks<'a, R> {
     source: R,
-    /// None if texts are not separated.
-    separator: Option<memmem::Finder<'a>>,
+    /// Empty if texts are not separated.
+    separator: memmem::Finder<'a>,
     buffer: Vec<u8>,
     /// Offset of the next chunk in the buffer.
     at: usize,
@@ -59,8 +59,6 @@ pub(super) struct Chunks<'a, R> {
     start: u64,
     /// Whether the source has no more bytes.
     ended: bool,
-    /// Whether no chunk is left.
-    done: bool,
 }
 
 impl<'a, R: Read> Chunks<'a, R> {
@@ -68,19 +66,16 @@ impl<'a, R: Read> Chunks<'a, R> {
     pub(super) fn new(source: R, separator: &'a [u8]) -> Self {
         Self {
             source,
-            separator: Some(memmem::Finder::new(separator)).filter(|_| !separator.is_empty()),
+            separator: memmem::Finder::new(separator),
             buffer: Vec::new(),
             at: 0,
             start: 0,
             ended: false,
-            done: false,
         }
     }
 
     fn separator_len(&self) -> usize {
-        self.separator
-            .as_ref()
-            .map_or(0, |text| text.needle().len())
+        self.separator.needle().len()
     }
 
     /// Reads until the buffer holds the longest chunk and the bytes that decide its end.
@@ -107,7 +102,8 @@ impl<'a, R: Read> Chunks<'a, R> {
     fn cut(&self) -> (usize, bool) {
         let rest = &self.buffer[self.at..];
         let window = &rest[..rest.len().min(MOST + self.separator_len())];
-        let separator = self.separator.as_ref().and_then(|text| text.find(window));
+        let separator = self.separator.find(window);
+        let separator = separator.filter(|_| self.separator_len() > 0);
         let end = separator.unwrap_or(rest.len());
         if end > LEAST {
             let text = &rest[..end];
@@ -174,16 +170,13 @@ impl<R: Read> Iterator for Chunks<'_, R> {
     type Item = io::Result<Chunk>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
-            return None;
-        }
         if let Err(error) = self.fill() {
-            self.done = true;
+            // Nothing is left.
+            (self.ended, self.at) = (true, self.buffer.len());
             return Some(Err(error));
         }
         let (length, separated) = self.cut();
         if length == 0 && !separated {
-            self.done = true;
             return None;
         }
         let chunk = Chunk {

@@ -50,16 +50,10 @@ impl Draws {
     ///
     /// Panics if `count` is 0.
     #[track_caller]
-    pub(super) fn below(&mut self, count: u64) -> u64 {
+    pub(super) fn below(&mut self, count: usize) -> usize {
         assert!(count > 0, "Draws::below: no number is below 0");
-        scale(self.0.next_u64(), count)
-    }
-
-    /// An index into something of that length, as [`Draws::below`].
-    #[track_caller]
-    pub(super) fn index(&mut self, length: usize) -> usize {
-        // Both casts are exact: a usize has at most 64 bits on every platform, and the result is below `length`.
-        self.below(length as u64) as usize
+        // Both casts are exact: a usize has at most 64 bits on every platform, and the result is below `count`.
+        scale(self.0.next_u64(), count as u64) as usize
     }
 }
 
@@ -114,7 +108,7 @@ mod tests {
 
     #[test]
     fn seeds_and_streams_give_different_draws() {
-        let first = |seed, stream| Draws::new(seed, stream).below(u64::MAX);
+        let first = |seed, stream| Draws::new(seed, stream).below(usize::MAX);
         assert_ne!(first(0, Stream::Windows), first(1, Stream::Windows));
         assert_ne!(first(0, Stream::Windows), first(0, Stream::Stories));
     }

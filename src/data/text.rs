@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::chunks::{Chunk, Chunks};
+use super::chunks::Chunks;
 use super::{Fingerprint, TokenFile, Tokenizer, Tokens};
 use crate::files::Hashing;
 use crate::{Error, Result};
@@ -38,20 +38,15 @@ impl TextFiles {
 
     /// The texts of all files in chunks, without separators: what a vocabulary is learned from.
     pub fn chunks(&self) -> impl Iterator<Item = Result<Vec<u8>>> {
-        self.paths.iter().flat_map(move |path| {
-            let (file, error) = match open(path) {
-                Ok(file) => (Some(file), None),
-                Err(error) => (None, Some(Err(error))),
-            };
-            let chunks = file
-                .into_iter()
-                .flat_map(|file| Chunks::new(file, self.separator()));
-            let text = |chunk: std::io::Result<Chunk>| {
-                chunk
-                    .map(|chunk| chunk.text)
-                    .map_err(Error::io("read", path))
-            };
-            error.into_iter().chain(chunks.map(text))
+        type Texts<'a> = Box<dyn Iterator<Item = Result<Vec<u8>>> + 'a>;
+        self.paths.iter().flat_map(|path| -> Texts {
+            match open(path) {
+                Err(error) => Box::new(std::iter::once(Err(error))),
+                Ok(file) => Box::new(Chunks::new(file, self.separator()).map(|chunk| {
+                    let text = chunk.map(|chunk| chunk.text);
+                    text.map_err(Error::io("read", path))
+                })),
+            }
         })
     }
 
@@ -81,13 +76,11 @@ impl TextFiles {
             let mut source = Hashing::new(open(path)?);
             for chunk in Chunks::new(&mut source, self.separator()) {
                 let chunk = chunk.map_err(Error::io("read", path))?;
-                let tokens = tokenizer
-                    .encode_chunk(&chunk.text)
-                    .map_err(|(place, reason)| {
-                        let byte = chunk.start + place as u64;
-                        Error::file(path, format!("at byte {byte}: {reason}"))
-                    })?;
-                sink(&tokens)?;
+                let wrong = |(place, reason)| {
+                    let byte = chunk.start + place as u64;
+                    Error::file(path, format!("at byte {byte}: {reason}"))
+                };
+                sink(&tokenizer.encode_chunk(&chunk.text).map_err(wrong)?)?;
                 if chunk.separated {
                     sink(end)?;
                 }
@@ -103,18 +96,10 @@ impl TextFiles {
     }
 }
 
-/// Reads the text files in the order given, with one end-of-text token between two of them; or one token file.
+/// The tokens of text files in the order given, with one end-of-text token between two of them; or those of one token
+/// file, which stays on the disk.
 ///
 /// The bytes need not be UTF-8 if the vocabulary has all bytes.
-///
-/// # Errors
-/// Returns the errors of [`open_tokens`].
-pub fn read_tokens(paths: &[PathBuf], tokenizer: &Tokenizer) -> Result<Vec<u32>> {
-    let tokens = open_tokens(paths, tokenizer, None)?;
-    tokens.first(tokens.len())
-}
-
-/// The tokens of text files, or of one token file, which stays on the disk.
 ///
 /// # Errors
 /// Returns the errors of [`TextFiles::encode`] and [`TokenFile::open`], and [`Error::Setting`] for a token file
@@ -198,10 +183,8 @@ fn open(path: &Path) -> Result<File> {
         return Err(Error::file(path, "expected a text file, found a directory"));
     }
     if TokenFile::is_one(path) {
-        return Err(Error::file(
-            path,
-            "expected a text file, found a token file",
-        ));
+        let reason = "expected a text file, found a token file";
+        return Err(Error::file(path, reason));
     }
     let file = File::open(path).map_err(Error::io("read", path))?;
     let about = file.metadata().map_err(Error::io("read", path))?;

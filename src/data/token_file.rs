@@ -24,15 +24,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Fingerprint, TextFiles, Tokenizer};
-use crate::files::{Hashing, hex};
+use crate::files::{Hashing, hex, numbers, read_parts};
 use crate::{Error, Result};
 
 const MAGIC: [u8; 8] = *b"\x89FTOK\r\n\x1a";
 const VERSION: u32 = 1;
 const HEADER: usize = 64;
-
-/// Tokens read at once: 256 KiB of the file at most.
-const CHUNK: usize = 1 << 16;
 
 /// An open token file.
 #[derive(Debug)]
@@ -194,40 +191,21 @@ impl TokenFile {
         // A reader that panicked left only the position in the file, which is set anew here.
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let place = HEADER as u64 + start * self.width as u64;
-        let mut bytes = vec![0; CHUNK.min(count) * self.width];
-        file.seek(SeekFrom::Start(place))
-            .map_err(Error::io("read", &self.path))?;
-        let mut left = count;
-        while left > 0 {
-            let now = CHUNK.min(left);
-            let bytes = &mut bytes[..now * self.width];
-            file.read_exact(bytes)
-                .map_err(Error::io("read", &self.path))?;
-            let first = into.len();
+        let first = into.len();
+        read_parts(&mut file, place, count * self.width, |bytes| {
             match self.width {
-                2 => into.extend(
-                    bytes
-                        .as_chunks()
-                        .0
-                        .iter()
-                        .map(|b| u32::from(u16::from_le_bytes(*b))),
-                ),
-                _ => into.extend(bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b))),
-            }
-            if let Some(at) = into[first..]
-                .iter()
-                .position(|id| u64::from(*id) >= self.vocab)
-            {
-                let (number, id) = (start + (count - left + at) as u64, into[first + at]);
-                let reason = format!(
-                    "token {number}: expected an id below {}, found {id}",
-                    self.vocab
-                );
-                return Err(Error::file(&self.path, reason));
-            }
-            left -= now;
-        }
-        Ok(())
+                2 => into.extend(numbers(bytes, u16::from_le_bytes).map(u32::from)),
+                _ => into.extend(numbers(bytes, u32::from_le_bytes)),
+            };
+        })
+        .map_err(Error::io("read", &self.path))?;
+        let mut ids = into[first..].iter().zip(start..);
+        let Some((id, number)) = ids.find(|(id, _)| u64::from(**id) >= self.vocab) else {
+            return Ok(());
+        };
+        let expected = format!("an id below {}", self.vocab);
+        let reason = format!("token {number}: expected {expected}, found {id}");
+        Err(Error::file(&self.path, reason))
     }
 }
 

@@ -100,17 +100,11 @@ impl Tokens {
     }
 }
 
-impl From<Arc<Vec<u32>>> for Tokens {
-    fn from(tokens: Arc<Vec<u32>>) -> Self {
-        let range = 0..tokens.len();
-        let source = Source::Memory(tokens);
-        Self { source, range }
-    }
-}
-
 impl From<Vec<u32>> for Tokens {
     fn from(tokens: Vec<u32>) -> Self {
-        Arc::new(tokens).into()
+        let range = 0..tokens.len();
+        let source = Source::Memory(Arc::new(tokens));
+        Self { source, range }
     }
 }
 

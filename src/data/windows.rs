@@ -65,52 +65,33 @@ impl RandomWindows {
         draws.seek(u128::from(step) * WORDS_PER_STEP);
         let mut tokens = Vec::with_capacity(self.batch_size * window);
         for _ in 0..self.batch_size {
-            let start = draws.index(starts);
+            let start = draws.below(starts);
             self.tokens.read(start, window, &mut tokens)?;
         }
         Ok(Batch::new(self.batch_size, self.seq_len, tokens))
     }
 }
 
-/// The windows of an evaluation: window j reads tokens jT..=jT+T-1 and predicts tokens jT+1..=jT+T.
+/// The windows of an evaluation, each as a batch: window j reads tokens jT..=jT+T-1 and predicts tokens jT+1..=jT+T.
 ///
-/// So the main head predicts every token but the first exactly once. Full windows come in batches of up to
-/// `batch_size`. The rest at the end is one shorter window in a batch of its own. Fewer than two tokens give no batch.
+/// So the main head predicts every token but the first exactly once. The rest at the end is one shorter window. Fewer
+/// than two tokens give none.
 ///
 /// # Panics
 ///
-/// Panics if `seq_len` or `batch_size` is 0.
+/// Panics if `seq_len` is 0.
 #[track_caller]
-pub fn consecutive(
-    tokens: &[u32],
-    seq_len: usize,
-    batch_size: usize,
-) -> impl Iterator<Item = Batch> {
+pub fn consecutive(tokens: &[u32], seq_len: usize) -> impl Iterator<Item = Batch> {
     assert!(
         seq_len > 0,
         "consecutive: windows of 0 positions predict nothing"
     );
-    assert!(
-        batch_size > 0,
-        "consecutive: batches of 0 windows hold nothing"
-    );
-    let mut rest = tokens;
-    std::iter::from_fn(move || {
-        // The first token left is only read: the previous window has predicted it.
-        let predicted = rest.len().saturating_sub(1);
-        if predicted == 0 {
-            return None;
-        }
-        let (windows, seq_len) = match predicted / seq_len {
-            0 => (1, predicted),
-            full => (full.min(batch_size), seq_len),
-        };
-        let mut window_tokens = Vec::with_capacity(windows * (seq_len + 1));
-        for _ in 0..windows {
-            window_tokens.extend_from_slice(&rest[..=seq_len]);
-            rest = &rest[seq_len..];
-        }
-        Some(Batch::new(windows, seq_len, window_tokens))
+    // The last token is only predicted, so no window starts at it.
+    let starts = (0..tokens.len().saturating_sub(1)).step_by(seq_len);
+    starts.map(move |start| {
+        let rest = &tokens[start..];
+        let window = rest.get(..=seq_len).unwrap_or(rest);
+        Batch::new(1, window.len() - 1, window.to_vec())
     })
 }
 
@@ -167,7 +148,7 @@ mod tests {
         for (index, start) in starts(&batch).into_iter().enumerate() {
             let mut draws = Draws::new(77, Stream::Windows);
             draws.seek(12 * WORDS_PER_STEP + 2 * index as u128);
-            assert_eq!(start as usize, draws.index(5000 - 10), "window {index}");
+            assert_eq!(start as usize, draws.below(5000 - 10), "window {index}");
         }
     }
 
@@ -213,48 +194,37 @@ mod tests {
     }
 
     /// Checks the windows of one evaluation against positions, which the tokens are.
-    fn check_evaluation(length: usize, seq_len: usize, batch_size: usize) {
-        let name = format!("length {length}, seq_len {seq_len}, batch_size {batch_size}");
+    fn check_evaluation(length: usize, seq_len: usize) {
+        let name = format!("length {length}, seq_len {seq_len}");
         let tokens = numbered(length);
-        let batches: Vec<Batch> = consecutive(&tokens, seq_len, batch_size).collect();
-        let targets: Vec<u32> = batches.iter().flat_map(|batch| batch.targets(0)).collect();
-        let inputs: Vec<u32> = batches.iter().flat_map(Batch::inputs).collect();
+        let windows: Vec<Batch> = consecutive(&tokens, seq_len).collect();
+        let targets: Vec<u32> = windows
+            .iter()
+            .flat_map(|window| window.targets(0))
+            .collect();
+        let inputs: Vec<u32> = windows.iter().flat_map(Batch::inputs).collect();
         assert_eq!(targets, tokens.get(1..).unwrap_or_default(), "{name}");
         assert_eq!(inputs, tokens[..length.saturating_sub(1)], "{name}");
-        for (n, batch) in batches.iter().enumerate() {
-            let last = n + 1 == batches.len();
-            assert!(
-                (1..=batch_size).contains(&batch.batch_size()),
-                "{name}, batch {n}"
-            );
-            assert!(
-                batch.seq_len() == seq_len || last && batch.batch_size() == 1,
-                "{name}, batch {n}"
-            );
-            for start in starts(batch) {
-                assert_eq!(start as usize % seq_len, 0, "{name}, batch {n}");
-            }
+        for (n, window) in windows.iter().enumerate() {
+            let last = n + 1 == windows.len();
+            assert_eq!(window.batch_size(), 1, "{name}, window {n}");
+            assert!(window.seq_len() == seq_len || last, "{name}, window {n}");
+            assert_eq!(starts(window), [(n * seq_len) as u32], "{name}, window {n}");
         }
         let predicted = length.saturating_sub(1);
-        let partial = usize::from(!predicted.is_multiple_of(seq_len));
-        assert_eq!(
-            batches.len(),
-            (predicted / seq_len).div_ceil(batch_size) + partial,
-            "{name}"
-        );
+        assert_eq!(windows.len(), predicted.div_ceil(seq_len), "{name}");
     }
 
     #[test]
     fn every_token_but_the_first_is_a_target_once() {
-        for seq_len in [1, 2, 7, 16] {
-            let boundaries = [0, 1, 2, seq_len, 2 * seq_len, 3 * seq_len, 6 * seq_len];
+        for seq_len in [1, 2, 7, 16, usize::MAX] {
+            let some = seq_len.min(16);
+            let boundaries = [0, 1, 2, some, 2 * some, 3 * some, 6 * some];
             for length in boundaries
                 .into_iter()
                 .flat_map(|n: usize| [n.saturating_sub(1), n, n + 1, n + 2])
             {
-                for batch_size in [1, 2, 3, 100] {
-                    check_evaluation(length, seq_len, batch_size);
-                }
+                check_evaluation(length, seq_len);
             }
         }
     }
@@ -263,20 +233,19 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
 
         #[test]
-        fn every_token_is_a_target_once_at_any_size(
-            length in 0_usize..300, seq_len in 1_usize..40, batch_size in 1_usize..9,
-        ) {
-            check_evaluation(length, seq_len, batch_size);
+        fn every_token_is_a_target_once_at_any_size(length in 0_usize..300, seq_len in 1_usize..40) {
+            check_evaluation(length, seq_len);
         }
     }
 
     #[test]
     fn an_evaluation_written_by_hand() {
-        let batches: Vec<Batch> = consecutive(&[5, 6, 7, 8, 9, 10], 2, 2).collect();
+        let windows: Vec<Batch> = consecutive(&[5, 6, 7, 8, 9, 10], 2).collect();
         let expected = [
-            Batch::new(2, 2, vec![5, 6, 7, 7, 8, 9]),
+            Batch::new(1, 2, vec![5, 6, 7]),
+            Batch::new(1, 2, vec![7, 8, 9]),
             Batch::new(1, 1, vec![9, 10]),
         ];
-        assert_eq!(batches, expected);
+        assert_eq!(windows, expected);
     }
 }

@@ -19,4 +19,4 @@ pub(crate) use escape::escape;
 pub use hash::Fingerprint;
 pub(crate) use hash::{Hashing, hex};
 pub(crate) use leftovers::writer;
-pub(crate) use read::{open, read_bounded, read_bytes};
+pub(crate) use read::{numbers, open, read_bounded, read_bytes, read_parts};

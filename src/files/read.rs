@@ -1,10 +1,13 @@
 //! Opening a regular file of unknown origin and reading a bounded part of it.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use crate::{Error, Result};
+
+/// Bytes that [`read_parts`] reads at once.
+const PART: usize = 1 << 16;
 
 /// Opens a regular file that is not empty, and returns its size in bytes as well.
 ///
@@ -67,6 +70,34 @@ pub(crate) fn read_bytes(path: &Path, source: &mut impl Read, len: u64) -> Resul
         return Err(Error::file(path, reason));
     }
     Ok(bytes)
+}
+
+/// Passes the `len` bytes from `start` on to `each`, in parts whose size is a multiple of eight bytes but for the last.
+pub(crate) fn read_parts(
+    file: &mut File,
+    start: u64,
+    len: usize,
+    mut each: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    file.seek(SeekFrom::Start(start))?;
+    let mut part = vec![0; PART.min(len)];
+    let mut left = len;
+    while left > 0 {
+        let part = &mut part[..PART.min(left)];
+        file.read_exact(part)?;
+        each(part);
+        left -= part.len();
+    }
+    Ok(())
+}
+
+/// The numbers of N bytes each that `bytes` hold; a rest of fewer bytes is left out.
+pub(crate) fn numbers<T, const N: usize>(
+    bytes: &[u8],
+    from_bytes: impl Fn([u8; N]) -> T,
+) -> impl Iterator<Item = T> {
+    let (whole, _) = bytes.as_chunks();
+    whole.iter().map(move |number| from_bytes(*number))
 }
 
 #[cfg(test)]

@@ -212,11 +212,8 @@ impl TrainConfig {
             _ if num_heads == 0 => "0 heads".to_owned(),
             _ => return Ok(()),
         };
-        Err(Error::setting(
-            "freeze_trunk",
-            "active heads at every step",
-            found,
-        ))
+        let expected = "active heads at every step";
+        Err(Error::setting("freeze_trunk", expected, found))
     }
 }
 

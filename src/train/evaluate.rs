@@ -4,8 +4,6 @@ use crate::data::{Tokenizer, Tokens, consecutive};
 use crate::exec::{Exec, TapeExec};
 use crate::model::Model;
 use crate::{Error, Result};
-use std::borrow::Cow;
-use std::ops::Range;
 
 /// Tokens held in memory at once, rounded to whole windows. The text is also decoded in these parts, to count its
 /// bytes.
@@ -33,15 +31,30 @@ pub struct Evaluation {
 /// targets are added in `f64` in order. So the result is a function of model, tokens and context alone.
 ///
 /// # Errors
-/// Returns [`Error::TooShort`] if there is no token to predict, and [`Error::Setting`] if `context` is not 1 to the
-/// model's positions.
+/// Returns [`Error::TooShort`] if there is no token to predict, [`Error::Setting`] if `context` is not 1 to the model's
+/// positions, and the errors of reading the tokens' file.
 pub fn evaluate(
     model: &Model,
-    tokens: &[u32],
+    tokens: &Tokens,
     tokenizer: &Tokenizer,
     context: usize,
 ) -> Result<Evaluation> {
-    let whole = evaluate_while(model, tokens, tokenizer, context, &mut || true)?;
+    let exec = || TapeExec::no_grad(model.params());
+    evaluate_on(&exec, model, tokens, tokenizer, context)
+}
+
+/// [`evaluate`] on any executor: `exec` makes one for each window, with empty KV caches. The result is the same.
+///
+/// # Errors
+/// Returns the errors of [`evaluate`], and those of the executor.
+pub fn evaluate_on<E: Exec>(
+    exec: &dyn Fn() -> E,
+    model: &Model,
+    tokens: &Tokens,
+    tokenizer: &Tokenizer,
+    context: usize,
+) -> Result<Evaluation> {
+    let whole = in_parts(exec, model, tokens, tokenizer, context, PART, &mut || true)?;
     Ok(whole.expect("it is not abandoned"))
 }
 
@@ -51,70 +64,13 @@ pub fn evaluate(
 /// Returns the errors of [`evaluate`].
 pub fn evaluate_while(
     model: &Model,
-    tokens: &[u32],
+    tokens: &Tokens,
     tokenizer: &Tokenizer,
     context: usize,
     go_on: &mut dyn FnMut() -> bool,
 ) -> Result<Option<Evaluation>> {
     let exec = || TapeExec::no_grad(model.params());
-    let text = Text::Memory(tokens);
-    in_parts(&exec, model, &text, tokenizer, context, PART, go_on)
-}
-
-/// [`evaluate`] on tokens that may lie in a file larger than memory. The result is the same.
-///
-/// # Errors
-/// Returns the errors of [`evaluate`], and those of reading the file.
-pub fn evaluate_stored(
-    model: &Model,
-    tokens: &Tokens,
-    tokenizer: &Tokenizer,
-    context: usize,
-) -> Result<Evaluation> {
-    let exec = || TapeExec::no_grad(model.params());
-    evaluate_stored_on(&exec, model, tokens, tokenizer, context)
-}
-
-/// [`evaluate_stored`] on any executor: `exec` makes one for each window, with empty KV caches. The result is the same.
-///
-/// # Errors
-/// Returns the errors of [`evaluate_stored`], and those of the executor.
-pub fn evaluate_stored_on<E: Exec>(
-    exec: &dyn Fn() -> E,
-    model: &Model,
-    tokens: &Tokens,
-    tokenizer: &Tokenizer,
-    context: usize,
-) -> Result<Evaluation> {
-    let text = Text::Stored(tokens);
-    let whole = in_parts(exec, model, &text, tokenizer, context, PART, &mut || true)?;
-    Ok(whole.expect("it is not abandoned"))
-}
-
-/// The tokens of a text.
-enum Text<'a> {
-    Memory(&'a [u32]),
-    Stored(&'a Tokens),
-}
-
-impl Text<'_> {
-    fn len(&self) -> usize {
-        match self {
-            Self::Memory(tokens) => tokens.len(),
-            Self::Stored(tokens) => tokens.len(),
-        }
-    }
-
-    fn read(&self, range: Range<usize>) -> Result<Cow<'_, [u32]>> {
-        match self {
-            Self::Memory(tokens) => Ok(Cow::Borrowed(&tokens[range])),
-            Self::Stored(tokens) => {
-                let mut read = Vec::with_capacity(range.len());
-                tokens.read(range.start, range.len(), &mut read)?;
-                Ok(Cow::Owned(read))
-            }
-        }
-    }
+    in_parts(&exec, model, tokens, tokenizer, context, PART, go_on)
 }
 
 /// Sums over the targets of one head.
@@ -125,11 +81,11 @@ struct Sums {
     targets: usize,
 }
 
-/// Evaluates a text, about `part` tokens of it at a time.
+/// Evaluates a model, about `part` tokens at a time.
 fn in_parts<E: Exec>(
     exec: &dyn Fn() -> E,
     model: &Model,
-    text: &Text<'_>,
+    text: &Tokens,
     tokenizer: &Tokenizer,
     context: usize,
     part: usize,
@@ -149,18 +105,19 @@ fn in_parts<E: Exec>(
         return Err(Error::setting("context", expected, context));
     }
     let mut heads = vec![Sums::default(); model.config().mtp_depth + 1];
-    let (mut bytes, mut start) = (0, 0);
+    let (mut tokens, mut bytes, mut start) = (Vec::new(), 0, 0);
     let part = (part / context).max(1) * context;
     // A part ends where a window ends, and its last token is the next part's first.
     while start + 1 < length {
         let end = length.min(start.saturating_add(part).saturating_add(1));
-        let tokens = text.read(start..end)?;
+        tokens.clear();
+        text.read(start, end - start, &mut tokens)?;
         let vocab = model.config().vocab_size;
         if let Some(token) = tokens.iter().find(|token| **token as usize >= vocab) {
             let expected = format!("tokens below the vocabulary's size, {vocab}");
             return Err(Error::setting("text", expected, token));
         }
-        for batch in consecutive(&tokens, context, 1) {
+        for batch in consecutive(&tokens, context) {
             if !go_on() {
                 return Ok(None);
             }
@@ -199,7 +156,7 @@ mod tests {
     use crate::model::{HeadKind, Preset};
 
     #[test]
-    fn parts_and_files_change_no_figure() {
+    fn parts_change_no_figure() {
         let mut config = Preset::Tiny.config(257, HeadKind::Recursive, 2);
         (config.hidden_size, config.intermediate_size) = (16, 32);
         (config.num_hidden_layers, config.head_dim) = (1, 8);
@@ -211,10 +168,10 @@ mod tests {
         for length in [2, 7, 8, 36, 37, 41] {
             // An end of text has no byte.
             let tokens: Vec<u32> = (0..length).map(|i| i * 29 % 257).collect();
-            let whole = evaluate(&model, &tokens, &tokenizer, 7).unwrap();
+            let text = Tokens::from(tokens);
+            let whole = evaluate(&model, &text, &tokenizer, 7).unwrap();
             for part in [1, 7, 8, 14, 30] {
                 let exec = || TapeExec::no_grad(model.params());
-                let text = Text::Memory(&tokens);
                 let found = in_parts(&exec, &model, &text, &tokenizer, 7, part, &mut || true);
                 assert_eq!(
                     found.unwrap(),
@@ -222,10 +179,7 @@ mod tests {
                     "{length} tokens in parts of {part}"
                 );
             }
-            let stored = Tokens::from(tokens.clone());
-            let found = evaluate_stored(&model, &stored, &tokenizer, 7).unwrap();
-            assert_eq!(found, whole);
-            assert_eq!(whole.tokens, tokens.len() - 1);
+            assert_eq!(whole.tokens, text.len() - 1);
         }
     }
 }

@@ -74,10 +74,8 @@ impl Metrics {
             .and_then(|f| f.take(MAX_BYTES + 1).read_to_end(&mut bytes))
             .map_err(Error::io("read", &file))?;
         if bytes.len() as u64 > MAX_BYTES {
-            return Err(Error::file(
-                &file,
-                format!("expected at most {MAX_BYTES} bytes, found more"),
-            ));
+            let reason = format!("expected at most {MAX_BYTES} bytes, found more");
+            return Err(Error::file(&file, reason));
         }
         Self::parse(&file, &bytes)
     }
@@ -111,10 +109,8 @@ impl Metrics {
             }
         }
         if metrics.steps.is_empty() && metrics.evals.is_empty() {
-            return Err(Error::file(
-                file,
-                "expected at least one step or evaluation, found none",
-            ));
+            let reason = "expected at least one step or evaluation, found none";
+            return Err(Error::file(file, reason));
         }
         Ok(metrics)
     }

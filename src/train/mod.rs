@@ -31,7 +31,7 @@ pub mod trainer;
 pub mod training_loop;
 
 pub use config::TrainConfig;
-pub use evaluate::{Evaluation, evaluate, evaluate_stored, evaluate_stored_on, evaluate_while};
+pub use evaluate::{Evaluation, evaluate, evaluate_on, evaluate_while};
 pub use event::{Event, Observer};
 pub use metrics::Metrics;
 pub use optimiser::{AdamW, Optimiser};

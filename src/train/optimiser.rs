@@ -39,14 +39,9 @@ pub struct AdamW {
     pub eps: f64,
 }
 
-impl Default for AdamW {
-    fn default() -> Self {
-        Self::DEFAULT
-    }
-}
-
 impl AdamW {
-    const DEFAULT: Self = Self {
+    /// The usual hyperparameters.
+    pub const DEFAULT: Self = Self {
         beta1: 0.9,
         beta2: 0.95,
         eps: 1e-8,
@@ -119,7 +114,8 @@ pub struct OptimiserState {
     optimiser: Optimiser,
     weight_decay: f64,
     clip_norm: f64,
-    steps: u64,
+    /// Steps done.
+    pub(super) steps: u64,
     /// By parameter; empty for one that is not trained.
     kept: Vec<Vec<Tensor>>,
 }
@@ -179,10 +175,8 @@ impl OptimiserState {
     /// The tensors by name.
     pub fn tensors(&self, params: &Params) -> impl Iterator<Item = (String, &Tensor)> {
         params.iter().zip(&self.kept).flat_map(|((name, t), kept)| {
-            let parts = self.optimiser.kept(name, t.shape()).iter();
-            parts
-                .zip(kept)
-                .map(move |(part, kept)| (format!("{part}{name}"), kept))
+            let parts = self.optimiser.kept(name, t.shape()).iter().zip(kept);
+            parts.map(move |(part, kept)| (format!("{part}{name}"), kept))
         })
     }
 
@@ -210,15 +204,8 @@ impl OptimiserState {
         active: &dyn Fn(&str) -> bool,
     ) {
         self.steps += 1;
-        let clip = |norm: f64| {
-            let factor = if norm > self.clip_norm {
-                self.clip_norm / norm
-            } else {
-                1.0
-            };
-            factor as f32
-        };
-        let (trunk_clip, heads_clip) = (clip(norms.trunk), clip(norms.heads));
+        let clip = |norm: f64| (self.clip_norm / norm).min(1.0) as f32;
+        let clips = [norms.trunk, norms.heads].map(clip);
         let base = self.adamw_step(lr);
         for id in params.ids().collect::<Vec<_>>() {
             let kept = self.kept[id.index()].as_mut_slice();
@@ -227,23 +214,17 @@ impl OptimiserState {
                 continue;
             }
             let shape = params.get(id).shape();
+            let is_matrix = shape.len() == 2;
             let step = adamw::Step {
-                clip: if layout::is_head(name) {
-                    heads_clip
-                } else {
-                    trunk_clip
-                },
-                weight_decay: if shape.len() == 2 {
-                    self.weight_decay as f32
-                } else {
-                    0.0
-                },
+                clip: clips[usize::from(layout::is_head(name))],
+                weight_decay: if is_matrix { base.weight_decay } else { 0.0 },
                 ..base
             };
             let momentum = self.optimiser.momentum(name, shape);
             let gradient = gradients.get(id).data();
             let tensor = params.get_mut(id);
             let (rows, cols) = (tensor.rows(), tensor.cols());
+            let w = tensor.data_mut();
             match (kept, momentum) {
                 ([m], Some(momentum)) => {
                     let step = muon::Step {
@@ -252,19 +233,15 @@ impl OptimiserState {
                         clip: step.clip,
                         weight_decay: step.weight_decay,
                     };
-                    let (w, m) = (tensor.data_mut(), m.data_mut());
-                    muon::update(step, rows, cols, w, m, gradient);
+                    muon::update(step, rows, cols, w, m.data_mut(), gradient);
                 }
-                ([m, v], None) => {
-                    let (m, v) = (m.data_mut(), v.data_mut());
-                    adamw::update(step, tensor.data_mut(), m, v, gradient);
-                }
+                ([m, v], None) => adamw::update(step, w, m.data_mut(), v.data_mut(), gradient),
                 _ => unreachable!("one tensor for Muon, two for AdamW"),
             }
         }
     }
 
-    /// AdamW's numbers for this step, without clipping and decay.
+    /// AdamW's numbers for this step and a parameter that decays, without clipping.
     fn adamw_step(&self, lr: f64) -> adamw::Step {
         let AdamW { beta1, beta2, eps } = self.optimiser.adamw();
         let unbias = |beta| (1.0 / (1.0 - scalar::powi(beta, self.steps))) as f32;
@@ -278,7 +255,7 @@ impl OptimiserState {
             bias_correction2: unbias(beta2),
             eps: eps as f32,
             clip: 1.0,
-            weight_decay: 0.0,
+            weight_decay: self.weight_decay as f32,
         }
     }
 }

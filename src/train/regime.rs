@@ -53,22 +53,16 @@ impl TrainConfig {
 
     /// The loss of step 0..`steps` for a model with `num_heads` heads.
     pub fn joint_loss(&self, num_heads: usize, step: u64) -> JointLoss {
-        let done = if self.steps > 1 {
-            step as f64 / (self.steps - 1) as f64
-        } else {
-            0.0
-        };
+        let done = step as f64 / self.steps.saturating_sub(1).max(1) as f64;
         let end = self.lambda_end.unwrap_or(self.lambda);
         JointLoss {
             lambda: self.lambda + (end - self.lambda) * done,
             beta: self.beta,
             active_heads: Some(self.regime.active_heads(num_heads, step, self.steps)),
-            grad_flow: if self.freeze_trunk {
-                GradFlow::Frozen
-            } else if self.regime == Regime::Detached {
-                GradFlow::Detached
-            } else {
-                GradFlow::Joint
+            grad_flow: match self.regime {
+                _ if self.freeze_trunk => GradFlow::Frozen,
+                Regime::Detached => GradFlow::Detached,
+                _ => GradFlow::Joint,
             },
         }
     }

@@ -4,20 +4,20 @@
 //! which order files are written, and what a kill at any moment leaves.
 
 use super::state::{Origin, Record};
-use super::{Event, TextFile, TrainConfig, Trainer};
+use super::{TextFile, TrainConfig, Trainer};
 use crate::checkpoint::RunDir;
 use crate::data::Tokenizer;
+use crate::model::Config;
 use crate::model::config::ARITHMETIC;
 use crate::{Error, Result};
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::json;
 use std::path::Path;
 use std::time::Instant;
 
 /// The directory of a run. While the value lives, no other process trains into it.
 #[derive(Debug)]
 pub struct Run {
-    dir: RunDir,
+    pub(super) dir: RunDir,
     origin: Origin,
     /// The record of the last checkpoint.
     saved: Record,
@@ -37,10 +37,8 @@ impl Run {
         force: bool,
     ) -> Result<Self> {
         let record = record(trainer, tokenizer.sha256_hex(), &origin);
-        let dir = with_parts(trainer, |parts| {
-            let text = to_text(&record);
-            RunDir::create(path, trainer.model(), tokenizer, &text, parts, force)
-        })?;
+        let (model, text, tensors) = (trainer.model(), to_text(&record), trainer.tensors());
+        let dir = RunDir::create(path, model, tokenizer, &text, &tensors, force)?;
         Ok(Self {
             dir,
             origin,
@@ -136,16 +134,10 @@ impl Run {
     /// Returns the errors of [`RunDir::save`].
     pub fn checkpoint(&mut self, trainer: &Trainer) -> Result<()> {
         let record = self.record(trainer);
-        with_parts(trainer, |parts| {
-            self.dir.save(trainer.model(), &to_text(&record), parts)
-        })?;
+        let (model, text, tensors) = (trainer.model(), to_text(&record), trainer.tensors());
+        self.dir.save(model, &text, &tensors)?;
         (self.saved, self.saved_at) = (record, Instant::now());
         Ok(())
-    }
-
-    /// Appends an event to the metrics.
-    pub(super) fn append(&self, event: &Event) -> Result<()> {
-        self.dir.append_metrics(event)
     }
 
     /// Whether a checkpoint is due after this step.
@@ -202,27 +194,12 @@ fn to_text(record: &Record) -> String {
     serde_json::to_string(record).expect("plain data")
 }
 
-/// Calls `f` with the trainer's tensors as (name, shape, values).
-fn with_parts<R>(trainer: &Trainer, f: impl FnOnce(&[(&str, &[usize], &[f32])]) -> R) -> R {
-    let tensors = trainer.tensors();
-    let parts: Vec<_> = tensors
-        .iter()
-        .map(|(name, t)| (name.as_str(), t.shape(), t.data()))
-        .collect();
-    f(&parts)
-}
-
-/// The first field in which two values of one type differ, as a sentence.
-fn difference<T: Serialize>(expected: &T, found: &T) -> Option<String> {
-    let fields = |x: &T| match serde_json::to_value(x) {
-        Ok(Value::Object(fields)) => fields,
-        _ => Map::new(),
-    };
-    let found = fields(found);
-    let differs = |(key, value): &(&String, &Value)| found.get(*key) != Some(*value);
-    let expected = fields(expected);
-    let (key, value) = expected.iter().find(differs)?;
-    let other = found.get(key).unwrap_or(&Value::Null);
+/// The first field in which two configurations differ, as a sentence.
+fn difference(expected: &Config, found: &Config) -> Option<String> {
+    let (expected, found) = (json!(expected), json!(found));
+    let mut fields = expected.as_object()?.iter();
+    let (key, value) = fields.find(|(key, value)| found.get(key) != Some(value))?;
+    let other = &found[key];
     Some(format!(
         "`{key}`: expected {value}, with which the run was started, found {other}"
     ))

@@ -75,12 +75,8 @@ impl Trainer {
         let take = &mut |name: &str, shape: &[usize]| file.take(name, shape);
         let optimiser = OptimiserState::restore(&record.config, record.step, model.params(), take)?;
         file.finish()?;
-        Ok(Self::assemble(
-            model,
-            record.config.clone(),
-            optimiser,
-            record.step,
-            record.pending_eval,
-        ))
+        let mut trainer = Self::assemble(model, record.config.clone(), optimiser);
+        trainer.pending_eval = record.pending_eval;
+        Ok(trainer)
     }
 }

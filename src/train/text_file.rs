@@ -66,12 +66,9 @@ impl TextFile {
     /// # Errors
     /// Returns [`Error::Setting`] with the first file that differs.
     pub fn check(field: &'static str, stored: &[Self], found: &[Self]) -> Result<()> {
-        let files = |n: usize| {
-            if n == 1 {
-                "1 file".to_owned()
-            } else {
-                format!("{n} files")
-            }
+        let files = |n: usize| match n {
+            1 => "1 file".to_owned(),
+            _ => format!("{n} files"),
         };
         if stored.len() != found.len() {
             let expected = format!("the {} that the run was started with", files(stored.len()));

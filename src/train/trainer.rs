@@ -14,7 +14,6 @@ pub struct Trainer {
     config: TrainConfig,
     pub(super) optimiser: OptimiserState,
     gradients: Gradients,
-    steps: u64,
     /// Whether the evaluation after the last step was abandoned.
     pub(super) pending_eval: bool,
 }
@@ -44,15 +43,13 @@ impl Trainer {
     pub fn new(model: Model, config: TrainConfig) -> Result<Self> {
         config.check_values(model.config().mtp_depth)?;
         let optimiser = OptimiserState::new(&config, model.params());
-        Ok(Self::assemble(model, config, optimiser, 0, false))
+        Ok(Self::assemble(model, config, optimiser))
     }
 
     pub(super) fn assemble(
         mut model: Model,
         config: TrainConfig,
         optimiser: OptimiserState,
-        steps: u64,
-        pending_eval: bool,
     ) -> Self {
         model.unpack();
         Self {
@@ -60,8 +57,7 @@ impl Trainer {
             model,
             config,
             optimiser,
-            steps,
-            pending_eval,
+            pending_eval: false,
         }
     }
 
@@ -118,7 +114,7 @@ impl Trainer {
 
     /// Steps done.
     pub fn steps(&self) -> u64 {
-        self.steps
+        self.optimiser.steps
     }
 
     /// One training step: forward, backward, clipping, update.
@@ -190,7 +186,7 @@ impl Trainer {
         let numbers = [report.loss, norms.trunk, norms.heads];
         if !numbers.iter().all(|x| x.is_finite()) {
             return Err(Error::Diverged {
-                step: self.steps + 1,
+                step: self.steps() + 1,
                 reason: format!(
                     "the loss or its gradient is not a finite number (loss {}, gradient norms {} and {}); a lower \
                      learning rate may help",
@@ -204,7 +200,6 @@ impl Trainer {
             self.optimiser
                 .step(params, &self.gradients, norms, lr, &active);
         });
-        self.steps += 1;
         Ok(report)
     }
 
@@ -232,18 +227,12 @@ impl Trainer {
                 let expected = format!("windows of at most the model's {positions} positions");
                 return wrong(expected, format!("windows of {}", part.seq_len()));
             }
-            let window = part.seq_len() + 1;
-            let unknown = |token: &u32| *token as usize >= vocab;
-            if let Some(at) = part.tokens().iter().position(unknown) {
-                return wrong(
-                    format!("tokens below the vocabulary's size, {vocab}"),
-                    format!(
-                        "token {} at position {} of window {}",
-                        part.tokens()[at],
-                        at % window,
-                        at / window
-                    ),
-                );
+            let mut tokens = part.tokens().iter().enumerate();
+            if let Some((at, token)) = tokens.find(|(_, token)| **token as usize >= vocab) {
+                let expected = format!("tokens below the vocabulary's size, {vocab}");
+                let (window, place) = (at / (part.seq_len() + 1), at % (part.seq_len() + 1));
+                let found = format!("token {token} at position {place} of window {window}");
+                return wrong(expected, found);
             }
         }
         Ok(())

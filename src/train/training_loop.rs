@@ -18,9 +18,9 @@ pub enum Ending {
 }
 
 impl Trainer {
-    /// Trains from the steps done so far to the end, as the configuration says. `train` may be a file larger than
-    /// memory. `valid` are the tokens to evaluate on, and the tokenizer counts their bytes. With a `run`, metrics and
-    /// checkpoints are written to its directory.
+    /// Trains on the tokens of `train`, from the steps done so far to the end, as the configuration says. `valid` are
+    /// the tokens to evaluate on, and the tokenizer counts their bytes. Either may be a file larger than memory. With a
+    /// `run`, metrics and checkpoints are written to its directory.
     ///
     /// # Errors
     /// Returns [`Error::Setting`] if the model cannot be trained with the configuration, [`Error::TooShort`] if a text
@@ -30,17 +30,22 @@ impl Trainer {
     pub fn run(
         &mut self,
         train: impl Into<Tokens>,
-        valid: &[u32],
+        valid: impl Into<Tokens>,
         tokenizer: &Tokenizer,
         run: Option<&mut Run>,
         observer: &mut dyn Observer,
     ) -> Result<Ending> {
-        let (train, config) = (train.into(), self.config());
+        let (train, valid, config) = (train.into(), valid.into(), self.config());
         config.check(self.model().config())?;
         check_length("the validation part", valid.len(), 1)?;
         let windows = config.batch * config.accumulate;
         let windows = RandomWindows::new(train.clone(), config.context, windows, config.seed)?;
-        let clock = Clock::start(self.steps());
+        let clock = Clock {
+            started: Instant::now(),
+            first: self.steps(),
+            training: 0.0,
+            reported: (self.steps(), 0.0),
+        };
         let mut training = TrainingLoop {
             trainer: self,
             run,
@@ -63,7 +68,7 @@ struct TrainingLoop<'a> {
     observer: &'a mut dyn Observer,
     train: Tokens,
     windows: RandomWindows,
-    valid: &'a [u32],
+    valid: Tokens,
     tokenizer: &'a Tokenizer,
     clock: Clock,
 }
@@ -95,7 +100,7 @@ impl TrainingLoop<'_> {
         let joint = config.joint_loss(self.trainer.model().config().mtp_depth, step);
         let parts = self.windows.batch(step)?.micro_batches(config.accumulate);
         let report = self.trainer.step_in_parts(&parts, joint, lr)?;
-        self.clock.add_step(begun);
+        self.clock.training += begun.elapsed().as_secs_f64();
 
         let (done, last) = (step + 1, step + 1 == steps);
         self.observer.stepped(done);
@@ -119,7 +124,7 @@ impl TrainingLoop<'_> {
     fn evaluate(&mut self) -> Result<()> {
         let (model, context) = (self.trainer.model(), self.trainer.config().context);
         let go_on = &mut || !self.observer.stop();
-        let evaluation = evaluate_while(model, self.valid, self.tokenizer, context, go_on)?;
+        let evaluation = evaluate_while(model, &self.valid, self.tokenizer, context, go_on)?;
         self.trainer.pending_eval = evaluation.is_none();
         let Some(evaluation) = evaluation else {
             return Ok(());
@@ -154,7 +159,7 @@ impl TrainingLoop<'_> {
 
     fn report(&mut self, event: &Event) -> Result<()> {
         if let Some(run) = &self.run {
-            run.append(event)?;
+            run.dir.append_metrics(event)?;
         }
         self.observer.event(event);
         Ok(())
@@ -162,22 +167,22 @@ impl TrainingLoop<'_> {
 
     fn report_step(&mut self, report: StepReport, lr: f64) -> Result<()> {
         let done = self.trainer.steps();
-        let (steps, seconds) = self.clock.since_report(done);
+        let training_seconds = self.clock.training;
+        let (steps, seconds) = self.clock.reported;
+        self.clock.reported = (done, training_seconds);
         self.report(&Event::Step {
             step: done,
             loss: report.loss,
             loss_heads: report.loss_heads,
             lr,
-            tokens_per_s: self.tokens(steps) / seconds,
-            training_seconds: self.clock.training,
+            tokens_per_s: self.tokens(done - steps) / (training_seconds - seconds),
+            training_seconds,
         })
     }
 
     fn report_end(&mut self) -> Result<()> {
-        let path = self
-            .run
-            .as_ref()
-            .map(|run| run.path().display().to_string());
+        let run = self.run.as_ref();
+        let path = run.map(|run| run.path().display().to_string());
         let steps = self.trainer.config().steps;
         self.report(&Event::Done {
             dir: path.unwrap_or_default(),
@@ -198,29 +203,18 @@ impl TrainingLoop<'_> {
     }
 
     /// Adds to an error which checkpoint there is. Failures of the disk are left as they are.
-    fn explain(&self, error: Error) -> Error {
-        let kept = self.run.as_ref().map_or_else(String::new, |run| {
-            format!(
-                "; the checkpoint of step {} is kept in {}",
-                run.saved_step(),
-                run.path().display()
-            )
-        });
-        match error {
-            Error::Diverged { step, reason } => Error::Diverged {
-                step,
-                reason: reason + &kept,
-            },
-            Error::NotFinite(what) => Error::Diverged {
-                step: self.trainer.steps(),
-                reason: what + &kept,
-            },
-            Error::File { path, reason } => Error::File {
-                path,
-                reason: reason + &kept,
-            },
-            other => other,
+    fn explain(&self, mut error: Error) -> Error {
+        if let Error::NotFinite(reason) = error {
+            let step = self.trainer.steps();
+            error = Error::Diverged { step, reason };
         }
+        if let Some(run) = &self.run
+            && let Error::Diverged { reason, .. } | Error::File { reason, .. } = &mut error
+        {
+            let (step, path) = (run.saved_step(), run.path().display());
+            *reason += &format!("; the checkpoint of step {step} is kept in {path}");
+        }
+        error
     }
 }
 
@@ -231,33 +225,6 @@ struct Clock {
     first: u64,
     /// Seconds in training steps.
     training: f64,
-    /// The same since the last report, and steps done at it.
-    since_report: f64,
-    reported: u64,
-}
-
-impl Clock {
-    fn start(steps: u64) -> Self {
-        Self {
-            started: Instant::now(),
-            first: steps,
-            training: 0.0,
-            since_report: 0.0,
-            reported: steps,
-        }
-    }
-
-    /// Adds a step that began at this time.
-    fn add_step(&mut self, begun: Instant) {
-        let seconds = begun.elapsed().as_secs_f64();
-        self.training += seconds;
-        self.since_report += seconds;
-    }
-
-    /// Steps and seconds since the last report. The next one starts from here.
-    fn since_report(&mut self, done: u64) -> (u64, f64) {
-        let since = (done - self.reported, self.since_report);
-        (self.reported, self.since_report) = (done, 0.0);
-        since
-    }
+    /// Steps done at the last report, and the seconds in training steps until then.
+    reported: (u64, f64),
 }

@@ -29,7 +29,7 @@ fn resume(folder: &Folder, name: &str, patience: u64) -> (Ending, bool) {
     let (train, valid) = tokens.split();
     let valid = valid.first(usize::MAX).expect("tokens");
     let mut patience = Patience(patience);
-    let ending = trainer.run(train, &valid, &tokenizer, Some(&mut run), &mut patience);
+    let ending = trainer.run(train, valid, &tokenizer, Some(&mut run), &mut patience);
     let pending = record(&path)["pending_eval"].as_bool().expect("a flag");
     (ending.expect("a finite run"), pending)
 }

@@ -127,7 +127,7 @@ pub fn uninterrupted_on(
         }
     };
     let mut trainer = trainer(kind, tokenizer.vocab_size(), config);
-    let run = trainer.run(train, &valid, tokenizer, None, &mut watch);
+    let run = trainer.run(train, valid, tokenizer, None, &mut watch);
     run.expect("a finite run");
     sha
 }
@@ -142,7 +142,7 @@ pub fn until(folder: &Folder, name: &str, step: u64) {
     let valid = valid.first(origin.valid_tokens.unwrap_or(usize::MAX));
     let valid = valid.expect("tokens");
     let mut stop = StopAfter::step(step);
-    let ran = trainer.run(train, &valid, &tokenizer, Some(&mut run), &mut stop);
+    let ran = trainer.run(train, valid, &tokenizer, Some(&mut run), &mut stop);
     ran.expect("a finite run");
     assert_eq!(trainer.steps(), step);
 }

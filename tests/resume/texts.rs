@@ -113,7 +113,7 @@ fn a_token_file_that_changes_ends_the_run() {
             file.expect("a file").set_modified(later).expect("a time");
         }
     };
-    let ended = trainer.run(tokens, &valid, &tokenizer, Some(&mut run), &mut watch);
+    let ended = trainer.run(tokens, valid, &tokenizer, Some(&mut run), &mut watch);
     let message = ended.expect_err("a file that changed").to_string();
     let named = message.starts_with(&path.display().to_string());
     assert!(named && message.contains("changed"), "{message}");

@@ -1,4 +1,5 @@
 use std::fs;
+use std::io::{Seek, Write};
 
 use proptest::prelude::*;
 
@@ -7,7 +8,10 @@ use crate::checkpoint::encode::encode;
 use crate::checkpoint::encode::tests::{by_hand, small};
 
 fn file(bytes: &[u8]) -> Result<TensorFile> {
-    TensorFile::from_bytes(Path::new("m.safetensors"), bytes)
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    file.rewind().unwrap();
+    TensorFile::read_from(Path::new("m.safetensors"), file, bytes.len() as u64)
 }
 
 /// Does whatever can be done with a file. None of it may panic.

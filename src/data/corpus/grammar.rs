@@ -52,23 +52,19 @@ impl Grammar {
             let (kind, name) = head
                 .split_once(' ')
                 .expect("stories.txt: a heading without a name");
-            let groups = || {
-                let lines =
-                    |group: &'static str| group.lines().filter(|line| !line.starts_with('#'));
-                let groups = body
-                    .trim()
-                    .split("\n\n")
-                    .map(move |group| lines(group).collect());
-                groups.filter(|lines: &Vec<_>| !lines.is_empty())
+            let lines = |group: &'static str| -> Vec<_> {
+                let lines = group.lines().filter(|line| !line.starts_with('#'));
+                lines.collect()
             };
+            let groups = body.trim().split("\n\n").map(lines);
+            let mut groups = groups.filter(|lines| !lines.is_empty());
             match kind {
-                "plot" => grammar.plots.push(groups().collect()),
-                "group" => drop(
-                    grammar
-                        .groups
-                        .insert(name, groups().next().unwrap_or_default()),
-                ),
-                "words" => grammar.add_words(name, groups().flatten().collect()),
+                "plot" => grammar.plots.push(groups.collect()),
+                "group" => {
+                    let lines = groups.next().unwrap_or_default();
+                    grammar.groups.insert(name, lines);
+                }
+                "words" => grammar.add_words(name, groups.flatten().collect()),
                 _ => panic!("stories.txt: a section is a plot, a group or words, found `{kind}`"),
             }
         }
@@ -91,20 +87,15 @@ impl Grammar {
             self.choices += 1;
         }
         let entries = lines.iter().flat_map(|line| line.split(','));
-        self.words.push(
-            entries
-                .map(str::trim)
-                .filter(|entry| !entry.is_empty())
-                .collect(),
-        );
+        let entries = entries.map(str::trim).filter(|entry| !entry.is_empty());
+        self.words.push(entries.collect());
     }
 }
 
 /// Writes one story in one line.
 pub(super) fn story(draws: &mut Draws) -> String {
-    let grammar = &*GRAMMAR;
-    let plot = &grammar.plots[draws.index(grammar.plots.len())];
-    let mut story = Story::new(grammar, draws);
+    let plot = &GRAMMAR.plots[draws.below(GRAMMAR.plots.len())];
+    let mut story = Story::new(draws);
     let mut line = String::new();
     for group in plot {
         let text = story.group(group);
@@ -117,24 +108,19 @@ pub(super) fn story(draws: &mut Draws) -> String {
 }
 
 struct Story<'a> {
-    grammar: &'static Grammar,
     draws: &'a mut Draws,
     /// The entry of each choice that has been made.
     chosen: Vec<Option<&'static str>>,
 }
 
 impl<'a> Story<'a> {
-    fn new(grammar: &'static Grammar, draws: &'a mut Draws) -> Self {
-        let chosen = vec![None; grammar.choices];
-        Self {
-            grammar,
-            draws,
-            chosen,
-        }
+    fn new(draws: &'a mut Draws) -> Self {
+        let chosen = vec![None; GRAMMAR.choices];
+        Self { draws, chosen }
     }
 
     fn one_of<T: Copy>(&mut self, list: &[T]) -> T {
-        list[self.draws.index(list.len())]
+        list[self.draws.below(list.len())]
     }
 
     /// One of a group's lines, filled.
@@ -181,11 +167,8 @@ impl<'a> Story<'a> {
             return format!("{article}{n} {word}");
         }
         let lower = name.to_ascii_lowercase();
-        let grammar = self.grammar;
-        let mut word = match (
-            grammar.slots.get(lower.as_str()),
-            grammar.groups.get(lower.as_str()),
-        ) {
+        let (slot, group) = (GRAMMAR.slots.get(&*lower), GRAMMAR.groups.get(&*lower));
+        let mut word = match (slot, group) {
             (Some(slot), _) => self.form(*slot).to_owned(),
             (None, Some(lines)) => self.group(lines),
             (None, None) => panic!("stories.txt: no slot is called `{name}`"),
@@ -197,9 +180,8 @@ impl<'a> Story<'a> {
     }
 
     fn form(&mut self, slot: Slot) -> &'static str {
-        let grammar = self.grammar;
         let entry = self.chosen[slot.choice].unwrap_or_else(|| {
-            let entries = grammar.words[slot.words].iter().copied();
+            let entries = GRAMMAR.words[slot.words].iter().copied();
             let free: Vec<_> = entries
                 .filter(|entry| !self.chosen.contains(&Some(entry)))
                 .collect();
@@ -236,7 +218,7 @@ mod tests {
         let mut draws = Draws::new(1, Stream::Stories);
         for line in lines() {
             for _ in 0..50 {
-                let filled = Story::new(&GRAMMAR, &mut draws).fill(line);
+                let filled = Story::new(&mut draws).fill(line);
                 let left = filled.contains(['{', '}', '[', ']', '|', '/', '@', '#']);
                 assert!(!left, "{line}: {filled}");
             }
@@ -295,7 +277,7 @@ mod tests {
     fn a_choice_stays_and_is_not_shared() {
         for seed in 0..50 {
             let mut draws = Draws::new(seed, Stream::Stories);
-            let mut story = Story::new(&GRAMMAR, &mut draws);
+            let mut story = Story::new(&mut draws);
             let line = "{colour} {colour2} {colour3}";
             let first = story.fill(line);
             assert_eq!(first, story.fill(line));
@@ -307,7 +289,7 @@ mod tests {
     #[test]
     fn slots_take_their_article_and_their_capital() {
         let mut draws = Draws::new(1, Stream::Stories);
-        let mut story = Story::new(&GRAMMAR, &mut draws);
+        let mut story = Story::new(&mut draws);
         let choice = |slot: &str| GRAMMAR.slots[slot].choice;
         story.chosen[choice("animal")] = Some("owl");
         story.chosen[choice("place")] = Some("on the hill/the hill");

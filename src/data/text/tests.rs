@@ -1,6 +1,11 @@
 use super::*;
 use std::fs;
 
+/// The tokens of some files.
+fn read_tokens(paths: &[PathBuf], tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    open_tokens(paths, tokenizer, None)?.first(usize::MAX)
+}
+
 fn written(directory: &tempfile::TempDir, name: &str, text: &[u8]) -> PathBuf {
     let path = directory.path().join(name);
     fs::write(&path, text).unwrap();

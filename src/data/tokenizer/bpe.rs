@@ -23,6 +23,7 @@ use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer
 
 use super::file::{END_OF_TEXT, byte_characters, json_of};
 use super::guard::guard;
+use super::library::by_id;
 
 /// How often a pair of characters may occur: the library counts in 32 bits and does not notice an overflow.
 /// A pair of longer tokens occurs no more often than the two characters where they meet.
@@ -106,13 +107,7 @@ fn learn(
     let mut model = BPE::default();
     guard(|| trainer.do_train(&words, &mut model))?;
     // The characters have the first ids, and merges follow in their order.
-    let mut tokens: Vec<(u32, String)> = model
-        .get_vocab()
-        .into_iter()
-        .map(|(t, id)| (id, t))
-        .collect();
-    tokens.sort_unstable();
-    let tokens = tokens.into_iter().skip(characters.len());
+    let tokens = by_id(model.get_vocab()).into_iter().skip(characters.len());
     // The library gives its merges in its file format only.
     let mut written = guard(|| serde_json::to_value(&model))?;
     let merges = guard(|| serde_json::from_value(written["merges"].take()))?;

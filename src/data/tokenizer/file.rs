@@ -4,6 +4,7 @@
 //! map: each byte is written as one visible character, and a word is a string of these. A byte vocabulary is then a
 //! byte-pair model with 256 characters and no merges.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -17,6 +18,9 @@ const MAX_FILE_BYTES: u64 = 256 << 20;
 
 /// How the file spells the token that ends a text.
 pub(super) const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// Nothing, or what is wrong with a file.
+type Checked = std::result::Result<(), String>;
 
 /// The text of a file, not checked in any way.
 pub(super) fn read(path: &Path) -> Result<String> {
@@ -102,58 +106,46 @@ pub(super) fn json_of(vocab: &[String], merges: &[(String, String)], words: bool
 ///
 /// Fields that cannot change how these 256 characters are encoded are ignored, such as `dropout` (there are no merges
 /// to drop) and `use_regex` (word ends matter to merges only).
-pub(super) fn check_bytes(file: &Value) -> std::result::Result<(), String> {
-    let null = || Value::Null;
+pub(super) fn check_bytes(file: &Value) -> Checked {
+    let null_or = |value: Value| [Value::Null, value];
     expect(file, "version", &[json!("1.0")])?;
-    expect(file, "truncation", &[null()])?;
-    expect(file, "padding", &[null()])?;
-    expect(file, "normalizer", &[null()])?;
+    for field in ["truncation", "padding", "normalizer"] {
+        expect(file, field, &[Value::Null])?;
+    }
     expect(file, "pre_tokenizer.type", &[json!("ByteLevel")])?;
     expect(file, "pre_tokenizer.add_prefix_space", &[json!(false)])?;
     // A ByteLevel post-processor moves reported offsets and leaves the tokens alone.
-    expect(file, "post_processor.type", &[null(), json!("ByteLevel")])?;
+    expect(file, "post_processor.type", &null_or(json!("ByteLevel")))?;
     expect(file, "decoder.type", &[json!("ByteLevel")])?;
     expect(file, "model.type", &[json!("BPE")])?;
-    expect(
-        file,
-        "model.continuing_subword_prefix",
-        &[null(), json!("")],
-    )?;
-    expect(file, "model.end_of_word_suffix", &[null(), json!("")])?;
+    for field in ["continuing_subword_prefix", "end_of_word_suffix"] {
+        expect(file, &format!("model.{field}"), &null_or(json!("")))?;
+    }
 
     let vocab = found(file, "model.vocab").as_object();
     let entries = vocab.map_or(0, serde_json::Map::len);
     if entries != 256 {
-        return Err(format!(
-            "field `model.vocab`: expected 256 entries, found {entries}"
-        ));
+        return differs("model.vocab", "256 entries", entries);
     }
     for (byte, character) in byte_characters().iter().enumerate() {
         let id = vocab.and_then(|vocab| vocab.get(&character.to_string()));
         if id.and_then(Value::as_u64) != Some(byte as u64) {
             let id = shown(id.unwrap_or(&Value::Null));
-            return Err(format!(
-                "field `model.vocab.{character}`: expected {byte}, found {id}"
-            ));
+            return differs(&format!("model.vocab.{character}"), byte, id);
         }
     }
     expect(file, "model.merges", &[json!([])])?;
 
     let added = found(file, "added_tokens").as_array().map_or(0, Vec::len);
     if added != 1 {
-        return Err(format!(
-            "field `added_tokens`: expected 1 entry, found {added}"
-        ));
+        return differs("added_tokens", "1 entry", added);
     }
     expect(file, "added_tokens.0.id", &[json!(END_OF_TEXT_ID)])?;
     expect(file, "added_tokens.0.content", &[json!(END_OF_TEXT)])?;
     expect(file, "added_tokens.0.special", &[json!(true)])?;
     for flag in ["single_word", "lstrip", "rstrip"] {
-        expect(
-            file,
-            &format!("added_tokens.0.{flag}"),
-            &[null(), json!(false)],
-        )?;
+        let field = format!("added_tokens.0.{flag}");
+        expect(file, &field, &null_or(json!(false)))?;
     }
     Ok(())
 }
@@ -178,16 +170,18 @@ pub(super) fn byte_characters() -> [char; 256] {
 }
 
 /// Checks one field against the values it may have; an absent field is null.
-fn expect(file: &Value, field: &str, allowed: &[Value]) -> std::result::Result<(), String> {
+fn expect(file: &Value, field: &str, allowed: &[Value]) -> Checked {
     let value = found(file, field);
     if allowed.contains(value) {
         return Ok(());
     }
     let allowed: Vec<String> = allowed.iter().map(shown).collect();
+    differs(field, allowed.join(" or "), shown(value))
+}
+
+fn differs(field: &str, expected: impl Display, found: impl Display) -> Checked {
     Err(format!(
-        "field `{field}`: expected {}, found {}",
-        allowed.join(" or "),
-        shown(value)
+        "field `{field}`: expected {expected}, found {found}"
     ))
 }
 

@@ -41,15 +41,15 @@ enum Spelling {
 
 /// A tokenizer of the public library.
 pub(super) struct Library {
-    inner: tokenizers::Tokenizer,
+    pub(super) inner: tokenizers::Tokenizer,
     /// The file as it was read.
-    json: String,
+    pub(super) json: String,
     spelling: Spelling,
     /// By id; none for special tokens and unused ids.
     bytes: Vec<Option<Box<[u8]>>>,
     /// The token of each single byte in a byte-level vocabulary. Public ones lack bytes that their texts never had.
-    byte_tokens: Box<[Option<u32>; 256]>,
-    end_of_text: Option<u32>,
+    byte_tokens: [Option<u32>; 256],
+    pub(super) end_of_text: Option<u32>,
 }
 
 impl Library {
@@ -60,61 +60,45 @@ impl Library {
     pub(super) fn new(json: String, mut file: Value) -> Result<Arc<Self>, String> {
         let spelling = spelling_of(&file["decoder"]);
         // Text is never truncated or padded, and one text has one encoding.
-        for field in ["truncation", "padding"] {
-            if let Some(value) = file.get_mut(field) {
+        for field in ["/truncation", "/padding", "/model/dropout"] {
+            if let Some(value) = file.pointer_mut(field) {
                 *value = Value::Null;
             }
-        }
-        if let Some(dropout) = file.pointer_mut("/model/dropout") {
-            *dropout = Value::Null;
         }
         let read = || serde_json::from_value::<tokenizers::Tokenizer>(file);
         let mut inner = guard(read).map_err(|reason| format!("expected a tokenizer: {reason}"))?;
         inner.set_encode_special_tokens(true);
 
         let added = inner.get_added_tokens_decoder();
-        let special = |id: u32| added.get(&id).is_some_and(|token| token.special);
-        let mut bytes: Vec<Option<Box<[u8]>>> = Vec::new();
-        let mut used: Vec<bool> = Vec::new();
-        let mut vocab: Vec<(u32, String)> = inner
-            .get_vocab(true)
-            .into_iter()
-            .map(|(token, id)| (id, token))
-            .collect();
-        vocab.sort_unstable();
-        match vocab.last() {
-            None => return Err("expected a vocabulary, found no token".to_owned()),
-            Some((id, token)) if *id as usize >= MAX_IDS => {
-                let token = short(token);
-                return Err(format!(
-                    "token `{token}`: expected an id below {MAX_IDS}, found {id}"
-                ));
-            }
-            Some((id, _)) => {
-                bytes.resize(*id as usize + 1, None);
-                used.resize(*id as usize + 1, false);
-            }
+        let vocab = by_id(inner.get_vocab(true));
+        let wrong = |token: &str, reason| Err(format!("token `{}`: {reason}", short(token)));
+        let Some((last, token)) = vocab.last() else {
+            return Err("expected a vocabulary, found no token".to_owned());
+        };
+        if *last as usize >= MAX_IDS {
+            return wrong(
+                token,
+                format!("expected an id below {MAX_IDS}, found {last}"),
+            );
         }
+        if let Some(pair) = vocab.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            let (id, token) = &pair[1];
+            return wrong(token, format!("id {id} belongs to another token"));
+        }
+        let mut bytes: Vec<Option<Box<[u8]>>> = vec![None; *last as usize + 1];
         for (id, token) in &vocab {
-            let place = *id as usize;
-            if std::mem::replace(&mut used[place], true) {
-                let token = short(token);
-                return Err(format!("token `{token}`: id {id} belongs to another token"));
-            }
-            if !special(*id) {
-                let added = added.contains_key(id);
-                bytes[place] = Some(if added {
-                    token.as_bytes().into()
-                } else {
-                    spelt(token, spelling)
-                });
-            }
+            bytes[*id as usize] = match added.get(id) {
+                Some(added) if added.special => None,
+                Some(_) => Some(token.as_bytes().into()),
+                None => Some(spelt(token, spelling)),
+            };
         }
-        let end = |name: &&str| inner.token_to_id(name).filter(|id| special(*id));
+        let special = |id: &u32| added.get(id).is_some_and(|token| token.special);
+        let end = |name: &&str| inner.token_to_id(name).filter(special);
         let end_of_text = ENDS.iter().find_map(end);
         let byte_tokens = match spelling {
-            Spelling::ByteLevel => byte_tokens(&inner),
-            _ => Box::new([None; 256]),
+            Spelling::ByteLevel => byte_characters().map(|c| inner.token_to_id(&c.to_string())),
+            _ => [None; 256],
         };
         let library = Self {
             inner,
@@ -133,21 +117,8 @@ impl Library {
         }
     }
 
-    pub(super) fn json(&self) -> &str {
-        &self.json
-    }
-
     pub(super) fn vocab_size(&self) -> usize {
         self.bytes.len()
-    }
-
-    pub(super) fn end_of_text(&self) -> Option<u32> {
-        self.end_of_text
-    }
-
-    /// How the file spells a token.
-    pub(super) fn token(&self, id: u32) -> Option<String> {
-        self.inner.id_to_token(id)
     }
 
     /// The tokens of one chunk of text.
@@ -232,23 +203,26 @@ impl PartialEq for Library {
 
 impl Eq for Library {}
 
+/// A vocabulary's tokens in the order of their ids.
+pub(super) fn by_id(vocab: impl IntoIterator<Item = (String, u32)>) -> Vec<(u32, String)> {
+    let mut tokens: Vec<_> = vocab.into_iter().map(|(token, id)| (id, token)).collect();
+    tokens.sort_unstable();
+    tokens
+}
+
 /// The spelling that a decoder undoes.
 fn spelling_of(decoder: &Value) -> Spelling {
     let alone = std::slice::from_ref(decoder);
     let steps = decoder["decoders"].as_array().map_or(alone, Vec::as_slice);
-    let kind = |step: &Value| step["type"].as_str().unwrap_or_default().to_owned();
-    let kinds: Vec<String> = steps.iter().map(kind).collect();
     let space = |step: &Value| {
         step["pattern"]["String"] == "\u{2581}" && step["content"] == " "
             || step["type"] == "Metaspace" && step["replacement"] == "\u{2581}"
     };
-    let piece =
-        |kind: &str| ["Replace", "Metaspace", "ByteFallback", "Fuse", "Strip"].contains(&kind);
-    match kinds.as_slice() {
-        [kind] if kind == "ByteLevel" => Spelling::ByteLevel,
-        kinds if kinds.iter().all(|kind| piece(kind)) && steps.iter().any(space) => {
-            Spelling::SentencePiece
-        }
+    let pieces = ["Replace", "Metaspace", "ByteFallback", "Fuse", "Strip"];
+    let piece = |step: &Value| pieces.iter().any(|kind| step["type"] == *kind);
+    match steps {
+        [step] if step["type"] == "ByteLevel" => Spelling::ByteLevel,
+        _ if steps.iter().all(piece) && steps.iter().any(space) => Spelling::SentencePiece,
         _ => Spelling::Other,
     }
 }
@@ -275,12 +249,6 @@ fn spelt(token: &str, spelling: Spelling) -> Box<[u8]> {
         }
         Spelling::Other => token.as_bytes().into(),
     }
-}
-
-/// The token of each byte that the vocabulary has.
-fn byte_tokens(inner: &tokenizers::Tokenizer) -> Box<[Option<u32>; 256]> {
-    let token = |character: char| inner.token_to_id(&character.to_string());
-    Box::new(byte_characters().map(token))
 }
 
 #[cfg(test)]

@@ -110,22 +110,16 @@ impl Tokenizer {
             .map_err(|reason| format!("expected JSON: {}", escape(&reason.to_string())))?;
         match file::check_bytes(&parsed) {
             Ok(()) => Ok(Self::bytes()),
-            Err(difference) => Self::other(json, parsed, difference),
+            #[cfg(feature = "tokenizers")]
+            Err(_) => {
+                let kind = Kind::Library(Library::new(json, parsed)?);
+                Ok(Self { kind })
+            }
+            #[cfg(not(feature = "tokenizers"))]
+            Err(difference) => Err(format!(
+                "not the byte vocabulary ({difference}); this build reads no other: enable the feature `tokenizers`"
+            )),
         }
-    }
-
-    /// A tokenizer that is not the byte vocabulary.
-    #[cfg(feature = "tokenizers")]
-    fn other(json: String, parsed: Value, _: String) -> std::result::Result<Self, String> {
-        let kind = Kind::Library(Library::new(json, parsed)?);
-        Ok(Self { kind })
-    }
-
-    #[cfg(not(feature = "tokenizers"))]
-    fn other(_: String, _: Value, difference: String) -> std::result::Result<Self, String> {
-        Err(format!(
-            "not the byte vocabulary ({difference}); this build reads no other: enable the feature `tokenizers`"
-        ))
     }
 
     /// The number of token ids: one more than the highest.
@@ -145,7 +139,7 @@ impl Tokenizer {
         match &self.kind {
             Kind::Bytes => Some(END_OF_TEXT_ID),
             #[cfg(feature = "tokenizers")]
-            Kind::Library(library) => library.end_of_text(),
+            Kind::Library(library) => library.end_of_text,
         }
     }
 
@@ -207,7 +201,7 @@ impl Tokenizer {
                 character.map(String::from)
             }
             #[cfg(feature = "tokenizers")]
-            Kind::Library(library) => library.token(token),
+            Kind::Library(library) => library.inner.id_to_token(token),
         }
     }
 
@@ -221,7 +215,7 @@ impl Tokenizer {
         match &self.kind {
             Kind::Bytes => file::bytes_json().into(),
             #[cfg(feature = "tokenizers")]
-            Kind::Library(library) => library.json().into(),
+            Kind::Library(library) => Cow::from(&library.json),
         }
     }
 

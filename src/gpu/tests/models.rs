@@ -9,7 +9,7 @@ use crate::infer::{
     OfflineReplay, Request, Sampler, Session,
 };
 use crate::model::{HeadKind, Model, Preset, WeightFormat};
-use crate::train::{evaluate_stored, evaluate_stored_on};
+use crate::train::{evaluate, evaluate_on};
 use std::ops::ControlFlow;
 
 const VOCAB: usize = 257;
@@ -220,10 +220,10 @@ fn evaluations_are_those_of_the_cpu() {
     let tokenizer = Tokenizer::bytes();
     let tokens = Tokens::from(text(50, 3));
     for (kind, model) in models() {
-        let expected = evaluate_stored(&model, &tokens, &tokenizer, 18).expect("enough tokens");
+        let expected = evaluate(&model, &tokens, &tokenizer, 18).expect("enough tokens");
         let weights = DeviceParams::new(&device, model.params()).expect("room");
         let exec = || GpuExec::with_sequence(&weights);
-        let found = evaluate_stored_on(&exec, &model, &tokens, &tokenizer, 18);
+        let found = evaluate_on(&exec, &model, &tokens, &tokenizer, 18);
         assert_eq!(found.expect("enough tokens"), expected, "{kind:?}");
 
         let text = text(30, 4);
@@ -252,7 +252,7 @@ fn a_device_that_failed_gives_errors() {
     let tokens = Tokens::from(text(40, 3));
     let exec = || GpuExec::with_sequence(&weights);
     let tokenizer = Tokenizer::bytes();
-    evaluate_stored_on(&exec, &model, &tokens, &tokenizer, 16).expect_err("no loss");
+    evaluate_on(&exec, &model, &tokens, &tokenizer, 16).expect_err("no loss");
     let prompt = text(5, 1);
     let options = GenerateOptions {
         max_tokens: 3,

@@ -146,7 +146,7 @@ fn the_end_of_text_is_the_first_known_special_token() {
             vocab.insert("[end]".to_owned(), json!(256));
         });
         let library = library.unwrap();
-        (library.end_of_text(), library.vocab_size())
+        (library.end_of_text, library.vocab_size())
     };
     assert_eq!(named(&[]), (None, 280));
     assert_eq!(named(&[("<s>", true), ("</s>", true)]), (Some(281), 282));
