@@ -37,7 +37,7 @@ pub struct Demo {
     #[arg(long, default_value_t = 1200, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
     #[command(flatten)]
-    machine: Machine,
+    pub machine: Machine,
 }
 
 impl Demo {
@@ -45,12 +45,7 @@ impl Demo {
     ///
     /// # Errors
     /// If a loss is not finite.
-    pub fn run(self) -> Result {
-        let machine = self.machine.clone();
-        machine.scope(move || self.demo())
-    }
-
-    fn demo(self) -> Result {
+    pub fn run(&self) -> Result {
         let mut output = Output::new(false);
         let tokenizer = Tokenizer::bytes();
         let tokens = Tokens::from(tokenizer.encode(stories(DEMO_SEED, CORPUS).as_bytes())?);

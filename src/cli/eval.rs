@@ -39,7 +39,7 @@ pub struct Eval {
     #[command(flatten)]
     device: On,
     #[command(flatten)]
-    machine: Machine,
+    pub machine: Machine,
 }
 
 /// What `--json` prints.
@@ -61,12 +61,7 @@ impl Eval {
     ///
     /// # Errors
     /// If the model or the data cannot be read.
-    pub fn run(self) -> Result {
-        let machine = self.machine.clone();
-        machine.scope(move || self.eval())
-    }
-
-    fn eval(self) -> Result {
+    pub fn run(&self) -> Result {
         let device = self.device.open()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
         let context = self.context.unwrap_or(model.config().default_context());

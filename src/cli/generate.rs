@@ -45,7 +45,7 @@ pub struct Generate {
     #[command(flatten)]
     device: On,
     #[command(flatten)]
-    machine: Machine,
+    pub machine: Machine,
 }
 
 /// What `foretoken generate --json` prints.
@@ -134,12 +134,7 @@ impl Generate {
     ///
     /// # Errors
     /// If the model or the prompt cannot be read, or the prompt does not fit.
-    pub fn run(self) -> Result {
-        let machine = self.machine.clone();
-        machine.scope(move || self.generate())
-    }
-
-    fn generate(self) -> Result {
+    pub fn run(&self) -> Result {
         let device = self.device.open()?;
         let text = self.prompt.read()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;

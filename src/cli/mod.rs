@@ -57,7 +57,7 @@ mod voice;
 mod watch;
 
 use crate::simd::Isa;
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use failure::Failure;
 use std::process::ExitCode;
 
@@ -65,12 +65,6 @@ use std::process::ExitCode;
 /// Speculation never changes a single token.
 #[derive(Debug, Parser)]
 #[command(name = "foretoken", version, max_term_width = 100)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
 enum Command {
     /// Train a small model on embedded stories, then generate with it both ways and compare
     Demo(demo::Demo),
@@ -89,6 +83,7 @@ enum Command {
     /// Draw the curves of one or several runs
     Plot(plot::Plot),
     /// Learn a vocabulary, look at one, or encode texts
+    #[command(subcommand)]
     Tokenizer(tokenizer::Command),
 }
 
@@ -101,8 +96,7 @@ pub fn main() -> ExitCode {
             report(panic);
         }
     }));
-    let cli = Cli::parse();
-    match run(cli.command) {
+    match run(Command::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // A run that a signal stopped has reported it.
@@ -118,11 +112,11 @@ fn run(command: Command) -> failure::Result {
     // Checked before any kernel needs it, so that an unknown name is an error and not a panic.
     Isa::from_environment()?;
     match command {
-        Command::Demo(demo) => demo.run(),
-        Command::Train(train) => train.run(),
-        Command::Eval(eval) => eval.run(),
-        Command::Generate(generate) => generate.run(),
-        Command::Speed(speed) => speed.run(),
+        Command::Demo(demo) => demo.machine.scope(|| demo.run()),
+        Command::Train(train) => train.machine.scope(|| train.run()),
+        Command::Eval(eval) => eval.machine.scope(|| eval.run()),
+        Command::Generate(generate) => generate.machine.scope(|| generate.run()),
+        Command::Speed(speed) => speed.machine.scope(|| speed.run()),
         Command::Inspect(inspect) => inspect.run(),
         Command::Export(export) => export.run(),
         Command::Plot(plot) => plot.run(),

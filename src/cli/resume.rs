@@ -13,12 +13,11 @@ impl Train {
     ///
     /// # Errors
     /// If flags, data or files cannot be used, before anything is written; if a loss is not finite.
-    pub fn run(self) -> Result {
-        let machine = self.machine.clone();
-        machine.scope(move || match &self.checkpoints.resume {
-            Some(dir) => resume(&self, dir),
+    pub fn run(&self) -> Result {
+        match &self.checkpoints.resume {
+            Some(dir) => resume(self, dir),
             None => self.train(),
-        })
+        }
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Speed {
     #[command(flatten)]
     device: On,
     #[command(flatten)]
-    machine: Machine,
+    pub machine: Machine,
 }
 
 /// Plain decoding.
@@ -105,12 +105,7 @@ impl Speed {
     ///
     /// # Errors
     /// If the model or the prompt cannot be read, the prompt does not fit, or the two texts differ.
-    pub fn run(self) -> Result {
-        let machine = self.machine.clone();
-        machine.scope(move || self.speed())
-    }
-
-    fn speed(self) -> Result {
+    pub fn run(&self) -> Result {
         let device = self.device.open()?;
         let text = self.prompt.read()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;

@@ -84,15 +84,9 @@ fn learn(texts: &TextFiles, size: usize) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// Flags of `foretoken tokenizer`.
-#[derive(Clone, Debug, Args)]
-pub struct Command {
-    #[command(subcommand)]
-    action: Action,
-}
-
+/// The commands of `foretoken tokenizer`.
 #[derive(Clone, Debug, Subcommand)]
-enum Action {
+pub enum Command {
     /// Learn a byte-pair vocabulary from text files
     Train(Train),
     /// Write the tokens of text files to a token file, for `train --data`
@@ -103,7 +97,7 @@ enum Action {
 
 /// Flags of `foretoken tokenizer train`.
 #[derive(Clone, Debug, Args)]
-struct Train {
+pub struct Train {
     /// Text files
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     data: Vec<PathBuf>,
@@ -123,7 +117,7 @@ struct Train {
 
 /// Flags of `foretoken tokenizer encode`.
 #[derive(Clone, Debug, Args)]
-struct Encode {
+pub struct Encode {
     /// Text files
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     data: Vec<PathBuf>,
@@ -146,7 +140,7 @@ struct Encode {
 
 /// Flags of `foretoken tokenizer show`.
 #[derive(Clone, Debug, Args)]
-struct Show {
+pub struct Show {
     /// tokenizer.json, or bytes
     tokenizer: Choice,
     /// Text to encode
@@ -186,10 +180,10 @@ impl Command {
     /// # Errors
     /// If a file cannot be read or written, or the vocabulary cannot encode a text.
     pub fn run(self) -> Result {
-        match self.action {
-            Action::Train(train) => train.run(),
-            Action::Encode(encode) => encode.run(),
-            Action::Show(show) => show.run(),
+        match self {
+            Self::Train(train) => train.run(),
+            Self::Encode(encode) => encode.run(),
+            Self::Show(show) => show.run(),
         }
     }
 }

@@ -95,7 +95,7 @@ pub struct Train {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    pub(super) machine: Machine,
+    pub machine: Machine,
 }
 
 /// Flags of the training recipe.
@@ -133,7 +133,7 @@ fn by_flag(error: Error) -> Failure {
 
 impl Train {
     /// Starts a run.
-    pub(super) fn train(self) -> Result {
+    pub(super) fn train(&self) -> Result {
         self.checkpoints.check()?;
         check_kind("--data", &self.data)?;
         check_kind("--valid", &self.valid)?;
