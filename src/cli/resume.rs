@@ -6,7 +6,6 @@ use super::texts::{Texts, check_kind};
 use super::train::Train;
 use crate::train::{Run, TextFile, Trainer};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 impl Train {
     /// Runs the command.
@@ -54,8 +53,7 @@ fn resume(train: &Train, dir: &Path) -> Result {
     // A file may have changed between the two readings. The second one is used.
     run.set_texts(texts.data_files.clone(), texts.valid_files.clone())?;
     // Not before: while texts are read there is nothing to save, and a signal ends the program at once.
-    let signal = Arc::default();
-    stop::on_signals(&signal)?;
+    let signal = stop::on_signals()?;
     run.resume(&trainer)?;
     train.drive(trainer, run, texts, &tokenizer, &signal)
 }

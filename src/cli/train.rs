@@ -9,7 +9,7 @@ use super::regime::Learning;
 use super::stop;
 use super::texts::{Texts, check_kind};
 use super::tokenizer::Vocabulary;
-use super::watch::{Answer, Watch};
+use super::watch::{Watch, answering};
 use crate::data::{Tokenizer, check_length};
 use crate::model::config::ARITHMETIC;
 use crate::model::{Config, HeadKind, Model, Preset};
@@ -17,7 +17,6 @@ use crate::train::{Optimiser, Origin, Run, Schedule, TrainConfig, Trainer};
 use crate::{Error, profile};
 use clap::Args;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 /// Flags of `foretoken train`.
@@ -186,8 +185,7 @@ impl Train {
             valid_tokens: texts.valid_tokens,
             flags: self.given.settings(&defaults),
         };
-        let signal = Arc::default();
-        stop::on_signals(&signal)?;
+        let signal = stop::on_signals()?;
         let out = self.out.as_deref().expect("clap requires it");
         let trainer = Trainer::new(model, train_config)?;
         let run = Run::create(out, &trainer, &tokenizer, origin, self.force)?;
@@ -221,7 +219,7 @@ impl Train {
         mut run: Run,
         texts: Texts,
         tokenizer: &Tokenizer,
-        signal: &Arc<AtomicUsize>,
+        signal: &AtomicUsize,
     ) -> Result {
         if !run.is_locked() {
             message(
@@ -229,7 +227,6 @@ impl Train {
             );
         }
         let bar = progress(trainer.steps(), trainer.config().steps);
-        let answer = Answer::to(signal, &bar);
         let mut watch = Watch {
             bar: &bar,
             output: Output::new(self.json),
@@ -240,12 +237,13 @@ impl Train {
             profile::start();
         }
         let (train, valid) = (texts.train, &texts.valid);
-        let ending = trainer.run(train, valid, tokenizer, Some(&mut run), &mut watch);
+        let ending = answering(signal, &bar, || {
+            trainer.run(train, valid, tokenizer, Some(&mut run), &mut watch)
+        });
         let table = self
             .profile
             .then(|| profile::table(&profile::stop(), trainer.steps() - first));
         let ending = ending?;
-        drop(answer);
         bar.finish_and_clear();
         if let Some(table) = table {
             message(table.trim_end());
