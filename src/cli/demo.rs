@@ -1,19 +1,16 @@
 //! `foretoken demo`: the main job on embedded data, with no file and no network.
 
-use super::decoding::Way;
+use super::compare::{Compared, Timed, check_identical, compare};
 use super::device::Device;
 use super::failure::Result;
-use super::generate::timed;
 use super::machine::Machine;
-use super::output::{Output, check_identical, figures, progress, show};
+use super::output::{Output, figures, progress, show};
 use crate::data::corpus::{DEMO_SEED, stories};
 use crate::data::{Tokenizer, Tokens};
-use crate::infer::measure::median;
-use crate::infer::{Drafts, GenerateOptions, Generated, Request};
+use crate::infer::{Drafts, GenerateOptions};
 use crate::model::{HeadKind, Model, Preset, WeightFormat};
 use crate::train::{Event, TrainConfig, Trainer};
 use clap::Args;
-use std::ops::ControlFlow;
 
 /// Bytes of the training text.
 const CORPUS: usize = 2_000_000;
@@ -108,51 +105,38 @@ fn speak(model: &Model, tokenizer: &Tokenizer, held_out: &[u32], output: &mut Ou
         .position(|w| w == b"\n\n")
         .map_or(0, |i| i + 2);
     let prompt = tokenizer.encode(&text[start..start + 60])?;
-    let decoding = GenerateOptions {
+    let options = GenerateOptions {
         max_tokens: CONTINUATION,
         drafts: Drafts::All,
         ..GenerateOptions::default()
     };
     let held = Device::Cpu.hold(model)?;
-    let run = |way| -> Result<(Generated, f64)> {
-        let mut options = decoding.clone();
-        if way == Way::Plain {
-            options.drafts = Drafts::Fixed(0);
-        }
-        let request = Request::new(&prompt[..], options);
-        let next = &mut |_, _, _: &[u32]| ControlFlow::Continue(());
-        let (mut generated, seconds) = timed(&held, &[request], way, next)?;
-        Ok((generated.remove(0), seconds))
-    };
-    let (plain, _) = run(Way::Plain)?;
-    let (fast, _) = run(Way::Speculative)?;
-    let (mut plain_times, mut fast_times) = (Vec::new(), Vec::new());
-    for _ in 0..REPEATS {
-        plain_times.push(run(Way::Plain)?.1);
-        fast_times.push(run(Way::Speculative)?.1);
-    }
-    let (plain_seconds, fast_seconds) = (median(plain_times), median(fast_times));
+    let Compared {
+        plain,
+        fast,
+        identical,
+    } = compare(&held, &[&prompt], &options, REPEATS)?;
     let show = |tokens: &[u32]| String::from_utf8_lossy(&tokenizer.decode(tokens)).into_owned();
-    output.line(&format!("[{}]{}\n", show(&prompt), show(&fast.tokens)));
-    let rate = |seconds: f64| plain.tokens.len() as f64 / seconds;
+    let continued = show(&fast.generated.tokens);
+    output.line(&format!("[{}]{continued}\n", show(&prompt)));
+    let rate = |way: &Timed| way.generated.tokens.len() as f64 / way.seconds;
     output.line(&format!("medians of {REPEATS} runs each, in turn:"));
     output.line(&format!(
         "plain        {:>6.0} tokens/s, {:.2} tokens per step",
-        rate(plain_seconds),
-        plain.tokens_per_step()
+        rate(&plain),
+        plain.generated.tokens_per_step()
     ));
     output.line(&format!(
         "speculative  {:>6.0} tokens/s, {:.2} tokens per step; drafted {:?}, accepted {:?} by depth",
-        rate(fast_seconds),
-        fast.tokens_per_step(),
-        fast.drafted_by_depth,
-        fast.accepted_by_depth
+        rate(&fast),
+        fast.generated.tokens_per_step(),
+        fast.generated.drafted_by_depth,
+        fast.generated.accepted_by_depth
     ));
-    let same = plain.tokens == fast.tokens;
     output.line(&format!(
         "speed-up {:.2}; the two texts are {}",
-        plain_seconds / fast_seconds,
-        if same { "identical" } else { "DIFFERENT" }
+        plain.seconds / fast.seconds,
+        if identical { "identical" } else { "DIFFERENT" }
     ));
-    check_identical(same)
+    check_identical(identical)
 }

@@ -68,9 +68,7 @@ impl Eval {
         let tokens = open_tokens(&self.data, &tokenizer, self.split_on.as_deref())?;
         check_length("--data", tokens.len(), 1)?;
         // Checked before the evaluation, which may take long.
-        if self.agreement.agreement {
-            self.agreement.check(&model, &tokens)?;
-        }
+        let requests = self.agreement.requests(&model, &tokenizer, &tokens)?;
         model.pack(self.weights);
         let held = device.hold(&model)?;
         let result = held.evaluate(&tokens, &tokenizer, context)?;
@@ -79,11 +77,9 @@ impl Eval {
             evaluation: &result,
             perplexity: perplexity(result.loss),
             weights: self.weights.name(),
-            agreement: if self.agreement.agreement {
-                Some(self.agreement.measure(&held, &tokenizer, &tokens)?)
-            } else {
-                None
-            },
+            agreement: requests
+                .map(|requests| Agreement::measure(&held, &requests))
+                .transpose()?,
         };
         output.result(&report, || {
             let mut text = format!(

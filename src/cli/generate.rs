@@ -1,19 +1,20 @@
 //! `foretoken generate`
 
+use super::compare::timed;
 use super::decoding::{Decoding, Prompt, Way};
-use super::device::{Held, On};
-use super::failure::{Failure, Result};
+use super::device::On;
+use super::failure::Result;
 use super::machine::Machine;
 use super::output::{Output, message};
 use super::voice::{Voice, legend};
+use crate::Error;
 use crate::checkpoint::ModelDir;
 use crate::data::Tokenizer;
-use crate::infer::{Accepted, Drafter, Generated, HeadDrafter, NoDrafts, OnToken, Request};
+use crate::infer::{Accepted, Request};
 use clap::Args;
 use serde::Serialize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::Instant;
 
 /// Flags of `foretoken generate`.
 #[derive(Clone, Debug, Args)]
@@ -74,25 +75,6 @@ pub struct Report {
     pub accepted_by_depth: Vec<usize>,
 }
 
-/// Generates one way and measures the time, including that of `on_token`.
-///
-/// # Errors
-/// A request that the model cannot take.
-pub fn timed(
-    held: &Held<'_>,
-    requests: &[Request],
-    way: Way,
-    on_token: &mut OnToken<'_>,
-) -> Result<(Vec<Generated>, f64)> {
-    let drafter: &mut dyn Drafter = match way {
-        Way::Speculative | Way::Rejection => &mut HeadDrafter,
-        Way::Plain => &mut NoDrafts,
-    };
-    let start = Instant::now();
-    let generated = held.session().generate(requests, drafter, on_token)?;
-    Ok((generated, start.elapsed().as_secs_f64()))
-}
-
 /// Streams tokens as text.
 struct Speaker<'a> {
     tokenizer: &'a Tokenizer,
@@ -143,10 +125,7 @@ impl Generate {
         let mut options = decoding.options(self.decode, &model, &tokenizer, prompt.len())?;
         options.stop.extend(&self.stop_token);
         if !(1..=1 << 12).contains(&self.samples) {
-            return Err(Failure::Usage(format!(
-                "--samples: expected 1 to 4096, found {}",
-                self.samples
-            )));
+            return Err(Error::setting("samples", "1 to 4096", self.samples).into());
         }
         model.pack(self.decoding.weights);
         let held = device.hold(&model)?;
@@ -179,10 +158,17 @@ impl Generate {
         }
         let texts = speaker.texts;
         for (sample, (generated, text)) in generated.into_iter().zip(texts).enumerate() {
-            let report = report(generated, text, prompt.len(), seconds);
             let report = Report {
                 sample: (self.samples > 1).then_some(sample),
-                ..report
+                text,
+                prompt_tokens: prompt.len(),
+                new_tokens: generated.tokens.len(),
+                steps: generated.steps,
+                tokens_per_step: generated.tokens_per_step(),
+                tokens_per_s: generated.tokens.len() as f64 / seconds,
+                drafted_by_depth: generated.drafted_by_depth,
+                accepted_by_depth: generated.accepted_by_depth,
+                tokens: generated.tokens,
             };
             if self.samples > 1 && !self.json {
                 output.line(&format!("== {sample}"));
@@ -193,21 +179,6 @@ impl Generate {
             }
         }
         Ok(output.finish()?)
-    }
-}
-
-fn report(generated: Generated, text: String, prompt_tokens: usize, seconds: f64) -> Report {
-    Report {
-        sample: None,
-        text,
-        prompt_tokens,
-        new_tokens: generated.tokens.len(),
-        steps: generated.steps,
-        tokens_per_step: generated.tokens_per_step(),
-        tokens_per_s: generated.tokens.len() as f64 / seconds,
-        drafted_by_depth: generated.drafted_by_depth,
-        accepted_by_depth: generated.accepted_by_depth,
-        tokens: generated.tokens,
     }
 }
 

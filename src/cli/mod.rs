@@ -19,6 +19,7 @@
 //! | `export` | `foretoken export` |
 //! | `plot` | `foretoken plot` |
 //! | `tokenizer` | `foretoken tokenizer`, and the flags that choose one |
+//! | `compare` | plain and speculative decoding in turn |
 //! | `decoding` | flags shared by the commands that decode |
 //! | `voice` | a continuation as text: stop strings, colours |
 //! | `machine` | `--threads` |
@@ -34,6 +35,7 @@
 
 mod agreement;
 mod checkpoints;
+mod compare;
 mod decoding;
 mod demo;
 mod device;

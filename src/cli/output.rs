@@ -1,6 +1,5 @@
 //! Results on standard output, progress on standard error.
 
-use super::failure::Result;
 use crate::Error;
 use crate::train::Event;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -114,18 +113,6 @@ pub fn show(bar: &ProgressBar, event: &Event) {
         Event::Eval { .. } => {}
         Event::Done { .. } => bar.finish_and_clear(),
     }
-}
-
-/// An error unless speculative and plain decoding gave the same tokens.
-///
-/// # Errors
-/// Returns [`Error::NotFinite`] if they differ, which is a bug.
-pub fn check_identical(identical: bool) -> Result {
-    if identical {
-        return Ok(());
-    }
-    let what = "speculation changed the text: please report this";
-    Err(Error::NotFinite(what.to_owned()).into())
 }
 
 /// A parser for one of several values by name.

@@ -1,19 +1,17 @@
 //! `foretoken speed`
 
-use super::agreement::add;
+use super::compare::{Compared, check_identical, compare, shares};
 use super::decoding::{Decoding, Prompt, Way, cut};
 use super::device::On;
 use super::failure::Result;
-use super::generate::timed;
 use super::machine::Machine;
-use super::output::{Output, check_identical};
+use super::output::Output;
 use crate::checkpoint::ModelDir;
-use crate::infer::measure::{Costs, costs, median};
-use crate::infer::{GenerateOptions, Generated, Request};
+use crate::infer::Generated;
+use crate::infer::measure::{Costs, costs};
 use crate::model::Model;
 use clap::Args;
 use serde::Serialize;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 /// Most rows of a pass whose time is measured.
@@ -117,39 +115,14 @@ impl Speed {
             }
             _ => vec![&*text],
         };
+        let prompt = prompts[0];
         let decoding = &self.decoding;
-        let options = |way| decoding.options(way, &model, &tokenizer, prompts[0].len());
-        let (plain, drafting) = (options(Way::Plain)?, options(Way::Speculative)?);
-        model.pack(self.decoding.weights);
+        let options = decoding.options(Way::Speculative, &model, &tokenizer, prompt.len())?;
+        model.pack(decoding.weights);
         let held = device.hold(&model)?;
-        let mut identical = true;
-        let (mut all_plain, mut all_fast) = (Timed::default(), Timed::default());
-        for prompt in &prompts {
-            let (mut plain_times, mut fast_times) = (Vec::new(), Vec::new());
-            let run = |options: &GenerateOptions, way| -> Result<(Generated, f64)> {
-                let request = Request::new(*prompt, options.clone());
-                let next = &mut |_, _, _: &[u32]| ControlFlow::Continue(());
-                let (mut all, seconds) = timed(&held, &[request], way, next)?;
-                Ok((all.remove(0), seconds))
-            };
-            // The first run of each warms up; the tokens of all are compared.
-            let expected = run(&plain, Way::Plain)?.0;
-            let (mut fast, _) = run(&drafting, Way::Speculative)?;
-            for _ in 0..self.repeats.max(1) {
-                plain_times.push(run(&plain, Way::Plain)?.1);
-                let (again, seconds) = run(&drafting, Way::Speculative)?;
-                fast_times.push(seconds);
-                identical &= fast.tokens == expected.tokens;
-                fast = again;
-            }
-            identical &= fast.tokens == expected.tokens;
-            all_plain.results.push(expected);
-            all_fast.results.push(fast);
-            all_plain.seconds.push(median(plain_times));
-            all_fast.seconds.push(median(fast_times));
-        }
-        let costs = costs(held.session(), prompts[0], ROWS, COST_REPEATS)?;
-        let report = report(&model, &costs, &all_plain, &all_fast, identical);
+        let compared = compare(&held, &prompts, &options, self.repeats)?;
+        let costs = costs(held.session(), prompt, ROWS, COST_REPEATS)?;
+        let report = report(&model, &costs, prompts.len(), compared);
         let mut output = Output::new(self.json);
         output.result(&report, || describe(&report));
         output.finish()?;
@@ -157,40 +130,31 @@ impl Speed {
     }
 }
 
-/// One way of decoding: the seconds and the result of each prompt.
-#[derive(Default)]
-struct Timed {
-    seconds: Vec<f64>,
-    results: Vec<Generated>,
-}
-
-fn report(model: &Model, costs: &Costs, plain: &Timed, fast: &Timed, identical: bool) -> Report {
-    let [plain_time, fast_time] = [plain, fast].map(|way| way.seconds.iter().sum::<f64>());
-    let (plain, fast) = (&plain.results, &fast.results);
-    let new_tokens: usize = plain.iter().map(|g| g.tokens.len()).sum();
-    let steps: usize = fast.iter().map(|g| g.steps).sum();
-    let (mut drafted, mut accepted) = (Vec::new(), Vec::new());
-    for generated in fast {
-        add(&mut drafted, &generated.drafted_by_depth);
-        add(&mut accepted, &generated.accepted_by_depth);
-    }
-    let share = |(accepted, drafted): (&usize, &usize)| *accepted as f64 / (*drafted).max(1) as f64;
+fn report(model: &Model, costs: &Costs, prompts: usize, compared: Compared) -> Report {
+    let Compared { plain, fast, .. } = compared;
+    let new_tokens = plain.generated.tokens.len();
+    let Generated {
+        steps,
+        drafted_by_depth: drafted,
+        accepted_by_depth: accepted,
+        ..
+    } = fast.generated;
     let one = costs.passes[0];
     let gb = |seconds: f64| model.weight_bytes() as f64 * 1e-9 / seconds;
     Report {
         plain: Plain {
-            tokens_per_s: new_tokens as f64 / plain_time,
+            tokens_per_s: new_tokens as f64 / plain.seconds,
             weights_gb_per_s: gb(one),
         },
+        speedup: plain.seconds / fast.seconds,
+        predicted_speedup: costs.predicted_speedup(new_tokens, steps, &drafted),
         speculative: Speculative {
-            tokens_per_s: new_tokens as f64 / fast_time,
+            tokens_per_s: new_tokens as f64 / fast.seconds,
             tokens_per_step: new_tokens as f64 / steps.max(1) as f64,
-            acceptance_by_depth: accepted.iter().zip(&drafted).map(share).collect(),
-            drafted_by_depth: drafted.clone(),
+            acceptance_by_depth: shares(&accepted, &drafted),
+            drafted_by_depth: drafted,
             accepted_by_depth: accepted,
         },
-        speedup: plain_time / fast_time,
-        predicted_speedup: costs.predicted_speedup(new_tokens, steps, &drafted),
         row_cost: (1..)
             .zip(&costs.passes)
             .map(|(rows, seconds)| RowCost {
@@ -203,9 +167,9 @@ fn report(model: &Model, costs: &Costs, plain: &Timed, fast: &Timed, identical: 
         head_relative: costs.head.map(|seconds| seconds / one),
         read_gb_per_s: gb(costs.read),
         bandwidth_share: costs.read / one,
-        prompts: plain.len(),
+        prompts,
         new_tokens,
-        identical,
+        identical: compared.identical,
     }
 }
 
