@@ -106,19 +106,15 @@ impl Given {
             if stored.is_some_and(|stored| same(stored, value)) {
                 continue;
             }
-            let stored = match stored {
-                Some(stored) => format!("--{} {stored}", id.replace('_', "-")),
+            let flag = |value: &str| format!("--{} {value}", id.replace('_', "-"));
+            let started = match stored {
+                Some(stored) => format!("with {}", flag(stored)),
                 None => "without that flag".to_owned(),
             };
             return Err(Failure::Usage(format!(
-                "--{} {value}: the run in {} was started {}{stored}, and goes on as it was started; leave the flag out",
-                id.replace('_', "-"),
+                "{}: the run in {} was started {started}, and goes on as it was started; leave the flag out",
+                flag(value),
                 dir.display(),
-                if stored.starts_with("--") {
-                    "with "
-                } else {
-                    ""
-                },
             )));
         }
         Ok(())

@@ -55,16 +55,12 @@ impl FromStr for Lambda {
                 _ => Err(format!("expected a number, 0 or more, found {part}")),
             }
         };
-        Ok(match text.split_once(':') {
-            None => Self {
-                start: number(text)?,
-                end: None,
-            },
-            Some((start, end)) => Self {
-                start: number(start)?,
-                end: Some(number(end)?),
-            },
-        })
+        let (start, end) = match text.split_once(':') {
+            Some((start, end)) => (start, Some(end)),
+            None => (text, None),
+        };
+        let (start, end) = (number(start)?, end.map(number).transpose()?);
+        Ok(Self { start, end })
     }
 }
 

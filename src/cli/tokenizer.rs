@@ -2,6 +2,7 @@
 
 use super::failure::{Failure, Result};
 use super::output::{Output, message};
+use crate::Error;
 use crate::data::{TextFiles, Tokenizer, write_tokens};
 use crate::files::{write, write_with};
 use clap::{Args, Subcommand};
@@ -41,12 +42,8 @@ impl FromStr for Choice {
 #[derive(Clone, Debug, Args)]
 pub struct Vocabulary {
     /// Vocabulary: bytes, bpe:N to learn one of N tokens from all of --data, or a tokenizer.json; --init has its own
-    #[arg(
-        long,
-        default_value = "bytes",
-        conflicts_with = "init",
-        value_name = "bytes|bpe:N|FILE"
-    )]
+    #[arg(long, default_value = "bytes", value_name = "bytes|bpe:N|FILE")]
+    #[arg(conflicts_with = "init")]
     tokenizer: Choice,
     /// Text between documents that becomes the end-of-text token, such as "<|endoftext|>"; by default it is plain text
     #[arg(long, value_name = "TEXT")]
@@ -65,9 +62,8 @@ impl Vocabulary {
     /// If a file cannot be read or is no tokenizer.
     pub fn of(&self, texts: &[PathBuf]) -> Result<Tokenizer> {
         match &self.tokenizer {
-            Choice::Bytes => Ok(Tokenizer::bytes()),
-            Choice::File(path) => Ok(Tokenizer::load(path)?),
             Choice::Learn(size) => learn(&TextFiles::new(texts, self.separator())?, *size),
+            choice => chosen(choice),
         }
     }
 }
@@ -191,11 +187,8 @@ impl Command {
 impl Train {
     fn run(self) -> Result {
         if !(257..=Tokenizer::MAX_LEARNED).contains(&self.vocab) {
-            return Err(Failure::Usage(format!(
-                "--vocab: expected 257 to {} tokens, found {}",
-                Tokenizer::MAX_LEARNED,
-                self.vocab
-            )));
+            let expected = format!("257 to {} tokens", Tokenizer::MAX_LEARNED);
+            return Err(Error::setting("vocab", expected, self.vocab).into());
         }
         check_free(&self.out, self.force)?;
         let texts = TextFiles::new(&self.data, self.split_on.as_deref())?;
@@ -238,19 +231,15 @@ impl Encode {
 impl Show {
     fn run(self) -> Result {
         let tokenizer = chosen(&self.tokenizer)?;
-        let tokens = self
-            .text
-            .as_ref()
-            .map(|text| tokenizer.encode(text.as_bytes()));
-        let tokens = tokens.transpose()?;
         let spelling = |id: &u32| tokenizer.spelling(*id).unwrap_or_default();
+        let encode = |text: &String| tokenizer.encode(text.as_bytes());
+        let tokens = self.text.as_ref().map(encode).transpose()?;
+        let spellings = |ids: &Vec<u32>| ids.iter().map(spelling).collect();
         let report = Shown {
             vocab_size: tokenizer.vocab_size(),
             end_of_text: tokenizer.end_of_text(),
             sha256: tokenizer.sha256_hex(),
-            spellings: tokens
-                .as_ref()
-                .map(|ids| ids.iter().map(spelling).collect()),
+            spellings: tokens.as_ref().map(spellings),
             tokens,
         };
         let mut output = Output::new(self.json);
@@ -259,17 +248,10 @@ impl Show {
                 Some(id) => format!("end of text {id} {}", spelling(&id)),
                 None => "no end of text".to_owned(),
             };
-            let mut text = format!(
-                "{} tokens, {end}\nsha256 {}",
-                report.vocab_size, report.sha256
-            );
-            for (id, spelling) in report
-                .tokens
-                .iter()
-                .flatten()
-                .zip(report.spellings.iter().flatten())
-            {
-                text += &format!("\n{id:>8} {spelling}");
+            let (size, sha256) = (report.vocab_size, &report.sha256);
+            let mut text = format!("{size} tokens, {end}\nsha256 {sha256}");
+            for id in report.tokens.iter().flatten() {
+                text += &format!("\n{id:>8} {}", spelling(id));
             }
             text
         });
