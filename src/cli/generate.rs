@@ -75,35 +75,32 @@ pub struct Report {
     pub accepted_by_depth: Vec<usize>,
 }
 
-/// Streams tokens as text.
+/// Turns tokens into text, which is streamed or kept.
 struct Speaker<'a> {
     tokenizer: &'a Tokenizer,
     voices: Vec<Voice>,
     texts: Vec<String>,
-    /// Printed to at once, if text is streamed.
-    output: Option<&'a mut Output>,
+    output: Output,
+    /// Whether text is printed at once.
+    streams: bool,
 }
 
 impl Speaker<'_> {
     fn say(&mut self, sequence: usize, text: &str) {
-        match &mut self.output {
-            Some(output) if !text.is_empty() => output.text(text),
-            _ => self.texts[sequence] += text,
+        if self.streams {
+            self.output.text(text);
+        } else {
+            self.texts[sequence] += text;
         }
     }
 
     fn token(&mut self, sequence: usize, token: Accepted, rejected: &[u32]) -> ControlFlow<()> {
-        if !rejected.is_empty() {
-            let bytes = self.tokenizer.decode(rejected);
-            let text = self.voices[sequence].rejected(&bytes);
-            self.say(sequence, &text);
-        }
-        let bytes = self.tokenizer.decode(&[token.id()]);
-        let text = self.voices[sequence].token(&bytes, token.head());
+        let voice = &mut self.voices[sequence];
+        let mut text = voice.rejected(&self.tokenizer.decode(rejected));
+        text += &voice.token(&self.tokenizer.decode(&[token.id()]), token.head());
+        let stopped = voice.stopped();
         self.say(sequence, &text);
-        let output = self.output.as_ref();
-        let unread = output.is_some_and(|output| output.is_closed());
-        if unread || self.voices[sequence].stopped() {
+        if stopped || self.output.is_closed() {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
@@ -136,31 +133,27 @@ impl Generate {
                 Request::new(&prompt[..], options)
             })
             .collect();
-        let mut output = Output::new(self.json);
         if self.show_drafts {
             message(&legend(model.config().mtp_depth));
         }
-        // A single continuation is streamed; several are printed at the end.
-        let streams = !self.json && self.samples == 1;
         let mut speaker = Speaker {
             tokenizer: &tokenizer,
             voices: vec![Voice::new(&self.stop, self.show_drafts); self.samples],
             texts: vec![String::new(); self.samples],
-            output: streams.then_some(&mut output),
+            output: Output::new(self.json),
+            // A single continuation is streamed; several are printed at the end.
+            streams: !self.json && self.samples == 1,
         };
         let (generated, seconds) =
             timed(&held, &requests, self.decode, &mut |i, token, rejected| {
                 speaker.token(i, token, rejected)
             })?;
-        for sequence in 0..self.samples {
-            let rest = speaker.voices[sequence].finish();
-            speaker.say(sequence, &rest);
-        }
-        let texts = speaker.texts;
-        for (sample, (generated, text)) in generated.into_iter().zip(texts).enumerate() {
+        for (sample, generated) in generated.into_iter().enumerate() {
+            let rest = speaker.voices[sample].finish();
+            speaker.say(sample, &rest);
             let report = Report {
                 sample: (self.samples > 1).then_some(sample),
-                text,
+                text: std::mem::take(&mut speaker.texts[sample]),
                 prompt_tokens: prompt.len(),
                 new_tokens: generated.tokens.len(),
                 steps: generated.steps,
@@ -171,14 +164,14 @@ impl Generate {
                 tokens: generated.tokens,
             };
             if self.samples > 1 && !self.json {
-                output.line(&format!("== {sample}"));
+                speaker.output.line(&format!("== {sample}"));
             }
-            output.result(&report, || report.text.clone());
+            speaker.output.result(&report, || report.text.clone());
             if !self.json {
                 message(&describe(&report));
             }
         }
-        Ok(output.finish()?)
+        Ok(speaker.output.finish()?)
     }
 }
 
