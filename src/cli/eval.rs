@@ -4,7 +4,7 @@ use super::agreement::{self, Agreement};
 use super::device::On;
 use super::failure::Result;
 use super::machine::Machine;
-use super::output::{Output, figures, one_of};
+use super::output::{figures, one_of, print};
 use crate::checkpoint::ModelDir;
 use crate::data::{check_length, open_tokens};
 use crate::model::WeightFormat;
@@ -72,23 +72,20 @@ impl Eval {
         model.pack(self.weights);
         let held = device.hold(&model)?;
         let result = held.evaluate(&tokens, &tokenizer, context)?;
-        let mut output = Output::new(self.json);
+        let agreement = requests.map(|requests| Agreement::measure(&held, &requests));
         let report = Report {
             evaluation: &result,
             perplexity: perplexity(result.loss),
             weights: self.weights.name(),
-            agreement: requests
-                .map(|requests| Agreement::measure(&held, &requests))
-                .transpose()?,
+            agreement: agreement.transpose()?,
         };
-        output.result(&report, || {
+        print(self.json, &report, || {
+            let perplexity = report.perplexity.map(|p| format!("perplexity {p:.3}, "));
             let mut text = format!(
                 "loss {:.4} nats per token, {}{:.4} bits per byte, {} tokens, {} weights\n\
                  loss by head      {}\naccuracy by head  {}",
                 result.loss,
-                report
-                    .perplexity
-                    .map_or(String::new(), |p| format!("perplexity {p:.3}, ")),
+                perplexity.unwrap_or_default(),
                 result.bits_per_byte,
                 result.tokens,
                 report.weights,
@@ -99,8 +96,7 @@ impl Eval {
                 text += &format!("\n\n{}", agreement.describe());
             }
             text
-        });
-        Ok(output.finish()?)
+        })
     }
 }
 

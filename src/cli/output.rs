@@ -1,5 +1,6 @@
 //! Results on standard output, progress on standard error.
 
+use super::failure::Result;
 use crate::Error;
 use crate::train::Event;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -63,6 +64,16 @@ impl Output {
             _ => Ok(()),
         }
     }
+}
+
+/// Writes one report as JSON or as text.
+///
+/// # Errors
+/// As [`Output::finish`].
+pub fn print(json: bool, report: &impl Serialize, text: impl FnOnce() -> String) -> Result {
+    let mut output = Output::new(json);
+    output.result(report, text);
+    Ok(output.finish()?)
 }
 
 /// Writes a line of text to standard error. A closed standard error is ignored (`eprintln!` would panic).

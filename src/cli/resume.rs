@@ -5,6 +5,7 @@ use super::stop;
 use super::texts::{Texts, check_kind};
 use super::train::Train;
 use crate::train::{Run, TextFile, Trainer};
+use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
 impl Train {
@@ -60,40 +61,33 @@ fn resume(train: &Train, dir: &Path) -> Result {
 
 /// The texts that `flag` gives, or else those of the run, with their content.
 fn find(flag: &str, given: &[PathBuf], run: &[TextFile]) -> Result<(Vec<PathBuf>, Vec<TextFile>)> {
-    let paths = if given.is_empty() {
-        run.iter().map(|file| file.path.clone()).collect()
-    } else {
-        given.to_vec()
+    let read = |paths: Vec<PathBuf>| -> Result<_> {
+        check_kind(flag, &paths)?;
+        let files = TextFile::read(&paths)?;
+        Ok((paths, files))
     };
-    let files = check_kind(flag, &paths).and_then(|()| Ok(TextFile::read(&paths)?));
-    let files = files.map_err(|error| {
-        if !given.is_empty() {
-            return error;
-        }
-        Failure::Usage(format!(
-            "{error}; if the text has moved, give its new path with {flag}"
-        ))
-    })?;
-    Ok((paths, files))
+    if !given.is_empty() {
+        return read(given.to_vec());
+    }
+    let hint =
+        |error: Failure| format!("{error}; if the text has moved, give its new path with {flag}");
+    read(run.iter().map(|file| file.path.clone()).collect())
+        .map_err(|error| Failure::Usage(hint(error)))
 }
 
 /// The number of steps of `--steps`.
 fn more_steps(train: &Train, dir: &Path, trainer: &Trainer) -> Result<u64> {
     let (given, stored) = (train.steps, trainer.config().steps);
-    let started = format!(
-        "--steps {given}: the run in {} was started with --steps {stored}",
+    let problem = match given.cmp(&stored) {
+        Ordering::Less => "and cannot become shorter".to_owned(),
+        Ordering::Greater if !train.checkpoints.extend => format!(
+            "on which its learning rates depend; --extend makes it longer, and it ends with different weights than a run \
+             that was started with {given} steps"
+        ),
+        _ => return Ok(given),
+    };
+    Err(Failure::Usage(format!(
+        "--steps {given}: the run in {} was started with --steps {stored}, {problem}",
         dir.display()
-    );
-    if given < stored {
-        return Err(Failure::Usage(format!(
-            "{started}, and cannot become shorter"
-        )));
-    }
-    if given > stored && !train.checkpoints.extend {
-        return Err(Failure::Usage(format!(
-            "{started}, on which its learning rates depend; --extend makes it longer, and it ends with different weights \
-             than a run that was started with {given} steps"
-        )));
-    }
-    Ok(given)
+    )))
 }

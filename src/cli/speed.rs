@@ -5,9 +5,8 @@ use super::decoding::{Decoding, Prompt, Way, cut};
 use super::device::On;
 use super::failure::Result;
 use super::machine::Machine;
-use super::output::Output;
+use super::output::print;
 use crate::checkpoint::ModelDir;
-use crate::infer::Generated;
 use crate::infer::measure::{Costs, costs};
 use crate::model::Model;
 use clap::Args;
@@ -123,9 +122,7 @@ impl Speed {
         let compared = compare(&held, &prompts, &options, self.repeats)?;
         let costs = costs(held.session(), prompt, ROWS, COST_REPEATS)?;
         let report = report(&model, &costs, prompts.len(), compared);
-        let mut output = Output::new(self.json);
-        output.result(&report, || describe(&report));
-        output.finish()?;
+        print(self.json, &report, || describe(&report))?;
         check_identical(report.identical)
     }
 }
@@ -133,36 +130,33 @@ impl Speed {
 fn report(model: &Model, costs: &Costs, prompts: usize, compared: Compared) -> Report {
     let Compared { plain, fast, .. } = compared;
     let new_tokens = plain.generated.tokens.len();
-    let Generated {
-        steps,
-        drafted_by_depth: drafted,
-        accepted_by_depth: accepted,
-        ..
-    } = fast.generated;
+    let drafting = fast.generated;
     let one = costs.passes[0];
     let gb = |seconds: f64| model.weight_bytes() as f64 * 1e-9 / seconds;
+    let row_cost = |(rows, seconds): (usize, &f64)| RowCost {
+        rows,
+        ms: seconds * 1e3,
+        relative: seconds / one,
+    };
     Report {
         plain: Plain {
             tokens_per_s: new_tokens as f64 / plain.seconds,
             weights_gb_per_s: gb(one),
         },
         speedup: plain.seconds / fast.seconds,
-        predicted_speedup: costs.predicted_speedup(new_tokens, steps, &drafted),
+        predicted_speedup: costs.predicted_speedup(
+            new_tokens,
+            drafting.steps,
+            &drafting.drafted_by_depth,
+        ),
         speculative: Speculative {
             tokens_per_s: new_tokens as f64 / fast.seconds,
-            tokens_per_step: new_tokens as f64 / steps.max(1) as f64,
-            acceptance_by_depth: shares(&accepted, &drafted),
-            drafted_by_depth: drafted,
-            accepted_by_depth: accepted,
+            tokens_per_step: drafting.tokens_per_step(),
+            acceptance_by_depth: shares(&drafting.accepted_by_depth, &drafting.drafted_by_depth),
+            drafted_by_depth: drafting.drafted_by_depth,
+            accepted_by_depth: drafting.accepted_by_depth,
         },
-        row_cost: (1..)
-            .zip(&costs.passes)
-            .map(|(rows, seconds)| RowCost {
-                rows,
-                ms: seconds * 1e3,
-                relative: seconds / one,
-            })
-            .collect(),
+        row_cost: (1..).zip(&costs.passes).map(row_cost).collect(),
         head_ms: costs.head.map(|seconds| seconds * 1e3),
         head_relative: costs.head.map(|seconds| seconds / one),
         read_gb_per_s: gb(costs.read),
@@ -174,56 +168,43 @@ fn report(model: &Model, costs: &Costs, prompts: usize, compared: Compared) -> R
 }
 
 fn describe(report: &Report) -> String {
-    let Report {
-        plain, speculative, ..
-    } = report;
-    let mut lines = vec![
-        format!("plain        {:>8.0} tokens/s", plain.tokens_per_s),
-        format!(
-            "speculative  {:>8.0} tokens/s, {:.2} tokens per step",
-            speculative.tokens_per_s, speculative.tokens_per_step
-        ),
-        format!(
-            "speed-up     {:>8.2}, predicted {:.2} from the costs below",
-            report.speedup, report.predicted_speedup
-        ),
-        String::new(),
-        "depth  drafted  accepted  share".to_owned(),
-    ];
+    let (plain, speculative) = (&report.plain, &report.speculative);
+    let mut text = format!(
+        "plain        {:>8.0} tokens/s\n\
+         speculative  {:>8.0} tokens/s, {:.2} tokens per step\n\
+         speed-up     {:>8.2}, predicted {:.2} from the costs below\n\n\
+         depth  drafted  accepted  share\n",
+        plain.tokens_per_s,
+        speculative.tokens_per_s,
+        speculative.tokens_per_step,
+        report.speedup,
+        report.predicted_speedup
+    );
     for (k, share) in speculative.acceptance_by_depth.iter().enumerate() {
-        lines.push(format!(
-            "{:>5}  {:>7}  {:>8}  {share:.2}",
-            k + 1,
-            speculative.drafted_by_depth[k],
-            speculative.accepted_by_depth[k]
-        ));
+        let drafted = speculative.drafted_by_depth[k];
+        let accepted = speculative.accepted_by_depth[k];
+        text += &format!("{:>5}  {drafted:>7}  {accepted:>8}  {share:.2}\n", k + 1);
     }
-    lines.push(String::new());
-    lines.push("rows       ms  relative".to_owned());
+    text += "\nrows       ms  relative\n";
     for cost in &report.row_cost {
-        lines.push(format!(
-            "{:>4}  {:>7.3}  {:>8.2}",
-            cost.rows, cost.ms, cost.relative
-        ));
+        let (rows, ms, relative) = (cost.rows, cost.ms, cost.relative);
+        text += &format!("{rows:>4}  {ms:>7.3}  {relative:>8.2}\n");
     }
     if let (Some(ms), Some(relative)) = (report.head_ms, report.head_relative) {
-        lines.push(format!("head  {ms:>7.3}  {relative:>8.2}"));
+        text += &format!("head  {ms:>7.3}  {relative:>8.2}\n");
     }
-    lines.push(String::new());
-    lines.push(format!(
-        "a pass over one row reads {:.1} GB/s of weights, a plain read {:.1} GB/s: {:.0} %",
-        plain.weights_gb_per_s,
-        report.read_gb_per_s,
-        100.0 * report.bandwidth_share
-    ));
     let same = if report.identical {
         "identical"
     } else {
         "DIFFERENT"
     };
-    lines.push(format!(
-        "{} prompts, {} new tokens each way: {same}",
-        report.prompts, report.new_tokens
-    ));
-    lines.join("\n")
+    text + &format!(
+        "\na pass over one row reads {:.1} GB/s of weights, a plain read {:.1} GB/s: {:.0} %\n\
+         {} prompts, {} new tokens each way: {same}",
+        plain.weights_gb_per_s,
+        report.read_gb_per_s,
+        100.0 * report.bandwidth_share,
+        report.prompts,
+        report.new_tokens
+    )
 }

@@ -1,7 +1,7 @@
 //! `foretoken tokenizer`, and the flags that choose a vocabulary.
 
 use super::failure::{Failure, Result};
-use super::output::{Output, message};
+use super::output::{Output, message, print};
 use crate::Error;
 use crate::data::{TextFiles, Tokenizer, write_tokens};
 use crate::files::{write, write_with};
@@ -47,22 +47,17 @@ pub struct Vocabulary {
     tokenizer: Choice,
     /// Text between documents that becomes the end-of-text token, such as "<|endoftext|>"; by default it is plain text
     #[arg(long, value_name = "TEXT")]
-    split_on: Option<String>,
+    pub split_on: Option<String>,
 }
 
 impl Vocabulary {
-    /// The text between documents.
-    pub fn separator(&self) -> Option<&str> {
-        self.split_on.as_deref()
-    }
-
     /// The tokenizer, learned from these texts if the flag says so.
     ///
     /// # Errors
     /// If a file cannot be read or is no tokenizer.
     pub fn of(&self, texts: &[PathBuf]) -> Result<Tokenizer> {
         match &self.tokenizer {
-            Choice::Learn(size) => learn(&TextFiles::new(texts, self.separator())?, *size),
+            Choice::Learn(size) => learn(&TextFiles::new(texts, self.split_on.as_deref())?, *size),
             choice => chosen(choice),
         }
     }
@@ -211,20 +206,16 @@ impl Encode {
             tokens = write_tokens(&self.out, file, &texts, &tokenizer)?;
             Ok(())
         })?;
+        let (out, vocab_size) = (&*self.out, tokenizer.vocab_size());
         let report = Encoded {
-            out: &self.out,
+            out,
             tokens,
-            vocab_size: tokenizer.vocab_size(),
+            vocab_size,
         };
-        let mut output = Output::new(self.json);
-        output.result(&report, || {
-            format!(
-                "{}: {tokens} tokens of a vocabulary of {}",
-                self.out.display(),
-                report.vocab_size
-            )
-        });
-        Ok(output.finish()?)
+        print(self.json, &report, || {
+            let out = out.display();
+            format!("{out}: {tokens} tokens of a vocabulary of {vocab_size}")
+        })
     }
 }
 
@@ -242,8 +233,7 @@ impl Show {
             spellings: tokens.as_ref().map(spellings),
             tokens,
         };
-        let mut output = Output::new(self.json);
-        output.result(&report, || {
+        print(self.json, &report, || {
             let end = match report.end_of_text {
                 Some(id) => format!("end of text {id} {}", spelling(&id)),
                 None => "no end of text".to_owned(),
@@ -254,8 +244,7 @@ impl Show {
                 text += &format!("\n{id:>8} {}", spelling(id));
             }
             text
-        });
-        Ok(output.finish()?)
+        })
     }
 }
 
