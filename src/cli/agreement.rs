@@ -4,6 +4,7 @@ use super::compare::{add, shares};
 use super::decoding::cut;
 use super::device::Held;
 use super::failure::Result;
+use super::output::figures;
 use crate::data::{Tokenizer, Tokens};
 use crate::infer::{Drafts, GenerateOptions, Generated, NoDrafts, Request};
 use crate::model::Model;
@@ -129,24 +130,22 @@ impl Agreement {
 
     /// The results as text.
     pub fn describe(&self) -> String {
-        let mut lines = vec![
-            format!(
-                "{} prompts continued by {} tokens; share of each depth's guesses that agree {}",
-                self.prompts,
-                self.new_tokens,
-                super::output::figures(&self.agreement_by_depth)
-            ),
-            "drafts  tokens per step  accepted by depth".to_owned(),
-        ];
+        let mut text = format!(
+            "{} prompts continued by {} tokens; share of each depth's guesses that agree {}\n\
+             drafts  tokens per step  accepted by depth",
+            self.prompts,
+            self.new_tokens,
+            figures(&self.agreement_by_depth)
+        );
         for fixed in &self.fixed {
-            lines.push(format!(
-                "{:>6}  {:>13.2}  {:?} of {:?}",
+            text += &format!(
+                "\n{:>6}  {:>13.2}  {:?} of {:?}",
                 fixed.drafts,
                 fixed.tokens_per_step,
                 fixed.accepted_by_depth,
                 fixed.drafted_by_depth
-            ));
+            );
         }
-        lines.join("\n")
+        text
     }
 }

@@ -29,18 +29,15 @@ pub fn timed(
     Ok((generated, start.elapsed().as_secs_f64()))
 }
 
-/// One way of decoding: what it generated for all prompts, and the sum of each prompt's median time.
-#[derive(Default)]
-pub struct Timed {
-    pub generated: Generated,
-    pub seconds: f64,
-}
-
-/// Both ways of decoding.
+/// Plain decoding and decoding with drafts.
 #[derive(Default)]
 pub struct Compared {
-    pub plain: Timed,
-    pub fast: Timed,
+    /// What was generated for all prompts.
+    pub plain: Generated,
+    pub fast: Generated,
+    /// The sum of each prompt's median time.
+    pub plain_seconds: f64,
+    pub fast_seconds: f64,
     /// Whether drafting left the tokens unchanged.
     pub identical: bool,
 }
@@ -80,10 +77,10 @@ pub fn compare(
             fast = again;
         }
         compared.identical &= fast.tokens == expected.tokens;
-        add(&mut compared.plain.generated, expected);
-        add(&mut compared.fast.generated, fast);
-        compared.plain.seconds += median(plain_times);
-        compared.fast.seconds += median(fast_times);
+        add(&mut compared.plain, expected);
+        add(&mut compared.fast, fast);
+        compared.plain_seconds += median(plain_times);
+        compared.fast_seconds += median(fast_times);
     }
     Ok(compared)
 }
@@ -106,6 +103,11 @@ pub fn add(total: &mut Generated, more: Generated) {
 pub fn shares(part: &[usize], all: &[usize]) -> Vec<f64> {
     let share = |(part, all): (&usize, &usize)| *part as f64 / (*all).max(1) as f64;
     part.iter().zip(all).map(share).collect()
+}
+
+/// The word for whether two texts are the same.
+pub fn sameness(identical: bool) -> &'static str {
+    if identical { "identical" } else { "DIFFERENT" }
 }
 
 /// An error unless speculative and plain decoding gave the same tokens.

@@ -1,6 +1,6 @@
 //! `foretoken demo`: the main job on embedded data, with no file and no network.
 
-use super::compare::{Compared, Timed, check_identical, compare};
+use super::compare::{check_identical, compare, sameness};
 use super::device::Device;
 use super::failure::Result;
 use super::machine::Machine;
@@ -111,32 +111,25 @@ fn speak(model: &Model, tokenizer: &Tokenizer, held_out: &[u32], output: &mut Ou
         ..GenerateOptions::default()
     };
     let held = Device::Cpu.hold(model)?;
-    let Compared {
-        plain,
-        fast,
-        identical,
-    } = compare(&held, &[&prompt], &options, REPEATS)?;
+    let compared = compare(&held, &[&prompt], &options, REPEATS)?;
+    let (plain, fast) = (&compared.plain, &compared.fast);
     let show = |tokens: &[u32]| String::from_utf8_lossy(&tokenizer.decode(tokens)).into_owned();
-    let continued = show(&fast.generated.tokens);
-    output.line(&format!("[{}]{continued}\n", show(&prompt)));
-    let rate = |way: &Timed| way.generated.tokens.len() as f64 / way.seconds;
-    output.line(&format!("medians of {REPEATS} runs each, in turn:"));
     output.line(&format!(
-        "plain        {:>6.0} tokens/s, {:.2} tokens per step",
-        rate(&plain),
-        plain.generated.tokens_per_step()
+        "[{}]{}\n\n\
+         medians of {REPEATS} runs each, in turn:\n\
+         plain        {:>6.0} tokens/s, {:.2} tokens per step\n\
+         speculative  {:>6.0} tokens/s, {:.2} tokens per step; drafted {:?}, accepted {:?} by depth\n\
+         speed-up {:.2}; the two texts are {}",
+        show(&prompt),
+        show(&fast.tokens),
+        plain.tokens.len() as f64 / compared.plain_seconds,
+        plain.tokens_per_step(),
+        plain.tokens.len() as f64 / compared.fast_seconds,
+        fast.tokens_per_step(),
+        fast.drafted_by_depth,
+        fast.accepted_by_depth,
+        compared.plain_seconds / compared.fast_seconds,
+        sameness(compared.identical)
     ));
-    output.line(&format!(
-        "speculative  {:>6.0} tokens/s, {:.2} tokens per step; drafted {:?}, accepted {:?} by depth",
-        rate(&fast),
-        fast.generated.tokens_per_step(),
-        fast.generated.drafted_by_depth,
-        fast.generated.accepted_by_depth
-    ));
-    output.line(&format!(
-        "speed-up {:.2}; the two texts are {}",
-        plain.seconds / fast.seconds,
-        if identical { "identical" } else { "DIFFERENT" }
-    ));
-    check_identical(identical)
+    check_identical(compared.identical)
 }

@@ -3,7 +3,6 @@
 use super::agreement::{self, Agreement};
 use super::device::On;
 use super::failure::Result;
-use super::machine::Machine;
 use super::output::{figures, one_of, print};
 use crate::checkpoint::ModelDir;
 use crate::data::{check_length, open_tokens};
@@ -37,9 +36,7 @@ pub struct Eval {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    device: On,
-    #[command(flatten)]
-    pub machine: Machine,
+    pub on: On,
 }
 
 /// What `--json` prints.
@@ -62,7 +59,7 @@ impl Eval {
     /// # Errors
     /// If the model or the data cannot be read.
     pub fn run(&self) -> Result {
-        let device = self.device.open()?;
+        let device = self.on.open()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
         let context = self.context.unwrap_or(model.config().default_context());
         let tokens = open_tokens(&self.data, &tokenizer, self.split_on.as_deref())?;

@@ -4,7 +4,6 @@ use super::compare::timed;
 use super::decoding::{Decoding, Prompt, Way};
 use super::device::On;
 use super::failure::Result;
-use super::machine::Machine;
 use super::output::{Output, message};
 use super::voice::{Voice, legend};
 use crate::Error;
@@ -44,9 +43,7 @@ pub struct Generate {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    device: On,
-    #[command(flatten)]
-    pub machine: Machine,
+    pub on: On,
 }
 
 /// What `foretoken generate --json` prints.
@@ -114,7 +111,7 @@ impl Generate {
     /// # Errors
     /// If the model or the prompt cannot be read, or the prompt does not fit.
     pub fn run(&self) -> Result {
-        let device = self.device.open()?;
+        let device = self.on.open()?;
         let text = self.prompt.read()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
         let prompt = tokenizer.encode(&text)?;
@@ -126,13 +123,11 @@ impl Generate {
         }
         model.pack(self.decoding.weights);
         let held = device.hold(&model)?;
-        let requests: Vec<Request> = (0..self.samples)
-            .map(|sample| {
-                let mut options = options.clone();
-                options.sampler.seed = options.sampler.seed.wrapping_add(sample as u64);
-                Request::new(&prompt[..], options)
-            })
-            .collect();
+        let mut requests = vec![Request::new(&prompt[..], options); self.samples];
+        for (sample, request) in (0..).zip(&mut requests) {
+            let seed = &mut request.options.sampler.seed;
+            *seed = seed.wrapping_add(sample);
+        }
         if self.show_drafts {
             message(&legend(model.config().mtp_depth));
         }
@@ -168,21 +163,17 @@ impl Generate {
             }
             speaker.output.result(&report, || report.text.clone());
             if !self.json {
-                message(&describe(&report));
+                message(&format!(
+                    "{} tokens in {} steps: {:.2} tokens per step, {:.0} tokens/s; drafted {:?}, accepted {:?}",
+                    report.new_tokens,
+                    report.steps,
+                    report.tokens_per_step,
+                    report.tokens_per_s,
+                    report.drafted_by_depth,
+                    report.accepted_by_depth
+                ));
             }
         }
         Ok(speaker.output.finish()?)
     }
-}
-
-fn describe(report: &Report) -> String {
-    format!(
-        "{} tokens in {} steps: {:.2} tokens per step, {:.0} tokens/s; drafted {:?}, accepted {:?}",
-        report.new_tokens,
-        report.steps,
-        report.tokens_per_step,
-        report.tokens_per_s,
-        report.drafted_by_depth,
-        report.accepted_by_depth
-    )
 }

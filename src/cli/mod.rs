@@ -59,8 +59,9 @@ mod voice;
 mod watch;
 
 use crate::simd::Isa;
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 use failure::Failure;
+use given::Given;
 use std::process::ExitCode;
 
 /// Trains language models that predict several tokens at once, and runs them so that every step yields several tokens.
@@ -98,7 +99,12 @@ pub fn main() -> ExitCode {
             report(panic);
         }
     }));
-    match run(Command::parse()) {
+    let matches = Command::command().get_matches();
+    let mut command = Command::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if let (Command::Train(train), Some((_, matches))) = (&mut command, matches.subcommand()) {
+        train.given = Given::of(matches);
+    }
+    match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // A run that a signal stopped has reported it.
@@ -116,9 +122,9 @@ fn run(command: Command) -> failure::Result {
     match command {
         Command::Demo(demo) => demo.machine.scope(|| demo.run()),
         Command::Train(train) => train.machine.scope(|| train.run()),
-        Command::Eval(eval) => eval.machine.scope(|| eval.run()),
-        Command::Generate(generate) => generate.machine.scope(|| generate.run()),
-        Command::Speed(speed) => speed.machine.scope(|| speed.run()),
+        Command::Eval(eval) => eval.on.machine.scope(|| eval.run()),
+        Command::Generate(generate) => generate.on.machine.scope(|| generate.run()),
+        Command::Speed(speed) => speed.on.machine.scope(|| speed.run()),
         Command::Inspect(inspect) => inspect.run(),
         Command::Export(export) => export.run(),
         Command::Plot(plot) => plot.run(),

@@ -1,10 +1,6 @@
 //! Flags of `foretoken train` about what is trained, when, and from which start.
 
 use super::output::one_of;
-use crate::Result;
-use crate::checkpoint::ModelDir;
-use crate::data::Tokenizer;
-use crate::model::Model;
 use crate::train::{Regime, TrainConfig};
 use clap::Args;
 use std::path::PathBuf;
@@ -18,11 +14,11 @@ pub struct Learning {
     #[arg(long, default_value = Regime::default().name(), value_parser = one_of(&Regime::ALL, Regime::name))]
     regime: Regime,
     /// Weight of all heads together in the loss; A:B goes from A to B in a straight line over the run
-    #[arg(long, default_value_t = Lambda::default(), value_name = "LAMBDA", allow_negative_numbers = true)]
+    #[arg(long, default_value_t = Lambda { start: TrainConfig::default().lambda, end: None }, value_name = "LAMBDA", allow_negative_numbers = true)]
     lambda: Lambda,
     /// Start from the model in DIR: its trunk and tokenizer, and its heads unless the flags specify other heads
     #[arg(long, value_name = "DIR")]
-    init: Option<PathBuf>,
+    pub init: Option<PathBuf>,
     /// Train heads alone; the trunk of --init keeps its weights
     #[arg(long, requires = "init")]
     freeze_trunk: bool,
@@ -33,16 +29,6 @@ pub struct Learning {
 struct Lambda {
     start: f64,
     end: Option<f64>,
-}
-
-impl Default for Lambda {
-    fn default() -> Self {
-        let config = TrainConfig::default();
-        Self {
-            start: config.lambda,
-            end: config.lambda_end,
-        }
-    }
 }
 
 impl FromStr for Lambda {
@@ -77,13 +63,5 @@ impl Learning {
         config.regime = self.regime;
         (config.lambda, config.lambda_end) = (self.lambda.start, self.lambda.end);
         config.freeze_trunk = self.freeze_trunk;
-    }
-
-    /// The model and the tokenizer to start from, if any.
-    ///
-    /// # Errors
-    /// Returns the errors of [`ModelDir::load`].
-    pub fn start(&self) -> Result<Option<(Model, Tokenizer)>> {
-        self.init.as_deref().map(ModelDir::load).transpose()
     }
 }

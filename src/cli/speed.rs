@@ -1,10 +1,9 @@
 //! `foretoken speed`
 
-use super::compare::{Compared, check_identical, compare, shares};
+use super::compare::{Compared, check_identical, compare, sameness, shares};
 use super::decoding::{Decoding, Prompt, Way, cut};
 use super::device::On;
 use super::failure::Result;
-use super::machine::Machine;
 use super::output::print;
 use crate::checkpoint::ModelDir;
 use crate::infer::measure::{Costs, costs};
@@ -40,9 +39,7 @@ pub struct Speed {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    device: On,
-    #[command(flatten)]
-    pub machine: Machine,
+    pub on: On,
 }
 
 /// Plain decoding.
@@ -103,7 +100,7 @@ impl Speed {
     /// # Errors
     /// If the model or the prompt cannot be read, the prompt does not fit, or the two texts differ.
     pub fn run(&self) -> Result {
-        let device = self.device.open()?;
+        let device = self.on.open()?;
         let text = self.prompt.read()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
         let text = tokenizer.encode(&text)?;
@@ -128,9 +125,8 @@ impl Speed {
 }
 
 fn report(model: &Model, costs: &Costs, prompts: usize, compared: Compared) -> Report {
-    let Compared { plain, fast, .. } = compared;
-    let new_tokens = plain.generated.tokens.len();
-    let drafting = fast.generated;
+    let (plain_seconds, fast_seconds) = (compared.plain_seconds, compared.fast_seconds);
+    let (new_tokens, drafting) = (compared.plain.tokens.len(), compared.fast);
     let one = costs.passes[0];
     let gb = |seconds: f64| model.weight_bytes() as f64 * 1e-9 / seconds;
     let row_cost = |(rows, seconds): (usize, &f64)| RowCost {
@@ -140,17 +136,17 @@ fn report(model: &Model, costs: &Costs, prompts: usize, compared: Compared) -> R
     };
     Report {
         plain: Plain {
-            tokens_per_s: new_tokens as f64 / plain.seconds,
+            tokens_per_s: new_tokens as f64 / plain_seconds,
             weights_gb_per_s: gb(one),
         },
-        speedup: plain.seconds / fast.seconds,
+        speedup: plain_seconds / fast_seconds,
         predicted_speedup: costs.predicted_speedup(
             new_tokens,
             drafting.steps,
             &drafting.drafted_by_depth,
         ),
         speculative: Speculative {
-            tokens_per_s: new_tokens as f64 / fast.seconds,
+            tokens_per_s: new_tokens as f64 / fast_seconds,
             tokens_per_step: drafting.tokens_per_step(),
             acceptance_by_depth: shares(&drafting.accepted_by_depth, &drafting.drafted_by_depth),
             drafted_by_depth: drafting.drafted_by_depth,
@@ -193,18 +189,14 @@ fn describe(report: &Report) -> String {
     if let (Some(ms), Some(relative)) = (report.head_ms, report.head_relative) {
         text += &format!("head  {ms:>7.3}  {relative:>8.2}\n");
     }
-    let same = if report.identical {
-        "identical"
-    } else {
-        "DIFFERENT"
-    };
     text + &format!(
         "\na pass over one row reads {:.1} GB/s of weights, a plain read {:.1} GB/s: {:.0} %\n\
-         {} prompts, {} new tokens each way: {same}",
+         {} prompts, {} new tokens each way: {}",
         plain.weights_gb_per_s,
         report.read_gb_per_s,
         100.0 * report.bandwidth_share,
         report.prompts,
-        report.new_tokens
+        report.new_tokens,
+        sameness(report.identical)
     )
 }

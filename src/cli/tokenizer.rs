@@ -201,12 +201,8 @@ impl Encode {
         let tokenizer = chosen(&self.tokenizer)?;
         check_free(&self.out, self.force)?;
         let texts = TextFiles::new(&self.data, self.split_on.as_deref())?;
-        let mut tokens = 0;
-        write_with(&self.out, |file| {
-            tokens = write_tokens(&self.out, file, &texts, &tokenizer)?;
-            Ok(())
-        })?;
         let (out, vocab_size) = (&*self.out, tokenizer.vocab_size());
+        let tokens = write_with(out, |file| write_tokens(out, file, &texts, &tokenizer))?;
         let report = Encoded {
             out,
             tokens,

@@ -10,6 +10,7 @@ use super::stop;
 use super::texts::{Texts, check_kind};
 use super::tokenizer::Vocabulary;
 use super::watch::{Watch, answering};
+use crate::checkpoint::ModelDir;
 use crate::data::{Tokenizer, check_length};
 use crate::model::config::ARITHMETIC;
 use crate::model::{Config, HeadKind, Model, Preset};
@@ -22,9 +23,9 @@ use std::sync::atomic::AtomicUsize;
 /// Flags of `foretoken train`.
 #[derive(Clone, Debug, Args)]
 pub struct Train {
-    // First, because parsing any later field removes its values from the matches.
-    #[command(flatten)]
-    pub(super) given: Given,
+    /// Set after parsing.
+    #[arg(skip)]
+    pub given: Given,
     /// Text files, or one token file; without --valid the last tenth is kept for validation
     #[arg(long, required_unless_present = "resume", num_args = 1.., value_name = "FILE")]
     pub(super) data: Vec<PathBuf>,
@@ -129,7 +130,8 @@ impl Train {
         self.checkpoints.check()?;
         check_kind("--data", &self.data)?;
         check_kind("--valid", &self.valid)?;
-        let (start, own) = self.learning.start()?.unzip();
+        let init = self.learning.init.as_deref();
+        let (start, own) = init.map(ModelDir::load).transpose()?.unzip();
         let mut config = self.config(start.as_ref());
         let train_config = self.train_config(&config)?;
         let context = train_config.context;

@@ -32,7 +32,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// Returns the errors of [`write()`] and those of `fill`; the old file is then whole and no temporary is left.
-pub(crate) fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+pub(crate) fn write_with<R>(path: &Path, fill: impl FnOnce(&mut File) -> Result<R>) -> Result<R> {
     let Some((parent, name)) = split(path) else {
         return Err(Error::file(
             path,
@@ -41,10 +41,11 @@ pub(crate) fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>
     };
     let mut temporary = Temporary::file(&parent, name).map_err(Error::io("write", path))?;
     let file = temporary.opened.as_mut().expect("a new file is open");
-    fill(file)?;
+    let filled = fill(file)?;
     file.sync_all().map_err(Error::io("write", path))?;
     temporary.rename(path).map_err(Error::io("replace", path))?;
-    sync_dir(&parent)
+    sync_dir(&parent)?;
+    Ok(filled)
 }
 
 /// Directory and name of a path; `run` lies in `.`.
@@ -188,7 +189,7 @@ mod tests {
         let root = tempdir().unwrap();
         let path = root.path().join("f");
         write(&path, b"old").unwrap();
-        let failed = write_with(&path, |file| {
+        let failed = write_with::<()>(&path, |file| {
             file.write_all(b"half").unwrap();
             Err(Error::file(&path, "no"))
         });
