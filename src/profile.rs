@@ -40,8 +40,8 @@ pub fn start() {
 pub fn stop() -> Vec<(String, Entry)> {
     ON.store(false, Ordering::Relaxed);
     let entries = std::mem::take(&mut *ENTRIES.lock().unwrap_or_else(|e| e.into_inner()));
-    let name = |(name, phase): (&str, &str)| format!("{name} {phase}");
-    let mut all: Vec<_> = entries.into_iter().map(|(k, e)| (name(k), e)).collect();
+    let named = |((name, phase), entry)| (format!("{name} {phase}"), entry);
+    let mut all: Vec<(String, Entry)> = entries.into_iter().map(named).collect();
     all.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.time));
     all
 }
@@ -96,7 +96,6 @@ pub fn matmul(m: usize, n: usize, k: usize) {
 
 /// Entries as a table: milliseconds per step, share, and GFLOP/s of matrix multiplications.
 pub fn table(entries: &[(String, Entry)], steps: u64) -> String {
-    use std::fmt::Write;
     let steps = steps.max(1) as f64;
     let total: f64 = entries.iter().map(|(_, e)| e.time.as_secs_f64()).sum();
     let mut text = format!(
@@ -109,24 +108,12 @@ pub fn table(entries: &[(String, Entry)], steps: u64) -> String {
             0 => String::new(),
             flops => format!("{:.0}", flops as f64 * 1e-9 / seconds.max(1e-9)),
         };
-        let (calls, ms, share) = (
-            e.calls as f64 / steps,
-            seconds * 1e3 / steps,
-            100.0 * seconds / total.max(1e-9),
-        );
-        let _ = writeln!(
-            text,
-            "{name:<28} {calls:>9.1} {ms:>9.2} {share:>6.1}% {rate:>9}"
-        );
+        let (calls, ms) = (e.calls as f64 / steps, seconds * 1e3 / steps);
+        let share = 100.0 * seconds / total.max(1e-9);
+        text += &format!("{name:<28} {calls:>9.1} {ms:>9.2} {share:>6.1}% {rate:>9}\n");
     }
-    let _ = writeln!(
-        text,
-        "{:<28} {:>9} {:>9.2}",
-        "all, per step",
-        "",
-        total * 1e3 / steps
-    );
-    text
+    let ms = total * 1e3 / steps;
+    text + &format!("{:<28} {:>9} {ms:>9.2}\n", "all, per step", "")
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! `foretoken eval --agreement`: how often the heads' guesses agree with the model's own plain continuations.
 
+use super::compare::{add, shares};
 use super::decoding::cut;
 use super::device::Held;
 use super::failure::Result;
+use super::output::figures;
 use crate::data::{Tokenizer, Tokens};
-use crate::infer::{Drafts, GenerateOptions, NoDrafts, Request};
+use crate::infer::{Drafts, GenerateOptions, Generated, NoDrafts, Request};
 use crate::model::Model;
 use clap::Args;
 use serde::Serialize;
@@ -15,7 +17,7 @@ use std::ops::ControlFlow;
 pub struct Flags {
     /// Also continue prompts cut from the text, and report how often each head agrees with the trunk
     #[arg(long)]
-    pub agreement: bool,
+    agreement: bool,
     /// With --agreement: prompts, spread evenly over the text
     #[arg(long, default_value_t = 20, value_name = "N", requires = "agreement")]
     prompts: usize,
@@ -49,73 +51,56 @@ struct Fixed {
     accepted_by_depth: Vec<usize>,
 }
 
-/// Adds lists element by element; a shorter list counts as padded with zeros.
-pub fn add(total: &mut Vec<usize>, more: &[usize]) {
-    if total.len() < more.len() {
-        total.resize(more.len(), 0);
-    }
-    total.iter_mut().zip(more).for_each(|(sum, n)| *sum += n);
-}
-
 impl Flags {
-    /// Checks the flags before anything is computed.
+    /// With `--agreement`, requests to continue prompts cut from the text by plain decoding at temperature 0.
     ///
     /// # Errors
     /// If the flags do not fit the text or the model.
-    pub fn check(&self, model: &Model, tokens: &Tokens) -> Result {
-        let start = cut(tokens.len(), self.prompts, self.prompt_tokens)?[0];
-        let mut prompt = Vec::new();
-        tokens.read(start, self.prompt_tokens, &mut prompt)?;
-        let options = GenerateOptions {
-            max_tokens: self.max_tokens,
-            ..GenerateOptions::default()
-        };
-        Ok(Request::new(prompt, options).check(model.config())?)
-    }
-
-    /// Measures agreement on prompts cut from `tokens`, at temperature 0.
-    ///
-    /// # Errors
-    /// If the flags do not fit the text or the model.
-    pub fn measure(
+    pub fn requests(
         &self,
-        held: &Held<'_>,
+        model: &Model,
         tokenizer: &Tokenizer,
         tokens: &Tokens,
-    ) -> Result<Agreement> {
-        let read = |start: usize| {
-            let mut prompt = Vec::with_capacity(self.prompt_tokens);
-            tokens.read(start, self.prompt_tokens, &mut prompt)?;
-            Ok(prompt)
-        };
-        let starts = cut(tokens.len(), self.prompts, self.prompt_tokens)?;
-        let prompts: Vec<Vec<u32>> = starts.into_iter().map(read).collect::<Result<_>>()?;
+    ) -> Result<Option<Vec<Request>>> {
+        if !self.agreement {
+            return Ok(None);
+        }
         let options = GenerateOptions {
             max_tokens: self.max_tokens,
             drafts: Drafts::Fixed(0),
             stop: tokenizer.end_of_text().into_iter().collect(),
             ..GenerateOptions::default()
         };
-        let depth = held.model.config().mtp_depth;
-        let fixed = |drafts| Fixed {
-            drafts,
-            steps: 0,
-            tokens_per_step: 0.0,
-            drafted_by_depth: Vec::new(),
-            accepted_by_depth: Vec::new(),
+        let request = |start| {
+            let mut prompt = Vec::with_capacity(self.prompt_tokens);
+            tokens.read(start, self.prompt_tokens, &mut prompt)?;
+            let request = Request::new(prompt, options.clone());
+            request.check(model.config())?;
+            Ok(request)
         };
-        let mut fixed: Vec<Fixed> = (1..=depth).map(fixed).collect();
+        let starts = cut(tokens.len(), self.prompts, self.prompt_tokens)?;
+        starts
+            .into_iter()
+            .map(request)
+            .collect::<Result<_>>()
+            .map(Some)
+    }
+}
+
+impl Agreement {
+    /// Continues the prompts, and compares with the heads' guesses.
+    ///
+    /// # Errors
+    /// If a device or a logit fails.
+    pub fn measure(held: &Held<'_>, requests: &[Request]) -> Result<Self> {
+        let depth = held.model.config().mtp_depth;
         let (mut agreed, mut places, mut new_tokens) = (vec![0; depth], vec![0; depth], 0);
+        let mut drafted = vec![Generated::default(); depth];
         // A few at a time, because memory grows with the batch.
-        for prompts in prompts.chunks(16) {
-            let request = |prompt: &Vec<u32>| Request::new(&prompt[..], options.clone());
-            let requests: Vec<Request> = prompts.iter().map(request).collect();
-            let plain = held
-                .session()
-                .generate(&requests, &mut NoDrafts, &mut |_, _, _| {
-                    ControlFlow::Continue(())
-                })?;
-            for (prompt, plain) in prompts.iter().zip(plain) {
+        for requests in requests.chunks(16) {
+            let next = &mut |_, _, _: &[u32]| ControlFlow::Continue(());
+            let plain = held.session().generate(requests, &mut NoDrafts, next)?;
+            for (Request { prompt, options }, plain) in requests.iter().zip(plain) {
                 new_tokens += plain.tokens.len();
                 let text = [&**prompt, &*plain.tokens].concat();
                 let replay = held.replay(&text, prompt.len(), options.sampler)?;
@@ -123,48 +108,44 @@ impl Flags {
                     agreed[k] += hits;
                     places[k] += rows;
                 }
-                for fixed in &mut fixed {
-                    let generated = replay.generated(fixed.drafts, self.max_tokens);
-                    fixed.steps += generated.steps;
-                    add(&mut fixed.drafted_by_depth, &generated.drafted_by_depth);
-                    add(&mut fixed.accepted_by_depth, &generated.accepted_by_depth);
+                for (drafts, total) in (1..).zip(&mut drafted) {
+                    add(total, replay.generated(drafts, options.max_tokens));
                 }
             }
         }
-        for fixed in &mut fixed {
-            fixed.tokens_per_step = new_tokens as f64 / fixed.steps.max(1) as f64;
-        }
-        let share = |(hits, rows): (&usize, &usize)| *hits as f64 / (*rows).max(1) as f64;
-        Ok(Agreement {
-            prompts: prompts.len(),
+        let fixed = |(drafts, total): (usize, Generated)| Fixed {
+            drafts,
+            steps: total.steps,
+            tokens_per_step: total.tokens_per_step(),
+            drafted_by_depth: total.drafted_by_depth,
+            accepted_by_depth: total.accepted_by_depth,
+        };
+        Ok(Self {
+            prompts: requests.len(),
             new_tokens,
-            agreement_by_depth: agreed.iter().zip(&places).map(share).collect(),
-            fixed,
+            agreement_by_depth: shares(&agreed, &places),
+            fixed: (1..).zip(drafted).map(fixed).collect(),
         })
     }
-}
 
-impl Agreement {
     /// The results as text.
     pub fn describe(&self) -> String {
-        let mut lines = vec![
-            format!(
-                "{} prompts continued by {} tokens; share of each depth's guesses that agree {}",
-                self.prompts,
-                self.new_tokens,
-                super::output::figures(&self.agreement_by_depth)
-            ),
-            "drafts  tokens per step  accepted by depth".to_owned(),
-        ];
+        let mut text = format!(
+            "{} prompts continued by {} tokens; share of each depth's guesses that agree {}\n\
+             drafts  tokens per step  accepted by depth",
+            self.prompts,
+            self.new_tokens,
+            figures(&self.agreement_by_depth)
+        );
         for fixed in &self.fixed {
-            lines.push(format!(
-                "{:>6}  {:>13.2}  {:?} of {:?}",
+            text += &format!(
+                "\n{:>6}  {:>13.2}  {:?} of {:?}",
                 fixed.drafts,
                 fixed.tokens_per_step,
                 fixed.accepted_by_depth,
                 fixed.drafted_by_depth
-            ));
+            );
         }
-        lines.join("\n")
+        text
     }
 }

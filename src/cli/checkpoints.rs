@@ -47,12 +47,10 @@ impl Checkpoints {
     pub fn set(&self, config: &mut TrainConfig) -> Result {
         config.save_every = self.save_every.or(config.save_every);
         if let Some(minutes) = self.save_minutes {
-            let after = Duration::try_from_secs_f64(minutes * 60.0);
-            let after = after
-                .ok()
-                .filter(|_| minutes > 0.0)
-                .ok_or_else(|| Error::setting("save_minutes", "a number, more than 0", minutes))?;
-            config.save_after = Some(after);
+            let after = Duration::try_from_secs_f64(minutes * 60.0).ok();
+            let after = after.filter(|_| minutes > 0.0);
+            let wrong = || Error::setting("save_minutes", "a number, more than 0", minutes);
+            config.save_after = Some(after.ok_or_else(wrong)?);
         }
         Ok(())
     }

@@ -69,31 +69,19 @@ pub struct Decoding {
     #[arg(long, default_value = "auto", value_name = "auto|N", value_parser = drafts)]
     draft: Drafts,
     /// Sampling temperature; 0 is greedy
-    #[arg(
-        long,
-        default_value_t = 0.0,
-        value_name = "T",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, default_value_t = 0.0, value_name = "T")]
+    #[arg(allow_negative_numbers = true)]
     temperature: f32,
     /// Sample from the K most likely tokens only; 0 for all
     #[arg(long, default_value_t = 0, value_name = "K")]
     top_k: usize,
     /// Sample from the most likely tokens whose probabilities add up to P
-    #[arg(
-        long,
-        default_value_t = 1.0,
-        value_name = "P",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    #[arg(allow_negative_numbers = true)]
     top_p: f32,
     /// Sample from tokens with at least P times the probability of the most likely one
-    #[arg(
-        long,
-        default_value_t = 0.0,
-        value_name = "P",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, default_value_t = 0.0, value_name = "P")]
+    #[arg(allow_negative_numbers = true)]
     min_p: f32,
     /// Seed for sampling
     #[arg(long, default_value_t = 0, value_name = "S")]
@@ -134,26 +122,24 @@ impl Decoding {
             seed: self.seed,
         };
         sampler.check()?;
-        let context = self
-            .context
-            .unwrap_or(model.config().max_position_embeddings);
+        let all = model.config().max_position_embeddings;
+        let context = self.context.unwrap_or(all);
         let room = match self.window {
             // The last token needs no position of its own.
             None => context.saturating_add(1).saturating_sub(prompt).max(1),
             Some(_) => usize::MAX,
         };
+        let (drafts, mode) = match way {
+            Way::Speculative => (self.draft, DecodeMode::Exact),
+            Way::Plain => (Drafts::Fixed(0), DecodeMode::Exact),
+            Way::Rejection => (self.draft, DecodeMode::Rejection),
+        };
         Ok(GenerateOptions {
             max_tokens: self.max_tokens.unwrap_or(room.min(TOKENS)),
-            drafts: match way {
-                Way::Plain => Drafts::Fixed(0),
-                Way::Speculative | Way::Rejection => self.draft,
-            },
+            drafts,
             stop: tokenizer.end_of_text().into_iter().collect(),
             sampler,
-            mode: match way {
-                Way::Rejection => DecodeMode::Rejection,
-                Way::Speculative | Way::Plain => DecodeMode::Exact,
-            },
+            mode,
             context: self.context,
             window: self.window,
             ..GenerateOptions::default()

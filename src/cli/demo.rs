@@ -1,19 +1,16 @@
 //! `foretoken demo`: the main job on embedded data, with no file and no network.
 
-use super::decoding::Way;
+use super::compare::{check_identical, compare, sameness};
 use super::device::Device;
 use super::failure::Result;
-use super::generate::timed;
 use super::machine::Machine;
-use super::output::{Output, check_identical, figures, progress, show};
+use super::output::{Output, figures, progress, show};
 use crate::data::corpus::{DEMO_SEED, stories};
 use crate::data::{Tokenizer, Tokens};
-use crate::infer::measure::median;
-use crate::infer::{Drafts, GenerateOptions, Generated, Request};
+use crate::infer::{Drafts, GenerateOptions};
 use crate::model::{HeadKind, Model, Preset, WeightFormat};
 use crate::train::{Event, TrainConfig, Trainer};
 use clap::Args;
-use std::ops::ControlFlow;
 
 /// Bytes of the training text.
 const CORPUS: usize = 2_000_000;
@@ -37,7 +34,7 @@ pub struct Demo {
     #[arg(long, default_value_t = 1200, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
     #[command(flatten)]
-    machine: Machine,
+    pub machine: Machine,
 }
 
 impl Demo {
@@ -45,12 +42,7 @@ impl Demo {
     ///
     /// # Errors
     /// If a loss is not finite.
-    pub fn run(self) -> Result {
-        let machine = self.machine.clone();
-        machine.scope(move || self.demo())
-    }
-
-    fn demo(self) -> Result {
+    pub fn run(&self) -> Result {
         let mut output = Output::new(false);
         let tokenizer = Tokenizer::bytes();
         let tokens = Tokens::from(tokenizer.encode(stories(DEMO_SEED, CORPUS).as_bytes())?);
@@ -113,51 +105,31 @@ fn speak(model: &Model, tokenizer: &Tokenizer, held_out: &[u32], output: &mut Ou
         .position(|w| w == b"\n\n")
         .map_or(0, |i| i + 2);
     let prompt = tokenizer.encode(&text[start..start + 60])?;
-    let decoding = GenerateOptions {
+    let options = GenerateOptions {
         max_tokens: CONTINUATION,
         drafts: Drafts::All,
         ..GenerateOptions::default()
     };
     let held = Device::Cpu.hold(model)?;
-    let run = |way| -> Result<(Generated, f64)> {
-        let mut options = decoding.clone();
-        if way == Way::Plain {
-            options.drafts = Drafts::Fixed(0);
-        }
-        let request = Request::new(&prompt[..], options);
-        let next = &mut |_, _, _: &[u32]| ControlFlow::Continue(());
-        let (mut generated, seconds) = timed(&held, &[request], way, next)?;
-        Ok((generated.remove(0), seconds))
-    };
-    let (plain, _) = run(Way::Plain)?;
-    let (fast, _) = run(Way::Speculative)?;
-    let (mut plain_times, mut fast_times) = (Vec::new(), Vec::new());
-    for _ in 0..REPEATS {
-        plain_times.push(run(Way::Plain)?.1);
-        fast_times.push(run(Way::Speculative)?.1);
-    }
-    let (plain_seconds, fast_seconds) = (median(plain_times), median(fast_times));
+    let compared = compare(&held, &[&prompt], &options, REPEATS)?;
+    let (plain, fast) = (&compared.plain, &compared.fast);
     let show = |tokens: &[u32]| String::from_utf8_lossy(&tokenizer.decode(tokens)).into_owned();
-    output.line(&format!("[{}]{}\n", show(&prompt), show(&fast.tokens)));
-    let rate = |seconds: f64| plain.tokens.len() as f64 / seconds;
-    output.line(&format!("medians of {REPEATS} runs each, in turn:"));
     output.line(&format!(
-        "plain        {:>6.0} tokens/s, {:.2} tokens per step",
-        rate(plain_seconds),
-        plain.tokens_per_step()
-    ));
-    output.line(&format!(
-        "speculative  {:>6.0} tokens/s, {:.2} tokens per step; drafted {:?}, accepted {:?} by depth",
-        rate(fast_seconds),
+        "[{}]{}\n\n\
+         medians of {REPEATS} runs each, in turn:\n\
+         plain        {:>6.0} tokens/s, {:.2} tokens per step\n\
+         speculative  {:>6.0} tokens/s, {:.2} tokens per step; drafted {:?}, accepted {:?} by depth\n\
+         speed-up {:.2}; the two texts are {}",
+        show(&prompt),
+        show(&fast.tokens),
+        plain.tokens.len() as f64 / compared.plain_seconds,
+        plain.tokens_per_step(),
+        plain.tokens.len() as f64 / compared.fast_seconds,
         fast.tokens_per_step(),
         fast.drafted_by_depth,
-        fast.accepted_by_depth
+        fast.accepted_by_depth,
+        compared.plain_seconds / compared.fast_seconds,
+        sameness(compared.identical)
     ));
-    let same = plain.tokens == fast.tokens;
-    output.line(&format!(
-        "speed-up {:.2}; the two texts are {}",
-        plain_seconds / fast_seconds,
-        if same { "identical" } else { "DIFFERENT" }
-    ));
-    check_identical(same)
+    check_identical(compared.identical)
 }

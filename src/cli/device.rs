@@ -1,5 +1,6 @@
 //! `--device`: the device that computes.
 
+use super::machine::Machine;
 use crate::Result;
 use crate::data::{Tokenizer, Tokens};
 use crate::infer::{OfflineReplay, Sampler, Session};
@@ -10,12 +11,14 @@ use clap::{Args, ValueEnum};
 #[cfg(feature = "cuda")]
 use crate::{gpu, train};
 
-/// Flag of the commands that can compute on a GPU.
-#[derive(Clone, Copy, Debug, Args)]
+/// Flags of the commands that can compute on a GPU.
+#[derive(Clone, Debug, Args)]
 pub struct On {
     /// Device to compute on; never changes a result
     #[arg(long, default_value = "cpu")]
     device: Name,
+    #[command(flatten)]
+    pub machine: Machine,
 }
 
 /// Names of devices.
@@ -42,7 +45,7 @@ impl On {
     ///
     /// # Errors
     /// If the feature, a driver or a GPU is missing.
-    pub fn open(self) -> super::failure::Result<Device> {
+    pub fn open(&self) -> super::failure::Result<Device> {
         match self.device {
             Name::Cpu => Ok(Device::Cpu),
             #[cfg(feature = "cuda")]

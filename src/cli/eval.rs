@@ -3,8 +3,7 @@
 use super::agreement::{self, Agreement};
 use super::device::On;
 use super::failure::Result;
-use super::machine::Machine;
-use super::output::{Output, figures, one_of};
+use super::output::{figures, one_of, print};
 use crate::checkpoint::ModelDir;
 use crate::data::{check_length, open_tokens};
 use crate::model::WeightFormat;
@@ -37,9 +36,7 @@ pub struct Eval {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    device: On,
-    #[command(flatten)]
-    machine: Machine,
+    pub on: On,
 }
 
 /// What `--json` prints.
@@ -61,43 +58,31 @@ impl Eval {
     ///
     /// # Errors
     /// If the model or the data cannot be read.
-    pub fn run(self) -> Result {
-        let machine = self.machine.clone();
-        machine.scope(move || self.eval())
-    }
-
-    fn eval(self) -> Result {
-        let device = self.device.open()?;
+    pub fn run(&self) -> Result {
+        let device = self.on.open()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
         let context = self.context.unwrap_or(model.config().default_context());
         let tokens = open_tokens(&self.data, &tokenizer, self.split_on.as_deref())?;
         check_length("--data", tokens.len(), 1)?;
         // Checked before the evaluation, which may take long.
-        if self.agreement.agreement {
-            self.agreement.check(&model, &tokens)?;
-        }
+        let requests = self.agreement.requests(&model, &tokenizer, &tokens)?;
         model.pack(self.weights);
         let held = device.hold(&model)?;
         let result = held.evaluate(&tokens, &tokenizer, context)?;
-        let mut output = Output::new(self.json);
+        let agreement = requests.map(|requests| Agreement::measure(&held, &requests));
         let report = Report {
             evaluation: &result,
             perplexity: perplexity(result.loss),
             weights: self.weights.name(),
-            agreement: if self.agreement.agreement {
-                Some(self.agreement.measure(&held, &tokenizer, &tokens)?)
-            } else {
-                None
-            },
+            agreement: agreement.transpose()?,
         };
-        output.result(&report, || {
+        print(self.json, &report, || {
+            let perplexity = report.perplexity.map(|p| format!("perplexity {p:.3}, "));
             let mut text = format!(
                 "loss {:.4} nats per token, {}{:.4} bits per byte, {} tokens, {} weights\n\
                  loss by head      {}\naccuracy by head  {}",
                 result.loss,
-                report
-                    .perplexity
-                    .map_or(String::new(), |p| format!("perplexity {p:.3}, ")),
+                perplexity.unwrap_or_default(),
                 result.bits_per_byte,
                 result.tokens,
                 report.weights,
@@ -108,8 +93,7 @@ impl Eval {
                 text += &format!("\n\n{}", agreement.describe());
             }
             text
-        });
-        Ok(output.finish()?)
+        })
     }
 }
 

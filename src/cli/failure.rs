@@ -2,27 +2,23 @@
 
 use crate::Error;
 use crate::simd::isa::CEILING;
-use std::fmt;
 
 /// Why a command ended early.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// A flag or an argument cannot be used. The sentence names it and says what was expected.
+    #[error("{0}")]
     Usage(String),
     /// What the library reports.
-    Error(Error),
+    #[error("{}", sentence(.0))]
+    Error(#[from] Error),
     /// A signal of this number ended a run after its step, and the run has said so.
+    #[error("stopped by signal {0}")]
     Stopped(u8),
 }
 
 /// The result of a command, or of a part of one.
 pub type Result<T = (), E = Failure> = std::result::Result<T, E>;
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Error(error)
-    }
-}
 
 impl Failure {
     /// 2 for the command line, 128 plus the number of a signal, 1 for everything else.
@@ -42,35 +38,26 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
-    /// One sentence, in which a setting of the library has the name of its flag.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Usage(sentence) => f.write_str(sentence),
-            Self::Error(Error::Setting {
-                field,
-                expected,
-                found,
-            }) if *field != CEILING => {
-                let flag = match *field {
-                    "peak_lr" => "lr".to_owned(),
-                    "separator" => "split-on".to_owned(),
-                    other => other.replace('_', "-"),
-                };
-                write!(f, "--{flag}: expected {expected}, found {found}")
-            }
-            Self::Error(error @ Error::Exists { kept: None, .. }) => {
-                write!(
-                    f,
-                    "{error}: choose another directory, or replace it with --force"
-                )
-            }
-            Self::Error(error @ Error::Exists { .. }) => {
-                write!(f, "{error}; --force does not change that")
-            }
-            Self::Error(error) => write!(f, "{error}"),
-            Self::Stopped(signal) => write!(f, "stopped by signal {signal}"),
+/// One sentence, in which a setting of the library has the name of its flag.
+fn sentence(error: &Error) -> String {
+    match error {
+        Error::Setting {
+            field,
+            expected,
+            found,
+        } if *field != CEILING => {
+            let flag = match *field {
+                "peak_lr" => "lr".to_owned(),
+                "separator" => "split-on".to_owned(),
+                other => other.replace('_', "-"),
+            };
+            format!("--{flag}: expected {expected}, found {found}")
         }
+        Error::Exists { kept: None, .. } => {
+            format!("{error}: choose another directory, or replace it with --force")
+        }
+        Error::Exists { .. } => format!("{error}; --force does not change that"),
+        error => error.to_string(),
     }
 }
 

@@ -1,19 +1,19 @@
 //! `foretoken generate`
 
+use super::compare::timed;
 use super::decoding::{Decoding, Prompt, Way};
-use super::device::{Held, On};
-use super::failure::{Failure, Result};
-use super::machine::Machine;
+use super::device::On;
+use super::failure::Result;
 use super::output::{Output, message};
 use super::voice::{Voice, legend};
+use crate::Error;
 use crate::checkpoint::ModelDir;
 use crate::data::Tokenizer;
-use crate::infer::{Accepted, Drafter, Generated, HeadDrafter, NoDrafts, OnToken, Request};
+use crate::infer::{Accepted, Request};
 use clap::Args;
 use serde::Serialize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::Instant;
 
 /// Flags of `foretoken generate`.
 #[derive(Clone, Debug, Args)]
@@ -43,9 +43,7 @@ pub struct Generate {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    device: On,
-    #[command(flatten)]
-    machine: Machine,
+    pub on: On,
 }
 
 /// What `foretoken generate --json` prints.
@@ -74,54 +72,32 @@ pub struct Report {
     pub accepted_by_depth: Vec<usize>,
 }
 
-/// Generates one way and measures the time, including that of `on_token`.
-///
-/// # Errors
-/// A request that the model cannot take.
-pub fn timed(
-    held: &Held<'_>,
-    requests: &[Request],
-    way: Way,
-    on_token: &mut OnToken<'_>,
-) -> Result<(Vec<Generated>, f64)> {
-    let drafter: &mut dyn Drafter = match way {
-        Way::Speculative | Way::Rejection => &mut HeadDrafter,
-        Way::Plain => &mut NoDrafts,
-    };
-    let start = Instant::now();
-    let generated = held.session().generate(requests, drafter, on_token)?;
-    Ok((generated, start.elapsed().as_secs_f64()))
-}
-
-/// Streams tokens as text.
+/// Turns tokens into text, which is streamed or kept.
 struct Speaker<'a> {
     tokenizer: &'a Tokenizer,
     voices: Vec<Voice>,
     texts: Vec<String>,
-    /// Printed to at once, if text is streamed.
-    output: Option<&'a mut Output>,
+    output: Output,
+    /// Whether text is printed at once.
+    streams: bool,
 }
 
 impl Speaker<'_> {
     fn say(&mut self, sequence: usize, text: &str) {
-        match &mut self.output {
-            Some(output) if !text.is_empty() => output.text(text),
-            _ => self.texts[sequence] += text,
+        if self.streams {
+            self.output.text(text);
+        } else {
+            self.texts[sequence] += text;
         }
     }
 
     fn token(&mut self, sequence: usize, token: Accepted, rejected: &[u32]) -> ControlFlow<()> {
-        if !rejected.is_empty() {
-            let bytes = self.tokenizer.decode(rejected);
-            let text = self.voices[sequence].rejected(&bytes);
-            self.say(sequence, &text);
-        }
-        let bytes = self.tokenizer.decode(&[token.id()]);
-        let text = self.voices[sequence].token(&bytes, token.head());
+        let voice = &mut self.voices[sequence];
+        let mut text = voice.rejected(&self.tokenizer.decode(rejected));
+        text += &voice.token(&self.tokenizer.decode(&[token.id()]), token.head());
+        let stopped = voice.stopped();
         self.say(sequence, &text);
-        let output = self.output.as_ref();
-        let unread = output.is_some_and(|output| output.is_closed());
-        if unread || self.voices[sequence].stopped() {
+        if stopped || self.output.is_closed() {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
@@ -134,13 +110,8 @@ impl Generate {
     ///
     /// # Errors
     /// If the model or the prompt cannot be read, or the prompt does not fit.
-    pub fn run(self) -> Result {
-        let machine = self.machine.clone();
-        machine.scope(move || self.generate())
-    }
-
-    fn generate(self) -> Result {
-        let device = self.device.open()?;
+    pub fn run(&self) -> Result {
+        let device = self.on.open()?;
         let text = self.prompt.read()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
         let prompt = tokenizer.encode(&text)?;
@@ -148,82 +119,61 @@ impl Generate {
         let mut options = decoding.options(self.decode, &model, &tokenizer, prompt.len())?;
         options.stop.extend(&self.stop_token);
         if !(1..=1 << 12).contains(&self.samples) {
-            return Err(Failure::Usage(format!(
-                "--samples: expected 1 to 4096, found {}",
-                self.samples
-            )));
+            return Err(Error::setting("samples", "1 to 4096", self.samples).into());
         }
         model.pack(self.decoding.weights);
         let held = device.hold(&model)?;
-        let requests: Vec<Request> = (0..self.samples)
-            .map(|sample| {
-                let mut options = options.clone();
-                options.sampler.seed = options.sampler.seed.wrapping_add(sample as u64);
-                Request::new(&prompt[..], options)
-            })
-            .collect();
-        let mut output = Output::new(self.json);
+        let mut requests = vec![Request::new(&prompt[..], options); self.samples];
+        for (sample, request) in (0..).zip(&mut requests) {
+            let seed = &mut request.options.sampler.seed;
+            *seed = seed.wrapping_add(sample);
+        }
         if self.show_drafts {
             message(&legend(model.config().mtp_depth));
         }
-        // A single continuation is streamed; several are printed at the end.
-        let streams = !self.json && self.samples == 1;
         let mut speaker = Speaker {
             tokenizer: &tokenizer,
             voices: vec![Voice::new(&self.stop, self.show_drafts); self.samples],
             texts: vec![String::new(); self.samples],
-            output: streams.then_some(&mut output),
+            output: Output::new(self.json),
+            // A single continuation is streamed; several are printed at the end.
+            streams: !self.json && self.samples == 1,
         };
         let (generated, seconds) =
             timed(&held, &requests, self.decode, &mut |i, token, rejected| {
                 speaker.token(i, token, rejected)
             })?;
-        for sequence in 0..self.samples {
-            let rest = speaker.voices[sequence].finish();
-            speaker.say(sequence, &rest);
-        }
-        let texts = speaker.texts;
-        for (sample, (generated, text)) in generated.into_iter().zip(texts).enumerate() {
-            let report = report(generated, text, prompt.len(), seconds);
+        for (sample, generated) in generated.into_iter().enumerate() {
+            let rest = speaker.voices[sample].finish();
+            speaker.say(sample, &rest);
             let report = Report {
                 sample: (self.samples > 1).then_some(sample),
-                ..report
+                text: std::mem::take(&mut speaker.texts[sample]),
+                prompt_tokens: prompt.len(),
+                new_tokens: generated.tokens.len(),
+                steps: generated.steps,
+                tokens_per_step: generated.tokens_per_step(),
+                tokens_per_s: generated.tokens.len() as f64 / seconds,
+                drafted_by_depth: generated.drafted_by_depth,
+                accepted_by_depth: generated.accepted_by_depth,
+                tokens: generated.tokens,
             };
             if self.samples > 1 && !self.json {
-                output.line(&format!("== {sample}"));
+                speaker.output.line(&format!("== {sample}"));
             }
-            output.result(&report, || report.text.clone());
+            speaker.output.result(&report, || report.text.clone());
             if !self.json {
-                message(&describe(&report));
+                message(&format!(
+                    "{} tokens in {} steps: {:.2} tokens per step, {:.0} tokens/s; drafted {:?}, accepted {:?}",
+                    report.new_tokens,
+                    report.steps,
+                    report.tokens_per_step,
+                    report.tokens_per_s,
+                    report.drafted_by_depth,
+                    report.accepted_by_depth
+                ));
             }
         }
-        Ok(output.finish()?)
+        Ok(speaker.output.finish()?)
     }
-}
-
-fn report(generated: Generated, text: String, prompt_tokens: usize, seconds: f64) -> Report {
-    Report {
-        sample: None,
-        text,
-        prompt_tokens,
-        new_tokens: generated.tokens.len(),
-        steps: generated.steps,
-        tokens_per_step: generated.tokens_per_step(),
-        tokens_per_s: generated.tokens.len() as f64 / seconds,
-        drafted_by_depth: generated.drafted_by_depth,
-        accepted_by_depth: generated.accepted_by_depth,
-        tokens: generated.tokens,
-    }
-}
-
-fn describe(report: &Report) -> String {
-    format!(
-        "{} tokens in {} steps: {:.2} tokens per step, {:.0} tokens/s; drafted {:?}, accepted {:?}",
-        report.new_tokens,
-        report.steps,
-        report.tokens_per_step,
-        report.tokens_per_s,
-        report.drafted_by_depth,
-        report.accepted_by_depth
-    )
 }

@@ -1,55 +1,16 @@
 //! The flags of `foretoken train` as they were typed: what a run stores, and what may be given with `--resume`.
 
 use super::failure::{Failure, Result};
+use clap::ArgMatches;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, Command, FromArgMatches};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// The flags of a command line as text, and which of them were typed. It adds no flag of its own.
+/// The flags of a command line as text, and which of them were typed.
 #[derive(Clone, Debug, Default)]
 pub struct Given {
     values: BTreeMap<String, String>,
     typed: BTreeSet<String>,
-}
-
-impl FromArgMatches for Given {
-    fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Self, clap::Error> {
-        let mut given = Self::default();
-        // Flags have the names of fields; groups of flags have the names of types.
-        let flags = matches
-            .ids()
-            .filter(|id| !id.as_str().starts_with(char::is_uppercase));
-        for id in flags.map(|id| id.as_str()) {
-            let Ok(Some(values)) = matches.try_get_raw(id) else {
-                continue;
-            };
-            let words: Vec<_> = values.map(|v| v.to_string_lossy()).collect();
-            given.values.insert(id.to_owned(), words.join(" "));
-            if matches.value_source(id) == Some(ValueSource::CommandLine) {
-                given.typed.insert(id.to_owned());
-            }
-        }
-        Ok(given)
-    }
-
-    fn update_from_arg_matches(
-        &mut self,
-        matches: &ArgMatches,
-    ) -> std::result::Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
-    }
-}
-
-impl Args for Given {
-    fn augment_args(command: Command) -> Command {
-        command
-    }
-
-    fn augment_args_for_update(command: Command) -> Command {
-        command
-    }
 }
 
 /// Flags that may be given with `--resume`: they change no weight, or are checked one by one.
@@ -68,6 +29,24 @@ const FREE: [&str; 11] = [
 ];
 
 impl Given {
+    /// The flags of a command, with the values of defaults.
+    pub fn of(matches: &ArgMatches) -> Self {
+        let mut given = Self::default();
+        for id in matches.ids().map(|id| id.as_str()) {
+            // Flags have the names of fields; groups of flags have the names of types.
+            let is_flag = !id.starts_with(char::is_uppercase);
+            let Some(values) = is_flag.then(|| matches.get_raw(id)).flatten() else {
+                continue;
+            };
+            let words: Vec<_> = values.map(|v| v.to_string_lossy()).collect();
+            given.values.insert(id.to_owned(), words.join(" "));
+            if matches.value_source(id) == Some(ValueSource::CommandLine) {
+                given.typed.insert(id.to_owned());
+            }
+        }
+        given
+    }
+
     /// The settings that a run is stored with: every flag that decides its weights, with the value that a default
     /// stands for.
     pub fn settings(&self, defaults: &[(&str, String)]) -> BTreeMap<String, String> {
@@ -106,19 +85,15 @@ impl Given {
             if stored.is_some_and(|stored| same(stored, value)) {
                 continue;
             }
-            let stored = match stored {
-                Some(stored) => format!("--{} {stored}", id.replace('_', "-")),
+            let flag = |value: &str| format!("--{} {value}", id.replace('_', "-"));
+            let started = match stored {
+                Some(stored) => format!("with {}", flag(stored)),
                 None => "without that flag".to_owned(),
             };
             return Err(Failure::Usage(format!(
-                "--{} {value}: the run in {} was started {}{stored}, and goes on as it was started; leave the flag out",
-                id.replace('_', "-"),
+                "{}: the run in {} was started {started}, and goes on as it was started; leave the flag out",
+                flag(value),
                 dir.display(),
-                if stored.starts_with("--") {
-                    "with "
-                } else {
-                    ""
-                },
             )));
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! `foretoken inspect`
 
 use super::failure::Result;
-use super::output::Output;
+use super::output::print;
 use crate::checkpoint::ModelDir;
 use crate::model::{Config, Flops};
 use clap::Args;
@@ -42,42 +42,35 @@ impl Inspect {
     pub fn run(self) -> Result {
         let (model, _) = ModelDir::load(&self.dir)?;
         let (counts, config) = (model.counts(), model.config());
-        let (trunk, heads) = (counts.trunk, counts.heads);
+        let (trunk, heads, shared) = (counts.trunk, counts.heads, counts.shared);
+        let all = trunk + heads;
         let report = Report {
-            parameters: trunk + heads,
+            parameters: all,
             trunk_parameters: trunk,
             head_parameters: heads,
-            head_share: heads as f64 / (trunk + heads) as f64,
-            shared_parameters: counts.shared,
-            bytes: (trunk + heads) * size_of::<f32>(),
+            head_share: heads as f64 / all as f64,
+            shared_parameters: shared,
+            bytes: all * size_of::<f32>(),
             flops_per_token: config.flops(config.default_context()),
             config,
         };
-        let mut output = Output::new(self.json);
-        output.result(&report, || describe(&report));
-        Ok(output.finish()?)
+        print(self.json, &report, || {
+            let flops = &report.flops_per_token;
+            format!(
+                "parameters {all}: trunk {trunk}, heads {heads} ({:.1} % of all); {shared} of the trunk's are used by the \
+                 heads as well\n\
+                 {} bytes of f32\n\
+                 operations for a token: training {}, decoding {}, a draft {}\n\
+                 (a multiply-add is two; products with weights, and attention in a window of {} tokens)\n\
+                 {}",
+                100.0 * report.head_share,
+                report.bytes,
+                flops.train,
+                flops.decode,
+                flops.draft,
+                flops.context,
+                serde_json::to_string_pretty(config).expect("plain data"),
+            )
+        })
     }
-}
-
-fn describe(report: &Report<'_>) -> String {
-    let config = serde_json::to_string_pretty(report.config).expect("plain data");
-    let Flops {
-        context,
-        train,
-        decode,
-        draft,
-    } = report.flops_per_token;
-    format!(
-        "parameters {}: trunk {}, heads {} ({:.1} % of all); {} of the trunk's are used by the heads as well\n\
-         {} bytes of f32\n\
-         operations for a token: training {train}, decoding {decode}, a draft {draft}\n\
-         (a multiply-add is two; products with weights, and attention in a window of {context} tokens)\n\
-         {config}",
-        report.parameters,
-        report.trunk_parameters,
-        report.head_parameters,
-        100.0 * report.head_share,
-        report.shared_parameters,
-        report.bytes,
-    )
 }

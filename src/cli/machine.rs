@@ -14,7 +14,7 @@ pub struct Machine {
 
 impl Machine {
     /// Runs `f` on that many threads.
-    pub fn scope<R: Send>(&self, f: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+    pub fn scope(&self, f: impl FnOnce() -> Result + Send) -> Result {
         let all = || std::thread::available_parallelism().map_or(1, usize::from);
         Threads::new(self.threads.unwrap_or_else(all))?.scope(f)
     }

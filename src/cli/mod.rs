@@ -19,6 +19,7 @@
 //! | `export` | `foretoken export` |
 //! | `plot` | `foretoken plot` |
 //! | `tokenizer` | `foretoken tokenizer`, and the flags that choose one |
+//! | `compare` | plain and speculative decoding in turn |
 //! | `decoding` | flags shared by the commands that decode |
 //! | `voice` | a continuation as text: stop strings, colours |
 //! | `machine` | `--threads` |
@@ -34,6 +35,7 @@
 
 mod agreement;
 mod checkpoints;
+mod compare;
 mod decoding;
 mod demo;
 mod device;
@@ -57,20 +59,15 @@ mod voice;
 mod watch;
 
 use crate::simd::Isa;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser};
 use failure::Failure;
+use given::Given;
 use std::process::ExitCode;
 
 /// Trains language models that predict several tokens at once, and runs them so that every step yields several tokens.
 /// Speculation never changes a single token.
 #[derive(Debug, Parser)]
 #[command(name = "foretoken", version, max_term_width = 100)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
 enum Command {
     /// Train a small model on embedded stories, then generate with it both ways and compare
     Demo(demo::Demo),
@@ -89,6 +86,7 @@ enum Command {
     /// Draw the curves of one or several runs
     Plot(plot::Plot),
     /// Learn a vocabulary, look at one, or encode texts
+    #[command(subcommand)]
     Tokenizer(tokenizer::Command),
 }
 
@@ -101,8 +99,12 @@ pub fn main() -> ExitCode {
             report(panic);
         }
     }));
-    let cli = Cli::parse();
-    match run(cli.command) {
+    let matches = Command::command().get_matches();
+    let mut command = Command::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if let (Command::Train(train), Some((_, matches))) = (&mut command, matches.subcommand()) {
+        train.given = Given::of(matches);
+    }
+    match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // A run that a signal stopped has reported it.
@@ -118,11 +120,11 @@ fn run(command: Command) -> failure::Result {
     // Checked before any kernel needs it, so that an unknown name is an error and not a panic.
     Isa::from_environment()?;
     match command {
-        Command::Demo(demo) => demo.run(),
-        Command::Train(train) => train.run(),
-        Command::Eval(eval) => eval.run(),
-        Command::Generate(generate) => generate.run(),
-        Command::Speed(speed) => speed.run(),
+        Command::Demo(demo) => demo.machine.scope(|| demo.run()),
+        Command::Train(train) => train.machine.scope(|| train.run()),
+        Command::Eval(eval) => eval.on.machine.scope(|| eval.run()),
+        Command::Generate(generate) => generate.on.machine.scope(|| generate.run()),
+        Command::Speed(speed) => speed.on.machine.scope(|| speed.run()),
         Command::Inspect(inspect) => inspect.run(),
         Command::Export(export) => export.run(),
         Command::Plot(plot) => plot.run(),

@@ -66,6 +66,16 @@ impl Output {
     }
 }
 
+/// Writes one report as JSON or as text.
+///
+/// # Errors
+/// As [`Output::finish`].
+pub fn print(json: bool, report: &impl Serialize, text: impl FnOnce() -> String) -> Result {
+    let mut output = Output::new(json);
+    output.result(report, text);
+    Ok(output.finish()?)
+}
+
 /// Writes a line of text to standard error. A closed standard error is ignored (`eprintln!` would panic).
 pub fn message(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
@@ -114,18 +124,6 @@ pub fn show(bar: &ProgressBar, event: &Event) {
         Event::Eval { .. } => {}
         Event::Done { .. } => bar.finish_and_clear(),
     }
-}
-
-/// An error unless speculative and plain decoding gave the same tokens.
-///
-/// # Errors
-/// Returns [`Error::NotFinite`] if they differ, which is a bug.
-pub fn check_identical(identical: bool) -> Result {
-    if identical {
-        return Ok(());
-    }
-    let what = "speculation changed the text: please report this";
-    Err(Error::NotFinite(what.to_owned()).into())
 }
 
 /// A parser for one of several values by name.

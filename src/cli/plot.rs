@@ -136,10 +136,9 @@ const TITLES: [&str; 4] = [
 /// The whole picture.
 fn draw(runs: &[Run], log: bool) -> String {
     let mut svg = String::new();
-    {
-        let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        draw_on(&root, runs, log).expect("a string takes all that is written");
-    }
+    let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+    draw_on(&root, runs, log).expect("a string takes all that is written");
+    drop(root);
     svg
 }
 
@@ -239,10 +238,8 @@ fn charts(runs: &[Run]) -> [Vec<Curve>; 4] {
             means(points.filter_map(|p| Some((p.step as f64, of(p)?))))
         };
         let evals = |of: &dyn Fn(&EvalPoint) -> Option<f64>| -> Points {
-            let points = run.metrics.evals.iter();
-            points
-                .filter_map(|p| Some((p.step as f64, of(p)?)))
-                .collect()
+            let point = |p: &EvalPoint| Some((p.step as f64, of(p)?));
+            run.metrics.evals.iter().filter_map(point).collect()
         };
         let mut add = |chart: usize, head: usize, points: Points, validation: bool| {
             charts[chart].push(Curve {

@@ -1,10 +1,6 @@
 //! Flags of `foretoken train` about what is trained, when, and from which start.
 
 use super::output::one_of;
-use crate::Result;
-use crate::checkpoint::ModelDir;
-use crate::data::Tokenizer;
-use crate::model::Model;
 use crate::train::{Regime, TrainConfig};
 use clap::Args;
 use std::path::PathBuf;
@@ -18,11 +14,11 @@ pub struct Learning {
     #[arg(long, default_value = Regime::default().name(), value_parser = one_of(&Regime::ALL, Regime::name))]
     regime: Regime,
     /// Weight of all heads together in the loss; A:B goes from A to B in a straight line over the run
-    #[arg(long, default_value_t = Lambda::default(), value_name = "LAMBDA", allow_negative_numbers = true)]
+    #[arg(long, default_value_t = Lambda { start: TrainConfig::default().lambda, end: None }, value_name = "LAMBDA", allow_negative_numbers = true)]
     lambda: Lambda,
     /// Start from the model in DIR: its trunk and tokenizer, and its heads unless the flags specify other heads
     #[arg(long, value_name = "DIR")]
-    init: Option<PathBuf>,
+    pub init: Option<PathBuf>,
     /// Train heads alone; the trunk of --init keeps its weights
     #[arg(long, requires = "init")]
     freeze_trunk: bool,
@@ -35,16 +31,6 @@ struct Lambda {
     end: Option<f64>,
 }
 
-impl Default for Lambda {
-    fn default() -> Self {
-        let config = TrainConfig::default();
-        Self {
-            start: config.lambda,
-            end: config.lambda_end,
-        }
-    }
-}
-
 impl FromStr for Lambda {
     type Err = String;
 
@@ -55,16 +41,12 @@ impl FromStr for Lambda {
                 _ => Err(format!("expected a number, 0 or more, found {part}")),
             }
         };
-        Ok(match text.split_once(':') {
-            None => Self {
-                start: number(text)?,
-                end: None,
-            },
-            Some((start, end)) => Self {
-                start: number(start)?,
-                end: Some(number(end)?),
-            },
-        })
+        let (start, end) = match text.split_once(':') {
+            Some((start, end)) => (start, Some(end)),
+            None => (text, None),
+        };
+        let (start, end) = (number(start)?, end.map(number).transpose()?);
+        Ok(Self { start, end })
     }
 }
 
@@ -81,13 +63,5 @@ impl Learning {
         config.regime = self.regime;
         (config.lambda, config.lambda_end) = (self.lambda.start, self.lambda.end);
         config.freeze_trunk = self.freeze_trunk;
-    }
-
-    /// The model and the tokenizer to start from, if any.
-    ///
-    /// # Errors
-    /// Returns the errors of [`ModelDir::load`].
-    pub fn start(&self) -> Result<Option<(Model, Tokenizer)>> {
-        self.init.as_deref().map(ModelDir::load).transpose()
     }
 }

@@ -5,20 +5,19 @@ use super::stop;
 use super::texts::{Texts, check_kind};
 use super::train::Train;
 use crate::train::{Run, TextFile, Trainer};
+use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 impl Train {
     /// Runs the command.
     ///
     /// # Errors
     /// If flags, data or files cannot be used, before anything is written; if a loss is not finite.
-    pub fn run(self) -> Result {
-        let machine = self.machine.clone();
-        machine.scope(move || match &self.checkpoints.resume {
-            Some(dir) => resume(&self, dir),
+    pub fn run(&self) -> Result {
+        match &self.checkpoints.resume {
+            Some(dir) => resume(self, dir),
             None => self.train(),
-        })
+        }
     }
 }
 
@@ -55,48 +54,40 @@ fn resume(train: &Train, dir: &Path) -> Result {
     // A file may have changed between the two readings. The second one is used.
     run.set_texts(texts.data_files.clone(), texts.valid_files.clone())?;
     // Not before: while texts are read there is nothing to save, and a signal ends the program at once.
-    let signal = Arc::default();
-    stop::on_signals(&signal)?;
+    let signal = stop::on_signals()?;
     run.resume(&trainer)?;
     train.drive(trainer, run, texts, &tokenizer, &signal)
 }
 
 /// The texts that `flag` gives, or else those of the run, with their content.
 fn find(flag: &str, given: &[PathBuf], run: &[TextFile]) -> Result<(Vec<PathBuf>, Vec<TextFile>)> {
-    let paths = if given.is_empty() {
-        run.iter().map(|file| file.path.clone()).collect()
-    } else {
-        given.to_vec()
+    let read = |paths: Vec<PathBuf>| -> Result<_> {
+        check_kind(flag, &paths)?;
+        let files = TextFile::read(&paths)?;
+        Ok((paths, files))
     };
-    let files = check_kind(flag, &paths).and_then(|()| Ok(TextFile::read(&paths)?));
-    let files = files.map_err(|error| {
-        if !given.is_empty() {
-            return error;
-        }
-        Failure::Usage(format!(
-            "{error}; if the text has moved, give its new path with {flag}"
-        ))
-    })?;
-    Ok((paths, files))
+    if !given.is_empty() {
+        return read(given.to_vec());
+    }
+    let hint =
+        |error: Failure| format!("{error}; if the text has moved, give its new path with {flag}");
+    read(run.iter().map(|file| file.path.clone()).collect())
+        .map_err(|error| Failure::Usage(hint(error)))
 }
 
 /// The number of steps of `--steps`.
 fn more_steps(train: &Train, dir: &Path, trainer: &Trainer) -> Result<u64> {
     let (given, stored) = (train.steps, trainer.config().steps);
-    let started = format!(
-        "--steps {given}: the run in {} was started with --steps {stored}",
+    let problem = match given.cmp(&stored) {
+        Ordering::Less => "and cannot become shorter".to_owned(),
+        Ordering::Greater if !train.checkpoints.extend => format!(
+            "on which its learning rates depend; --extend makes it longer, and it ends with different weights than a run \
+             that was started with {given} steps"
+        ),
+        _ => return Ok(given),
+    };
+    Err(Failure::Usage(format!(
+        "--steps {given}: the run in {} was started with --steps {stored}, {problem}",
         dir.display()
-    );
-    if given < stored {
-        return Err(Failure::Usage(format!(
-            "{started}, and cannot become shorter"
-        )));
-    }
-    if given > stored && !train.checkpoints.extend {
-        return Err(Failure::Usage(format!(
-            "{started}, on which its learning rates depend; --extend makes it longer, and it ends with different weights \
-             than a run that was started with {given} steps"
-        )));
-    }
-    Ok(given)
+    )))
 }

@@ -1,19 +1,15 @@
 //! `foretoken speed`
 
-use super::agreement::add;
+use super::compare::{Compared, check_identical, compare, sameness, shares};
 use super::decoding::{Decoding, Prompt, Way, cut};
 use super::device::On;
 use super::failure::Result;
-use super::generate::timed;
-use super::machine::Machine;
-use super::output::{Output, check_identical};
+use super::output::print;
 use crate::checkpoint::ModelDir;
-use crate::infer::measure::{Costs, costs, median};
-use crate::infer::{GenerateOptions, Generated, Request};
+use crate::infer::measure::{Costs, costs};
 use crate::model::Model;
 use clap::Args;
 use serde::Serialize;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 /// Most rows of a pass whose time is measured.
@@ -43,9 +39,7 @@ pub struct Speed {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    device: On,
-    #[command(flatten)]
-    machine: Machine,
+    pub on: On,
 }
 
 /// Plain decoding.
@@ -105,13 +99,8 @@ impl Speed {
     ///
     /// # Errors
     /// If the model or the prompt cannot be read, the prompt does not fit, or the two texts differ.
-    pub fn run(self) -> Result {
-        let machine = self.machine.clone();
-        machine.scope(move || self.speed())
-    }
-
-    fn speed(self) -> Result {
-        let device = self.device.open()?;
+    pub fn run(&self) -> Result {
+        let device = self.on.open()?;
         let text = self.prompt.read()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
         let text = tokenizer.encode(&text)?;
@@ -122,149 +111,92 @@ impl Speed {
             }
             _ => vec![&*text],
         };
+        let prompt = prompts[0];
         let decoding = &self.decoding;
-        let options = |way| decoding.options(way, &model, &tokenizer, prompts[0].len());
-        let (plain, drafting) = (options(Way::Plain)?, options(Way::Speculative)?);
-        model.pack(self.decoding.weights);
+        let options = decoding.options(Way::Speculative, &model, &tokenizer, prompt.len())?;
+        model.pack(decoding.weights);
         let held = device.hold(&model)?;
-        let mut identical = true;
-        let (mut all_plain, mut all_fast) = (Timed::default(), Timed::default());
-        for prompt in &prompts {
-            let (mut plain_times, mut fast_times) = (Vec::new(), Vec::new());
-            let run = |options: &GenerateOptions, way| -> Result<(Generated, f64)> {
-                let request = Request::new(*prompt, options.clone());
-                let next = &mut |_, _, _: &[u32]| ControlFlow::Continue(());
-                let (mut all, seconds) = timed(&held, &[request], way, next)?;
-                Ok((all.remove(0), seconds))
-            };
-            // The first run of each warms up; the tokens of all are compared.
-            let expected = run(&plain, Way::Plain)?.0;
-            let (mut fast, _) = run(&drafting, Way::Speculative)?;
-            for _ in 0..self.repeats.max(1) {
-                plain_times.push(run(&plain, Way::Plain)?.1);
-                let (again, seconds) = run(&drafting, Way::Speculative)?;
-                fast_times.push(seconds);
-                identical &= fast.tokens == expected.tokens;
-                fast = again;
-            }
-            identical &= fast.tokens == expected.tokens;
-            all_plain.results.push(expected);
-            all_fast.results.push(fast);
-            all_plain.seconds.push(median(plain_times));
-            all_fast.seconds.push(median(fast_times));
-        }
-        let costs = costs(held.session(), prompts[0], ROWS, COST_REPEATS)?;
-        let report = report(&model, &costs, &all_plain, &all_fast, identical);
-        let mut output = Output::new(self.json);
-        output.result(&report, || describe(&report));
-        output.finish()?;
+        let compared = compare(&held, &prompts, &options, self.repeats)?;
+        let costs = costs(held.session(), prompt, ROWS, COST_REPEATS)?;
+        let report = report(&model, &costs, prompts.len(), compared);
+        print(self.json, &report, || describe(&report))?;
         check_identical(report.identical)
     }
 }
 
-/// One way of decoding: the seconds and the result of each prompt.
-#[derive(Default)]
-struct Timed {
-    seconds: Vec<f64>,
-    results: Vec<Generated>,
-}
-
-fn report(model: &Model, costs: &Costs, plain: &Timed, fast: &Timed, identical: bool) -> Report {
-    let [plain_time, fast_time] = [plain, fast].map(|way| way.seconds.iter().sum::<f64>());
-    let (plain, fast) = (&plain.results, &fast.results);
-    let new_tokens: usize = plain.iter().map(|g| g.tokens.len()).sum();
-    let steps: usize = fast.iter().map(|g| g.steps).sum();
-    let (mut drafted, mut accepted) = (Vec::new(), Vec::new());
-    for generated in fast {
-        add(&mut drafted, &generated.drafted_by_depth);
-        add(&mut accepted, &generated.accepted_by_depth);
-    }
-    let share = |(accepted, drafted): (&usize, &usize)| *accepted as f64 / (*drafted).max(1) as f64;
+fn report(model: &Model, costs: &Costs, prompts: usize, compared: Compared) -> Report {
+    let (plain_seconds, fast_seconds) = (compared.plain_seconds, compared.fast_seconds);
+    let (new_tokens, drafting) = (compared.plain.tokens.len(), compared.fast);
     let one = costs.passes[0];
     let gb = |seconds: f64| model.weight_bytes() as f64 * 1e-9 / seconds;
+    let row_cost = |(rows, seconds): (usize, &f64)| RowCost {
+        rows,
+        ms: seconds * 1e3,
+        relative: seconds / one,
+    };
     Report {
         plain: Plain {
-            tokens_per_s: new_tokens as f64 / plain_time,
+            tokens_per_s: new_tokens as f64 / plain_seconds,
             weights_gb_per_s: gb(one),
         },
+        speedup: plain_seconds / fast_seconds,
+        predicted_speedup: costs.predicted_speedup(
+            new_tokens,
+            drafting.steps,
+            &drafting.drafted_by_depth,
+        ),
         speculative: Speculative {
-            tokens_per_s: new_tokens as f64 / fast_time,
-            tokens_per_step: new_tokens as f64 / steps.max(1) as f64,
-            acceptance_by_depth: accepted.iter().zip(&drafted).map(share).collect(),
-            drafted_by_depth: drafted.clone(),
-            accepted_by_depth: accepted,
+            tokens_per_s: new_tokens as f64 / fast_seconds,
+            tokens_per_step: drafting.tokens_per_step(),
+            acceptance_by_depth: shares(&drafting.accepted_by_depth, &drafting.drafted_by_depth),
+            drafted_by_depth: drafting.drafted_by_depth,
+            accepted_by_depth: drafting.accepted_by_depth,
         },
-        speedup: plain_time / fast_time,
-        predicted_speedup: costs.predicted_speedup(new_tokens, steps, &drafted),
-        row_cost: (1..)
-            .zip(&costs.passes)
-            .map(|(rows, seconds)| RowCost {
-                rows,
-                ms: seconds * 1e3,
-                relative: seconds / one,
-            })
-            .collect(),
+        row_cost: (1..).zip(&costs.passes).map(row_cost).collect(),
         head_ms: costs.head.map(|seconds| seconds * 1e3),
         head_relative: costs.head.map(|seconds| seconds / one),
         read_gb_per_s: gb(costs.read),
         bandwidth_share: costs.read / one,
-        prompts: plain.len(),
+        prompts,
         new_tokens,
-        identical,
+        identical: compared.identical,
     }
 }
 
 fn describe(report: &Report) -> String {
-    let Report {
-        plain, speculative, ..
-    } = report;
-    let mut lines = vec![
-        format!("plain        {:>8.0} tokens/s", plain.tokens_per_s),
-        format!(
-            "speculative  {:>8.0} tokens/s, {:.2} tokens per step",
-            speculative.tokens_per_s, speculative.tokens_per_step
-        ),
-        format!(
-            "speed-up     {:>8.2}, predicted {:.2} from the costs below",
-            report.speedup, report.predicted_speedup
-        ),
-        String::new(),
-        "depth  drafted  accepted  share".to_owned(),
-    ];
+    let (plain, speculative) = (&report.plain, &report.speculative);
+    let mut text = format!(
+        "plain        {:>8.0} tokens/s\n\
+         speculative  {:>8.0} tokens/s, {:.2} tokens per step\n\
+         speed-up     {:>8.2}, predicted {:.2} from the costs below\n\n\
+         depth  drafted  accepted  share\n",
+        plain.tokens_per_s,
+        speculative.tokens_per_s,
+        speculative.tokens_per_step,
+        report.speedup,
+        report.predicted_speedup
+    );
     for (k, share) in speculative.acceptance_by_depth.iter().enumerate() {
-        lines.push(format!(
-            "{:>5}  {:>7}  {:>8}  {share:.2}",
-            k + 1,
-            speculative.drafted_by_depth[k],
-            speculative.accepted_by_depth[k]
-        ));
+        let drafted = speculative.drafted_by_depth[k];
+        let accepted = speculative.accepted_by_depth[k];
+        text += &format!("{:>5}  {drafted:>7}  {accepted:>8}  {share:.2}\n", k + 1);
     }
-    lines.push(String::new());
-    lines.push("rows       ms  relative".to_owned());
+    text += "\nrows       ms  relative\n";
     for cost in &report.row_cost {
-        lines.push(format!(
-            "{:>4}  {:>7.3}  {:>8.2}",
-            cost.rows, cost.ms, cost.relative
-        ));
+        let (rows, ms, relative) = (cost.rows, cost.ms, cost.relative);
+        text += &format!("{rows:>4}  {ms:>7.3}  {relative:>8.2}\n");
     }
     if let (Some(ms), Some(relative)) = (report.head_ms, report.head_relative) {
-        lines.push(format!("head  {ms:>7.3}  {relative:>8.2}"));
+        text += &format!("head  {ms:>7.3}  {relative:>8.2}\n");
     }
-    lines.push(String::new());
-    lines.push(format!(
-        "a pass over one row reads {:.1} GB/s of weights, a plain read {:.1} GB/s: {:.0} %",
+    text + &format!(
+        "\na pass over one row reads {:.1} GB/s of weights, a plain read {:.1} GB/s: {:.0} %\n\
+         {} prompts, {} new tokens each way: {}",
         plain.weights_gb_per_s,
         report.read_gb_per_s,
-        100.0 * report.bandwidth_share
-    ));
-    let same = if report.identical {
-        "identical"
-    } else {
-        "DIFFERENT"
-    };
-    lines.push(format!(
-        "{} prompts, {} new tokens each way: {same}",
-        report.prompts, report.new_tokens
-    ));
-    lines.join("\n")
+        100.0 * report.bandwidth_share,
+        report.prompts,
+        report.new_tokens,
+        sameness(report.identical)
+    )
 }

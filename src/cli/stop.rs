@@ -10,31 +10,22 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Sets `stop` to the number of the signal when SIGINT (Ctrl-C) or SIGTERM arrives. A second signal ends the process at
-/// once. Before this call the first one does, which is right as long as there is nothing to save.
+/// A number that becomes that of the signal when SIGINT (Ctrl-C) or SIGTERM arrives; until then it is 0. A second signal
+/// ends the process at once. Before this call the first one does, which is right as long as there is nothing to save.
 ///
 /// # Errors
 /// Returns [`Error::Io`] if the system does not allow signals to be caught.
-pub fn on_signals(stop: &Arc<AtomicUsize>) -> crate::Result<()> {
-    let again = Arc::new(AtomicBool::new(false));
+pub fn on_signals() -> crate::Result<Arc<AtomicUsize>> {
+    let (stop, again) = (Arc::default(), Arc::new(AtomicBool::new(false)));
     for signal in [SIGINT, SIGTERM] {
         // In this order: the first signal finds `again` unset, and sets it.
         let status = 128 + signal;
         flag::register_conditional_shutdown(signal, status, Arc::clone(&again))
             .and_then(|_| flag::register(signal, Arc::clone(&again)))
-            .and_then(|_| flag::register_usize(signal, Arc::clone(stop), signal as usize))
+            .and_then(|_| flag::register_usize(signal, Arc::clone(&stop), signal as usize))
             .map_err(Error::io("catch", Path::new("signals")))?;
     }
-    Ok(())
-}
-
-/// The number of the signal that arrived; SIGINT's if none did.
-fn signal(stop: &AtomicUsize) -> u8 {
-    let number = stop.load(Ordering::Relaxed);
-    u8::try_from(number)
-        .ok()
-        .filter(|n| *n > 0)
-        .unwrap_or(SIGINT as u8)
+    Ok(stop)
 }
 
 /// Prints how to resume a run that a signal ended.
@@ -49,5 +40,5 @@ pub fn ended(ending: Ending, dir: &Path, stop: &AtomicUsize) -> Result {
         "stopped after step {step}, with a checkpoint; go on with: foretoken train --resume {}",
         quoted(dir)
     ));
-    Err(Failure::Stopped(signal(stop)))
+    Err(Failure::Stopped(stop.load(Ordering::Relaxed) as u8))
 }

@@ -1,7 +1,8 @@
 //! `foretoken tokenizer`, and the flags that choose a vocabulary.
 
 use super::failure::{Failure, Result};
-use super::output::{Output, message};
+use super::output::{Output, message, print};
+use crate::Error;
 use crate::data::{TextFiles, Tokenizer, write_tokens};
 use crate::files::{write, write_with};
 use clap::{Args, Subcommand};
@@ -41,33 +42,23 @@ impl FromStr for Choice {
 #[derive(Clone, Debug, Args)]
 pub struct Vocabulary {
     /// Vocabulary: bytes, bpe:N to learn one of N tokens from all of --data, or a tokenizer.json; --init has its own
-    #[arg(
-        long,
-        default_value = "bytes",
-        conflicts_with = "init",
-        value_name = "bytes|bpe:N|FILE"
-    )]
+    #[arg(long, default_value = "bytes", value_name = "bytes|bpe:N|FILE")]
+    #[arg(conflicts_with = "init")]
     tokenizer: Choice,
     /// Text between documents that becomes the end-of-text token, such as "<|endoftext|>"; by default it is plain text
     #[arg(long, value_name = "TEXT")]
-    split_on: Option<String>,
+    pub split_on: Option<String>,
 }
 
 impl Vocabulary {
-    /// The text between documents.
-    pub fn separator(&self) -> Option<&str> {
-        self.split_on.as_deref()
-    }
-
     /// The tokenizer, learned from these texts if the flag says so.
     ///
     /// # Errors
     /// If a file cannot be read or is no tokenizer.
     pub fn of(&self, texts: &[PathBuf]) -> Result<Tokenizer> {
         match &self.tokenizer {
-            Choice::Bytes => Ok(Tokenizer::bytes()),
-            Choice::File(path) => Ok(Tokenizer::load(path)?),
-            Choice::Learn(size) => learn(&TextFiles::new(texts, self.separator())?, *size),
+            Choice::Learn(size) => learn(&TextFiles::new(texts, self.split_on.as_deref())?, *size),
+            choice => chosen(choice),
         }
     }
 }
@@ -84,15 +75,9 @@ fn learn(texts: &TextFiles, size: usize) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// Flags of `foretoken tokenizer`.
-#[derive(Clone, Debug, Args)]
-pub struct Command {
-    #[command(subcommand)]
-    action: Action,
-}
-
+/// The commands of `foretoken tokenizer`.
 #[derive(Clone, Debug, Subcommand)]
-enum Action {
+pub enum Command {
     /// Learn a byte-pair vocabulary from text files
     Train(Train),
     /// Write the tokens of text files to a token file, for `train --data`
@@ -103,7 +88,7 @@ enum Action {
 
 /// Flags of `foretoken tokenizer train`.
 #[derive(Clone, Debug, Args)]
-struct Train {
+pub struct Train {
     /// Text files
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     data: Vec<PathBuf>,
@@ -123,7 +108,7 @@ struct Train {
 
 /// Flags of `foretoken tokenizer encode`.
 #[derive(Clone, Debug, Args)]
-struct Encode {
+pub struct Encode {
     /// Text files
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     data: Vec<PathBuf>,
@@ -146,7 +131,7 @@ struct Encode {
 
 /// Flags of `foretoken tokenizer show`.
 #[derive(Clone, Debug, Args)]
-struct Show {
+pub struct Show {
     /// tokenizer.json, or bytes
     tokenizer: Choice,
     /// Text to encode
@@ -186,10 +171,10 @@ impl Command {
     /// # Errors
     /// If a file cannot be read or written, or the vocabulary cannot encode a text.
     pub fn run(self) -> Result {
-        match self.action {
-            Action::Train(train) => train.run(),
-            Action::Encode(encode) => encode.run(),
-            Action::Show(show) => show.run(),
+        match self {
+            Self::Train(train) => train.run(),
+            Self::Encode(encode) => encode.run(),
+            Self::Show(show) => show.run(),
         }
     }
 }
@@ -197,11 +182,8 @@ impl Command {
 impl Train {
     fn run(self) -> Result {
         if !(257..=Tokenizer::MAX_LEARNED).contains(&self.vocab) {
-            return Err(Failure::Usage(format!(
-                "--vocab: expected 257 to {} tokens, found {}",
-                Tokenizer::MAX_LEARNED,
-                self.vocab
-            )));
+            let expected = format!("257 to {} tokens", Tokenizer::MAX_LEARNED);
+            return Err(Error::setting("vocab", expected, self.vocab).into());
         }
         check_free(&self.out, self.force)?;
         let texts = TextFiles::new(&self.data, self.split_on.as_deref())?;
@@ -219,67 +201,46 @@ impl Encode {
         let tokenizer = chosen(&self.tokenizer)?;
         check_free(&self.out, self.force)?;
         let texts = TextFiles::new(&self.data, self.split_on.as_deref())?;
-        let mut tokens = 0;
-        write_with(&self.out, |file| {
-            tokens = write_tokens(&self.out, file, &texts, &tokenizer)?;
-            Ok(())
-        })?;
+        let (out, vocab_size) = (&*self.out, tokenizer.vocab_size());
+        let tokens = write_with(out, |file| write_tokens(out, file, &texts, &tokenizer))?;
         let report = Encoded {
-            out: &self.out,
+            out,
             tokens,
-            vocab_size: tokenizer.vocab_size(),
+            vocab_size,
         };
-        let mut output = Output::new(self.json);
-        output.result(&report, || {
-            format!(
-                "{}: {tokens} tokens of a vocabulary of {}",
-                self.out.display(),
-                report.vocab_size
-            )
-        });
-        Ok(output.finish()?)
+        print(self.json, &report, || {
+            let out = out.display();
+            format!("{out}: {tokens} tokens of a vocabulary of {vocab_size}")
+        })
     }
 }
 
 impl Show {
     fn run(self) -> Result {
         let tokenizer = chosen(&self.tokenizer)?;
-        let tokens = self
-            .text
-            .as_ref()
-            .map(|text| tokenizer.encode(text.as_bytes()));
-        let tokens = tokens.transpose()?;
         let spelling = |id: &u32| tokenizer.spelling(*id).unwrap_or_default();
+        let encode = |text: &String| tokenizer.encode(text.as_bytes());
+        let tokens = self.text.as_ref().map(encode).transpose()?;
+        let spellings = |ids: &Vec<u32>| ids.iter().map(spelling).collect();
         let report = Shown {
             vocab_size: tokenizer.vocab_size(),
             end_of_text: tokenizer.end_of_text(),
             sha256: tokenizer.sha256_hex(),
-            spellings: tokens
-                .as_ref()
-                .map(|ids| ids.iter().map(spelling).collect()),
+            spellings: tokens.as_ref().map(spellings),
             tokens,
         };
-        let mut output = Output::new(self.json);
-        output.result(&report, || {
+        print(self.json, &report, || {
             let end = match report.end_of_text {
                 Some(id) => format!("end of text {id} {}", spelling(&id)),
                 None => "no end of text".to_owned(),
             };
-            let mut text = format!(
-                "{} tokens, {end}\nsha256 {}",
-                report.vocab_size, report.sha256
-            );
-            for (id, spelling) in report
-                .tokens
-                .iter()
-                .flatten()
-                .zip(report.spellings.iter().flatten())
-            {
-                text += &format!("\n{id:>8} {spelling}");
+            let (size, sha256) = (report.vocab_size, &report.sha256);
+            let mut text = format!("{size} tokens, {end}\nsha256 {sha256}");
+            for id in report.tokens.iter().flatten() {
+                text += &format!("\n{id:>8} {}", spelling(id));
             }
             text
-        });
-        Ok(output.finish()?)
+        })
     }
 }
 

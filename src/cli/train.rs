@@ -9,7 +9,8 @@ use super::regime::Learning;
 use super::stop;
 use super::texts::{Texts, check_kind};
 use super::tokenizer::Vocabulary;
-use super::watch::{Answer, Watch};
+use super::watch::{Watch, answering};
+use crate::checkpoint::ModelDir;
 use crate::data::{Tokenizer, check_length};
 use crate::model::config::ARITHMETIC;
 use crate::model::{Config, HeadKind, Model, Preset};
@@ -17,15 +18,14 @@ use crate::train::{Optimiser, Origin, Run, Schedule, TrainConfig, Trainer};
 use crate::{Error, profile};
 use clap::Args;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 /// Flags of `foretoken train`.
 #[derive(Clone, Debug, Args)]
 pub struct Train {
-    // First, because parsing any later field removes its values from the matches.
-    #[command(flatten)]
-    pub(super) given: Given,
+    /// Set after parsing.
+    #[arg(skip)]
+    pub given: Given,
     /// Text files, or one token file; without --valid the last tenth is kept for validation
     #[arg(long, required_unless_present = "resume", num_args = 1.., value_name = "FILE")]
     pub(super) data: Vec<PathBuf>,
@@ -84,23 +84,6 @@ pub struct Train {
     /// Steps between reports
     #[arg(long, default_value_t = TrainConfig::default().log_every, value_name = "N")]
     pub(super) log_every: u64,
-    #[command(flatten)]
-    recipe: Recipe,
-    #[command(flatten)]
-    pub(super) checkpoints: Checkpoints,
-    /// Print the time of each operation at the end, on standard error
-    #[arg(long)]
-    profile: bool,
-    /// Print one JSON object per line
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    pub(super) machine: Machine,
-}
-
-/// Flags of the training recipe.
-#[derive(Clone, Debug, Args)]
-struct Recipe {
     /// Gradient accumulation: batches per step, computed one after the other to save memory
     #[arg(long, default_value_t = TrainConfig::default().accumulate, value_name = "N")]
     accumulate: usize,
@@ -110,6 +93,16 @@ struct Recipe {
     /// How the weights are updated; muon leaves norm weights, biases, embedding matrix and LM head to adamw
     #[arg(long, default_value = Optimiser::default().name(), value_parser = one_of(&Optimiser::ALL, Optimiser::name))]
     optimiser: Optimiser,
+    #[command(flatten)]
+    pub(super) checkpoints: Checkpoints,
+    /// Print the time of each operation at the end, on standard error
+    #[arg(long)]
+    profile: bool,
+    /// Print one JSON object per line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    pub machine: Machine,
 }
 
 /// An error about a model's configuration, which names the flag instead of the field.
@@ -133,11 +126,12 @@ fn by_flag(error: Error) -> Failure {
 
 impl Train {
     /// Starts a run.
-    pub(super) fn train(self) -> Result {
+    pub(super) fn train(&self) -> Result {
         self.checkpoints.check()?;
         check_kind("--data", &self.data)?;
         check_kind("--valid", &self.valid)?;
-        let (start, own) = self.learning.start()?.unzip();
+        let init = self.learning.init.as_deref();
+        let (start, own) = init.map(ModelDir::load).transpose()?.unzip();
         let mut config = self.config(start.as_ref());
         let train_config = self.train_config(&config)?;
         let context = train_config.context;
@@ -151,7 +145,7 @@ impl Train {
             config.vocab_size = tokenizer.vocab_size();
         }
         config.foretoken_arithmetic = ARITHMETIC;
-        let separator = self.vocabulary.separator();
+        let separator = self.vocabulary.split_on.as_deref();
         let texts = Texts::open(
             &self.data,
             &self.valid,
@@ -182,12 +176,11 @@ impl Train {
         let origin = Origin {
             data: texts.data_files.clone(),
             valid: texts.valid_files.clone(),
-            separator: separator.map(str::to_owned),
+            separator: self.vocabulary.split_on.clone(),
             valid_tokens: texts.valid_tokens,
             flags: self.given.settings(&defaults),
         };
-        let signal = Arc::default();
-        stop::on_signals(&signal)?;
+        let signal = stop::on_signals()?;
         let out = self.out.as_deref().expect("clap requires it");
         let trainer = Trainer::new(model, train_config)?;
         let run = Run::create(out, &trainer, &tokenizer, origin, self.force)?;
@@ -199,13 +192,13 @@ impl Train {
         let mut config = TrainConfig::for_model(model);
         config.steps = self.steps;
         config.batch = self.batch;
-        config.accumulate = self.recipe.accumulate;
+        config.accumulate = self.accumulate;
         config.context = self.context.unwrap_or(config.context);
         config.seed = self.seed;
-        config.optimiser = self.recipe.optimiser;
+        config.optimiser = self.optimiser;
         config.peak_lr = self.lr.unwrap_or(config.peak_lr);
         config.warmup = self.warmup;
-        config.schedule = self.recipe.schedule;
+        config.schedule = self.schedule;
         config.beta = self.beta;
         config.eval_every = self.eval_every;
         config.log_every = self.log_every;
@@ -221,7 +214,7 @@ impl Train {
         mut run: Run,
         texts: Texts,
         tokenizer: &Tokenizer,
-        signal: &Arc<AtomicUsize>,
+        signal: &AtomicUsize,
     ) -> Result {
         if !run.is_locked() {
             message(
@@ -229,7 +222,6 @@ impl Train {
             );
         }
         let bar = progress(trainer.steps(), trainer.config().steps);
-        let answer = Answer::to(signal, &bar);
         let mut watch = Watch {
             bar: &bar,
             output: Output::new(self.json),
@@ -240,15 +232,13 @@ impl Train {
             profile::start();
         }
         let (train, valid) = (texts.train, texts.valid);
-        let ending = trainer.run(train, valid, tokenizer, Some(&mut run), &mut watch);
-        let table = self
-            .profile
-            .then(|| profile::table(&profile::stop(), trainer.steps() - first));
-        let ending = ending?;
-        drop(answer);
+        let ending = answering(signal, &bar, || {
+            trainer.run(train, valid, tokenizer, Some(&mut run), &mut watch)
+        })?;
         bar.finish_and_clear();
-        if let Some(table) = table {
-            message(table.trim_end());
+        if self.profile {
+            let steps = trainer.steps() - first;
+            message(profile::table(&profile::stop(), steps).trim_end());
         }
         watch.output.finish()?;
         stop::ended(ending, run.path(), signal)
@@ -263,30 +253,23 @@ impl Train {
     /// The configuration of the model. Flags decide about the heads, then the model to start from. The vocabulary size
     /// of a new model is set later.
     fn config(&self, start: Option<&Model>) -> Config {
-        let (depth, kind) = (self.heads.unwrap_or(3), HeadKind::Recursive);
+        let (kind, depth) = (HeadKind::Recursive, 3);
         let mut config = match start {
-            None => self.preset.config(1, self.head_kind.unwrap_or(kind), depth),
-            Some(model) if self.keeps_heads(model) => return model.config().clone(),
-            Some(model) => {
-                let old = model.config();
-                let (depth, kind) = match old.mtp_depth {
-                    0 => (depth, kind),
-                    k => (self.heads.unwrap_or(k), old.mtp_kind),
-                };
-                let mut config = Config {
-                    mtp_kind: self.head_kind.unwrap_or(kind),
-                    mtp_depth: depth,
-                    ..old.clone()
-                };
-                // A quarter, of whole heads.
-                let width = (old.hidden_size / 4).next_multiple_of(old.head_dim);
-                config.set_head_width(width.min(old.hidden_size));
-                config
-            }
+            None => self.preset.config(1, kind, depth),
+            Some(model) => model.config().clone(),
         };
-        if let Some(width) = self.head_width {
-            config.set_head_width(width);
+        if start.is_some_and(|model| self.keeps_heads(model)) {
+            return config;
         }
+        if config.mtp_depth == 0 {
+            (config.mtp_kind, config.mtp_depth) = (kind, depth);
+        }
+        config.mtp_kind = self.head_kind.unwrap_or(config.mtp_kind);
+        config.mtp_depth = self.heads.unwrap_or(config.mtp_depth);
+        // A quarter, of whole heads.
+        let quarter = (config.hidden_size / 4).next_multiple_of(config.head_dim);
+        let width = quarter.min(config.hidden_size);
+        config.set_head_width(self.head_width.unwrap_or(width));
         config
     }
 }

@@ -15,18 +15,10 @@ pub struct Voice {
 /// Part of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
-    /// This many bytes of text of one origin.
-    Text(usize, Origin),
+    /// This many bytes of text that a head proposed, or the trunk (0).
+    Text(usize, usize),
+    /// What a head proposed, and it was rejected.
     Rejected(String),
-}
-
-/// What proposed a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
-    /// A head, or the trunk (0).
-    Depth(usize),
-    /// A head, and it was rejected.
-    Rejected,
 }
 
 impl Voice {
@@ -77,7 +69,7 @@ impl Voice {
     /// Colours text that came out of the stream when it held `before` bytes and a token of `head` was pushed.
     fn print(&mut self, text: &str, before: usize, head: usize) -> String {
         let new = (text.len() + self.stream.held()).saturating_sub(before);
-        self.held.push_back(Piece::Text(new, Origin::Depth(head)));
+        self.held.push_back(Piece::Text(new, head));
         let out = self.release(text);
         if self.stopped() {
             self.held.clear();
@@ -88,18 +80,14 @@ impl Voice {
     /// Colours the next piece of text, and rejected drafts as far as they come before the text that is held back.
     fn release(&mut self, mut text: &str) -> String {
         let mut out = String::new();
-        let paint = |text: &str, origin| match colour(origin).filter(|_| self.colours) {
-            Some(colour) => paint(text, colour),
-            None => text.to_owned(),
-        };
         while let Some(piece) = self.held.front_mut() {
             match piece {
-                Piece::Rejected(drafts) => out += &paint(drafts, Origin::Rejected),
-                Piece::Text(len, origin) => {
+                Piece::Rejected(drafts) => out += &paint(drafts, Some(REJECTED)),
+                Piece::Text(len, head) => {
                     let now;
                     (now, text) = text.split_at(text.len().min(*len));
                     *len -= now.len();
-                    out += &paint(now, *origin);
+                    out += &paint(now, colour(*head).filter(|_| self.colours));
                     if *len > 0 {
                         break;
                     }
@@ -112,37 +100,30 @@ impl Voice {
 }
 
 /// A colour ends with its line, so that a terminal does not fill the rest of the line.
-fn paint(text: &str, colour: &str) -> String {
-    let line = |line: &str| match line {
-        "" => String::new(),
-        line => format!("\x1b[{colour}m{line}\x1b[0m"),
+fn paint(text: &str, colour: Option<&str>) -> String {
+    let line = |line: &str| match colour {
+        Some(colour) if !line.is_empty() => format!("\x1b[{colour}m{line}\x1b[0m"),
+        _ => line.to_owned(),
     };
     text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// The terminal's code for a colour; none for the trunk's own tokens.
-fn colour(origin: Origin) -> Option<&'static str> {
-    /// Green, cyan, blue, magenta, yellow, then their bright forms.
-    const DEPTHS: [&str; 8] = ["32", "36", "94", "35", "33", "92", "96", "95"];
-    match origin {
-        Origin::Depth(0) => None,
-        Origin::Depth(k) => Some(DEPTHS[(k - 1) % DEPTHS.len()]),
-        // Red and struck out.
-        Origin::Rejected => Some("31;9"),
-    }
+/// The terminal's codes for heads: green, cyan, blue, magenta, yellow, then their bright forms.
+const DEPTHS: [&str; 8] = ["32", "36", "94", "35", "33", "92", "96", "95"];
+
+/// The terminal's code for rejected drafts: red and struck out.
+const REJECTED: &str = "31;9";
+
+/// The colour of a head; none for the trunk's own tokens (0).
+fn colour(head: usize) -> Option<&'static str> {
+    Some(DEPTHS[head.checked_sub(1)? % DEPTHS.len()])
 }
 
 /// One line that explains the colours of a model with this many heads.
 pub fn legend(depths: usize) -> String {
-    let pattern = |origin, text: &str| match colour(origin) {
-        None => text.to_owned(),
-        Some(colour) => paint(text, colour),
-    };
     let mut words = vec!["trunk".to_owned()];
-    for k in 1..=depths {
-        words.push(pattern(Origin::Depth(k), &format!("depth {k}")));
-    }
-    words.push(pattern(Origin::Rejected, "rejected"));
+    words.extend((1..=depths).map(|k| paint(&format!("depth {k}"), colour(k))));
+    words.push(paint("rejected", Some(REJECTED)));
     words.join("  ")
 }
 

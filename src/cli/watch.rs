@@ -3,9 +3,9 @@
 use super::output::{Output, describe, message, show};
 use crate::train::{Event, Observer};
 use indicatif::ProgressBar;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::Duration;
 
 /// Longest time between a signal and its answer. A signal handler may not write to a terminal itself.
@@ -38,44 +38,25 @@ impl Observer for Watch<'_> {
     }
 }
 
-/// Answers a signal at once, while the step is still being computed. Dropping the value ends that; a signal that came
-/// before is answered then.
-#[derive(Debug)]
-pub struct Answer {
-    over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Answer {
-    /// Watches `stop` from now on.
-    pub fn to(stop: &Arc<AtomicUsize>, bar: &ProgressBar) -> Self {
-        let over = Arc::new(AtomicBool::new(false));
-        let (stop, bar, ended) = (Arc::clone(stop), bar.clone(), Arc::clone(&over));
-        let thread = thread::spawn(move || {
-            let asked = || stop.load(Ordering::Relaxed) != 0;
-            while !asked() && !ended.load(Ordering::Acquire) {
-                thread::park_timeout(PATIENCE);
-            }
+/// Does some work; a signal is answered at once, while the step is still being computed.
+pub fn answering<R>(signal: &AtomicUsize, bar: &ProgressBar, work: impl FnOnce() -> R) -> R {
+    thread::scope(|scope| {
+        let (working, over) = mpsc::channel::<()>();
+        let answer = scope.spawn(move || {
+            let asked = || signal.load(Ordering::Relaxed) != 0;
+            while !asked() && over.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {}
             if asked() {
                 bar.suspend(|| {
                     message("stopping after this step; a second signal ends the program at once");
                 });
             }
         });
-        let thread = Some(thread);
-        Self { over, thread }
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            // If the thread panicked, only the answer to a signal is lost.
-            let _ = thread.join();
-        }
-    }
+        let done = work();
+        drop(working);
+        // If the thread panicked, only the answer to a signal is lost.
+        let _ = answer.join();
+        done
+    })
 }
 
 #[cfg(test)]

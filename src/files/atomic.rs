@@ -6,13 +6,13 @@
 //! most temporaries, which the next writer of the same path removes (`leftovers` has the rule).
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::leftovers::sweep;
+use super::leftovers::{remove, sweep};
 use crate::{Error, Result};
 
 /// Writes a file so that its name holds either the old bytes or the new ones, also after a power cut.
@@ -32,18 +32,20 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// Returns the errors of [`write()`] and those of `fill`; the old file is then whole and no temporary is left.
-pub(crate) fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+pub(crate) fn write_with<R>(path: &Path, fill: impl FnOnce(&mut File) -> Result<R>) -> Result<R> {
     let Some((parent, name)) = split(path) else {
         return Err(Error::file(
             path,
             "expected a path that ends in a file's name",
         ));
     };
-    let (temporary, mut file) = Temporary::file(&parent, name).map_err(Error::io("write", path))?;
-    fill(&mut file)?;
+    let mut temporary = Temporary::file(&parent, name).map_err(Error::io("write", path))?;
+    let file = temporary.opened.as_mut().expect("a new file is open");
+    let filled = fill(file)?;
     file.sync_all().map_err(Error::io("write", path))?;
     temporary.rename(path).map_err(Error::io("replace", path))?;
-    sync_dir(&parent)
+    sync_dir(&parent)?;
+    Ok(filled)
 }
 
 /// Directory and name of a path; `run` lies in `.`.
@@ -73,40 +75,34 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
 #[derive(Debug)]
 pub(crate) struct Temporary {
     path: PathBuf,
-    /// Keeps the lock of a directory; a file's lock is kept by the file that its writer has.
-    _lock: Option<File>,
+    /// The file, or where systems allow it the directory; keeps the lock.
+    opened: Option<File>,
     has_moved: bool,
 }
 
 impl Temporary {
     /// A new file in `parent` from which `name` is to be made.
-    pub(crate) fn file(parent: &Path, name: &OsStr) -> io::Result<(Self, File)> {
+    pub(crate) fn file(parent: &Path, name: &OsStr) -> io::Result<Self> {
         Self::create(parent, name, false, |path| {
             // A new file only: through a link that was planted here, writing would reach another file.
-            let file = OpenOptions::new().write(true).create_new(true).open(path)?;
-            // Without locks, other writers still see that the process is alive.
-            let _ = file.try_lock();
-            Ok((None, file))
+            File::create_new(path).map(Some)
         })
     }
 
     /// A new directory in `parent` from which `name` is to be made.
     pub(crate) fn dir(parent: &Path, name: &OsStr) -> io::Result<Self> {
-        let made = Self::create(parent, name, true, |path| {
+        Self::create(parent, name, true, |path| {
             fs::create_dir(path)?;
-            let lock = File::open(path).ok().filter(|_| cfg!(unix));
-            let _ = lock.as_ref().map(File::try_lock);
-            Ok((lock, ()))
-        });
-        made.map(|(temporary, ())| temporary)
+            Ok(File::open(path).ok().filter(|_| cfg!(unix)))
+        })
     }
 
-    fn create<T>(
+    fn create(
         parent: &Path,
         name: &OsStr,
         is_dir: bool,
-        make: impl Fn(&Path) -> io::Result<(Option<File>, T)>,
-    ) -> io::Result<(Self, T)> {
+        make: fn(&Path) -> io::Result<Option<File>>,
+    ) -> io::Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         static CREATING: Mutex<()> = Mutex::new(());
         // Between its creation and its lock, a temporary of this process must not look like a leftover to its other
@@ -117,17 +113,18 @@ impl Temporary {
             let count = COUNT.fetch_add(1, Ordering::Relaxed);
             let path = parent.join(beside(name, &format!("-{count}.tmp")));
             match make(&path) {
-                Ok((_lock, made)) => {
-                    let has_moved = false;
-                    let temporary = Self {
-                        path,
-                        _lock,
-                        has_moved,
-                    };
-                    return Ok((temporary, made));
-                }
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
+                made => {
+                    let opened = made?;
+                    // Without locks, other writers still see that the process is alive.
+                    let _ = opened.as_ref().map(File::try_lock);
+                    let has_moved = false;
+                    return Ok(Self {
+                        path,
+                        opened,
+                        has_moved,
+                    });
+                }
             }
         }
     }
@@ -148,10 +145,7 @@ impl Drop for Temporary {
     fn drop(&mut self) {
         if !self.has_moved {
             // The error that led here matters to the user; a second one does not.
-            let _ = match fs::symlink_metadata(&self.path) {
-                Ok(found) if found.is_dir() => fs::remove_dir_all(&self.path),
-                _ => fs::remove_file(&self.path),
-            };
+            remove(&self.path);
         }
     }
 }
@@ -195,7 +189,7 @@ mod tests {
         let root = tempdir().unwrap();
         let path = root.path().join("f");
         write(&path, b"old").unwrap();
-        let failed = write_with(&path, |file| {
+        let failed = write_with::<()>(&path, |file| {
             file.write_all(b"half").unwrap();
             Err(Error::file(&path, "no"))
         });

@@ -24,12 +24,11 @@ impl Fingerprint {
     /// # Errors
     /// Returns [`Error::Io`] if the file cannot be read.
     pub fn of_file(path: &Path) -> Result<Self> {
-        let read = || {
-            let mut source = Hashing::new(File::open(path)?);
-            io::copy(&mut source, &mut io::sink())?;
-            Ok(source.fingerprint())
-        };
-        read().map_err(Error::io("read", path))
+        let mut sink = Hashing::new(io::sink());
+        File::open(path)
+            .and_then(|mut file| io::copy(&mut file, &mut sink))
+            .map_err(Error::io("read", path))?;
+        Ok(sink.fingerprint())
     }
 }
 

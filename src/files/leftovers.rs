@@ -26,35 +26,35 @@ pub(crate) fn writer(file: &OsStr, name: &OsStr) -> Option<u64> {
 ///
 /// What cannot be read or removed stays: a new writer does not need its name.
 pub(super) fn sweep(parent: &Path, name: &OsStr, dirs: bool) {
-    let Ok(entries) = fs::read_dir(parent) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let Some(writer) = writer(&entry.file_name(), name) else {
-            continue;
-        };
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let path = entry.path();
-        // Links are left alone: neither a file nor a directory of ours is one.
-        let is_ours = fs::symlink_metadata(&path).is_ok_and(|found| {
-            if dirs {
-                found.is_dir() && holds_files_only(&path)
-            } else {
-                found.is_file()
-            }
-        });
-        if !is_ours || !is_dead(writer) {
-            continue;
+        if let Some(writer) = writer(&entry.file_name(), name)
+            && is_ours(&path, dirs)
+            && is_dead(writer)
+            // Held until it is removed, so that no other process takes it for free meanwhile.
+            && let Some(_lock) = lock_if_free(&path)
+        {
+            remove(&path);
         }
-        // Held until it is removed, so that no other process takes it for free meanwhile.
-        let Some(_lock) = lock_if_free(&path) else {
-            continue;
-        };
-        let _ = if dirs {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
     }
+}
+
+/// Removes a file or a directory, if it can be removed.
+pub(super) fn remove(path: &Path) {
+    let _ = fs::remove_file(path).or_else(|_| fs::remove_dir_all(path));
+}
+
+/// Links are left alone: neither a file nor a directory of ours is one. A directory of ours holds no directories.
+fn is_ours(path: &Path, dirs: bool) -> bool {
+    let is_file = |entry: fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_file());
+    let files_only = |mut entries: fs::ReadDir| entries.all(|entry| entry.is_ok_and(is_file));
+    fs::symlink_metadata(path).is_ok_and(|found| {
+        if dirs {
+            found.is_dir() && fs::read_dir(path).is_ok_and(files_only)
+        } else {
+            found.is_file()
+        }
+    })
 }
 
 /// The lock on a temporary, unless its writer has it.
@@ -68,12 +68,6 @@ fn lock_if_free(path: &Path) -> Option<File> {
 fn is_dead(writer: u64) -> bool {
     writer == u64::from(std::process::id())
         || Path::new("/proc/self").exists() && !Path::new("/proc").join(writer.to_string()).exists()
-}
-
-/// A directory of ours holds no directories.
-fn holds_files_only(dir: &Path) -> bool {
-    let is_file = |entry: fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_file());
-    fs::read_dir(dir).is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(is_file)))
 }
 
 #[cfg(test)]
