@@ -57,8 +57,8 @@ impl Inspect {
         print(self.json, &report, || {
             let flops = &report.flops_per_token;
             format!(
-                "parameters {all}: trunk {trunk}, heads {heads} ({:.1} % of all); {shared} of the trunk's are used by the \
-                 heads as well\n\
+                "parameters {all}: trunk {trunk}, heads {heads} ({:.1} % of all); {shared} of the trunk's are used by \
+                 the heads as well\n\
                  {} bytes of f32\n\
                  operations for a token: training {}, decoding {}, a draft {}\n\
                  (a multiply-add is two; products with weights, and attention in a window of {} tokens)\n\

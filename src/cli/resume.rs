@@ -81,8 +81,8 @@ fn more_steps(train: &Train, dir: &Path, trainer: &Trainer) -> Result<u64> {
     let problem = match given.cmp(&stored) {
         Ordering::Less => "and cannot become shorter".to_owned(),
         Ordering::Greater if !train.checkpoints.extend => format!(
-            "on which its learning rates depend; --extend makes it longer, and it ends with different weights than a run \
-             that was started with {given} steps"
+            "on which its learning rates depend; --extend makes it longer, and it ends with different weights than a \
+             run that was started with {given} steps"
         ),
         _ => return Ok(given),
     };

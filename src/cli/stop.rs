@@ -10,8 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// A number that becomes that of the signal when SIGINT (Ctrl-C) or SIGTERM arrives; until then it is 0. A second signal
-/// ends the process at once. Before this call the first one does, which is right as long as there is nothing to save.
+/// The number of the signal, SIGINT (Ctrl-C) or SIGTERM, once one arrives; 0 until then. A second signal ends the process
+/// at once. Before this call the first one does, which is right as long as there is nothing to save.
 ///
 /// # Errors
 /// Returns [`Error::Io`] if the system does not allow signals to be caught.
