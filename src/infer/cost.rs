@@ -47,8 +47,8 @@ impl Times {
         times.filter_map(|(number, times)| Some((number, times.min()?)))
     }
 
-    /// The current estimate for passes. It never falls: if more rows were measured to be faster, the machine was slower when fewer
-    /// were measured.
+    /// The current estimate for passes. It never falls: if more rows were measured to be faster, the machine was slower
+    /// when fewer were measured.
     pub fn curve(&self) -> CostCurve {
         let mut most = 0.0;
         let point = |(rows, seconds): (usize, f64)| {

@@ -40,11 +40,11 @@ pub(super) fn prefill<'s>(
         let (chunk, rest) = unseen.split_at(unseen.len().min(room));
         tokens.extend_from_slice(chunk);
         spans.push(sequence.span(chunk.len()));
-        if !rest.is_empty() {
-            sequence.num_cached += chunk.len();
-        } else {
+        if rest.is_empty() {
             ends.push(tokens.len() as u32 - 1);
             ended.push(sequence);
+        } else {
+            sequence.num_cached += chunk.len();
         }
     }
     for span in &spans {

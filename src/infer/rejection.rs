@@ -111,7 +111,7 @@ pub(super) fn draft(
 /// certain. As in [`SampleRequest::accept`], a row that fails ends the list.
 ///
 /// # Errors
-/// As [`pick`](super::pick()) for the first row, and the executor's error.
+/// As [`pick`](super::pick()), or the executor's error, for the first row.
 pub(super) fn accept(
     runner: &mut dyn Runner,
     request: &SampleRequest,
