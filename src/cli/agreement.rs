@@ -101,6 +101,7 @@ impl Agreement {
             let next = &mut |_, _, _: &[u32]| ControlFlow::Continue(());
             let plain = held.session().generate(requests, &mut NoDrafts, next)?;
             for (Request { prompt, options }, plain) in requests.iter().zip(plain) {
+                let plain = plain?;
                 new_tokens += plain.tokens.len();
                 let text = [&**prompt, &*plain.tokens].concat();
                 let replay = held.replay(&text, prompt.len(), options.sampler)?;

@@ -26,7 +26,9 @@ pub fn timed(
     };
     let start = Instant::now();
     let generated = held.session().generate(requests, drafter, on_token)?;
-    Ok((generated, start.elapsed().as_secs_f64()))
+    let seconds = start.elapsed().as_secs_f64();
+    let generated: Result<_> = generated.into_iter().collect();
+    Ok((generated?, seconds))
 }
 
 /// Plain decoding and decoding with drafts.

@@ -76,7 +76,7 @@ impl Batch {
         let batch_size = self.batch_size / count;
         let length = (batch_size * (self.seq_len + 1)).max(1);
         let part = |(i, tokens): (usize, &[u32])| Self {
-            first_window: i * batch_size,
+            first_window: self.first_window + i * batch_size,
             total_windows: self.total_windows,
             ..Self::new(batch_size, self.seq_len, tokens.to_vec())
         };

@@ -6,8 +6,9 @@ use super::sequence::Sequence;
 use crate::model::Model;
 use crate::{Error, Result};
 
-/// Proposes the next tokens of sequences. Whatever it returns, the tokens are those of plain decoding, or have their
-/// distribution in [`DecodeMode::Rejection`](super::DecodeMode::Rejection).
+/// Proposes the next tokens of sequences. Whatever it returns, the tokens are those of plain decoding. In
+/// [`DecodeMode::Rejection`](super::DecodeMode::Rejection) they have its distribution, if each draft was drawn from the
+/// distribution that comes with it, by random numbers that do not depend on the sequence's seed.
 pub trait Drafter {
     /// Drafts for each of [`Drafting::requests`], in their order: at most `max_drafts` tokens for the positions after
     /// the newest one. Drafts beyond that are ignored, and so are those from the first id on that is no token.

@@ -7,7 +7,6 @@ use super::session::Session;
 use super::verify::Accepted;
 use crate::Result;
 use crate::model::Model;
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 /// What was generated for one request, and how.
@@ -46,7 +45,7 @@ impl Generated {
 /// number of drafts.
 ///
 /// # Errors
-/// As [`Session::generate`].
+/// As [`generate_batch`].
 pub fn generate(
     model: &Model,
     prompt: &[u32],
@@ -60,14 +59,15 @@ pub fn generate(
 /// Continues several prompts together; the tokens of each are those that it gets alone.
 ///
 /// # Errors
-/// As [`Session::generate`].
+/// As [`Session::generate`], and the error of the first request that fails.
 pub fn generate_batch(
     model: &Model,
     requests: &[Request],
     drafter: &mut dyn Drafter,
 ) -> Result<Vec<Generated>> {
     let next = &mut |_, _, _: &[u32]| ControlFlow::Continue(());
-    Session::new(model).generate(requests, drafter, next)
+    let results = Session::new(model).generate(requests, drafter, next)?;
+    results.into_iter().collect()
 }
 
 /// Receives each token as soon as it is decided: the request's index, the token, and the rejected drafts that it
@@ -75,29 +75,32 @@ pub fn generate_batch(
 pub type OnToken<'a> = dyn FnMut(usize, Accepted, &[u32]) -> ControlFlow<()> + 'a;
 
 impl Session<'_> {
-    /// Runs requests to their ends, and the sequences that the session holds already; consumes the session.
+    /// Adds requests and steps until all sequences of the session are finished. The new sequences stay in the session,
+    /// as its last ones, and can be extended. A request that fails has its error in place of a result.
     ///
     /// # Errors
-    /// As [`Session::add`] and [`Session::step`], and the error of the first request that fails. To keep what the
-    /// others gained, call these two.
+    /// As [`Session::add`] and [`Session::step`].
     pub fn generate(
-        mut self,
+        &mut self,
         requests: &[Request],
         drafter: &mut dyn Drafter,
         on_token: &mut OnToken<'_>,
-    ) -> Result<Vec<Generated>> {
+    ) -> Result<Vec<Result<Generated>>> {
         let ids = requests.iter().map(|request| self.add(request.clone()));
         let ids: Vec<SequenceId> = ids.collect::<Result<_>>()?;
-        let mut results = vec![Generated::default(); ids.len()];
+        let mut results: Vec<_> = ids.iter().map(|_| Ok(Generated::default())).collect();
         while self.unfinished() > 0 {
             for output in self.step(drafter)? {
                 let Ok(i) = ids.binary_search(&output.id) else {
                     continue;
                 };
                 if let Some(FinishReason::Failed(error)) = output.finish {
-                    return Err(error);
+                    results[i] = Err(error);
                 }
-                let (result, mut accepted) = (&mut results[i], 0);
+                let Ok(result) = &mut results[i] else {
+                    continue;
+                };
+                let mut accepted = 0;
                 for token in output.tokens {
                     result.tokens.push(token.id());
                     accepted += usize::from(token.head() > 0);
@@ -118,32 +121,36 @@ impl Session<'_> {
         Ok(results)
     }
 
-    /// Steps until all sequences are finished, and returns each token when it is decided. A sequence that fails gives
-    /// its error, and the others continue; an error of a step is the last item.
+    /// Steps until all sequences are finished, and returns each token when it is decided, with the sequence that gained
+    /// it. A sequence that fails gives its own error, and the others continue; an error of a step is the last item.
+    ///
+    /// Tokens that were decided but not taken stay in the session, and the next iterator begins with them, unless their
+    /// sequence is removed or cut before that.
     pub fn tokens<'s>(
         &'s mut self,
         drafter: &'s mut dyn Drafter,
-    ) -> impl Iterator<Item = Result<(SequenceId, Accepted)>> + 's {
-        let (mut ready, mut stopped) = (VecDeque::new(), false);
+    ) -> impl Iterator<Item = Result<(SequenceId, Result<Accepted>)>> + 's {
+        let mut stopped = false;
         std::iter::from_fn(move || {
-            while ready.is_empty() && !stopped && self.unfinished() > 0 {
-                match self.step(drafter) {
-                    Ok(outputs) => {
-                        for output in outputs {
-                            let tokens = output.tokens.into_iter();
-                            ready.extend(tokens.map(|token| Ok((output.id, token))));
-                            if let Some(FinishReason::Failed(error)) = output.finish {
-                                ready.push_back(Err(error));
-                            }
-                        }
-                    }
+            while self.not_taken.is_empty() && !stopped && self.unfinished() > 0 {
+                let outputs = match self.step(drafter) {
+                    Ok(outputs) => outputs,
                     Err(error) => {
                         stopped = true;
-                        ready.push_back(Err(error));
+                        return Some(Err(error));
                     }
+                };
+                for output in outputs {
+                    let tokens = output.tokens.into_iter().map(Ok);
+                    let failure = match output.finish {
+                        Some(FinishReason::Failed(error)) => Some(Err(error)),
+                        _ => None,
+                    };
+                    let items = tokens.chain(failure);
+                    self.not_taken.extend(items.map(|item| (output.id, item)));
                 }
             }
-            ready.pop_front()
+            self.not_taken.pop_front().map(Ok)
         })
     }
 }

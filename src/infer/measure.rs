@@ -47,7 +47,7 @@ pub fn costs(
     };
     let id = session.add(Request::new(prompt, options))?;
     for token in session.tokens(&mut NoDrafts) {
-        token?;
+        token?.1?;
     }
     // Now everything but the token after the prompt has been computed, and that one is the first row.
     let (runner, sequences) = (&mut session.runner, &mut session.sequences);
@@ -100,7 +100,7 @@ impl Costs {
             d => drafted.get(d - 1).copied().unwrap_or(0),
         };
         let pass = |d: usize| self.passes[d.min(self.passes.len() - 1)];
-        let exactly = |d: usize| (at_least(d) - at_least(d + 1)) as f64;
+        let exactly = |d: usize| at_least(d).saturating_sub(at_least(d + 1)) as f64;
         let passes: f64 = (0..=drafted.len()).map(|d| exactly(d) * pass(d)).sum();
         let heads = self.head.unwrap_or(0.0) * drafted.iter().sum::<usize>() as f64;
         tokens as f64 * self.passes[0] / (passes + heads)

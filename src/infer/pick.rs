@@ -109,7 +109,7 @@ impl Default for Sampler {
 ///
 /// # Errors
 /// Returns [`Error::NotFinite`] if a logit is NaN, if there is none, or if the largest is infinite and the temperature
-/// is not 0.
+/// is not 0; as [`Sampler::check`].
 pub fn pick(logits: &[f32], position: usize, sampler: Sampler) -> Result<u32> {
     let (best, scores) = scores(logits, position, sampler)?;
     let Some(scores) = scores else {
@@ -129,6 +129,7 @@ pub(super) fn scores(
     position: usize,
     sampler: Sampler,
 ) -> Result<(u32, Option<Vec<f32>>)> {
+    sampler.check()?;
     let (best, max) = argmax(logits, position)?;
     if sampler.temperature == 0.0 {
         return Ok((best, None));

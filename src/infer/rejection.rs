@@ -107,8 +107,8 @@ pub(super) fn draft(
     Ok(q.map(|q| (q.at(u), q)))
 }
 
-/// The accepted drafts and one token more, from the logits rows of a request. A draft without a distribution was
-/// certain. As in [`SampleRequest::accept`], a row that fails ends the list.
+/// The accepted drafts and one token more, from the logits rows of a request. A draft without a distribution, or with
+/// one that excludes it, was certain. As in [`SampleRequest::accept`], a row that fails ends the list.
 ///
 /// # Errors
 /// As [`pick`](super::pick()), or the executor's error, for the first row.
@@ -121,7 +121,10 @@ pub(super) fn accept(
         let p = Distribution::of(&runner.row(row)?, position, request.sampler)?;
         let draft = drafts.get(row - request.row);
         let certain = draft.map(|draft| Distribution::certain(draft.token, p.len()));
-        let drawn = draft.and_then(|draft| draft.distribution.as_ref());
+        let drawn = draft.and_then(|draft| {
+            let q = draft.distribution.as_ref();
+            q.filter(|q| q.0[draft.token as usize] > 0.0)
+        });
         let draft = draft
             .map(|draft| draft.token)
             .zip(drawn.or(certain.as_ref()));
@@ -132,8 +135,7 @@ pub(super) fn accept(
 /// Probability that a draft of token `x` is accepted.
 fn acceptance(p: &Distribution, q: &Distribution, x: u32) -> f64 {
     let (p, q) = (p.0[x as usize], q.0[x as usize]);
-    // A drafter may return tokens that its distribution excludes; one that the trunk excludes is never accepted.
-    if p == 0.0 { 0.0 } else { (p / q).min(1.0) }
+    (p / q).min(1.0)
 }
 
 /// The distribution after a rejection: max(0, p − q) up to a factor. If that is zero everywhere, which only rounding or

@@ -7,6 +7,7 @@
 use super::generate::Generated;
 use super::pick::{Sampler, pick};
 use crate::exec::{Exec, Rows, TapeExec};
+use crate::kernels::par;
 use crate::model::Model;
 use crate::ops::SelectRows;
 use crate::{Error, Result};
@@ -46,6 +47,7 @@ impl<'a> OfflineReplay<'a> {
         prompt: usize,
         sampler: Sampler,
     ) -> Result<Self> {
+        par::check_environment()?;
         let config = model.config();
         if !(1..=text.len()).contains(&prompt) {
             let expected = format!("1 to the text's {} tokens", text.len());

@@ -88,6 +88,9 @@ impl Request {
             let expected = format!("1 to {positions}, the model's positions");
             return Err(Error::setting("context", expected, context));
         }
+        if options.window.is_some() && context == 1 {
+            return Err(Error::setting("context", "at least 2, with a window", context));
+        }
         match options.window {
             Some(keep) if keep == 0 || keep >= context => {
                 let expected = format!("1 to {}, fewer than the context", context - 1);

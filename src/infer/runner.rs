@@ -84,7 +84,9 @@ impl<X: Decoder<Value: Send> + Send> Runner for ModelRunner<'_, X> {
             self.truncate(layer, rows);
         }
         let h = self.model.trunk(&mut self.exec, tokens, rows);
-        self.exec.keep(0, rows, &h);
+        if self.model.config().mtp_depth > 0 {
+            self.exec.keep(0, rows, &h);
+        }
         let h = match ends {
             Some(none) if none.is_empty() => return,
             Some(keep) => self.exec.apply(SelectRows { keep }, [&h]),

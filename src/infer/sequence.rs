@@ -32,6 +32,9 @@ pub enum FinishReason {
     Failed(Error),
 }
 
+/// Most drafts of a sequence in a step, whatever its drafter offers: a bound on the memory of a pass.
+const MAX_DRAFTS: usize = 256;
+
 /// What the next step does with a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -154,9 +157,10 @@ impl Sequence {
     pub(super) fn draft_limit(&self) -> DraftLimit {
         // A step yields one token more than the drafts it accepts.
         let tokens = self.options.max_tokens - self.generated().len() - 1;
+        let positions = self.context - 1 - self.current();
         DraftLimit {
             slot: self.slot,
-            room: tokens.min(self.context - 1 - self.current()),
+            room: tokens.min(positions).min(MAX_DRAFTS),
             drafts: self.options.drafts,
         }
     }

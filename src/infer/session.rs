@@ -5,11 +5,12 @@ use super::policy::Policy;
 use super::request::{GenerateOptions, Request};
 use super::runner::{ModelRunner, Runner};
 use super::sequence::{Sequence, SequenceId};
+use super::verify::Accepted;
 use crate::exec::CacheExec;
 use crate::kernels::par;
 use crate::model::Model;
 use crate::{Error, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Sequences that one model decodes together. Each gets the tokens that it would get alone.
 ///
@@ -40,6 +41,8 @@ pub struct Session<'m> {
     /// In the order in which they joined.
     pub(super) sequences: BTreeMap<SequenceId, Sequence>,
     pub(super) policy: Policy,
+    /// What [`Session::tokens`] has not returned yet.
+    pub(super) not_taken: VecDeque<(SequenceId, Result<Accepted>)>,
 }
 
 impl std::fmt::Debug for Session<'_> {
@@ -57,7 +60,8 @@ impl<'m> Session<'m> {
         Self::on(CacheExec::new(model.params()), model)
     }
 
-    /// A session on an executor of this model that has no sequences yet. The tokens are the same on all of them.
+    /// A session on an executor that was made with the parameters of this model and has no sequences yet. The tokens
+    /// are the same on every executor.
     pub fn on(exec: impl Decoder<Value: Send> + Send + 'm, model: &'m Model) -> Self {
         let runner = ModelRunner {
             model,
@@ -69,6 +73,7 @@ impl<'m> Session<'m> {
             runner: Box::new(runner),
             sequences: BTreeMap::new(),
             policy: Policy::new(model.config()),
+            not_taken: VecDeque::new(),
         }
     }
 
@@ -95,7 +100,8 @@ impl<'m> Session<'m> {
     /// Adds a sequence. The next steps compute its prompt; if `max_tokens` is 0, it is finished at once.
     ///
     /// # Errors
-    /// As [`Request::check`]; [`Error::FloatEnvironment`] if a thread's floating-point mode is not the usual one.
+    /// As [`Request::check`]; [`Error::FloatEnvironment`] if a thread flushes subnormal numbers or does not round to
+    /// nearest.
     pub fn add(&mut self, request: Request) -> Result<SequenceId> {
         par::check_environment()?;
         request.check(self.model.config())?;
@@ -110,6 +116,7 @@ impl<'m> Session<'m> {
     /// Removes a sequence, finished or not, and frees its caches.
     pub fn remove(&mut self, id: SequenceId) -> Option<Sequence> {
         let sequence = self.sequences.remove(&id)?;
+        self.not_taken.retain(|(owner, _)| *owner != id);
         self.runner.remove_sequence(sequence.slot);
         Some(sequence)
     }
@@ -118,13 +125,14 @@ impl<'m> Session<'m> {
     /// is that of a new sequence with the whole text as its prompt, but only the new tokens are computed.
     ///
     /// # Errors
-    /// As [`Request::check`] of that prompt; [`Error::Setting`] if the session does not hold the sequence.
+    /// As [`Session::add`] of that prompt, and [`Error::Setting`] if the session does not hold the sequence.
     pub fn extend(
         &mut self,
         id: SequenceId,
         tokens: &[u32],
         options: GenerateOptions,
     ) -> Result<()> {
+        par::check_environment()?;
         let sequence = find(&mut self.sequences, id)?;
         let request = Request::new([sequence.tokens(), tokens].concat(), options);
         request.check(self.model.config())?;
@@ -144,6 +152,7 @@ impl<'m> Session<'m> {
             return Err(Error::setting("len", format!("1 to {known}"), len));
         }
         sequence.truncate(len);
+        self.not_taken.retain(|(owner, _)| *owner != id);
         Ok(())
     }
 }

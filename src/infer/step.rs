@@ -17,6 +17,7 @@ use super::sequence::{FinishReason, Phase, Sequence, SequenceId};
 use super::session::Session;
 use super::verify::{Accepted, Verified, verify};
 use crate::Result;
+use crate::kernels::par;
 use std::time::Instant;
 
 /// What a sequence gained in a step.
@@ -37,15 +38,17 @@ pub struct StepOutput {
 }
 
 impl Session<'_> {
-    /// One step of every sequence that is not finished. A sequence with a prompt to compute gets one chunk of it
-    /// computed; the others draft and verify. Returns the output of the sequences that gained tokens or finished, in
-    /// that order.
+    /// One step of every sequence that is not finished: those with a prompt to compute get some of it computed, the
+    /// others draft and verify. Returns the outputs of the sequences that gained tokens or finished, those that decode
+    /// first.
     ///
     /// # Errors
-    /// Returns the drafter's error, or [`Error::Setting`](crate::Error::Setting) if a draft's distribution is not one
-    /// over the vocabulary; no sequence has changed then. Returns [`Error::Device`](crate::Error::Device) if the
-    /// executor's device failed.
+    /// Returns the drafter's error, [`Error::Setting`](crate::Error::Setting) if a draft's distribution does not have a
+    /// probability per token, or [`Error::FloatEnvironment`](crate::Error::FloatEnvironment) if this thread flushes
+    /// subnormal numbers or does not round to nearest, before or after drafting; no sequence has changed then. Returns
+    /// [`Error::Device`](crate::Error::Device) if the executor's device failed; sequences may have gained tokens.
     pub fn step(&mut self, drafter: &mut dyn Drafter) -> Result<Vec<StepOutput>> {
+        par::check_this_thread()?;
         // Chosen before anything is computed: a sequence that gets its first token now decodes from the next step on.
         let (mut waiting, mut decoding) = (Vec::new(), Vec::new());
         for sequence in self.sequences.values_mut() {
@@ -66,6 +69,8 @@ impl Session<'_> {
             let start = Instant::now();
             let drafts = draft(self.model, runner, &mut decoding, &max_drafts, drafter)?;
             let draft_time = start.elapsed();
+            // A drafter may call libraries that change the mode.
+            par::check_this_thread()?;
             // Verify: the accepted drafts of each sequence and one token more.
             let start = Instant::now();
             let drafted = decoding.iter().zip(&drafts);

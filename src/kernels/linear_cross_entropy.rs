@@ -69,8 +69,8 @@ fn in_chunks(chunk: usize, inputs: Inputs<'_>, gradients: Gradients<'_>) -> [Vec
     let rows = targets.len();
     let (n, c) = (h.rows(), h.cols());
     assert!(
-        n == rows,
-        "linear_cross_entropy: {rows} targets, h [{n}, {c}]"
+        n == rows && w.cols() == c && dh.as_ref().is_none_or(|dh| dh.rows() == rows),
+        "linear_cross_entropy: {rows} targets, h [{n}, {c}], dh of as many rows, W [V, {c}]"
     );
     let (mut losses, mut hits) = (vec![0.0; rows], vec![0.0; rows]);
     let columns = Panels::pack(w.t());

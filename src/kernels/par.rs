@@ -48,7 +48,7 @@ impl Threads {
 /// to nearest and keep subnormal numbers, and that `FORETOKEN_ISA` names an instruction set if it is set.
 ///
 /// It takes some microseconds. A host program, or a plug-in of one, may change the mode of a thread at any time, so
-/// generation and training check again.
+/// a new or extended sequence, an evaluation and a training step check again.
 ///
 /// # Errors
 /// Returns [`Error::FloatEnvironment`] or [`Error::Setting`].
@@ -59,6 +59,14 @@ pub fn check_environment() -> Result<()> {
         None => Ok(()),
         Some(reason) => Err(Error::FloatEnvironment(reason)),
     }
+}
+
+/// Checks the floating-point mode of the calling thread, in some nanoseconds.
+///
+/// # Errors
+/// Returns [`Error::FloatEnvironment`].
+pub fn check_this_thread() -> Result<()> {
+    float_environment::check().map_err(Error::FloatEnvironment)
 }
 
 /// Runs `f` on the calling thread and on every thread of the current pool.

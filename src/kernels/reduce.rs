@@ -50,8 +50,14 @@ pub fn exponentials<S: Simd>(s: S, x: &mut [f32], max: f32) -> f32 {
 /// Adds partial sums, neighbours first: a tree whose shape depends on their number only (rule R3).
 ///
 /// partials [n, width] -> total `[width]`, +0 if n is 0
+///
+/// # Panics
+/// Panics if the partials are not rows of `width`.
+#[track_caller]
 pub fn fold_tree<T: Copy + Default + AddAssign>(mut partials: Vec<T>, width: usize) -> Vec<T> {
-    let n = partials.len().checked_div(width).unwrap_or(0);
+    let len = partials.len();
+    let n = len.checked_div(width).unwrap_or(0);
+    assert!(len == n * width, "reduce::fold_tree: {len} partials in rows of {width}");
     let mut step = 1;
     while step < n {
         for i in (0..n - step).step_by(2 * step) {

@@ -19,13 +19,7 @@ pub type Keys = serde_json::Map<String, Value>;
 /// A key, the values that it may have, and these values in words.
 type Rule = (&'static str, fn(&Value) -> bool, &'static str);
 
-const RULES: [Rule; 22] = [
-    ("model_type", is_known_type, "llama, mistral or qwen3"),
-    (
-        "architectures",
-        |v| all(v, is_known_architecture),
-        "LlamaForCausalLM, MistralForCausalLM or Qwen3ForCausalLM",
-    ),
+const RULES: [Rule; 20] = [
     ("hidden_act", is_silu, "silu"),
     ("hidden_activation", is_silu, "silu"),
     ("mlp_bias", |v| v == false, "false"),
@@ -60,8 +54,25 @@ const RULES: [Rule; 22] = [
     ("is_decoder", Value::is_boolean, "true or false"),
 ];
 
-/// The sliding window of a Mistral whose file has no such key (`MistralConfig` of the library transformers).
-const MISTRAL_WINDOW: u64 = 4096;
+/// Dense decoders that this crate computes. Qwen2 is not among them: its q, k and v have biases.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Family {
+    Llama,
+    Mistral,
+    Qwen3,
+}
+
+/// The families as `model_type` and `architectures` call them.
+const FAMILIES: [(Family, &str, &str); 3] = [
+    (Family::Llama, "llama", "LlamaForCausalLM"),
+    (Family::Mistral, "mistral", "MistralForCausalLM"),
+    (Family::Qwen3, "qwen3", "Qwen3ForCausalLM"),
+];
+
+/// θ of a file that does not have it (the configurations of all families in the library transformers).
+const DEFAULT_THETA: f64 = 10_000.0;
+/// The sliding window of a Mistral, or of a Qwen3 with the window switched on, whose file does not have it (likewise).
+const DEFAULT_WINDOW: u64 = 4096;
 
 /// Names, versions, token ids, initialisation, dropout in training, and how other programs load and run a model or
 /// sample from it.
@@ -140,7 +151,8 @@ impl Config {
     /// # Errors
     /// Returns [`Error::Config`] with the first key that asks for other mathematics, or that this crate does not know.
     pub fn read_keys(&mut self, keys: &Keys) -> Result<()> {
-        let given = |key: &str| keys.get(key).filter(|value| !value.is_null());
+        let given = |key: &str| given(keys, key);
+        let family = family(keys)?;
         if given("head_dim").is_none() {
             let heads = self.num_attention_heads.max(1);
             let divides = self.hidden_size.is_multiple_of(heads);
@@ -150,38 +162,43 @@ impl Config {
         }
         if given("num_key_value_heads").is_none() {
             // Only Llama's default follows from the other keys.
-            let llama = given("model_type").is_some_and(|name| name == "llama");
+            let llama = family == Some(Family::Llama);
             require("num_key_value_heads", llama, "a number", MISSING)?;
             self.num_key_value_heads = self.num_attention_heads;
         }
-        if given("model_type").is_some_and(|name| name == "mistral")
-            && !keys.contains_key("sliding_window")
-        {
-            self.check_sliding_window(&Value::from(MISTRAL_WINDOW), None)?;
+        // The switch of Qwen; the other families have none.
+        let switch = match family {
+            Some(Family::Qwen3) => given("use_sliding_window"),
+            _ => None,
+        };
+        let slides = family == Some(Family::Mistral) || switch.is_some_and(|on| on == true);
+        if slides && !keys.contains_key("sliding_window") {
+            self.check_sliding_window(&Value::from(DEFAULT_WINDOW), None)?;
         }
-        let theta = |key| given(key)?.get("rope_theta")?.as_f64();
-        let nested = theta("rope_parameters").or_else(|| theta("rope_scaling"));
-        match (keys.contains_key("rope_theta"), nested) {
-            (false, None) => require("rope_theta", false, "a number", MISSING)?,
-            (false, Some(theta)) => self.rope_theta = theta,
-            (true, Some(theta)) => {
-                let expected = format!("{theta}, which the keys of its scaling say");
-                let own = self.rope_theta;
-                require("rope_theta", theta == own, &expected, own)?;
+        let mut rope_theta = given("rope_theta").is_some();
+        if !rope_theta && family.is_some() {
+            self.rope_theta = DEFAULT_THETA;
+        }
+        for key in ["rope_parameters", "rope_scaling"] {
+            let nested = given(key).and_then(|rope| rope.get("rope_theta")?.as_f64());
+            let Some(theta) = nested else { continue };
+            if rope_theta {
+                let expected = format!("{theta}, as in {key}");
+                let same = theta == self.rope_theta;
+                require("rope_theta", same, &expected, self.rope_theta)?;
             }
-            (true, None) => {}
+            (self.rope_theta, rope_theta) = (theta, true);
         }
+        require("rope_theta", rope_theta || family.is_some(), "a number", MISSING)?;
         let own = serde_json::to_value(&*self).expect("plain data");
         for (key, value) in keys {
             let own = own.get(key).is_some();
             let harmless = HARMLESS.contains(&key.as_str()) || key.starts_with('_');
-            if own || harmless || value.is_null() {
+            let names_family = key == "model_type" || key == "architectures";
+            if own || harmless || names_family || value.is_null() {
                 continue;
             }
             if key == "sliding_window" {
-                // The switch of Qwen; other models have none.
-                let qwen = given("model_type").is_some_and(|name| name == "qwen3");
-                let switch = given("use_sliding_window").filter(|_| qwen);
                 self.check_sliding_window(value, switch)?;
                 continue;
             }
@@ -197,10 +214,12 @@ impl Config {
         Ok(())
     }
 
-    /// Infers `use_qk_norm` from the tensors, if the `config.json` has no such key: public checkpoints have none.
+    /// Infers `use_qk_norm` from the tensors, if the `config.json` has no such key: public checkpoints have none. A
+    /// Qwen3 always has the norm.
     pub fn infer_qk_norm(&mut self, keys: &Keys, has_tensor: impl Fn(&str) -> bool) {
         if !keys.contains_key("use_qk_norm") {
-            self.use_qk_norm = has_tensor("model.layers.0.self_attn.q_norm.weight");
+            let qwen3 = matches!(family(keys), Ok(Some(Family::Qwen3)));
+            self.use_qk_norm = qwen3 || has_tensor("model.layers.0.self_attn.q_norm.weight");
         }
     }
 
@@ -227,15 +246,40 @@ fn refused(key: &str, expected: &str, value: &Value) -> Error {
     }
 }
 
-/// Dense decoders that this crate computes. Qwen2 is not among them: its q, k and v have biases.
-fn is_known_type(value: &Value) -> bool {
-    value == "llama" || value == "mistral" || value == "qwen3"
+/// A key's value, unless that is `null`.
+fn given<'a>(keys: &'a Keys, key: &str) -> Option<&'a Value> {
+    keys.get(key).filter(|value| !value.is_null())
 }
 
-fn is_known_architecture(value: &Value) -> bool {
-    ["LlamaForCausalLM", "MistralForCausalLM", "Qwen3ForCausalLM"]
-        .iter()
-        .any(|known| value == known)
+/// The family that `model_type` and `architectures` name; `None` for a file of this crate, which has neither.
+fn family(keys: &Keys) -> Result<Option<Family>> {
+    let model_type = given(keys, "model_type");
+    let architectures = given(keys, "architectures");
+    let by_type = |value: &Value| FAMILIES.iter().find(|(_, name, _)| value == name);
+    let by_architecture = |value: &Value| FAMILIES.iter().find(|(.., name)| value == name);
+    let mut found = None;
+    if let Some(value) = model_type {
+        let known = by_type(value);
+        found = Some(known.ok_or_else(|| refused("model_type", "llama, mistral or qwen3", value))?);
+    }
+    if let Some(value) = architectures {
+        let expected = match found {
+            Some((.., architecture)) => format!("[{architecture}], to go with model_type"),
+            None => "[LlamaForCausalLM], [MistralForCausalLM] or [Qwen3ForCausalLM]".to_owned(),
+        };
+        let refused = || refused("architectures", &expected, value);
+        let [architecture] = &value.as_array().ok_or_else(refused)?[..] else {
+            return Err(refused());
+        };
+        let known = by_architecture(architecture).ok_or_else(refused)?;
+        if found.is_some_and(|found| found.0 != known.0) {
+            return Err(refused());
+        }
+        found = Some(known);
+    }
+    let own = keys.contains_key("foretoken_arithmetic");
+    require("model_type", own || found.is_some(), "llama, mistral or qwen3", MISSING)?;
+    Ok(found.map(|(family, ..)| *family))
 }
 
 fn all(value: &Value, holds: impl Fn(&Value) -> bool) -> bool {
@@ -293,6 +337,11 @@ mod tests {
         })
     }
 
+    fn without(mut json: Value, key: &str) -> Value {
+        json.as_object_mut().unwrap().remove(key);
+        json
+    }
+
     fn read(json: &Value) -> Result<Config> {
         let mut config: Config = serde_json::from_value(json.clone()).expect("a config");
         let keys = json.as_object().expect("an object");
@@ -317,18 +366,18 @@ mod tests {
 
     #[test]
     fn qk_norm_is_inferred_only_if_the_file_does_not_say() {
-        let mut config: Config = serde_json::from_value(qwen3()).unwrap();
-        for (key, has_tensor, expected) in [
-            (None, true, true),
-            (None, false, false),
-            (Some(false), true, false),
-            (Some(true), false, true),
+        for (mut json, key, has_tensor, expected) in [
+            (llama(), None, true, true),
+            (llama(), None, false, false),
+            // A Qwen3 without these tensors is incomplete.
+            (qwen3(), None, false, true),
+            (qwen3(), Some(false), true, false),
+            (qwen3(), Some(true), false, true),
         ] {
-            let mut json = qwen3();
             if let Some(key) = key {
                 json["use_qk_norm"] = json!(key);
-                config = serde_json::from_value(json.clone()).unwrap();
             }
+            let mut config: Config = serde_json::from_value(json.clone()).unwrap();
             config.infer_qk_norm(json.as_object().unwrap(), |_| has_tensor);
             assert_eq!(config.use_qk_norm, expected);
         }
@@ -443,15 +492,12 @@ mod tests {
         switched_off["use_sliding_window"] = json!(true);
         assert!(read(&switched_off).is_err());
         // Newer files have θ in `rope_parameters` only.
-        let mut nested = qwen3();
-        nested.as_object_mut().unwrap().remove("rope_theta");
-        let error = read(&nested).unwrap_err().to_string();
-        assert!(
-            error.contains("`rope_theta`") && error.contains("missing"),
-            "{error}"
-        );
+        let mut nested = without(qwen3(), "rope_theta");
         nested["rope_parameters"] = json!({"rope_type": "default", "rope_theta": 5e5});
         assert_eq!(read(&nested).unwrap().rope_theta, 5e5);
+        nested["rope_scaling"] = json!({"rope_type": "default", "rope_theta": 1e4});
+        let error = read(&nested).unwrap_err().to_string();
+        assert!(error.contains("`rope_theta`"), "{error}");
     }
 
     #[test]
@@ -474,10 +520,8 @@ mod tests {
     /// The defaults of other programs' models, of which only some are this crate's.
     #[test]
     fn missing_keys_have_the_defaults_of_their_model() {
-        let without = |mut json: Value, key: &str| {
-            json.as_object_mut().unwrap().remove(key);
-            json
-        };
+        let theta = without(llama(), "rope_theta");
+        assert_eq!(read(&theta).unwrap().rope_theta, 10_000.0);
         let tied = without(llama(), "tie_word_embeddings");
         assert!(!read(&tied).unwrap().tie_word_embeddings);
         let kv = without(llama(), "num_key_value_heads");
@@ -487,13 +531,18 @@ mod tests {
             error.to_string().contains("`num_key_value_heads`"),
             "{error}"
         );
+        let mut switched_on = without(qwen3(), "sliding_window");
+        switched_on["use_sliding_window"] = json!(true);
         let mut mistral = without(qwen3(), "sliding_window");
         mistral["model_type"] = json!("mistral");
-        let error = read(&mistral).unwrap_err().to_string();
-        assert!(
-            error.contains("`sliding_window`") && error.contains("4096"),
-            "{error}"
-        );
+        mistral["architectures"] = json!(["MistralForCausalLM"]);
+        for json in [&switched_on, &mistral, &without(mistral.clone(), "model_type")] {
+            let error = read(json).unwrap_err().to_string();
+            assert!(
+                error.contains("`sliding_window`") && error.contains("4096"),
+                "{error}"
+            );
+        }
         // Mistral's window has no switch.
         mistral["sliding_window"] = json!(16);
         assert!(read(&mistral).is_err());
@@ -502,6 +551,27 @@ mod tests {
         let mut short = without(mistral, "sliding_window");
         short["max_position_embeddings"] = json!(4096);
         read(&short).expect("a window of all positions");
+    }
+
+    /// What a file leaves to its family is taken from it, so it must name one, and one only.
+    #[test]
+    fn a_file_names_its_family() {
+        read(&without(llama(), "model_type")).expect("the architecture names it");
+        read(&without(llama(), "architectures")).expect("the type names it");
+        for (architectures, field) in [
+            (json!(null), "model_type"),
+            (json!([]), "architectures"),
+            (json!(["LlamaForCausalLM", "Qwen3ForCausalLM"]), "architectures"),
+        ] {
+            let mut json = without(llama(), "model_type");
+            json["architectures"] = architectures;
+            let error = read(&json).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{field}`")), "{error}");
+        }
+        let mut two = llama();
+        two["architectures"] = json!(["Qwen3ForCausalLM"]);
+        let error = read(&two).unwrap_err().to_string();
+        assert!(error.contains("[LlamaForCausalLM]"), "{error}");
     }
 
     /// Names and values of a file are printed, so they are short and cannot control a terminal.

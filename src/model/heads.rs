@@ -105,6 +105,10 @@ impl Model {
     ///
     /// `h` [rows, C] is h^{k-1} for a chained kind and h^0 for the others; `following` `[rows]` holds x_{i+k}; only
     /// chained kinds read it.
+    ///
+    /// # Panics
+    /// Panics if there is no head k.
+    #[track_caller]
     pub fn head<E: Exec>(
         &self,
         exec: &mut E,
@@ -113,6 +117,8 @@ impl Model {
         following: &[u32],
         rows: &Rows,
     ) -> E::Value {
+        let depth = self.config.mtp_depth;
+        assert!((1..=depth).contains(&k), "Model::head: head {k} of {depth}");
         let chained = self.config.mtp_kind.chained();
         let e = chained.then(|| self.embed(exec, following));
         self.head_on(exec, k, e.as_ref(), h, rows)

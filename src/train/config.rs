@@ -148,7 +148,9 @@ impl TrainConfig {
                 return Err(Error::setting(field, "at least 1", 0));
             }
         }
-        let positive = |x: f64| x.is_finite() && x > 0.0;
+        self.optimiser.check()?;
+        // Weights are updated in `f32`.
+        let positive = |x: f64| (x as f32).is_finite() && x as f32 > 0.0;
         for (field, value) in [
             ("peak_lr", self.peak_lr),
             ("beta", self.beta),

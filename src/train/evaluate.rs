@@ -2,6 +2,7 @@
 
 use crate::data::{Tokenizer, Tokens, consecutive};
 use crate::exec::{Exec, TapeExec};
+use crate::kernels::par;
 use crate::model::Model;
 use crate::{Error, Result};
 
@@ -91,6 +92,7 @@ fn in_parts<E: Exec>(
     part: usize,
     go_on: &mut dyn FnMut() -> bool,
 ) -> Result<Option<Evaluation>> {
+    par::check_environment()?;
     let length = text.len();
     if length < 2 {
         return Err(Error::TooShort {

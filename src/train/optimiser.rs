@@ -1,7 +1,7 @@
 //! AdamW or Muon over all parameters, after clipping by norm (rule R9).
 
 use super::TrainConfig;
-use crate::Result;
+use crate::{Error, Result};
 use crate::autograd::Gradients;
 use crate::kernels::{adamw, muon, reduce};
 use crate::model::layout;
@@ -71,6 +71,27 @@ impl Optimiser {
             Self::AdamW(_) => "adamw",
             Self::Muon { .. } => "muon",
         }
+    }
+
+    /// Checks that the hyperparameters are in range, in the `f32` that weights are updated in.
+    ///
+    /// # Errors
+    /// Returns [`Error::Setting`] for the first that is not.
+    pub(super) fn check(self) -> Result<()> {
+        let AdamW { beta1, beta2, eps } = self.adamw();
+        let momentum = match self {
+            Self::Muon { momentum, .. } => momentum,
+            Self::AdamW(_) => 0.0,
+        };
+        for (field, value) in [("momentum", momentum), ("beta1", beta1), ("beta2", beta2)] {
+            if !(0.0..1.0).contains(&(value as f32)) {
+                return Err(Error::setting(field, "0 to 1, less than 1", value));
+            }
+        }
+        if !(f32::MIN_POSITIVE..=f32::MAX).contains(&(eps as f32)) {
+            return Err(Error::setting("eps", "a number, more than 0", eps));
+        }
+        Ok(())
     }
 
     fn adamw(self) -> AdamW {

@@ -153,7 +153,7 @@ impl Trainer {
     ) -> Result<StepReport> {
         par::check_environment()?;
         self.check_parts(parts)?;
-        if !(lr.is_finite() && lr >= 0.0) {
+        if !((lr as f32).is_finite() && lr >= 0.0) {
             return Err(Error::setting("lr", "a number, 0 or more", lr));
         }
         if self.config.freeze_trunk && joint.grad_flow != GradFlow::Frozen {

@@ -180,7 +180,7 @@ fn a_session_inside_a_session() {
                 };
                 inner.add(Request::new(request.sequence().tokens(), options))?;
                 let mut heads = HeadDrafter;
-                let tokens = inner.tokens(&mut heads).map(|token| Ok(token?.1.id()));
+                let tokens = inner.tokens(&mut heads).map(|token| Ok(token?.1?.id()));
                 all.push(drafts(tokens.collect::<Result<_>>()?));
             }
             Ok(all)

@@ -51,6 +51,7 @@ fn run(
     let request = Request::new(prompt, options.clone());
     let result = Session::new(model).generate(&[request], drafter, &mut on_token);
     let result = result.expect("a prompt that fits").remove(0);
+    let result = result.expect("the logits are numbers");
     assert_eq!(
         streamed, result.tokens,
         "what was streamed is what was generated"

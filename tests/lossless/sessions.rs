@@ -4,6 +4,7 @@ use crate::models::trained_model;
 use crate::together::requests;
 use crate::{all, fixed, plain, run, speculative};
 use foretoken::data::{Tokenizer, corpus};
+use foretoken::Result;
 use foretoken::infer::{
     Accepted, Drafter, FinishReason, GenerateOptions, Generated, HeadDrafter, NoDrafts, Request,
     Sampler, SequenceId, Session, StepOutput,
@@ -373,10 +374,46 @@ fn tokens_come_as_an_iterator() {
     }
     let mut got: BTreeMap<SequenceId, Vec<u32>> = expected.keys().map(|id| (*id, vec![])).collect();
     for token in session.tokens(&mut HeadDrafter) {
-        let (id, token): (SequenceId, Accepted) = token.expect("no drafter fails");
+        let (id, token): (SequenceId, Result<Accepted>) = token.expect("no drafter fails");
+        let token = token.expect("the logits are numbers");
         got.get_mut(&id).expect("one of ours").push(token.id());
     }
     assert_eq!(got, expected);
+}
+
+/// Tokens that an iterator was dropped with are returned by the next one, and a removed or cut text has none.
+#[test]
+fn tokens_come_in_portions() {
+    let model = trained_model(HeadKind::Recursive);
+    let text = text(3);
+    for portion in [1, 3, 4] {
+        let mut session = Session::new(model);
+        let mut expected = BTreeMap::new();
+        for request in requests(&text) {
+            let tokens = plain(model, &request.prompt, &request.options);
+            expected.insert(session.add(request).expect("fits"), tokens);
+        }
+        let mut got: BTreeMap<SequenceId, Vec<u32>> = BTreeMap::new();
+        loop {
+            let portion: Vec<_> = session.tokens(&mut HeadDrafter).take(portion).collect();
+            if portion.is_empty() {
+                break;
+            }
+            for item in portion {
+                let (id, token) = item.expect("no drafter fails");
+                got.entry(id).or_default().push(token.expect("numbers").id());
+            }
+        }
+        assert_eq!(got, expected);
+    }
+    let mut session = Session::new(model);
+    let request = || Request::new(&text[..9], all());
+    let [cut, removed] = [(); 2].map(|()| session.add(request()).expect("fits"));
+    session.tokens(&mut HeadDrafter).next();
+    let known = session.sequence(cut).expect("there").tokens().len();
+    session.truncate(cut, known).expect("so many");
+    session.remove(removed).expect("there");
+    assert_eq!(session.tokens(&mut HeadDrafter).count(), 0);
 }
 
 /// A program can hold a session, also in another thread than the one that made it.

@@ -228,6 +228,7 @@ fn a_callback_ends_a_text_at_any_token_and_knows_who_drafted_it() {
         let request = Request::new(prompt, options.clone());
         let got = Session::new(model).generate(&[request], &mut HeadDrafter, &mut on_token);
         let got = got.expect("a prompt that fits").remove(0);
+        let got = got.expect("the logits are numbers");
         assert_eq!((&got.tokens[..], &tokens[..]), (&whole[..n], &whole[..n]));
         for (k, accepted) in got.accepted_by_depth.iter().enumerate() {
             assert_eq!(

@@ -157,11 +157,13 @@ fn requests(prompts: &[Vec<u32>], drafts: usize) -> Vec<Request> {
 
 /// Runs requests in a session.
 fn generate(
-    session: Session<'_>,
+    mut session: Session<'_>,
     requests: &[Request],
     drafter: &mut dyn Drafter,
 ) -> crate::Result<Vec<Generated>> {
-    session.generate(requests, drafter, &mut |_, _, _| ControlFlow::Continue(()))
+    let on_token = &mut |_, _, _: &[u32]| ControlFlow::Continue(());
+    let results = session.generate(requests, drafter, on_token)?;
+    results.into_iter().collect()
 }
 
 #[test]

@@ -73,6 +73,12 @@ pub fn cached(
     let mut out = MatrixMut::new(out, total, heads.query * heads.size);
     let (mut tasks, mut from, mut work) = (Vec::new(), 0, 0);
     for span in sequences {
+        let fits = span.cache.iter().all(|cache| cache.size() == heads.size);
+        assert!(
+            fits && span.cache.len() == heads.key_value,
+            "attention::cached: {} caches for {heads:?}",
+            span.cache.len()
+        );
         let (o, below) = out.split_rows(span.len);
         out = below;
         let rows = qkv.row_range(from, from + span.len);

@@ -57,6 +57,11 @@ impl KeyValues {
         self.len
     }
 
+    /// Elements of a key, D.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
     /// Whether there is no position.
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -126,8 +131,10 @@ impl KeyValues {
             self.len
         );
         self.len = len;
-        self.keys.truncate(len.div_ceil(WIDTH) * self.size);
-        self.values.iter_mut().for_each(|panel| panel.truncate(len));
+        truncate_and_shrink(&mut self.keys, len.div_ceil(WIDTH) * self.size);
+        for panel in &mut self.values {
+            truncate_and_shrink(panel, len);
+        }
     }
 
     /// Panel of keys 32 `q`.. [D, 32].
@@ -140,5 +147,13 @@ impl KeyValues {
     #[inline(always)]
     pub(super) fn value_panel(&self, q: usize, from: usize, to: usize) -> &[PanelRow] {
         &self.values[q][from..to]
+    }
+}
+
+/// Memory goes back only if most of it is spare: drafts are appended and cut again all the time.
+fn truncate_and_shrink(rows: &mut Vec<PanelRow>, len: usize) {
+    rows.truncate(len);
+    if rows.capacity() > 4 * len + 1024 {
+        rows.shrink_to(2 * len);
     }
 }
