@@ -122,22 +122,27 @@ pub fn rotate(
             if let Some(from) = from {
                 row.copy_from_slice(&from[r * stride..(r + 1) * stride]);
             }
-            let row = &mut row[..heads * 2 * table.half];
+            let x = &mut row[..heads * 2 * table.half];
             let (cos, sin) = table.row(*p as usize);
-            simd::run(Rotate(row, cos, sin, sign));
+            simd::run(Rotate { x, cos, sin, sign });
         }
     });
 }
 
-/// Heads of a row, with cos and sin of each angle and the sense of the rotation.
-struct Rotate<'a>(&'a mut [f32], &'a [f32], &'a [f32], f32);
+/// The heads of one row; `sign` is the sense of the rotation.
+struct Rotate<'a> {
+    x: &'a mut [f32],
+    cos: &'a [f32],
+    sin: &'a [f32],
+    sign: f32,
+}
 
 impl Kernel for Rotate<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self(row, cos, sin, sign) = self;
+        let Self { x, cos, sin, sign } = self;
         let (half, sign) = (cos.len(), s.splat(sign));
-        for head in row.chunks_mut(2 * half) {
+        for head in x.chunks_mut(2 * half) {
             let (low, high) = head.split_at_mut(half);
             for from in (0..half).step_by(LANES) {
                 let part = from..half.min(from + LANES);
