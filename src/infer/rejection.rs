@@ -13,7 +13,6 @@
 //! gives the very tokens of plain decoding. Drafting, accepting and resampling have random streams of their own.
 
 use super::decoder::SampleRequest;
-use super::draft::Draft;
 use super::noise::{Stream, fine_uniform};
 use super::pick::{Sampler, scores};
 use super::runner::Runner;
@@ -107,27 +106,25 @@ pub(super) fn draft(
     Ok(q.map(|q| (q.at(u), q)))
 }
 
-/// The accepted drafts and one token more, from the logits rows of a request. A draft without a distribution, or with
-/// one that excludes it, was certain. As in [`SampleRequest::accept`], a row that fails ends the list.
+/// The accepted drafts and one token more, from the logits rows of a request; `distributions[i]` is the one that its
+/// draft i was drawn from. A draft without one, or with one that excludes it, was certain. As in
+/// [`SampleRequest::accept`], a row that fails ends the list.
 ///
 /// # Errors
 /// As [`pick`](super::pick()), or the executor's error, for the first row.
 pub(super) fn accept(
     runner: &mut dyn Runner,
     request: &SampleRequest,
-    drafts: &[Draft],
+    distributions: &[Option<&Distribution>],
 ) -> Result<Vec<u32>> {
     request.accept(|row, position| {
         let p = Distribution::of(&runner.row(row)?, position, request.sampler)?;
-        let draft = drafts.get(row - request.row);
-        let certain = draft.map(|draft| Distribution::certain(draft.token, p.len()));
-        let drawn = draft.and_then(|draft| {
-            let q = draft.distribution.as_ref();
-            q.filter(|q| q.0[draft.token as usize] > 0.0)
-        });
-        let draft = draft
-            .map(|draft| draft.token)
-            .zip(drawn.or(certain.as_ref()));
+        let i = row - request.row;
+        let draft = request.drafts.get(i).copied();
+        let certain = draft.map(|token| Distribution::certain(token, p.len()));
+        let drawn = distributions.get(i).copied().flatten();
+        let q = draft.and_then(|token| drawn.filter(|q| q.0[token as usize] > 0.0));
+        let draft = draft.zip(q.or(certain.as_ref()));
         Ok(decide(&p, draft, request.sampler.seed, position))
     })
 }
@@ -135,7 +132,8 @@ pub(super) fn accept(
 /// Probability that a draft of token `x` is accepted.
 fn acceptance(p: &Distribution, q: &Distribution, x: u32) -> f64 {
     let (p, q) = (p.0[x as usize], q.0[x as usize]);
-    (p / q).min(1.0)
+    // A token that the trunk excludes is never accepted.
+    if p == 0.0 { 0.0 } else { (p / q).min(1.0) }
 }
 
 /// The distribution after a rejection: max(0, p − q) up to a factor. If that is zero everywhere, which only rounding or

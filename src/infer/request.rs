@@ -89,7 +89,11 @@ impl Request {
             return Err(Error::setting("context", expected, context));
         }
         if options.window.is_some() && context == 1 {
-            return Err(Error::setting("context", "at least 2, with a window", context));
+            return Err(Error::setting(
+                "context",
+                "at least 2, with a window",
+                context,
+            ));
         }
         match options.window {
             Some(keep) if keep == 0 || keep >= context => {

@@ -72,7 +72,10 @@ pub(super) fn pick_tokens(
     for (((sequence, drafts), request), tokens) in sequences.iter().zip(&requests).zip(sampled) {
         let tokens = match sequence.options.mode {
             DecodeMode::Exact => tokens,
-            DecodeMode::Rejection => rejection::accept(runner, request, drafts),
+            DecodeMode::Rejection => {
+                let drawn = drafts.iter().map(|draft| draft.distribution.as_ref());
+                rejection::accept(runner, request, &drawn.collect::<Vec<_>>())
+            }
         };
         // A token that equals its draft was drafted by that head.
         let accepted = |(i, id)| {

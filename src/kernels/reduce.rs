@@ -57,7 +57,10 @@ pub fn exponentials<S: Simd>(s: S, x: &mut [f32], max: f32) -> f32 {
 pub fn fold_tree<T: Copy + Default + AddAssign>(mut partials: Vec<T>, width: usize) -> Vec<T> {
     let len = partials.len();
     let n = len.checked_div(width).unwrap_or(0);
-    assert!(len == n * width, "reduce::fold_tree: {len} partials in rows of {width}");
+    assert!(
+        len == n * width,
+        "reduce::fold_tree: {len} partials in rows of {width}"
+    );
     let mut step = 1;
     while step < n {
         for i in (0..n - step).step_by(2 * step) {

@@ -189,7 +189,12 @@ impl Config {
             }
             (self.rope_theta, rope_theta) = (theta, true);
         }
-        require("rope_theta", rope_theta || family.is_some(), "a number", MISSING)?;
+        require(
+            "rope_theta",
+            rope_theta || family.is_some(),
+            "a number",
+            MISSING,
+        )?;
         let own = serde_json::to_value(&*self).expect("plain data");
         for (key, value) in keys {
             let own = own.get(key).is_some();
@@ -278,7 +283,12 @@ fn family(keys: &Keys) -> Result<Option<Family>> {
         found = Some(known);
     }
     let own = keys.contains_key("foretoken_arithmetic");
-    require("model_type", own || found.is_some(), "llama, mistral or qwen3", MISSING)?;
+    require(
+        "model_type",
+        own || found.is_some(),
+        "llama, mistral or qwen3",
+        MISSING,
+    )?;
     Ok(found.map(|(family, ..)| *family))
 }
 
@@ -536,7 +546,11 @@ mod tests {
         let mut mistral = without(qwen3(), "sliding_window");
         mistral["model_type"] = json!("mistral");
         mistral["architectures"] = json!(["MistralForCausalLM"]);
-        for json in [&switched_on, &mistral, &without(mistral.clone(), "model_type")] {
+        for json in [
+            &switched_on,
+            &mistral,
+            &without(mistral.clone(), "model_type"),
+        ] {
             let error = read(json).unwrap_err().to_string();
             assert!(
                 error.contains("`sliding_window`") && error.contains("4096"),
@@ -561,7 +575,10 @@ mod tests {
         for (architectures, field) in [
             (json!(null), "model_type"),
             (json!([]), "architectures"),
-            (json!(["LlamaForCausalLM", "Qwen3ForCausalLM"]), "architectures"),
+            (
+                json!(["LlamaForCausalLM", "Qwen3ForCausalLM"]),
+                "architectures",
+            ),
         ] {
             let mut json = without(llama(), "model_type");
             json["architectures"] = architectures;

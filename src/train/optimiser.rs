@@ -1,12 +1,12 @@
 //! AdamW or Muon over all parameters, after clipping by norm (rule R9).
 
 use super::TrainConfig;
-use crate::{Error, Result};
 use crate::autograd::Gradients;
 use crate::kernels::{adamw, muon, reduce};
 use crate::model::layout;
 use crate::simd::scalar;
 use crate::tensor::{Params, Tensor};
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// An optimiser and its hyperparameters.

@@ -3,8 +3,8 @@
 use crate::models::trained_model;
 use crate::together::requests;
 use crate::{all, fixed, plain, run, speculative};
-use foretoken::data::{Tokenizer, corpus};
 use foretoken::Result;
+use foretoken::data::{Tokenizer, corpus};
 use foretoken::infer::{
     Accepted, Drafter, FinishReason, GenerateOptions, Generated, HeadDrafter, NoDrafts, Request,
     Sampler, SequenceId, Session, StepOutput,
@@ -401,7 +401,9 @@ fn tokens_come_in_portions() {
             }
             for item in portion {
                 let (id, token) = item.expect("no drafter fails");
-                got.entry(id).or_default().push(token.expect("numbers").id());
+                got.entry(id)
+                    .or_default()
+                    .push(token.expect("numbers").id());
             }
         }
         assert_eq!(got, expected);
