@@ -27,7 +27,7 @@ pub fn timed(
     let start = Instant::now();
     let generated = held.session().generate(requests, drafter, on_token)?;
     let seconds = start.elapsed().as_secs_f64();
-    let generated: Result<_> = generated.into_iter().collect();
+    let generated: crate::Result<_> = generated.into_iter().collect();
     Ok((generated?, seconds))
 }
 
