@@ -2,7 +2,7 @@
 
 use super::runner::Runner;
 use super::sequence::Sequence;
-use super::verify::{Drafted, Verified, pick_tokens};
+use super::verify::{Verified, pick_tokens};
 use crate::Result;
 use crate::exec::Rows;
 
@@ -55,7 +55,7 @@ pub(super) fn prefill<'s>(
     if ended.is_empty() {
         return Ok(Vec::new());
     }
-    let sequences: Vec<Drafted<'_>> = ended.iter().map(|s| (&**s, &[][..])).collect();
-    let firsts = pick_tokens(runner, &sequences)?;
+    let mut requests: Vec<_> = ended.iter().map(|s| s.verify_request(&[])).collect();
+    let firsts = pick_tokens(runner, &mut requests)?;
     Ok(ended.into_iter().zip(firsts).collect())
 }

@@ -4,7 +4,7 @@ use super::decoder::SampleRequest;
 use super::draft::Draft;
 use super::policy::DraftLimit;
 use super::request::{GenerateOptions, Request};
-use super::verify::Accepted;
+use super::verify::{Accepted, VerifyRequest};
 use crate::Error;
 use crate::exec::Span;
 use crate::model::Config;
@@ -135,6 +135,17 @@ impl Sequence {
             sequence: self.slot,
             first: self.num_cached,
             len,
+        }
+    }
+
+    /// The newest token and its drafts, to be verified.
+    pub(super) fn verify_request<'d>(&self, drafts: &'d [Draft]) -> VerifyRequest<'d> {
+        VerifyRequest {
+            newest: *self.tokens.last().expect("a sequence has tokens"),
+            drafts,
+            span: self.span(1 + drafts.len()),
+            sample: self.sample_request(0, 0, drafts),
+            mode: self.options.mode,
         }
     }
 

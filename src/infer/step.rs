@@ -73,9 +73,9 @@ impl Session<'_> {
             par::check_this_thread()?;
             // Verify: the accepted drafts of each sequence and one token more.
             let start = Instant::now();
-            let drafted = decoding.iter().zip(&drafts);
-            let drafted = drafted.map(|(sequence, drafts)| (&**sequence, &drafts[..]));
-            let verified = verify(runner, &drafted.collect::<Vec<_>>())?;
+            let requests = decoding.iter().zip(&drafts);
+            let requests = requests.map(|(sequence, drafts)| sequence.verify_request(drafts));
+            let verified = verify(runner, requests.collect())?;
             let verify_time = start.elapsed();
             let stats: Vec<StepStats> = { drafts.iter().zip(&verified) }
                 .map(|(drafts, tokens)| StepStats {

@@ -1,12 +1,12 @@
 //! Verification: the trunk's pass over the newest tokens and their drafts decides which drafts are accepted.
 
+use super::decoder::SampleRequest;
 use super::draft::Draft;
 use super::rejection;
 use super::request::DecodeMode;
 use super::runner::Runner;
-use super::sequence::Sequence;
 use crate::Result;
-use crate::exec::Rows;
+use crate::exec::{Rows, Span};
 
 /// A token that the trunk's own logits decided. Only verification can make one:
 ///
@@ -34,23 +34,37 @@ impl Accepted {
 /// The accepted drafts of a sequence and one token more, or why the sequence fails.
 pub(super) type Verified = Result<Vec<Accepted>>;
 
-/// A sequence and the drafts for the positions after its newest token.
-pub(super) type Drafted<'a> = (&'a Sequence, &'a [Draft]);
+/// A sequence to verify.
+pub(super) struct VerifyRequest<'d> {
+    /// The newest token, x_n.
+    pub newest: u32,
+    /// Its drafts for positions n + 1, ..
+    pub drafts: &'d [Draft],
+    /// The rows of both.
+    pub span: Span,
+    /// How the tokens after them are chosen; the row is set here.
+    pub sample: SampleRequest,
+    /// How drafts are accepted.
+    pub mode: DecodeMode,
+}
 
 /// Runs the trunk over the newest token x_n of each sequence and its drafts for positions n + 1, .., in one pass.
 /// Returns the accepted drafts of each sequence and one token more.
 ///
 /// # Errors
 /// Returns the executor's error. An inner error concerns one sequence only.
-pub(super) fn verify(runner: &mut dyn Runner, sequences: &[Drafted<'_>]) -> Result<Vec<Verified>> {
-    let (mut tokens, mut spans) = (Vec::new(), Vec::new());
-    for (sequence, drafts) in sequences {
-        tokens.extend(sequence.tokens().last());
-        tokens.extend(drafts.iter().map(|draft| draft.token));
-        spans.push(sequence.span(1 + drafts.len()));
+pub(super) fn verify(
+    runner: &mut dyn Runner,
+    mut requests: Vec<VerifyRequest<'_>>,
+) -> Result<Vec<Verified>> {
+    let mut tokens = Vec::new();
+    for request in &requests {
+        tokens.push(request.newest);
+        tokens.extend(&request.sample.drafts);
     }
+    let spans = requests.iter().map(|request| request.span).collect();
     runner.trunk(&tokens, &Rows::new(spans), None);
-    pick_tokens(runner, sequences)
+    pick_tokens(runner, &mut requests)
 }
 
 /// Decides the next tokens of some sequences from the last logits, which have a row for each sequence and each of its
@@ -60,26 +74,27 @@ pub(super) fn verify(runner: &mut dyn Runner, sequences: &[Drafted<'_>]) -> Resu
 /// As [`verify`].
 pub(super) fn pick_tokens(
     runner: &mut dyn Runner,
-    sequences: &[Drafted<'_>],
+    requests: &mut [VerifyRequest<'_>],
 ) -> Result<Vec<Verified>> {
-    let (mut requests, mut row) = (Vec::with_capacity(sequences.len()), 0);
-    for (sequence, drafts) in sequences {
-        requests.push(sequence.sample_request(row, 0, drafts));
-        row += 1 + drafts.len();
+    let mut row = 0;
+    for request in &mut *requests {
+        request.sample.row = row;
+        row += 1 + request.drafts.len();
     }
-    let sampled = runner.sample(&requests)?;
-    let mut verified = Vec::with_capacity(sequences.len());
-    for (((sequence, drafts), request), tokens) in sequences.iter().zip(&requests).zip(sampled) {
-        let tokens = match sequence.options.mode {
+    let samples: Vec<SampleRequest> = requests.iter().map(|r| r.sample.clone()).collect();
+    let sampled = runner.sample(&samples)?;
+    let mut verified = Vec::with_capacity(requests.len());
+    for (request, tokens) in requests.iter().zip(sampled) {
+        let tokens = match request.mode {
             DecodeMode::Exact => tokens,
             DecodeMode::Rejection => {
-                let drawn = drafts.iter().map(|draft| draft.distribution.as_ref());
-                rejection::accept(runner, request, &drawn.collect::<Vec<_>>())
+                let drawn = request.drafts.iter().map(|d| d.distribution.as_ref());
+                rejection::accept(runner, &request.sample, &drawn.collect::<Vec<_>>())
             }
         };
         // A token that equals its draft was drafted by that head.
         let accepted = |(i, id)| {
-            let drafted = request.drafts.get(i) == Some(&id);
+            let drafted = request.sample.drafts.get(i) == Some(&id);
             let head = if drafted { i + 1 } else { 0 };
             Accepted { id, head }
         };
