@@ -178,6 +178,8 @@ mod tests {
         assert_eq!(inputs.concat(), batch.inputs());
         assert_eq!((parts[0].num_targets(1), parts[0].total_targets(1)), (2, 4));
         assert_eq!((batch.num_targets(1), batch.total_targets(1)), (4, 4));
+        let halves_of_halves = parts.into_iter().flat_map(|part| part.micro_batches(2));
+        assert_eq!(halves_of_halves.collect::<Vec<_>>(), batch.micro_batches(4));
     }
 
     #[test]

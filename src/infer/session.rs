@@ -165,9 +165,9 @@ fn find(sequences: &mut BTreeMap<SequenceId, Sequence>, id: SequenceId) -> Resul
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
     use super::*;
-    use crate::infer::GenerateOptions;
+    use crate::infer::{Draft, Drafter, Drafting, Drafts, GenerateOptions, NoDrafts};
     use crate::model::{HeadKind, Preset};
-    use crate::simd::float_environment::tests::{FTZ, with_mode};
+    use crate::simd::float_environment::tests::{FTZ, add_mode, with_mode};
 
     #[test]
     fn a_new_sequence_notices_a_wrong_floating_point_mode() {
@@ -180,6 +180,39 @@ mod tests {
             matches!(added, Err(Error::FloatEnvironment(_))),
             "{added:?}"
         );
-        assert!(session.add(request).is_ok() && session.sequences().count() == 1);
+        let id = session.add(request).expect("the usual mode");
+        assert_eq!(session.sequences().count(), 1);
+        let options = GenerateOptions::default();
+        let extended = with_mode(FTZ, || session.extend(id, &[2], options));
+        assert!(matches!(extended, Err(Error::FloatEnvironment(_))));
+        let step = with_mode(FTZ, || session.step(&mut NoDrafts).map(|_| ()));
+        assert!(matches!(step, Err(Error::FloatEnvironment(_))));
+        session.step(&mut NoDrafts).expect("the usual mode");
+        // A drafter calls a library that flushes.
+        struct Flushes;
+        impl Drafter for Flushes {
+            fn draft(&mut self, _: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
+                add_mode(FTZ);
+                Ok(Vec::new())
+            }
+        }
+        let options = GenerateOptions {
+            drafts: Drafts::All,
+            ..GenerateOptions::default()
+        };
+        session.extend(id, &[2], options).expect("fits");
+        let flushed = std::thread::scope(|scope| {
+            let run = || {
+                session.step(&mut NoDrafts).expect("the prompt");
+                let known = session.sequence(id).map(|s| s.tokens().len());
+                let error = session.step(&mut Flushes).map(|_| ());
+                (
+                    error,
+                    known == session.sequence(id).map(|s| s.tokens().len()),
+                )
+            };
+            scope.spawn(run).join().expect("no panic")
+        });
+        assert!(matches!(flushed, (Err(Error::FloatEnvironment(_)), true)));
     }
 }

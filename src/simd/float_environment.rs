@@ -52,21 +52,21 @@ pub(crate) mod tests {
     /// Runs `f` on a thread of its own, and on the threads that it starts, with these bits of MXCSR set.
     pub(crate) fn with_mode<R: Send>(bits: u32, f: impl FnOnce() -> R + Send) -> R {
         let run = || {
-            let mut before = 0u32;
-            // SAFETY: stores the register to a local variable.
-            unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &raw mut before, options(nostack)) };
-            let changed = before | bits;
-            // SAFETY: the bits are defined ones and mask no exception, so that nothing faults. Floats are computed in
-            // this mode by `f` only, which hides its operands from the compiler, and the mode is restored below.
-            unsafe {
-                std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const changed, options(nostack))
-            };
-            let result = f();
-            // SAFETY: restores what was there.
-            unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const before, options(nostack)) };
-            result
+            add_mode(bits);
+            f()
         };
         std::thread::scope(|scope| scope.spawn(run).join().expect("the thread"))
+    }
+
+    /// Sets these bits of MXCSR on this thread, which must not outlive the test.
+    pub(crate) fn add_mode(bits: u32) {
+        let mut mode = 0u32;
+        // SAFETY: stores the register to a local variable.
+        unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &raw mut mode, options(nostack)) };
+        mode |= bits;
+        // SAFETY: the bits are defined ones and mask no exception, so that nothing faults. What the thread computes in
+        // this mode is what the test is about.
+        unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const mode, options(nostack)) };
     }
 
     #[test]

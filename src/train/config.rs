@@ -157,7 +157,7 @@ impl TrainConfig {
             ("clip_norm", self.clip_norm),
         ] {
             if !positive(value) {
-                return Err(Error::setting(field, "a number, more than 0", value));
+                return Err(Error::setting(field, "more than 0, at most 3.4e38", value));
             }
         }
         let lambda_end = self.lambda_end.unwrap_or(self.lambda);
@@ -168,7 +168,7 @@ impl TrainConfig {
             ("final_lr", self.final_lr),
         ] {
             if !(value == 0.0 || positive(value)) {
-                return Err(Error::setting(field, "a number, 0 or more", value));
+                return Err(Error::setting(field, "0 to 3.4e38", value));
             }
         }
         self.check_freeze(num_heads)
@@ -223,6 +223,7 @@ impl TrainConfig {
 mod tests {
     use super::*;
     use crate::model::HeadKind;
+    use crate::train::AdamW;
 
     #[test]
     fn every_preset_can_be_trained_with_its_defaults() {
@@ -237,7 +238,12 @@ mod tests {
     #[test]
     fn every_wrong_field_is_named() {
         type Spoil = fn(&mut TrainConfig);
-        let wrong: [(&str, Spoil); 17] = [
+        const ADAMW: AdamW = AdamW::DEFAULT;
+        fn muon(momentum: f64) -> Optimiser {
+            let adamw = ADAMW;
+            Optimiser::Muon { momentum, adamw }
+        }
+        let wrong: [(&str, Spoil); 23] = [
             ("steps", |c| c.steps = 0),
             ("batch", |c| c.batch = 0),
             ("batch", |c| c.batch = usize::MAX),
@@ -250,6 +256,26 @@ mod tests {
             ("log_every", |c| c.log_every = 0),
             ("save_every", |c| c.save_every = Some(0)),
             ("peak_lr", |c| c.peak_lr = f64::NAN),
+            // Infinite in the `f32` of the weights.
+            ("peak_lr", |c| c.peak_lr = 1e39),
+            ("weight_decay", |c| c.weight_decay = 1e308),
+            ("momentum", |c| c.optimiser = muon(f64::NAN)),
+            ("beta1", |c| {
+                c.optimiser = Optimiser::AdamW(AdamW {
+                    beta1: 1.0,
+                    ..ADAMW
+                });
+            }),
+            // 1 in `f32`.
+            ("beta2", |c| {
+                c.optimiser = Optimiser::AdamW(AdamW {
+                    beta2: 1.0 - 1e-12,
+                    ..ADAMW
+                });
+            }),
+            ("eps", |c| {
+                c.optimiser = Optimiser::AdamW(AdamW { eps: 0.0, ..ADAMW });
+            }),
             ("beta", |c| c.beta = 0.0),
             ("lambda", |c| c.lambda = -1.0),
             ("lambda", |c| c.lambda_end = Some(f64::INFINITY)),

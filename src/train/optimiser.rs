@@ -89,7 +89,7 @@ impl Optimiser {
             }
         }
         if !(f32::MIN_POSITIVE..=f32::MAX).contains(&(eps as f32)) {
-            return Err(Error::setting("eps", "a number, more than 0", eps));
+            return Err(Error::setting("eps", "more than 0, at most 3.4e38", eps));
         }
         Ok(())
     }

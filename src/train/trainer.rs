@@ -154,7 +154,7 @@ impl Trainer {
         par::check_environment()?;
         self.check_parts(parts)?;
         if !((lr as f32).is_finite() && lr >= 0.0) {
-            return Err(Error::setting("lr", "a number, 0 or more", lr));
+            return Err(Error::setting("lr", "0 to 3.4e38", lr));
         }
         if self.config.freeze_trunk && joint.grad_flow != GradFlow::Frozen {
             let expected = "Frozen, because the trainer was made to freeze the trunk";

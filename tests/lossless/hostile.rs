@@ -236,6 +236,40 @@ fn a_foreign_drafter_shares_the_noise() {
     assert!(accepted[1] < 25, "{accepted:?}");
 }
 
+/// A draft that its own distribution excludes cannot have been drawn from it: it counts as certain, and the tokens keep
+/// the distribution of plain decoding.
+#[test]
+fn a_draft_that_its_distribution_excludes_is_a_certain_one() {
+    let model = trained_model(HeadKind::Recursive);
+    let vocab = model.config().vocab_size;
+    for seed in 0..40 {
+        let options = GenerateOptions {
+            max_tokens: 5,
+            mode: DecodeMode::Rejection,
+            sampler: Sampler {
+                temperature: 1.0,
+                seed,
+                ..Sampler::GREEDY
+            },
+            ..all()
+        };
+        let texts = [false, true].map(|lie| {
+            let mut drafter = By(
+                |_, _: &mut Drafting<'_>| {
+                    let mut others = vec![1.0; vocab];
+                    others[101] = 0.0;
+                    let mut draft = Draft::from(101);
+                    draft.distribution = lie.then(|| Distribution::new(others)).transpose()?;
+                    Ok(vec![vec![draft]])
+                },
+                0,
+            );
+            run(model, &[84, 104], &options, &mut drafter).tokens
+        });
+        assert_eq!(texts[0], texts[1], "seed {seed}");
+    }
+}
+
 /// Rejection sampling refuses what is not a distribution over the vocabulary, and says so.
 #[test]
 fn a_wrong_distribution_is_an_error() {

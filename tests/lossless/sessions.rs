@@ -393,6 +393,7 @@ fn tokens_come_in_portions() {
             let tokens = plain(model, &request.prompt, &request.options);
             expected.insert(session.add(request).expect("fits"), tokens);
         }
+        expected.retain(|_, tokens| !tokens.is_empty());
         let mut got: BTreeMap<SequenceId, Vec<u32>> = BTreeMap::new();
         loop {
             let portion: Vec<_> = session.tokens(&mut HeadDrafter).take(portion).collect();

@@ -72,6 +72,30 @@ fn each_law_catches_its_breach_and_hides_no_other() {
     assert_eq!(broken(op), ["\ngradient of", "\nslope:", "\nsame bits:"]);
 }
 
+/// y = x, whose gradient replaces what was accumulated before.
+#[derive(Clone)]
+struct Overwrites;
+
+impl Op<1> for Overwrites {
+    type Saved = ();
+
+    fn forward(&self, [x]: [&Arc<Tensor>; 1]) -> (Tensor, ()) {
+        (scaled(x, 1.0), ())
+    }
+
+    fn backward(&self, (): (), dy: Tensor, sink: &mut GradSink<'_, 1>) {
+        sink.accumulate(0, dy.shape(), |dx| dx.data_mut().copy_from_slice(dy.data()));
+    }
+}
+
+#[test]
+#[should_panic(expected = "gradient of input 0")]
+fn a_gradient_that_is_not_added() {
+    check(&Overwrites, [pattern(&[3, 17], 1)], [true], &|x| {
+        x[0].clone()
+    });
+}
+
 #[test]
 #[should_panic(expected = "row 0 alone")]
 fn a_row_that_depends_on_its_batch() {

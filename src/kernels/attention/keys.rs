@@ -153,7 +153,29 @@ impl KeyValues {
 /// Memory goes back only if most of it is spare: drafts are appended and cut again all the time.
 fn truncate_and_shrink(rows: &mut Vec<PanelRow>, len: usize) {
     rows.truncate(len);
-    if rows.capacity() > 4 * len + 1024 {
+    if rows.capacity() > 4 * len + 64 {
         rows.shrink_to(2 * len);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_cut_to_little_gives_its_memory_back() {
+        let mut cache = KeyValues::new(4);
+        let bytes = |cache: &KeyValues| cache.keys.capacity() + cache.values[0].capacity();
+        let rows = vec![1.0; 5000 * 4];
+        cache.extend(View::new(&rows, 5000, 4), View::new(&rows, 5000, 4));
+        let whole = bytes(&cache);
+        cache.truncate(4990);
+        assert_eq!(
+            bytes(&cache),
+            whole,
+            "drafts are appended and cut all the time"
+        );
+        cache.truncate(1);
+        assert!(bytes(&cache) < whole / 10);
     }
 }
