@@ -32,7 +32,7 @@ fn small(kind: HeadKind) -> Model {
         config.head_dim,
     ) = (4, 2, 8);
     config.set_head_width(8);
-    Model::new(config, 4).expect("sound sizes")
+    Model::new(config, 4).expect("valid sizes")
 }
 
 /// AdamW, because it is not the default; `tests/recipes.rs` does the same with Muon.
@@ -47,7 +47,7 @@ fn config(steps: u64) -> TrainConfig {
 }
 
 fn trainer(kind: HeadKind) -> Trainer {
-    Trainer::new(small(kind), config(6)).expect("a sound configuration")
+    Trainer::new(small(kind), config(6)).expect("a valid configuration")
 }
 
 /// SHA-256 of the weights after a short run.
@@ -122,7 +122,7 @@ fn a_loss_that_is_not_finite_stops_the_run_and_keeps_the_weights() {
     config.peak_lr = 1e30;
     config.eval_every = 1000;
     let mut trainer =
-        Trainer::new(small(HeadKind::Recursive), config).expect("a sound configuration");
+        Trainer::new(small(HeadKind::Recursive), config).expect("a valid configuration");
     let run = Run::create(&path, &trainer, &tokenizer, Origin::default(), false);
     let mut run = run.expect("a new directory");
     let data = tokens(20_000);
@@ -359,7 +359,7 @@ fn real_text_is_learnt_if_it_is_available() {
     let mut config = config(150);
     (config.batch, config.context, config.eval_every) = (8, 64, 1000);
     let mut trainer =
-        Trainer::new(small(HeadKind::Recursive), config).expect("a sound configuration");
+        Trainer::new(small(HeadKind::Recursive), config).expect("a valid configuration");
     let mut losses = Vec::new();
     let mut watch = |event: &Event| {
         if let Event::Eval { evaluation, .. } = event {

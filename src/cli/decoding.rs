@@ -4,7 +4,7 @@ use super::failure::{Failure, Result};
 use super::output::one_of;
 use crate::Error;
 use crate::data::Tokenizer;
-use crate::infer::{DecodeMode, Drafts, GenerateOptions, Sampler};
+use crate::infer::{DecodeMode, DraftLength, GenerateOptions, Sampler};
 use crate::model::{Model, WeightFormat};
 use clap::{Args, ValueEnum};
 use std::io::Read;
@@ -65,9 +65,9 @@ pub struct Decoding {
     /// How weight matrices are stored; bf16 and q8 are quantised
     #[arg(long, default_value = "f32", value_parser = one_of(&WeightFormat::ALL, WeightFormat::name))]
     pub weights: WeightFormat,
-    /// Drafts per step: a number, or chosen by measured time and acceptance; never changes a token
-    #[arg(long, default_value = "auto", value_name = "auto|N", value_parser = drafts)]
-    draft: Drafts,
+    /// Drafts per step: a number, or chosen by measured time and acceptance; changes no token of exact decoding
+    #[arg(long, default_value = "auto", value_name = "auto|N", value_parser = draft_length)]
+    draft: DraftLength,
     /// Sampling temperature; 0 is greedy
     #[arg(long, default_value_t = 0.0, value_name = "T")]
     #[arg(allow_negative_numbers = true)]
@@ -94,16 +94,16 @@ pub struct Decoding {
     window: Option<usize>,
 }
 
-fn drafts(text: &str) -> std::result::Result<Drafts, String> {
+fn draft_length(text: &str) -> std::result::Result<DraftLength, String> {
     if text == "auto" {
-        return Ok(Drafts::Auto);
+        return Ok(DraftLength::Auto);
     }
-    let number = text.parse().map(Drafts::Fixed);
+    let number = text.parse().map(DraftLength::Fixed);
     number.map_err(|_| "expected `auto` or a number of drafts".to_owned())
 }
 
 impl Decoding {
-    /// The options for a prompt of `prompt` tokens.
+    /// The options for a prompt of `prompt_len` tokens.
     ///
     /// # Errors
     /// If a flag is out of its range.
@@ -112,7 +112,7 @@ impl Decoding {
         way: Way,
         model: &Model,
         tokenizer: &Tokenizer,
-        prompt: usize,
+        prompt_len: usize,
     ) -> Result<GenerateOptions> {
         let sampler = Sampler {
             temperature: self.temperature,
@@ -125,18 +125,18 @@ impl Decoding {
         let all = model.config().max_position_embeddings;
         let context = self.context.unwrap_or(all);
         let room = match self.window {
-            // The last token needs no position of its own.
-            None => context.saturating_add(1).saturating_sub(prompt).max(1),
+            // The last token is never fed back, so it needs no position.
+            None => context.saturating_add(1).saturating_sub(prompt_len).max(1),
             Some(_) => usize::MAX,
         };
-        let (drafts, mode) = match way {
+        let (draft_length, mode) = match way {
             Way::Speculative => (self.draft, DecodeMode::Exact),
-            Way::Plain => (Drafts::Fixed(0), DecodeMode::Exact),
+            Way::Plain => (DraftLength::Fixed(0), DecodeMode::Exact),
             Way::Rejection => (self.draft, DecodeMode::Rejection),
         };
         Ok(GenerateOptions {
             max_tokens: self.max_tokens.unwrap_or(room.min(TOKENS)),
-            drafts,
+            draft_length,
             stop: tokenizer.end_of_text().into_iter().collect(),
             sampler,
             mode,

@@ -43,7 +43,7 @@ impl Export {
                 "--heads {kept}: expected at most the model's {all} heads"
             )));
         }
-        let model = model.cut_heads(kept)?;
+        let model = model.keep_heads(kept)?;
         ModelDir::create(&self.out, &model, &tokenizer, self.force)?;
         output::message(&format!(
             "{}: {kept} of {all} heads, {} parameters",

@@ -83,7 +83,7 @@ const COLOURS: [RGBColor; 7] = [
 /// Lengths of dash and gap; the first is a solid line.
 const DASHES: [(i32, i32); 4] = [(1_000_000, 0), (8, 4), (2, 3), (14, 3)];
 
-/// Most points of a curve; more would be finer than the picture.
+/// Maximum number of points of a curve; more would be finer than the picture.
 const POINTS: usize = 600;
 
 /// Larger values are drawn as this one: a metrics file may hold any number.

@@ -6,13 +6,13 @@ use super::device::On;
 use super::failure::Result;
 use super::output::print;
 use crate::checkpoint::ModelDir;
-use crate::infer::measure::{Costs, costs};
+use crate::infer::costs::{Costs, costs};
 use crate::model::Model;
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Most rows of a pass whose time is measured.
+/// Maximum number of rows of a pass whose time is measured.
 const ROWS: usize = 16;
 /// Repeats of that measurement.
 const COST_REPEATS: usize = 41;
@@ -86,7 +86,7 @@ struct Report {
     head_relative: Option<f64>,
     /// Speed of a plain read of as many bytes as a pass reads, in GB/s.
     read_gb_per_s: f64,
-    /// Share of that speed reached by a pass over one row.
+    /// Fraction of that speed reached by a pass over one row.
     bandwidth_share: f64,
     prompts: usize,
     new_tokens: usize,

@@ -5,7 +5,7 @@ use crate::data::{TokenFile, Tokenizer, Tokens, open_with_fingerprints};
 use crate::train::TextFile;
 use std::path::PathBuf;
 
-/// Most validation tokens taken from a token file by default.
+/// Maximum number of validation tokens taken from a token file by default.
 const VALID_TOKENS: usize = 1_000_000;
 
 /// Tokens to train on and to validate on.

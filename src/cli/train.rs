@@ -12,7 +12,7 @@ use super::tokenizer::Vocabulary;
 use super::watch::{Watch, answering};
 use crate::checkpoint::ModelDir;
 use crate::data::{Tokenizer, check_length};
-use crate::model::config::ARITHMETIC;
+use crate::model::config::ARITHMETIC_VERSION;
 use crate::model::{Config, HeadKind, Model, Preset};
 use crate::train::{Optimiser, Origin, Run, Schedule, TrainConfig, Trainer};
 use crate::{Error, profile};
@@ -144,7 +144,7 @@ impl Train {
         if start.is_none() {
             config.vocab_size = tokenizer.vocab_size();
         }
-        config.foretoken_arithmetic = ARITHMETIC;
+        config.foretoken_arithmetic = ARITHMETIC_VERSION;
         let separator = self.vocabulary.split_on.as_deref();
         let texts = Texts::open(
             &self.data,

@@ -33,14 +33,14 @@ pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
     Ok((file, len))
 }
 
-/// Reads a whole regular file of at most `most` bytes.
+/// Reads a whole regular file of at most `max` bytes.
 ///
 /// # Errors
 /// Returns the errors of [`open`], and [`Error::File`] if the file is larger or memory does not suffice.
-pub(crate) fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>> {
+pub(crate) fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>> {
     let (mut file, len) = open(path)?;
-    if len > most {
-        let reason = format!("expected at most {most} bytes, found {len}");
+    if len > max {
+        let reason = format!("expected at most {max} bytes, found {len}");
         return Err(Error::file(path, reason));
     }
     read_bytes(path, &mut file, len)

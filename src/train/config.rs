@@ -22,11 +22,11 @@ use std::time::Duration;
 pub struct TrainConfig {
     /// Steps of the run.
     pub steps: u64,
-    /// B, windows per batch.
+    /// B, training sequences (windows of the text) per batch.
     pub batch: usize,
     /// N, batches per step. A step's gradient is the mean over the windows of all of them.
     pub accumulate: usize,
-    /// T, tokens per window.
+    /// T, tokens per training sequence.
     pub context: usize,
     /// Seed of the windows. The model's initial values have a seed of their own.
     pub seed: u64,
@@ -96,9 +96,9 @@ impl Default for TrainConfig {
     }
 }
 
-/// Most rows of a batch, B·T. More need more memory than any machine has, and allocating it would abort.
+/// Maximum number of rows of a batch, B·T. More need more memory than any machine has, and allocating it would abort.
 const MAX_BATCH_ROWS: usize = 1 << 24;
-/// Most rows of a step, N·B·T.
+/// Maximum number of rows of a step, N·B·T.
 const MAX_STEP_ROWS: usize = MAX_BATCH_ROWS << 4;
 
 impl TrainConfig {

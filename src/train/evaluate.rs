@@ -20,7 +20,7 @@ pub struct Evaluation {
     pub bits_per_byte: f64,
     /// Mean loss of the main head and of heads 1..=K, in nats per token.
     pub loss_heads: Vec<f64>,
-    /// Share of targets that have the largest logit, for the same heads.
+    /// Fraction of targets that have the largest logit, for the same heads.
     pub accuracy_heads: Vec<f64>,
     /// Number of tokens predicted by the main head.
     pub tokens: usize,

@@ -31,7 +31,7 @@ pub struct EvalPoint {
     pub step: u64,
     /// Mean loss of the main head and of heads 1..=K, in nats.
     pub loss_heads: Vec<f64>,
-    /// Share of targets that have the largest logit, for the same heads.
+    /// Fraction of targets that have the largest logit, for the same heads.
     pub accuracy_heads: Vec<f64>,
 }
 

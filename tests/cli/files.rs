@@ -138,7 +138,7 @@ fn weights_that_are_not_the_models_are_refused() {
         refuses(&spoilt, &[file, "tensor `", &bits.to_string(), "finite"]);
     }
     fs::write(&path, &whole).expect("a file");
-    let (model, _) = ModelDir::load(&folder.path("model")).expect("a sound model");
+    let (model, _) = ModelDir::load(&folder.path("model")).expect("a valid model");
     let tensors: Vec<_> = model
         .params()
         .iter()

@@ -77,16 +77,16 @@ fn numbers_that_no_run_can_have_are_refused_by_flag() {
 #[test]
 fn what_does_not_fit_the_model_is_refused() {
     let folder = Folder::with_model();
-    let (most, more) = (POSITIONS.to_string(), (POSITIONS + 1).to_string());
+    let (max, more) = (POSITIONS.to_string(), (POSITIONS + 1).to_string());
     let eval = "eval model --data text.txt --context";
-    folder.refuses(&format!("{eval} 0"), 2, &["--context", "0", &most]);
-    folder.refuses(&format!("{eval} {more}"), 2, &["--context", &most, &more]);
-    folder.succeeds(&format!("{eval} {most}"));
+    folder.refuses(&format!("{eval} 0"), 2, &["--context", "0", &max]);
+    folder.refuses(&format!("{eval} {more}"), 2, &["--context", &max, &more]);
+    folder.succeeds(&format!("{eval} {max}"));
 
     let generate = || folder.command("generate model --max-tokens 2 --prompt");
     folder.command_refuses(with_arg(generate(), ""), 2, &["prompt"]);
     let long = "x".repeat(POSITIONS + 1);
-    folder.command_refuses(with_arg(generate(), &long), 2, &["prompt", &more, &most]);
+    folder.command_refuses(with_arg(generate(), &long), 2, &["prompt", &more, &max]);
     folder.succeeds(&format!("generate model --prompt {}", &long[1..]));
     for (flags, names) in [
         (

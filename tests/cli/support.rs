@@ -33,7 +33,7 @@ impl Folder {
         (config.num_attention_heads, config.num_key_value_heads) = (2, 1);
         (config.max_position_embeddings, config.training_context) = (POSITIONS, 16);
         config.set_head_width(8);
-        let model = Model::new(config, 5).expect("sound sizes");
+        let model = Model::new(config, 5).expect("valid sizes");
         let path = folder.path("model");
         ModelDir::create(&path, &model, &Tokenizer::bytes(), false).expect("a new directory");
         folder

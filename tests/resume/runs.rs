@@ -50,8 +50,8 @@ fn trainer(kind: HeadKind, vocab: usize, config: &TrainConfig) -> Trainer {
     (model.num_hidden_layers, model.head_dim) = (1, 8);
     (model.num_attention_heads, model.num_key_value_heads) = (2, 1);
     model.set_head_width(8);
-    let model = Model::new(model, 5).expect("sound sizes");
-    Trainer::new(model, config.clone()).expect("a sound configuration")
+    let model = Model::new(model, 5).expect("valid sizes");
+    Trainer::new(model, config.clone()).expect("a valid configuration")
 }
 
 /// Watches a run, and stops it after a step.
