@@ -5,6 +5,7 @@ use super::decoding::cut;
 use super::device::Held;
 use super::failure::Result;
 use super::output::figures;
+use crate::Error;
 use crate::data::{Tokenizer, Tokens};
 use crate::infer::{DraftLength, GenerateOptions, Generated, NoDrafts, Request};
 use crate::model::Model;
@@ -65,6 +66,21 @@ impl Flags {
         if !self.agreement {
             return Ok(None);
         }
+        let starts = cut(tokens.len(), self.prompts, self.prompt_tokens)?;
+        let positions = model.config().max_position_embeddings;
+        if self.prompt_tokens > positions {
+            let found = self.prompt_tokens;
+            let expected = format!("at most {positions}, the model's positions");
+            return Err(Error::setting("prompt_tokens", expected, found).into());
+        }
+        let room = positions + 1 - self.prompt_tokens;
+        if self.max_tokens > room {
+            let expected = format!(
+                "at most {room} after --prompt-tokens {} in {positions} positions",
+                self.prompt_tokens
+            );
+            return Err(Error::setting("max_tokens", expected, self.max_tokens).into());
+        }
         let options = GenerateOptions {
             max_tokens: self.max_tokens,
             draft_length: DraftLength::Fixed(0),
@@ -78,7 +94,6 @@ impl Flags {
             request.check(model.config())?;
             Ok(request)
         };
-        let starts = cut(tokens.len(), self.prompts, self.prompt_tokens)?;
         starts
             .into_iter()
             .map(request)

@@ -1,7 +1,7 @@
 //! Flags that the commands that decode share: prompt, sampling, drafts, context.
 
 use super::failure::{Failure, Result};
-use super::output::one_of;
+use super::output::{message, one_of};
 use crate::Error;
 use crate::data::Tokenizer;
 use crate::infer::{DecodeMode, DraftLength, GenerateOptions, Sampler};
@@ -69,19 +69,16 @@ pub struct Decoding {
     #[arg(long, default_value = "auto", value_name = "auto|N", value_parser = draft_length)]
     draft: DraftLength,
     /// Sampling temperature; 0 is greedy
-    #[arg(long, default_value_t = 0.0, value_name = "T")]
-    #[arg(allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0.0, value_name = "T", value_parser = number)]
     temperature: f32,
     /// Sample from the K most likely tokens only; 0 for all
     #[arg(long, default_value_t = 0, value_name = "K")]
     top_k: usize,
     /// Sample from the most likely tokens whose probabilities add up to P
-    #[arg(long, default_value_t = 1.0, value_name = "P")]
-    #[arg(allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 1.0, value_name = "P", value_parser = number)]
     top_p: f32,
     /// Sample from tokens with at least P times the probability of the most likely one
-    #[arg(long, default_value_t = 0.0, value_name = "P")]
-    #[arg(allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0.0, value_name = "P", value_parser = number)]
     min_p: f32,
     /// Seed for sampling
     #[arg(long, default_value_t = 0, value_name = "S")]
@@ -92,6 +89,17 @@ pub struct Decoding {
     /// When the context is full, continue with the last N tokens as if they were the whole text
     #[arg(long, value_name = "N")]
     window: Option<usize>,
+}
+
+/// A number that is not rounded to zero.
+fn number(text: &str) -> std::result::Result<f32, String> {
+    let x: f32 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    match text.parse::<f64>() {
+        Ok(given) if x == 0.0 && given != 0.0 => {
+            Err("too small: expected 0, or at least 1e-45".to_owned())
+        }
+        _ => Ok(x),
+    }
 }
 
 fn draft_length(text: &str) -> std::result::Result<DraftLength, String> {
@@ -129,6 +137,14 @@ impl Decoding {
             None => context.saturating_add(1).saturating_sub(prompt_len).max(1),
             Some(_) => usize::MAX,
         };
+        let heads = model.config().mtp_depth;
+        if let (DraftLength::Fixed(n), false) = (self.draft, way == Way::Plain)
+            && n > heads
+        {
+            message(&format!(
+                "note: --draft {n}: the model has {heads} heads, so a step drafts at most {heads} tokens"
+            ));
+        }
         let (draft_length, mode) = match way {
             Way::Speculative => (self.draft, DecodeMode::Exact),
             Way::Plain => (DraftLength::Fixed(0), DecodeMode::Exact),

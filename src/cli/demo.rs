@@ -68,6 +68,7 @@ impl Demo {
         // More weight on the heads than the default: the demo is about drafting.
         (config.lambda, config.beta) = (1.0, 0.8);
         (config.eval_every, config.log_every) = ((self.steps / 6).max(1), 10);
+        config.valid_tokens = Some(valid.len());
         let bar = progress(0, self.steps);
         let mut trainer = Trainer::new(model, config)?;
         trainer.run(train, valid, &tokenizer, None, &mut |event: &Event| {

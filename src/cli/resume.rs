@@ -50,7 +50,7 @@ fn resume(train: &Train, dir: &Path) -> Result {
     let (valid, valid_files) = find("--valid", &train.valid, &origin.valid)?;
     run.set_texts(data_files, valid_files)?;
     let separator = origin.separator.as_deref();
-    let texts = Texts::open(&data, &valid, &tokenizer, separator, origin.valid_tokens)?;
+    let texts = Texts::open(&data, &valid, &tokenizer, separator)?;
     // A file may have changed between the two readings. The second one is used.
     run.set_texts(texts.data_files.clone(), texts.valid_files.clone())?;
     // Not before: while texts are read there is nothing to save, and a signal ends the program at once.

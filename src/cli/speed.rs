@@ -3,8 +3,8 @@
 use super::compare::{Compared, check_identical, compare, sameness, shares};
 use super::decoding::{Decoding, Prompt, Way, cut};
 use super::device::On;
-use super::failure::Result;
-use super::output::print;
+use super::failure::{Failure, Result};
+use super::output::{at_least_one, print};
 use crate::checkpoint::ModelDir;
 use crate::infer::costs::{Costs, costs};
 use crate::model::Model;
@@ -33,7 +33,7 @@ pub struct Speed {
     #[command(flatten)]
     decoding: Decoding,
     /// Timed runs with drafts and without, in turn; medians are reported
-    #[arg(long, default_value_t = 5, value_name = "N")]
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = at_least_one())]
     repeats: usize,
     /// Print one JSON object
     #[arg(long)]
@@ -114,6 +114,10 @@ impl Speed {
         let prompt = prompts[0];
         let decoding = &self.decoding;
         let options = decoding.options(Way::Speculative, &model, &tokenizer, prompt.len())?;
+        if options.max_tokens == 0 {
+            let reason = "--max-tokens: expected at least 1 token to measure, found 0";
+            return Err(Failure::Usage(reason.to_owned()));
+        }
         model.pack(decoding.weights);
         let held = device.hold(&model)?;
         let compared = compare(&held, &prompts, &options, self.repeats)?;

@@ -46,7 +46,7 @@ impl Sampler {
         ];
         for (field, value, range, expected) in settings {
             if !range.contains(&value) {
-                return Err(Error::setting(field, expected, value));
+                return Err(Error::setting(field, expected, format!("{value:?}")));
             }
         }
         Ok(())
