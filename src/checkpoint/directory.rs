@@ -1,7 +1,7 @@
 //! A directory appears with all its files, or not at all.
 //!
 //! It is built under a temporary name in the same parent directory, synced, and renamed into place. An existing
-//! directory is replaced only on request, and only if it looks like a model's directory.
+//! directory is replaced only on request, and only if this program wrote everything in it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -9,12 +9,14 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use super::encode::Safetensors;
+use super::json;
 use super::lock::{Lock, busy, lock_old};
-use crate::files::{Temporary, beside, split, sync_dir};
+use super::names::{CONFIG, is_ours};
+use crate::files::{Temporary, beside, escape, split, sync_dir};
 use crate::{Error, Result};
 
-/// The file by which a directory is known to be a model's.
-const OURS: &str = "config.json";
+/// The fields of `config.json` that only this program writes begin so.
+const OURS: &str = "foretoken_";
 
 /// What is written into a new file.
 #[derive(Clone, Copy)]
@@ -40,8 +42,9 @@ impl Contents<'_> {
 /// it may refuse, or take hold of a file that must be held from the first moment that others can see it.
 ///
 /// An existing `dir` is refused, unless `force` is set: then it is replaced with everything in it. Even then it must
-/// look like ours: a directory without subdirectories that is empty or holds a `config.json`. The working directory and
-/// those above it are never replaced, nor is a directory that a process trains into.
+/// be ours: a directory that is empty, or that holds nothing but files with the names that this program gives, and a
+/// `config.json` with a field that only this program writes. The working directory and those above it are never replaced,
+/// nor is a directory that a process trains into.
 ///
 /// Replacing takes two renames, and a kill between them leaves no `dir`: the old directory then stands next to it as
 /// `.{name}.{pid}.old.tmp`.
@@ -138,7 +141,7 @@ fn check_replaceable(dir: &Path, found: &Metadata, here: &Path) -> Result<()> {
     if real(here)?.starts_with(real(dir)?) {
         return refuse("the working directory is in it");
     }
-    let (mut empty, mut ours) = (true, false);
+    let mut empty = true;
     for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
         let entry = entry.map_err(Error::io("read", dir))?;
         let kind = entry
@@ -148,15 +151,26 @@ fn check_replaceable(dir: &Path, found: &Metadata, here: &Path) -> Result<()> {
             return refuse("it holds a directory, and a model's directory holds only files");
         }
         empty = false;
+        let name = entry.file_name();
         // A link is not ours: a download cache is made of links.
-        ours |= kind.is_file() && entry.file_name() == OURS;
+        if !kind.is_file() || !is_ours(&name) {
+            let name = escape(&name.to_string_lossy());
+            return refuse(&format!(
+                "it holds `{name}`, which this program did not write; move that elsewhere"
+            ));
+        }
     }
-    if !empty && !ours {
-        return refuse(
-            "it is not empty and has no config.json of its own, so it is no model's directory",
-        );
+    if !empty && !has_our_config(dir) {
+        return refuse("it has no config.json that this program wrote");
     }
     Ok(())
+}
+
+/// Whether a directory's `config.json` has a field that only this program writes.
+fn has_our_config(dir: &Path) -> bool {
+    let path = dir.join(CONFIG);
+    let fields = json::read(&path).and_then(|bytes| json::parse(&path, &bytes));
+    fields.is_ok_and(|fields: serde_json::Map<_, _>| fields.keys().any(|key| key.starts_with(OURS)))
 }
 
 /// Puts directory `new` in the place of `dir`, which goes `aside`. If that fails, `dir` is put back. Returns the lock

@@ -14,10 +14,8 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 
+use super::names::LOCK;
 use crate::{Error, Result};
-
-/// Name of the file.
-pub(super) const LOCK: &str = "train.lock";
 
 /// A lock that is held as long as the value lives, also when the directory moves.
 #[derive(Debug)]

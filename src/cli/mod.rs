@@ -19,6 +19,7 @@
 //! | `export` | `foretoken export` |
 //! | `plot` | `foretoken plot` |
 //! | `tokenizer` | `foretoken tokenizer`, and the flags that choose one |
+//! | `target` | what a command writes, and may replace |
 //! | `compare` | plain and speculative decoding in turn |
 //! | `decoding` | flags shared by the commands that decode |
 //! | `voice` | a continuation as text: stop strings, colours |
@@ -52,6 +53,7 @@ mod regime;
 mod resume;
 mod speed;
 mod stop;
+mod target;
 mod texts;
 mod tokenizer;
 mod train;

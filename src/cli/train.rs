@@ -7,6 +7,7 @@ use super::machine::Machine;
 use super::output::{Output, message, one_of, progress};
 use super::regime::Learning;
 use super::stop;
+use super::target::{Inputs, Target};
 use super::texts::{Texts, check_kind};
 use super::tokenizer::Vocabulary;
 use super::watch::{Watch, answering};
@@ -40,7 +41,7 @@ pub struct Train {
     /// Model directory to create
     #[arg(long, required_unless_present = "resume", value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Replace the model directory if it exists, as soon as the run starts
+    /// Replace the model directory, as soon as the run starts, if it exists and this program wrote everything in it
     #[arg(long)]
     force: bool,
     /// Sizes of the model; --init has its own
@@ -131,6 +132,14 @@ impl Train {
         check_kind("--data", &self.data)?;
         check_kind("--valid", &self.valid)?;
         let init = self.learning.init.as_deref();
+        let inputs = Inputs::default()
+            .files("--data", &self.data)
+            .files("--valid", &self.valid);
+        let inputs = inputs
+            .files("--tokenizer", self.vocabulary.file())
+            .model("--init", init);
+        let out = self.out.as_deref().expect("clap requires it");
+        let target = Target::dir(out, &inputs)?;
         let (start, own) = init.map(ModelDir::load).transpose()?.unzip();
         let mut config = self.config(start.as_ref());
         let train_config = self.train_config(&config)?;
@@ -181,9 +190,9 @@ impl Train {
             flags: self.given.settings(&defaults),
         };
         let signal = stop::on_signals()?;
-        let out = self.out.as_deref().expect("clap requires it");
         let trainer = Trainer::new(model, train_config)?;
         let run = Run::create(out, &trainer, &tokenizer, origin, self.force)?;
+        target.written();
         self.drive(trainer, run, texts, &tokenizer, &signal)
     }
 

@@ -4,6 +4,7 @@
 //!
 //! * `atomic`: a file appears under its name whole, or not at all.
 //! * `leftovers`: the temporaries of killed writers.
+//! * `overlap`: whether writing to one path would destroy what another names.
 //! * `read`: regular files of a bounded size.
 //! * `hash`: SHA-256 of bytes and of files.
 //! * `escape`: untrusted text in error messages.
@@ -12,6 +13,7 @@ mod atomic;
 mod escape;
 mod hash;
 mod leftovers;
+mod overlap;
 mod read;
 
 pub(crate) use atomic::{Temporary, beside, split, sync_dir, write, write_with};
@@ -19,4 +21,5 @@ pub(crate) use escape::escape;
 pub use hash::Fingerprint;
 pub(crate) use hash::{Hashing, hex};
 pub(crate) use leftovers::writer;
-pub(crate) use read::{numbers, open, read_bounded, read_bytes, read_parts};
+pub(crate) use overlap::refuse_overlap;
+pub(crate) use read::{numbers, open, read_bounded, read_bytes, read_parts, read_start};

@@ -33,6 +33,18 @@ pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
     Ok((file, len))
 }
 
+/// The first `most` bytes of a regular file, fewer if it is shorter.
+///
+/// # Errors
+/// Returns the errors of [`open`].
+pub(crate) fn read_start(path: &Path, most: usize) -> Result<Vec<u8>> {
+    let (file, _) = open(path)?;
+    let mut start = Vec::new();
+    let read = file.take(most as u64).read_to_end(&mut start);
+    read.map_err(Error::io("read", path))?;
+    Ok(start)
+}
+
 /// Reads a whole regular file of at most `most` bytes.
 ///
 /// # Errors

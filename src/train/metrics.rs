@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -55,6 +55,15 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// The file that [`Metrics::read`] reads.
+    pub fn file(path: &Path) -> PathBuf {
+        if path.is_dir() {
+            path.join("metrics.jsonl")
+        } else {
+            path.to_owned()
+        }
+    }
+
     /// Reads the `metrics.jsonl` of a model directory, or such a file itself.
     ///
     /// An incomplete last line is ignored: the run was killed, or is writing it. If a resumed run logged a step twice,
@@ -64,11 +73,7 @@ impl Metrics {
     /// Returns [`Error::Io`] if the file cannot be read, and [`Error::File`] if a line is not an event, or if there is
     /// no step and no evaluation.
     pub fn read(path: &Path) -> Result<Self> {
-        let file = if path.is_dir() {
-            path.join("metrics.jsonl")
-        } else {
-            path.to_owned()
-        };
+        let file = Self::file(path);
         let mut bytes = Vec::new();
         File::open(&file)
             .and_then(|f| f.take(MAX_BYTES + 1).read_to_end(&mut bytes))

@@ -253,13 +253,14 @@ fn a_directory_that_exists_is_kept_unless_force_is_given() {
         others("model"),
         std::fs::read(folder.path("model/config.json")),
     );
-    std::fs::write(folder.path("model/stale"), "of the run before").expect("a file");
+    let stale = folder.path("model/train_state.safetensors");
+    std::fs::write(&stale, "of the run before").expect("a file");
     folder.succeeds(&format!("{train} model --force"));
     assert!(
         before == others("model"),
         "a replacement left something next to it"
     );
-    assert!(!folder.path("model/stale").exists());
+    assert_ne!(std::fs::read(&stale).expect("a file"), b"of the run before");
     let new = std::fs::read(folder.path("model/config.json")).expect("a file");
     assert_ne!(new, old.expect("a file"));
     folder.succeeds("inspect model");

@@ -8,6 +8,7 @@
 //! * `refit`: heads removed from a model, new ones trained on it, and the regimes.
 //! * `vocabularies`: vocabularies, token files and pictures.
 //! * `documents`: separators between documents, and vocabularies that do not depend on threads.
+//! * `replaced`: outputs that would destroy an input, and what `--force` replaces.
 //! * `runs`: runs that succeed, what they print and write.
 //! * `diverged`: runs that diverge, what they report and leave.
 //!
@@ -21,6 +22,7 @@ mod documents;
 mod files;
 mod flags;
 mod refit;
+mod replaced;
 mod runs;
 mod support;
 mod vocabularies;
