@@ -156,7 +156,7 @@ fn check_replaceable(dir: &Path, found: &Metadata, here: &Path) -> Result<()> {
         if !kind.is_file() || !is_ours(&name) {
             let name = escape(&name.to_string_lossy());
             return refuse(&format!(
-                "it holds `{name}`, which this program did not write; move that elsewhere"
+                "it holds `{name}`, which is no file of a model; move it elsewhere"
             ));
         }
     }

@@ -185,7 +185,7 @@ fn force_replaces_what_the_program_wrote_and_says_what() {
         folder.refuses(&format!("{words} {out} --force"), 2, &names);
     }
     fs::write(folder.path("run/book.txt"), "a book").expect("a file");
-    let names = ["run", "`book.txt`, which this program did not write"];
+    let names = ["run", "`book.txt`, which is no file of a model"];
     folder.refuses(&format!("{train} --force"), 2, &names);
     folder.refuses("export other --out run --force", 2, &names);
 }

@@ -145,7 +145,7 @@ fn force_never_deletes_what_may_be_the_users() {
         fs::write(sub("linked.json"), b"{}").unwrap();
         fs::remove_dir(sub("odd/config.json")).unwrap();
         std::os::unix::fs::symlink(sub("linked.json"), sub("odd/config.json")).unwrap();
-        assert!(reason("odd").contains("`config.json`, which this program did not write"));
+        assert!(reason("odd").contains("`config.json`, which is no file of a model"));
         fs::remove_file(sub("linked.json")).unwrap();
     }
     // A model of others, with the same names; one of ours with a file more; one without its config.
@@ -172,7 +172,7 @@ fn force_never_deletes_what_may_be_the_users() {
             "more",
             "book.txt",
             "kept",
-            "`book.txt`, which this program did not write",
+            "`book.txt`, which is no file of a model",
         ),
     ] {
         let dir = sub(dir);
