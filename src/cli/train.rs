@@ -227,7 +227,7 @@ impl Train {
     ) -> Result {
         if !run.is_locked() {
             message(
-                "note: this file system has no locks, so take care that no other process trains into the same directory",
+                "warning: this file system has no locks, so take care that no other process trains into the same directory",
             );
         }
         let bar = progress(trainer.steps(), trainer.config().steps);

@@ -61,12 +61,21 @@ pub(crate) fn split(path: &Path) -> Option<(PathBuf, &OsStr)> {
 pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
     // Other systems cannot open a directory as a file, and their journals keep renames.
     if cfg!(unix) {
-        let opened = File::open(dir);
-        opened
-            .and_then(|dir| dir.sync_all())
-            .map_err(Error::io("sync", dir))?;
+        let synced = File::open(dir).and_then(|dir| dir.sync_all());
+        lenient(synced).map_err(Error::io("sync", dir))?;
     }
     Ok(())
+}
+
+/// Some file systems, of networks or in user space, cannot sync a directory and say so. Then nothing can be done, and the
+/// files in it are synced all the same.
+fn lenient(synced: io::Result<()>) -> io::Result<()> {
+    match synced {
+        Err(error) if [ErrorKind::InvalidInput, ErrorKind::Unsupported].contains(&error.kind()) => {
+            Ok(())
+        }
+        synced => synced,
+    }
 }
 
 /// A file or directory under a temporary name, removed when dropped unless it was renamed.
@@ -171,6 +180,15 @@ mod tests {
         let mut names: Vec<_> = entries.map(|name| name.into_string().unwrap()).collect();
         names.sort();
         names
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_directory_that_cannot_be_synced_is_no_error_and_a_broken_disk_is_one() {
+        // EINVAL, which fsync(2) has for what cannot be synced; ENOSYS is 38 and EIO 5 on Linux.
+        let of = |number| lenient(Err(io::Error::from_raw_os_error(number)));
+        assert!(of(22).is_ok() && of(5).is_err() && lenient(Ok(())).is_ok());
+        assert_eq!(of(38).is_ok(), cfg!(target_os = "linux"));
     }
 
     #[test]
