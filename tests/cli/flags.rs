@@ -351,3 +351,28 @@ fn an_error_outlives_a_closed_standard_error() {
         .expect("the binary");
     assert_refused("the same with a reader", &output, 1, &["missing"]);
 }
+
+#[test]
+fn more_threads_than_cores_are_a_warning() {
+    let folder = Folder::with_model();
+    let cores = std::thread::available_parallelism()
+        .expect("a number")
+        .get();
+    let warning = |flag: &str| {
+        let words = format!("eval model --data text.txt {flag}");
+        let output = folder.command(&words).output().expect("the binary");
+        let errors = String::from_utf8(output.stderr).expect("text");
+        assert!(output.status.success(), "{words}: {errors}");
+        errors
+    };
+    assert_eq!(warning(""), "");
+    assert_eq!(warning(&format!("--threads {cores}")), "");
+    let more = format!("--threads {}", cores + 1);
+    let errors = warning(&more);
+    let expected = format!("warning: {more}: this process runs {cores} at once");
+    assert!(errors.starts_with(&expected), "{errors}");
+    assert!(
+        errors.contains(&format!("--threads {cores} gives the same result")),
+        "{errors}"
+    );
+}
