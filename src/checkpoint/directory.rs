@@ -12,7 +12,7 @@ use super::encode::Safetensors;
 use super::json;
 use super::lock::{Lock, busy, lock_old};
 use super::names::{CONFIG, is_ours};
-use crate::files::{Temporary, beside, escape, split, sync_dir};
+use crate::files::{Temporary, beside, escape, split, steady, sync_dir};
 use crate::{Error, Result};
 
 /// The fields of `config.json` that only this program writes begin so.
@@ -46,8 +46,8 @@ impl Contents<'_> {
 /// `config.json` with a field that only this program writes. The working directory and those above it are never replaced,
 /// nor is a directory that a process trains into.
 ///
-/// Replacing takes two renames, and a kill between them leaves no `dir`: the old directory then stands next to it as
-/// `.{name}.{pid}.old.tmp`.
+/// Replacing takes two renames. A signal that the program catches waits for both; a kill between them leaves no `dir`: the
+/// old directory then stands next to it as `.{name}.{pid}.old.tmp`.
 ///
 /// # Errors
 /// Returns [`Error::Exists`] if `dir` exists and is not replaced, [`Error::Busy`] if a process trains into it,
@@ -103,6 +103,7 @@ pub(super) fn create_dir<T>(
     sync_dir(&parent)?;
     if let Some(aside) = &aside {
         fs::remove_dir_all(aside).map_err(Error::io("remove", aside))?;
+        steady().forget(aside);
     }
     drop(held);
     Ok(prepared)
@@ -184,6 +185,7 @@ fn swap(new: Temporary, dir: &Path, aside: &Path, held: Option<Lock>) -> Result<
     }
     // A directory without a lock may have become a run since: then it is not moved at all.
     let held = held.map_or_else(|| lock_old(dir), |lock| Ok(Some(lock)))?;
+    let mut live = steady();
     fs::rename(dir, aside).map_err(Error::io("move aside", dir))?;
     // Or at the last moment. In its present place no run can begin any more.
     let lock = match held {
@@ -193,11 +195,21 @@ fn swap(new: Temporary, dir: &Path, aside: &Path, held: Option<Lock>) -> Result<
             other => other,
         }),
     };
-    let replaced = lock.and_then(|lock| {
-        new.rename(dir).map_err(Error::io("replace", dir))?;
-        Ok(lock)
-    });
-    replaced.map_err(|error| match fs::rename(aside, dir) {
+    let (error, _new) = match lock {
+        Err(error) => (error, Some(new)),
+        Ok(lock) => match new.rename_in(&mut live, dir) {
+            Ok(()) => {
+                // From now on the old directory is what a signal must not leave.
+                live.add(aside);
+                return Ok(lock);
+            }
+            Err((new, error)) => (Error::io("replace", dir)(error), Some(new)),
+        },
+    };
+    let back = fs::rename(aside, dir);
+    // Before the new directory is removed, which changes the list.
+    drop(live);
+    Err(match back {
         Ok(()) => error,
         Err(back) => {
             let old = aside.display();

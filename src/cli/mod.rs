@@ -9,7 +9,7 @@
 //! | `given` | its flags as they were typed |
 //! | `texts` | the texts it trains and validates on |
 //! | `resume` | `foretoken train --resume` |
-//! | `stop` | signals that end a run, and how to resume it |
+//! | `stop` | signals: a run's checkpoint, and no temporary is left |
 //! | `watch` | a run's progress bar, and the answer to a signal |
 //! | `eval` | `foretoken eval` |
 //! | `agreement` | its flag `--agreement` |
@@ -121,6 +121,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> failure::Result {
     // Checked before any kernel needs it, so that an unknown name is an error and not a panic.
     Isa::from_environment()?;
+    stop::catch()?;
     match command {
         Command::Demo(demo) => demo.machine.scope(|| demo.run()),
         Command::Train(train) => train.machine.scope(|| train.run()),

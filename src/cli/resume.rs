@@ -54,9 +54,9 @@ fn resume(train: &Train, dir: &Path) -> Result {
     // A file may have changed between the two readings. The second one is used.
     run.set_texts(texts.data_files.clone(), texts.valid_files.clone())?;
     // Not before: while texts are read there is nothing to save, and a signal ends the program at once.
-    let signal = stop::on_signals()?;
+    let signal = stop::asks();
     run.resume(&trainer)?;
-    train.drive(trainer, run, texts, &tokenizer, &signal)
+    train.drive(trainer, run, texts, &tokenizer, signal)
 }
 
 /// The texts that `flag` gives, or else those of the run, with their content.

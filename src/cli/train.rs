@@ -189,11 +189,11 @@ impl Train {
             valid_tokens: texts.valid_tokens,
             flags: self.given.settings(&defaults),
         };
-        let signal = stop::on_signals()?;
+        let signal = stop::asks();
         let trainer = Trainer::new(model, train_config)?;
         let run = Run::create(out, &trainer, &tokenizer, origin, self.force)?;
         target.written();
-        self.drive(trainer, run, texts, &tokenizer, &signal)
+        self.drive(trainer, run, texts, &tokenizer, signal)
     }
 
     /// The configuration that the flags specify, for a model of these sizes.
@@ -249,8 +249,16 @@ impl Train {
             let steps = trainer.steps() - first;
             message(profile::table(&profile::stop(), steps).trim_end());
         }
-        watch.output.finish()?;
-        stop::ended(ending, run.path(), signal)
+        let finished = watch.output.finish();
+        let ended = stop::ended(ending, run.path(), signal);
+        match (ended, finished) {
+            // A terminal that was closed takes no more output. That is not why the run ended.
+            (Err(stopped), Err(error)) => {
+                message(&format!("error: {error}"));
+                Err(stopped)
+            }
+            (ended, finished) => Ok(finished.map_err(Failure::from).and(ended)?),
+        }
     }
 
     /// Whether training continues with the heads of the model that it starts from.

@@ -4,6 +4,7 @@
 //!
 //! * `atomic`: a file appears under its name whole, or not at all.
 //! * `leftovers`: the temporaries of killed writers.
+//! * `live`: the temporaries of this process, of which a signal leaves none.
 //! * `overlap`: whether writing to one path would destroy what another names.
 //! * `read`: regular files of a bounded size.
 //! * `hash`: SHA-256 of bytes and of files.
@@ -13,6 +14,9 @@ mod atomic;
 mod escape;
 mod hash;
 mod leftovers;
+// Only the program catches signals.
+#[cfg_attr(not(feature = "cli"), allow(dead_code))]
+mod live;
 mod overlap;
 mod read;
 
@@ -21,5 +25,10 @@ pub(crate) use escape::escape;
 pub use hash::Fingerprint;
 pub(crate) use hash::{Hashing, hex};
 pub(crate) use leftovers::writer;
+#[cfg(feature = "cli")]
+pub(crate) use live::remove_temporaries;
+pub(crate) use live::steady;
 pub(crate) use overlap::refuse_overlap;
-pub(crate) use read::{numbers, open, read_bounded, read_bytes, read_parts, read_start};
+pub(crate) use read::{
+    numbers, open, read_bounded, read_bytes, read_parts, read_start,
+};

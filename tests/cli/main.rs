@@ -3,6 +3,7 @@
 //! * `support`: running the binary, what an error must look like, models to run it on.
 //! * `flags`: command lines that are refused.
 //! * `files`: data, prompts and model directories that cannot be read.
+//! * `signals`: signals outside a run with a checkpoint.
 //! * `decoding`: what `generate` and `speed` print.
 //! * `device`: devices, and the message if one is missing.
 //! * `refit`: heads removed from a model, new ones trained on it, and the regimes.
@@ -24,5 +25,7 @@ mod flags;
 mod refit;
 mod replaced;
 mod runs;
+#[cfg(unix)]
+mod signals;
 mod support;
 mod vocabularies;
