@@ -77,6 +77,10 @@ pub struct Vocabulary {
     /// Text between documents that becomes the end-of-text token, such as "<|endoftext|>"; by default it is plain text
     #[arg(long, value_name = "TEXT")]
     pub split_on: Option<String>,
+    /// Read --data and --valid as text even if their first bytes are those of another kind of file, such as an archive or
+    /// a page
+    #[arg(long)]
+    pub as_text: bool,
 }
 
 impl Vocabulary {
@@ -91,7 +95,10 @@ impl Vocabulary {
     /// If a file cannot be read or is no tokenizer.
     pub fn of(&self, texts: &[PathBuf]) -> Result<Tokenizer> {
         match &self.tokenizer {
-            Choice::Learn(size) => learn(&TextFiles::new(texts, self.split_on.as_deref())?, *size),
+            Choice::Learn(size) => {
+                let texts = TextFiles::new(texts, self.split_on.as_deref())?;
+                learn(&texts.as_text(self.as_text), *size)
+            }
             choice => chosen(choice),
         }
     }
@@ -135,6 +142,9 @@ pub struct Train {
     /// Text between documents, which is left out
     #[arg(long, value_name = "TEXT")]
     split_on: Option<String>,
+    /// Read --data as text even if its first bytes are those of another kind of file, such as an archive or a page
+    #[arg(long)]
+    as_text: bool,
     /// Replace the file if it exists and is a vocabulary that this program wrote
     #[arg(long)]
     force: bool,
@@ -155,6 +165,9 @@ pub struct Encode {
     /// Text between documents that becomes the end-of-text token; by default it is plain text
     #[arg(long, value_name = "TEXT")]
     split_on: Option<String>,
+    /// Read --data as text even if its first bytes are those of another kind of file, such as an archive or a page
+    #[arg(long)]
+    as_text: bool,
     /// Replace the file if it exists and is a token file
     #[arg(long)]
     force: bool,
@@ -221,7 +234,7 @@ impl Train {
         }
         let inputs = Inputs::default().files("--data", &self.data);
         let target = Target::file(&self.out, VOCABULARY, self.force, &inputs)?;
-        let texts = TextFiles::new(&self.data, self.split_on.as_deref())?;
+        let texts = TextFiles::new(&self.data, self.split_on.as_deref())?.as_text(self.as_text);
         let tokenizer = learn(&texts, self.vocab)?;
         write(&self.out, tokenizer.to_json().as_bytes())?;
         target.written();
@@ -238,7 +251,7 @@ impl Encode {
         let inputs = Inputs::default().files("--data", &self.data);
         let inputs = inputs.files("--tokenizer", self.tokenizer.file());
         let target = Target::file(&self.out, TOKENS, self.force, &inputs)?;
-        let texts = TextFiles::new(&self.data, self.split_on.as_deref())?;
+        let texts = TextFiles::new(&self.data, self.split_on.as_deref())?.as_text(self.as_text);
         let (out, vocab_size) = (&*self.out, tokenizer.vocab_size());
         let tokens = write_with(out, |file| write_tokens(out, file, &texts, &tokenizer))?;
         target.written();

@@ -161,6 +161,7 @@ impl Train {
             &tokenizer,
             separator,
             self.valid_tokens,
+            self.vocabulary.as_text,
         )?;
         check_length("the training part of --data", texts.train.len(), context)?;
         check_length("the validation part", texts.valid.len(), 1)?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::files::{Expected, START, expect_kind};
 use crate::{Error, Result};
 
 /// Largest file that is read, in bytes. A run with ten million reports stays below it.
@@ -78,6 +79,7 @@ impl Metrics {
         File::open(&file)
             .and_then(|f| f.take(MAX_BYTES + 1).read_to_end(&mut bytes))
             .map_err(Error::io("read", &file))?;
+        expect_kind(&file, &bytes[..bytes.len().min(START)], Expected::Json)?;
         if bytes.len() as u64 > MAX_BYTES {
             let reason = format!("expected at most {MAX_BYTES} bytes, found more");
             return Err(Error::file(&file, reason));

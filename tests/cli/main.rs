@@ -3,6 +3,7 @@
 //! * `support`: running the binary, what an error must look like, models to run it on.
 //! * `flags`: command lines that are refused.
 //! * `files`: data, prompts and model directories that cannot be read.
+//! * `kinds`: files of another kind than their readers expect.
 //! * `signals`: signals outside a run with a checkpoint.
 //! * `decoding`: what `generate` and `speed` print.
 //! * `device`: devices, and the message if one is missing.
@@ -22,6 +23,7 @@ mod diverged;
 mod documents;
 mod files;
 mod flags;
+mod kinds;
 mod refit;
 mod replaced;
 mod runs;
