@@ -57,16 +57,14 @@ fn start() -> io::Result<()> {
 
 /// The signals that end the program.
 fn ending() -> Vec<i32> {
-    let mut signals = vec![SIGINT, SIGTERM];
+    let signals = vec![SIGINT, SIGTERM];
     #[cfg(unix)]
-    {
+    let signals = {
         use signal_hook::consts::{SIGHUP, SIGXCPU};
-        // The limit on processor time (`ulimit -t`).
-        signals.push(SIGXCPU);
-        if !ignored(SIGHUP) {
-            signals.push(SIGHUP);
-        }
-    }
+        let closed = Some(SIGHUP).filter(|signal| !ignored(*signal));
+        // SIGXCPU is the limit on processor time (`ulimit -t`).
+        signals.into_iter().chain([SIGXCPU]).chain(closed).collect()
+    };
     signals
 }
 

@@ -23,7 +23,7 @@ const PROSE: &str = "extract its text first";
 const OTHER: &str = "check the path";
 
 /// Kinds that begin with fixed bytes, which no text in UTF-8 begins with by chance.
-const MAGIC: [(&[u8], Kind); 22] = [
+const MAGIC: [(&[u8], Kind); 20] = [
     (
         b"version https://git-lfs.github.com/spec/",
         kind(
@@ -53,8 +53,6 @@ const MAGIC: [(&[u8], Kind); 22] = [
     (b"Rar!\x1a\x07", kind("a RAR archive", UNPACK)),
     (b"\xff\xfe\0\0", kind("a text in UTF-32", UTF8)),
     (b"\0\0\xfe\xff", kind("a text in UTF-32", UTF8)),
-    (b"\xff\xfe", kind("a text in UTF-16", UTF8)),
-    (b"\xfe\xff", kind("a text in UTF-16", UTF8)),
     (b"%PDF-", kind("a PDF document", PROSE)),
     (b"\x89PNG\r\n\x1a\n", kind("a PNG picture", OTHER)),
     (b"\xff\xd8\xff", kind("a JPEG picture", OTHER)),
@@ -133,6 +131,8 @@ fn kind_of(start: &[u8]) -> Option<Kind> {
     }
     // These begin with letters, as a text might, so more is asked of them.
     match start {
+        // A mark of the byte order alone is no text.
+        [0xff, 0xfe, _, _, ..] | [0xfe, 0xff, _, _, ..] => Some(kind("a text in UTF-16", UTF8)),
         [
             b'B',
             b'Z',
