@@ -47,6 +47,18 @@ pub enum Error {
         /// What was expected, and what was found.
         reason: String,
     },
+    /// A file is of another kind than its reader expects, by its first bytes.
+    #[error("{}: expected {expected}, found what seems to be {found}; {remedy}", path.display())]
+    Kind {
+        /// The file.
+        path: PathBuf,
+        /// The kind that was expected.
+        expected: &'static str,
+        /// The kind that it seems to be.
+        found: &'static str,
+        /// What to do about it.
+        remedy: &'static str,
+    },
     /// A tensor in a file is invalid or does not match the model.
     #[error("{}: tensor `{tensor}`: {reason}", path.display())]
     Tensor {
@@ -115,6 +127,9 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// What [`Error::Kind`] expects of a text. `TextFiles::as_text` reads any bytes as one.
+    pub(crate) const TEXT: &str = "a plain text";
+
     /// An [`Error::Io`] for use with `map_err`.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();

@@ -1,7 +1,7 @@
 //! A directory appears with all its files, or not at all.
 //!
 //! It is built under a temporary name in the same parent directory, synced, and renamed into place. An existing
-//! directory is replaced only on request, and only if it looks like a model's directory.
+//! directory is replaced only on request, and only if this program wrote everything in it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -9,12 +9,14 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use super::encode::Safetensors;
+use super::json;
 use super::lock::{Lock, busy, lock_old};
-use crate::files::{Temporary, beside, split, sync_dir};
+use super::names::{CONFIG, is_ours};
+use crate::files::{Temporary, beside, escape, split, steady, sync_dir};
 use crate::{Error, Result};
 
-/// The file by which a directory is known to be a model's.
-const OURS: &str = "config.json";
+/// The fields of `config.json` that only this program writes begin so.
+const OURS: &str = "foretoken_";
 
 /// What is written into a new file.
 #[derive(Clone, Copy)]
@@ -40,11 +42,12 @@ impl Contents<'_> {
 /// it may refuse, or take hold of a file that must be held from the first moment that others can see it.
 ///
 /// An existing `dir` is refused, unless `force` is set: then it is replaced with everything in it. Even then it must
-/// look like ours: a directory without subdirectories that is empty or holds a `config.json`. The working directory and
-/// those above it are never replaced, nor is a directory that a process trains into.
+/// be ours: a directory that is empty, or that holds nothing but files with the names that this program gives, and a
+/// `config.json` with a field that only this program writes. The working directory and those above it are never replaced,
+/// nor is a directory that a process trains into.
 ///
-/// Replacing takes two renames, and a kill between them leaves no `dir`: the old directory then stands next to it as
-/// `.{name}.{pid}.old.tmp`.
+/// Replacing takes two renames. A signal that the program catches waits for both; a kill between them leaves no `dir`: the
+/// old directory then stands next to it as `.{name}.{pid}.old.tmp`.
 ///
 /// # Errors
 /// Returns [`Error::Exists`] if `dir` exists and is not replaced, [`Error::Busy`] if a process trains into it,
@@ -100,6 +103,7 @@ pub(super) fn create_dir<T>(
     sync_dir(&parent)?;
     if let Some(aside) = &aside {
         fs::remove_dir_all(aside).map_err(Error::io("remove", aside))?;
+        steady().forget(aside);
     }
     drop(held);
     Ok(prepared)
@@ -138,7 +142,7 @@ fn check_replaceable(dir: &Path, found: &Metadata, here: &Path) -> Result<()> {
     if real(here)?.starts_with(real(dir)?) {
         return refuse("the working directory is in it");
     }
-    let (mut empty, mut ours) = (true, false);
+    let mut empty = true;
     for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
         let entry = entry.map_err(Error::io("read", dir))?;
         let kind = entry
@@ -148,15 +152,26 @@ fn check_replaceable(dir: &Path, found: &Metadata, here: &Path) -> Result<()> {
             return refuse("it holds a directory, and a model's directory holds only files");
         }
         empty = false;
+        let name = entry.file_name();
         // A link is not ours: a download cache is made of links.
-        ours |= kind.is_file() && entry.file_name() == OURS;
+        if !kind.is_file() || !is_ours(&name) {
+            let name = escape(&name.to_string_lossy());
+            return refuse(&format!(
+                "it holds `{name}`, which is no file of a model; move it elsewhere"
+            ));
+        }
     }
-    if !empty && !ours {
-        return refuse(
-            "it is not empty and has no config.json of its own, so it is no model's directory",
-        );
+    if !empty && !has_our_config(dir) {
+        return refuse("it has no config.json that this program wrote");
     }
     Ok(())
+}
+
+/// Whether a directory's `config.json` has a field that only this program writes.
+fn has_our_config(dir: &Path) -> bool {
+    let path = dir.join(CONFIG);
+    let fields = json::read(&path).and_then(|bytes| json::parse(&path, &bytes));
+    fields.is_ok_and(|fields: serde_json::Map<_, _>| fields.keys().any(|key| key.starts_with(OURS)))
 }
 
 /// Puts directory `new` in the place of `dir`, which goes `aside`. If that fails, `dir` is put back. Returns the lock
@@ -170,6 +185,7 @@ fn swap(new: Temporary, dir: &Path, aside: &Path, held: Option<Lock>) -> Result<
     }
     // A directory without a lock may have become a run since: then it is not moved at all.
     let held = held.map_or_else(|| lock_old(dir), |lock| Ok(Some(lock)))?;
+    let mut live = steady();
     fs::rename(dir, aside).map_err(Error::io("move aside", dir))?;
     // Or at the last moment. In its present place no run can begin any more.
     let lock = match held {
@@ -179,11 +195,21 @@ fn swap(new: Temporary, dir: &Path, aside: &Path, held: Option<Lock>) -> Result<
             other => other,
         }),
     };
-    let replaced = lock.and_then(|lock| {
-        new.rename(dir).map_err(Error::io("replace", dir))?;
-        Ok(lock)
-    });
-    replaced.map_err(|error| match fs::rename(aside, dir) {
+    let (error, _new) = match lock {
+        Err(error) => (error, Some(new)),
+        Ok(lock) => match new.rename_in(&mut live, dir) {
+            Ok(()) => {
+                // From now on the old directory is what a signal must not leave.
+                live.add(aside);
+                return Ok(lock);
+            }
+            Err((new, error)) => (Error::io("replace", dir)(error), Some(new)),
+        },
+    };
+    let back = fs::rename(aside, dir);
+    // Before the new directory is removed, which changes the list.
+    drop(live);
+    Err(match back {
         Ok(()) => error,
         Err(back) => {
             let old = aside.display();

@@ -8,22 +8,24 @@
 //! names any more, and does not protect the directory that has the name now. So the locked file is compared with the
 //! file at the path (device and inode), and the lock is taken again if they differ.
 //!
-//! Some file systems have no locks. Training works there too, without this protection; `Lock::is_held` is then false,
-//! and the program prints a note.
+//! Some file systems have no locks, or number a file anew whenever it is looked at. Training works there too, without this
+//! protection; `Lock::is_held` is then false, and the program prints a warning.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::path::Path;
 
+use super::names::LOCK;
 use crate::{Error, Result};
 
-/// Name of the file.
-pub(super) const LOCK: &str = "train.lock";
+/// Most times that a lock is taken anew. No directory is replaced so often in a moment.
+const ATTEMPTS: usize = 16;
 
 /// A lock that is held as long as the value lives, also when the directory moves.
 #[derive(Debug)]
 pub(super) struct Lock {
     file: File,
-    /// False if the file system has no locks.
+    /// False if the file system has no locks that can be relied on.
     pub(super) is_held: bool,
 }
 
@@ -49,7 +51,7 @@ fn lock_by(
     try_lock: &mut dyn FnMut(&File) -> std::result::Result<(), TryLockError>,
 ) -> Result<Lock> {
     let path = dir.join(LOCK);
-    loop {
+    for attempt in 1.. {
         let mut options = OpenOptions::new();
         let file = options
             .write(true)
@@ -60,12 +62,20 @@ fn lock_by(
         let is_held = match try_lock(&file) {
             Ok(()) => true,
             Err(TryLockError::WouldBlock) => return Err(busy(dir)),
+            // A signal came in between.
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => continue,
+            // Whatever the system calls it: ENOLCK, ENOSYS, EOPNOTSUPP and EINVAL are in use.
             Err(TryLockError::Error(_)) => false,
         };
         if is_at(&file, &path)? {
             return Ok(Lock { file, is_held });
         }
+        if attempt == ATTEMPTS {
+            let is_held = false;
+            return Ok(Lock { file, is_held });
+        }
     }
+    unreachable!("the last attempt returns")
 }
 
 /// The error about a directory whose lock another process holds.
@@ -131,6 +141,38 @@ mod tests {
         let second = lock_by(folder.path(), &mut none).unwrap();
         assert!(!first.is_held && !second.is_held);
         assert!(lock(folder.path()).unwrap().is_held);
+    }
+
+    #[test]
+    fn a_signal_between_is_no_missing_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut times = 0;
+        let held = lock_by(folder.path(), &mut |file| {
+            times += 1;
+            let interrupted = || std::io::Error::from(ErrorKind::Interrupted);
+            if times < 30 {
+                Err(TryLockError::Error(interrupted()))
+            } else {
+                file.try_lock()
+            }
+        });
+        assert!(held.unwrap().is_held);
+        assert_eq!(times, 30);
+    }
+
+    /// As on a file system that numbers files anew all the time.
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_is_never_the_one_at_its_path_ends_in_no_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut times = 0;
+        let held = lock_by(folder.path(), &mut |file| {
+            times += 1;
+            fs::remove_file(folder.path().join(LOCK)).unwrap();
+            file.try_lock()
+        });
+        assert!(!held.unwrap().is_held);
+        assert_eq!(times, ATTEMPTS);
     }
 
     #[test]

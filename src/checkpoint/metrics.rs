@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::files::{write, write_with};
+use crate::files::{Expected, check_start, write, write_with};
 use crate::{Error, Result};
 
 /// Longest line that can be an event, in bytes. A kill or a damaged disk may leave a file without a line feed.
@@ -25,13 +25,16 @@ struct Line {
 /// line, so it may be of any size.
 ///
 /// # Errors
-/// Returns [`Error::Io`] if the file cannot be read or replaced; it is then unchanged.
+/// Returns [`Error::Io`] if the file cannot be read or replaced and [`Error::Kind`] if it seems to be of another kind; it
+/// is then unchanged.
 pub(super) fn trim(path: &Path, step: u64, evaluated: bool) -> Result<()> {
-    let file = match File::open(path) {
+    let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return write(path, b""),
         Err(error) => return Err(Error::io("read", path)(error)),
     };
+    // Another kind of file has no line of the run, and would be emptied.
+    check_start(path, &mut file, Expected::Json)?;
     let mut file = BufReader::new(file);
     let (mut kept, mut line) = (0, Vec::new());
     loop {
@@ -94,6 +97,9 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), steps);
         trim(&path, 0, true).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"");
+        std::fs::write(&path, "version https://git-lfs.github.com/spec/v1\n").unwrap();
+        assert!(matches!(trim(&path, 0, true), Err(Error::Kind { .. })));
+        assert!(std::fs::read(&path).unwrap().starts_with(b"version"));
         std::fs::remove_file(&path).unwrap();
         trim(&path, 5, true).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"");

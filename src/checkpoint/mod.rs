@@ -8,6 +8,7 @@
 //! * `state`: that state as one file, with a checksum.
 //! * `metrics`: the run's lines, cut back to a checkpoint.
 //! * `directory`: a directory appears with all its files, or not at all; what is never replaced.
+//! * `names`: the names of the files in a directory.
 //! * `lock`: the lock of a directory, under which one process trains into it.
 //! * `encode`: the safetensors format as we write it, one byte sequence for one content.
 //! * `tensors`: the safetensors format as we read it, untrusted, one tensor at a time.
@@ -25,6 +26,7 @@ mod json;
 mod lock;
 mod metrics;
 mod model;
+mod names;
 mod run;
 mod state;
 mod tensors;

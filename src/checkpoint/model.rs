@@ -6,6 +6,7 @@
 
 use super::directory::{Contents, create_dir};
 use super::encode::Safetensors;
+use super::names::{CONFIG, METRICS, TOKENIZER, WEIGHTS};
 use super::{TensorFile, json};
 use crate::data::Tokenizer;
 use crate::files::{Hashing, escape};
@@ -16,11 +17,6 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
-
-pub(super) const CONFIG: &str = "config.json";
-pub(super) const WEIGHTS: &str = "model.safetensors";
-pub(super) const TOKENIZER: &str = "tokenizer.json";
-pub(super) const METRICS: &str = "metrics.jsonl";
 
 /// The contents of `config.json`.
 #[derive(Serialize)]
@@ -146,6 +142,11 @@ impl ModelDir {
         tensors.expect(expected)?;
         let model = Model::from_parts(config, |name, shape| tensors.take(name, shape))?;
         Ok((model, tokenizer))
+    }
+
+    /// The files of a model in directory `dir`, which need not exist: what [`ModelDir::load`] reads.
+    pub fn files(dir: &Path) -> [PathBuf; 3] {
+        [CONFIG, WEIGHTS, TOKENIZER].map(|name| dir.join(name))
     }
 
     /// The directory.

@@ -39,8 +39,9 @@ use std::path::{Path, PathBuf};
 
 use super::directory::Contents;
 use super::encode::Part;
-use super::lock::{LOCK, Lock, lock};
-use super::model::{CONFIG, METRICS, WEIGHTS, tokenizer_of};
+use super::lock::{Lock, lock};
+use super::model::tokenizer_of;
+use super::names::{CONFIG, LOCK, METRICS, STATE, WEIGHTS};
 use super::state::{read_state, state_file};
 use super::{ModelDir, TensorFile, json, metrics};
 use crate::data::Tokenizer;
@@ -49,8 +50,6 @@ use crate::model::{Config, Model};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 use serde::Serialize;
-
-const STATE: &str = "train_state.safetensors";
 
 /// A model's directory that this process alone trains into, as long as the value lives.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use safetensors::tensor::{Dtype, TensorInfo};
 use sha2::{Digest, Sha256};
 
 use super::header::{self, Entries};
-use crate::files::{escape, numbers, open, read_bytes, read_parts};
+use crate::files::{Expected, check_start, escape, numbers, open, read_bytes, read_parts};
 use crate::{Error, Result};
 
 /// Longest header, in bytes: the format's own limit.
@@ -37,10 +37,11 @@ impl TensorFile {
     /// is read, and so are the tensors' claims.
     ///
     /// # Errors
-    /// Returns [`Error::Io`], [`Error::File`] or [`Error::Tensor`] if the file is missing, empty, not a regular file,
+    /// Returns [`Error::Io`], [`Error::Kind`], [`Error::File`] or [`Error::Tensor`] if the file is missing, empty, not a regular file,
     /// truncated, too long, or has a bad header.
     pub fn open(path: &Path) -> Result<Self> {
-        let (file, len) = open(path)?;
+        let (mut file, len) = open(path)?;
+        check_start(path, &mut file, Expected::Safetensors)?;
         Self::read_from(path, file, len)
     }
 

@@ -4,6 +4,7 @@ use super::failure::{Failure, Result};
 use super::output::{message, one_of};
 use crate::Error;
 use crate::data::Tokenizer;
+use crate::files::{Expected, START, expect_kind};
 use crate::infer::{DecodeMode, DraftLength, GenerateOptions, Sampler};
 use crate::model::{Model, WeightFormat};
 use clap::{Args, ValueEnum};
@@ -31,7 +32,7 @@ pub struct Prompt {
     /// Text to continue
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
-    /// File with the text to continue; - for standard input
+    /// File with the text to continue; - for standard input, which may be any bytes
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
 }
@@ -50,7 +51,11 @@ impl Prompt {
                 read.map_err(Error::io("read", Path::new("standard input")))?;
                 Ok(text)
             }
-            (None, Some(path)) => Ok(std::fs::read(path).map_err(Error::io("read", path))?),
+            (None, Some(path)) => {
+                let text = std::fs::read(path).map_err(Error::io("read", path))?;
+                expect_kind(path, &text[..text.len().min(START)], Expected::Prompt)?;
+                Ok(text)
+            }
             (None, None) => unreachable!("clap asks for one of the two"),
         }
     }

@@ -5,7 +5,7 @@ use super::device::On;
 use super::failure::Result;
 use super::output::{figures, one_of, print};
 use crate::checkpoint::ModelDir;
-use crate::data::{check_length, open_tokens};
+use crate::data::{TextFiles, check_length};
 use crate::model::WeightFormat;
 use crate::simd::scalar;
 use crate::train::Evaluation;
@@ -24,6 +24,9 @@ pub struct Eval {
     /// Text between documents that becomes the end-of-text token, as in training; by default it is plain text
     #[arg(long, value_name = "TEXT")]
     split_on: Option<String>,
+    /// Read --data as text even if its first bytes are those of another kind of file, such as an archive or a page
+    #[arg(long)]
+    as_text: bool,
     /// Tokens per window [default: as the model was trained]
     #[arg(long, value_name = "T")]
     context: Option<usize>,
@@ -62,7 +65,9 @@ impl Eval {
         let device = self.on.open()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
         let context = self.context.unwrap_or(model.config().default_context());
-        let tokens = open_tokens(&self.data, &tokenizer, self.split_on.as_deref())?;
+        let tokens = TextFiles::new(&self.data, self.split_on.as_deref())?
+            .as_text(self.as_text)
+            .tokens(&tokenizer)?;
         check_length("--data", tokens.len(), 1)?;
         // Checked before the evaluation, which may take long.
         let requests = self.agreement.requests(&model, &tokenizer, &tokens)?;

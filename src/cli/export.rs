@@ -2,6 +2,7 @@
 
 use super::failure::{Failure, Result};
 use super::output;
+use super::target::{Inputs, Target};
 use crate::checkpoint::ModelDir;
 use clap::Args;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ pub struct Export {
     /// Model directory to create
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Replace the model directory if it exists
+    /// Replace the model directory if it exists and this program wrote everything in it
     #[arg(long)]
     force: bool,
     /// Write the trunk alone
@@ -31,6 +32,10 @@ impl Export {
     /// # Errors
     /// If the model cannot be read, has fewer heads, or the directory cannot be created.
     pub fn run(self) -> Result {
+        let target = Target::dir(
+            &self.out,
+            &Inputs::default().model("the model", Some(&self.dir)),
+        )?;
         let (model, tokenizer) = ModelDir::load(&self.dir)?;
         let all = model.config().mtp_depth;
         let kept = if self.without_heads {
@@ -45,6 +50,7 @@ impl Export {
         }
         let model = model.keep_heads(kept)?;
         ModelDir::create(&self.out, &model, &tokenizer, self.force)?;
+        target.written();
         output::message(&format!(
             "{}: {kept} of {all} heads, {} parameters",
             self.out.display(),

@@ -57,6 +57,9 @@ fn sentence(error: &Error) -> String {
             format!("{error}: choose another directory, or replace it with --force")
         }
         Error::Exists { .. } => format!("{error}; --force does not change that"),
+        Error::Kind { expected, .. } if *expected == Error::TEXT => {
+            format!("{error}, or read it as it is with --as-text")
+        }
         error => error.to_string(),
     }
 }

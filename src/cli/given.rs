@@ -14,7 +14,8 @@ pub struct Given {
 }
 
 /// Flags that may be given with `--resume`: they change no weight, or are checked one by one.
-const FREE: [&str; 11] = [
+const FREE: [&str; 12] = [
+    "as_text",
     "data",
     "valid",
     "steps",

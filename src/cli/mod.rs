@@ -9,7 +9,7 @@
 //! | `given` | its flags as they were typed |
 //! | `texts` | the texts it trains and validates on |
 //! | `resume` | `foretoken train --resume` |
-//! | `stop` | signals that end a run, and how to resume it |
+//! | `stop` | signals: a run's checkpoint, and no temporary is left |
 //! | `watch` | a run's progress bar, and the answer to a signal |
 //! | `eval` | `foretoken eval` |
 //! | `agreement` | its flag `--agreement` |
@@ -19,6 +19,7 @@
 //! | `export` | `foretoken export` |
 //! | `plot` | `foretoken plot` |
 //! | `tokenizer` | `foretoken tokenizer`, and the flags that choose one |
+//! | `target` | what a command writes, and may replace |
 //! | `compare` | plain and speculative decoding in turn |
 //! | `decoding` | flags shared by the commands that decode |
 //! | `voice` | a continuation as text: stop strings, colours |
@@ -52,6 +53,7 @@ mod regime;
 mod resume;
 mod speed;
 mod stop;
+mod target;
 mod texts;
 mod tokenizer;
 mod train;
@@ -132,6 +134,7 @@ fn negative_numbers(command: clap::Command) -> clap::Command {
 fn run(command: Command) -> failure::Result {
     // Checked before any kernel needs it, so that an unknown name is an error and not a panic.
     Isa::from_environment()?;
+    stop::catch()?;
     match command {
         Command::Demo(demo) => demo.machine.scope(|| demo.run()),
         Command::Train(train) => train.machine.scope(|| train.run()),

@@ -2,7 +2,8 @@
 
 use super::failure::{Failure, Result};
 use super::output::Output;
-use crate::files::write;
+use super::target::{Inputs, Kind, Target};
+use crate::files::{read_start, write};
 use crate::train::Metrics;
 use crate::train::metrics::{EvalPoint, StepPoint};
 use clap::Args;
@@ -14,7 +15,7 @@ use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Flags of `foretoken plot`.
 #[derive(Clone, Debug, Args)]
@@ -22,12 +23,26 @@ pub struct Plot {
     /// Model directories of runs, or their metrics.jsonl; at most 7
     #[arg(required = true, value_name = "DIR")]
     runs: Vec<PathBuf>,
-    /// Picture to write, an .svg file
+    /// Picture to write, an .svg file; an earlier picture of `plot` is replaced
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Draw losses on a logarithmic scale
     #[arg(long)]
     log: bool,
+}
+
+/// What the command writes.
+const PICTURE: Kind = Kind {
+    name: "picture",
+    wrote: drawn_here,
+};
+
+/// Whether a file begins like a picture of `plot`: with its size.
+fn drawn_here(path: &Path) -> bool {
+    let (width, height) = SIZE;
+    let start =
+        format!("<svg width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" ");
+    read_start(path, start.len()).is_ok_and(|found| found == start.as_bytes())
 }
 
 /// A run, named by its path.
@@ -56,6 +71,10 @@ impl Plot {
                 self.runs.len()
             )));
         }
+        let files: Vec<PathBuf> = self.runs.iter().map(|path| Metrics::file(path)).collect();
+        let inputs = Inputs::default().files("the metrics", &files);
+        // A picture is drawn again and again while a run trains, so one that `plot` drew needs no flag.
+        let target = Target::file(&self.out, PICTURE, true, &inputs)?;
         let read = |path: &PathBuf| {
             let metrics = Metrics::read(path)?;
             let name = short(&path.display().to_string());
@@ -63,6 +82,7 @@ impl Plot {
         };
         let runs = self.runs.iter().map(read).collect::<Result<Vec<Run>>>()?;
         write(&self.out, draw(&runs, self.log).as_bytes())?;
+        target.written();
         let mut output = Output::new(false);
         output.line(&self.out.display().to_string());
         Ok(output.finish()?)
@@ -90,6 +110,7 @@ const POINTS: usize = 600;
 const LARGEST: f64 = 1e12;
 
 const SIZE: (u32, u32) = (1400, 900);
+
 const LEGEND_WIDTH: u32 = 230;
 /// Characters of a name in the legend.
 const NAME_LENGTH: usize = 22;

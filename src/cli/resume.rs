@@ -4,6 +4,9 @@ use super::failure::{Failure, Result};
 use super::stop;
 use super::texts::{Texts, check_kind};
 use super::train::Train;
+use crate::Error;
+use crate::data::TokenFile;
+use crate::files::{Expected, START, expect_kind, read_start};
 use crate::train::{Run, TextFile, Trainer};
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
@@ -48,15 +51,28 @@ fn resume(train: &Train, dir: &Path) -> Result {
     let origin = run.origin().clone();
     let (data, data_files) = find("--data", &train.data, &origin.data)?;
     let (valid, valid_files) = find("--valid", &train.valid, &origin.valid)?;
-    run.set_texts(data_files, valid_files)?;
+    run.set_texts(data_files, valid_files)
+        .map_err(|error| clearer(error, data.iter().chain(&valid)))?;
     let separator = origin.separator.as_deref();
-    let texts = Texts::open(&data, &valid, &tokenizer, separator)?;
+    // Whatever their kind, they have the content with which the run was started.
+    let texts = Texts::open(&data, &valid, &tokenizer, separator, true)?;
     // A file may have changed between the two readings. The second one is used.
     run.set_texts(texts.data_files.clone(), texts.valid_files.clone())?;
     // Not before: while texts are read there is nothing to save, and a signal ends the program at once.
-    let signal = stop::on_signals()?;
+    let signal = stop::asks();
     run.resume(&trainer)?;
-    train.drive(trainer, run, texts, &tokenizer, &signal)
+    train.drive(trainer, run, texts, &tokenizer, signal)
+}
+
+/// The error about texts with different content; or if one of them seems to be no text any more, the error about that.
+fn clearer<'a>(error: Error, paths: impl Iterator<Item = &'a PathBuf>) -> Error {
+    let check = |path: &PathBuf| {
+        let start = read_start(path, START).ok()?;
+        expect_kind(path, &start, Expected::Text).err()
+    };
+    // A token file is of a known kind, and it is the other content that counts.
+    let texts = paths.filter(|path| !TokenFile::is_one(path));
+    texts.map(check).find_map(|wrong| wrong).unwrap_or(error)
 }
 
 /// The texts that `flag` gives, or else those of the run, with their content.

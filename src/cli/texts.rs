@@ -1,7 +1,7 @@
 //! The texts that `foretoken train` trains and validates on.
 
 use super::failure::{Failure, Result};
-use crate::data::{TokenFile, Tokenizer, Tokens, open_with_fingerprints};
+use crate::data::{TextFiles, TokenFile, Tokenizer, Tokens};
 use crate::train::TextFile;
 use std::path::PathBuf;
 
@@ -19,15 +19,16 @@ pub struct Texts {
 
 impl Texts {
     /// Opens `data` and `valid`, each of them text files or one token file. Without `valid` the last tenth of `data` is
-    /// kept for validation. The separator applies to text files only.
+    /// kept for validation. The separator applies to text files only, and so does `as_text`, as in [`TextFiles::as_text`].
     ///
     /// # Errors
-    /// As [`open_with_fingerprints`], and if a token file changes in the meantime.
+    /// As [`TextFiles::tokens_with_fingerprints`], and if a token file changes in the meantime.
     pub fn open(
         data: &[PathBuf],
         valid: &[PathBuf],
         tokenizer: &Tokenizer,
         separator: Option<&str>,
+        as_text: bool,
     ) -> Result<Self> {
         let has_tokens = |paths: &[PathBuf]| matches!(paths, [path] if TokenFile::is_one(path));
         // A token file has its end-of-text tokens already. Alone with a separator it is refused; next to texts it is
@@ -37,7 +38,8 @@ impl Texts {
             separator.filter(|_| !needless)
         };
         let open = |paths: &[PathBuf], separator| {
-            let (tokens, contents) = open_with_fingerprints(paths, tokenizer, separator)?;
+            let texts = TextFiles::new(paths, separator)?.as_text(as_text);
+            let (tokens, contents) = texts.tokens_with_fingerprints(tokenizer)?;
             let files = paths.iter().zip(contents);
             let files = files.map(|(path, content)| TextFile::holding(path, content));
             Ok::<_, Failure>((tokens, files.collect::<crate::Result<Vec<_>>>()?))
@@ -84,7 +86,7 @@ mod tests {
             std::fs::write(path, format!("the text of {}", path.display())).unwrap();
         }
         let before = TextFile::read(&paths).unwrap();
-        let texts = Texts::open(&paths[..2], &paths[2..], &tokenizer, None).unwrap();
+        let texts = Texts::open(&paths[..2], &paths[2..], &tokenizer, None, false).unwrap();
         for path in &paths {
             std::fs::write(path, "another text").unwrap();
         }
@@ -103,7 +105,7 @@ mod tests {
         let source = TextFiles::new(&[text], None).unwrap();
         write_tokens(&path, &mut out, &source, &tokenizer).unwrap();
         let paths = [path.clone()];
-        let texts = Texts::open(&paths, &[], &tokenizer, None).unwrap();
+        let texts = Texts::open(&paths, &[], &tokenizer, None, false).unwrap();
         assert_eq!(texts.data_files, TextFile::read(&paths).unwrap());
         texts.train.unchanged().unwrap();
         // Overwritten later with the same number of bytes.
@@ -113,7 +115,7 @@ mod tests {
         let named = message.starts_with(&path.display().to_string());
         assert!(named && message.contains("changed"), "{message}");
         // A new file under the same name does not affect the one that is open.
-        let texts = Texts::open(&paths, &[], &tokenizer, None).unwrap();
+        let texts = Texts::open(&paths, &[], &tokenizer, None, false).unwrap();
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "x").unwrap();
         texts.train.unchanged().unwrap();

@@ -2,13 +2,32 @@
 
 use super::failure::{Failure, Result};
 use super::output::{Output, message, print};
+use super::target::{Inputs, Kind, Target};
 use crate::Error;
-use crate::data::{TextFiles, Tokenizer, write_tokens};
-use crate::files::{write, write_with};
+use crate::data::{TextFiles, TokenFile, Tokenizer, write_tokens};
+use crate::files::{read_bounded, write, write_with};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+/// Largest vocabulary that is read to see who wrote it, in bytes; ours have a few megabytes.
+const MAX_VOCABULARY: u64 = 256 << 20;
+
+/// What `foretoken tokenizer encode` writes.
+const TOKENS: Kind = Kind {
+    name: "token file",
+    wrote: TokenFile::is_one,
+};
+
+/// What `foretoken tokenizer train` writes.
+const VOCABULARY: Kind = Kind {
+    name: "vocabulary",
+    wrote: |path| {
+        let bytes = read_bounded(path, MAX_VOCABULARY).unwrap_or_default();
+        is_vocabulary(&String::from_utf8_lossy(&bytes))
+    },
+};
 
 /// A choice of vocabulary.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +57,16 @@ impl FromStr for Choice {
     }
 }
 
+impl Choice {
+    /// The file, if it is one.
+    fn file(&self) -> Option<&PathBuf> {
+        match self {
+            Self::File(path) => Some(path),
+            _ => None,
+        }
+    }
+}
+
 /// Flags that choose a vocabulary for texts.
 #[derive(Clone, Debug, Args)]
 pub struct Vocabulary {
@@ -48,16 +77,28 @@ pub struct Vocabulary {
     /// Text between documents that becomes the end-of-text token, such as "<|endoftext|>"; by default it is plain text
     #[arg(long, value_name = "TEXT")]
     pub split_on: Option<String>,
+    /// Read --data and --valid as text even if their first bytes are those of another kind of file, such as an archive or
+    /// a page
+    #[arg(long)]
+    pub as_text: bool,
 }
 
 impl Vocabulary {
+    /// The file that holds the tokenizer, if one was chosen.
+    pub fn file(&self) -> Option<&PathBuf> {
+        self.tokenizer.file()
+    }
+
     /// The tokenizer, learned from these texts if the flag says so.
     ///
     /// # Errors
     /// If a file cannot be read or is no tokenizer.
     pub fn of(&self, texts: &[PathBuf]) -> Result<Tokenizer> {
         match &self.tokenizer {
-            Choice::Learn(size) => learn(&TextFiles::new(texts, self.split_on.as_deref())?, *size),
+            Choice::Learn(size) => {
+                let texts = TextFiles::new(texts, self.split_on.as_deref())?;
+                learn(&texts.as_text(self.as_text), *size)
+            }
             choice => chosen(choice),
         }
     }
@@ -101,7 +142,10 @@ pub struct Train {
     /// Text between documents, which is left out
     #[arg(long, value_name = "TEXT")]
     split_on: Option<String>,
-    /// Replace the file if it exists
+    /// Read --data as text even if its first bytes are those of another kind of file, such as an archive or a page
+    #[arg(long)]
+    as_text: bool,
+    /// Replace the file if it exists and is a vocabulary that this program wrote
     #[arg(long)]
     force: bool,
 }
@@ -121,7 +165,10 @@ pub struct Encode {
     /// Text between documents that becomes the end-of-text token; by default it is plain text
     #[arg(long, value_name = "TEXT")]
     split_on: Option<String>,
-    /// Replace the file if it exists
+    /// Read --data as text even if its first bytes are those of another kind of file, such as an archive or a page
+    #[arg(long)]
+    as_text: bool,
+    /// Replace the file if it exists and is a token file
     #[arg(long)]
     force: bool,
     /// Print one JSON object
@@ -185,10 +232,12 @@ impl Train {
             let expected = format!("257 to {} tokens", Tokenizer::MAX_LEARNED);
             return Err(Error::setting("vocab", expected, self.vocab).into());
         }
-        check_free(&self.out, self.force)?;
-        let texts = TextFiles::new(&self.data, self.split_on.as_deref())?;
+        let inputs = Inputs::default().files("--data", &self.data);
+        let target = Target::file(&self.out, VOCABULARY, self.force, &inputs)?;
+        let texts = TextFiles::new(&self.data, self.split_on.as_deref())?.as_text(self.as_text);
         let tokenizer = learn(&texts, self.vocab)?;
         write(&self.out, tokenizer.to_json().as_bytes())?;
+        target.written();
         let mut output = Output::new(false);
         let (out, size) = (self.out.display(), tokenizer.vocab_size());
         output.line(&format!("{out}: {size} tokens"));
@@ -199,10 +248,13 @@ impl Train {
 impl Encode {
     fn run(self) -> Result {
         let tokenizer = chosen(&self.tokenizer)?;
-        check_free(&self.out, self.force)?;
-        let texts = TextFiles::new(&self.data, self.split_on.as_deref())?;
+        let inputs = Inputs::default().files("--data", &self.data);
+        let inputs = inputs.files("--tokenizer", self.tokenizer.file());
+        let target = Target::file(&self.out, TOKENS, self.force, &inputs)?;
+        let texts = TextFiles::new(&self.data, self.split_on.as_deref())?.as_text(self.as_text);
         let (out, vocab_size) = (&*self.out, tokenizer.vocab_size());
         let tokens = write_with(out, |file| write_tokens(out, file, &texts, &tokenizer))?;
+        target.written();
         let report = Encoded {
             out,
             tokens,
@@ -255,13 +307,55 @@ fn chosen(choice: &Choice) -> Result<Tokenizer> {
     }
 }
 
-/// Refuses to replace a file without `--force`.
-fn check_free(out: &Path, force: bool) -> Result {
-    if !force && out.symlink_metadata().is_ok() {
-        return Err(Failure::Usage(format!(
-            "{} exists: choose another file, or replace it with --force",
-            out.display()
-        )));
+/// Whether a `tokenizer.json` was written by this program, which formats it in its own way: everything before the
+/// tokens is known but for two values, and a merge takes one line.
+fn is_vocabulary(text: &str) -> bool {
+    let ours = Tokenizer::bytes().to_json();
+    let varies = |line: &str| {
+        ["\"id\": ", "\"use_regex\": "]
+            .iter()
+            .any(|field| line.trim_start().starts_with(field))
+    };
+    let mut lines = text.lines();
+    for line in ours.lines() {
+        match lines.next() {
+            Some(found) if found == line || varies(found) && varies(line) => {}
+            _ => return false,
+        }
+        if line.trim_start().starts_with("\"vocab\": ") {
+            break;
+        }
     }
-    Ok(())
+    let mut merges = lines.skip_while(|line| !line.starts_with("    \"merges\": ["));
+    merges.next().is_some_and(|first| first.ends_with("[]"))
+        || merges
+            .next()
+            .is_some_and(|merge| merge.starts_with("      [\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vocabulary_of_this_program_is_known() {
+        let bytes = Tokenizer::bytes().to_json();
+        assert!(is_vocabulary(&bytes));
+        let text = "the cat sat on the mat, the cat sat on the mat";
+        let learned = Tokenizer::learn([Ok(text.into())], 270).unwrap().to_json();
+        assert!(is_vocabulary(&learned));
+        // Written by another program, or cut off.
+        let value: serde_json::Value = serde_json::from_str(&learned).unwrap();
+        for other in [
+            String::new(),
+            text.to_owned(),
+            value.to_string(),
+            serde_json::to_string_pretty(&value).unwrap(),
+            learned.replace("      [\"", "      [\n        \""),
+            learned.replace("\"unk_token\": null", "\"unk_token\": \"x\""),
+            learned[..learned.len() / 2].to_owned(),
+        ] {
+            assert!(!is_vocabulary(&other), "{other}");
+        }
+    }
 }

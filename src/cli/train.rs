@@ -7,6 +7,7 @@ use super::machine::Machine;
 use super::output::{Output, message, one_of, progress};
 use super::regime::Learning;
 use super::stop;
+use super::target::{Inputs, Target};
 use super::texts::{Texts, check_kind};
 use super::tokenizer::Vocabulary;
 use super::watch::{Watch, answering};
@@ -41,7 +42,7 @@ pub struct Train {
     /// Model directory to create
     #[arg(long, required_unless_present = "resume", value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Replace the model directory if it exists, as soon as the run starts
+    /// Replace the model directory, as soon as the run starts, if it exists and this program wrote everything in it
     #[arg(long)]
     force: bool,
     /// Sizes of the model; --init has its own
@@ -153,6 +154,14 @@ impl Train {
             }
         }
         let init = self.learning.init.as_deref();
+        let inputs = Inputs::default()
+            .files("--data", &self.data)
+            .files("--valid", &self.valid);
+        let inputs = inputs
+            .files("--tokenizer", self.vocabulary.file())
+            .model("--init", init);
+        let out = self.out.as_deref().expect("clap requires it");
+        let target = Target::dir(out, &inputs)?;
         let (start, own) = init.map(ModelDir::load).transpose()?.unzip();
         let mut config = self.config(start.as_ref());
         let train_config = self.train_config(&config)?;
@@ -168,7 +177,7 @@ impl Train {
         }
         config.foretoken_arithmetic = ARITHMETIC_VERSION;
         let separator = self.vocabulary.split_on.as_deref();
-        let texts = Texts::open(&self.data, &self.valid, &tokenizer, separator)?;
+        let texts = Texts::open(&self.data, &self.valid, &tokenizer, separator, self.vocabulary.as_text)?;
         let data = texts.data_files.iter().map(|file| &file.sha256);
         let same = |file: &&TextFile| data.clone().any(|sha256| *sha256 == file.sha256);
         if let Some(file) = texts.valid_files.iter().find(same) {
@@ -202,11 +211,11 @@ impl Train {
             separator: self.vocabulary.split_on.clone(),
             flags: self.given.settings(&defaults),
         };
-        let signal = stop::on_signals()?;
-        let out = self.out.as_deref().expect("clap requires it");
+        let signal = stop::asks();
         let trainer = Trainer::new(model, train_config)?;
         let run = Run::create(out, &trainer, &tokenizer, origin, self.force)?;
-        self.drive(trainer, run, texts, &tokenizer, &signal)
+        target.written();
+        self.drive(trainer, run, texts, &tokenizer, signal)
     }
 
     /// The configuration that the flags specify, for a model of these sizes.
@@ -241,7 +250,7 @@ impl Train {
     ) -> Result {
         if !run.is_locked() {
             message(
-                "note: this file system has no locks, so take care that no other process trains into the same directory",
+                "warning: this file system has no locks, so take care that no other process trains into the same directory",
             );
         }
         let bar = progress(trainer.steps(), trainer.config().steps);
@@ -263,8 +272,16 @@ impl Train {
             let steps = trainer.steps() - first;
             message(profile::table(&profile::stop(), steps).trim_end());
         }
-        watch.output.finish()?;
-        stop::ended(ending, run.path(), signal)
+        let finished = watch.output.finish();
+        let ended = stop::ended(ending, run.path(), signal);
+        match (ended, finished) {
+            // A terminal that was closed takes no more output. That is not why the run ended.
+            (Err(stopped), Err(error)) => {
+                message(&format!("error: {error}"));
+                Err(stopped)
+            }
+            (ended, finished) => Ok(finished.map_err(Failure::from).and(ended)?),
+        }
     }
 
     /// Whether training continues with the heads of the model that it starts from.

@@ -24,7 +24,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Fingerprint, TextFiles, Tokenizer};
-use crate::files::{Hashing, hex, numbers, read_parts};
+use crate::files::{Expected, Hashing, START, expect_kind, hex, numbers, read_parts, read_start};
 use crate::{Error, Result};
 
 const MAGIC: [u8; 8] = *b"\x89FTOK\r\n\x1a";
@@ -89,7 +89,7 @@ impl TokenFile {
     pub fn open(path: &Path, tokenizer: &Tokenizer) -> Result<Self> {
         let wrong = |reason: String| Err(Error::file(path, reason));
         if !Self::is_one(path) {
-            std::fs::metadata(path).map_err(Error::io("read", path))?;
+            expect_kind(path, &read_start(path, START)?, Expected::TokenFile)?;
             return wrong("expected a token file, found another kind of file".to_owned());
         }
         let mut file = File::open(path).map_err(Error::io("read", path))?;

@@ -2,17 +2,18 @@
 //!
 //! The bytes are written under a temporary name in the same directory, `.{name}.{pid}-{count}.tmp`, and synced to the
 //! disk. Then one rename, which is atomic, puts them in place. The process and the count make the name unique, so
-//! several threads and processes may write one path at once; the last rename wins. A process that is killed leaves at
-//! most temporaries, which the next writer of the same path removes (`leftovers` has the rule).
+//! several threads and processes may write one path at once; the last rename wins. A signal that a process can catch
+//! leaves nothing (`live`). One that is killed leaves at most temporaries, which the next writer of the same path removes
+//! (`leftovers` has the rule).
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use super::leftovers::{remove, sweep};
+use super::live::{Steady, steady};
 use crate::{Error, Result};
 
 /// Writes a file so that its name holds either the old bytes or the new ones, also after a power cut.
@@ -61,12 +62,21 @@ pub(crate) fn split(path: &Path) -> Option<(PathBuf, &OsStr)> {
 pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
     // Other systems cannot open a directory as a file, and their journals keep renames.
     if cfg!(unix) {
-        let opened = File::open(dir);
-        opened
-            .and_then(|dir| dir.sync_all())
-            .map_err(Error::io("sync", dir))?;
+        let synced = File::open(dir).and_then(|dir| dir.sync_all());
+        lenient(synced).map_err(Error::io("sync", dir))?;
     }
     Ok(())
+}
+
+/// Some file systems, of networks or in user space, cannot sync a directory and say so. Then nothing can be done, and the
+/// files in it are synced all the same.
+fn lenient(synced: io::Result<()>) -> io::Result<()> {
+    match synced {
+        Err(error) if [ErrorKind::InvalidInput, ErrorKind::Unsupported].contains(&error.kind()) => {
+            Ok(())
+        }
+        synced => synced,
+    }
 }
 
 /// A file or directory under a temporary name, removed when dropped unless it was renamed.
@@ -104,10 +114,9 @@ impl Temporary {
         make: fn(&Path) -> io::Result<Option<File>>,
     ) -> io::Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        static CREATING: Mutex<()> = Mutex::new(());
         // Between its creation and its lock, a temporary of this process must not look like a leftover to its other
         // threads.
-        let _creating = CREATING.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut live = steady();
         sweep(parent, name, is_dir);
         loop {
             let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -116,6 +125,7 @@ impl Temporary {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 made => {
                     let opened = made?;
+                    live.add(&path);
                     // Without locks, other writers still see that the process is alive.
                     let _ = opened.as_ref().map(File::try_lock);
                     let has_moved = false;
@@ -134,10 +144,30 @@ impl Temporary {
     }
 
     /// Puts it in its place.
-    pub(crate) fn rename(mut self, to: &Path) -> io::Result<()> {
-        fs::rename(&self.path, to)?;
-        self.has_moved = true;
-        Ok(())
+    pub(crate) fn rename(self, to: &Path) -> io::Result<()> {
+        // The list is free again before a temporary that could not be renamed is dropped.
+        let renamed = {
+            let mut live = steady();
+            self.rename_in(&mut live, to)
+        };
+        renamed.map_err(|(_, error)| error)
+    }
+
+    /// [`Temporary::rename`] as one of several changes that a signal must not come between. If it fails, the temporary is
+    /// returned: dropping it waits for `live`.
+    pub(crate) fn rename_in(
+        mut self,
+        live: &mut Steady,
+        to: &Path,
+    ) -> std::result::Result<(), (Self, io::Error)> {
+        match fs::rename(&self.path, to) {
+            Ok(()) => {
+                live.forget(&self.path);
+                self.has_moved = true;
+                Ok(())
+            }
+            Err(error) => Err((self, error)),
+        }
     }
 }
 
@@ -146,6 +176,7 @@ impl Drop for Temporary {
         if !self.has_moved {
             // The error that led here matters to the user; a second one does not.
             remove(&self.path);
+            steady().forget(&self.path);
         }
     }
 }
@@ -171,6 +202,15 @@ mod tests {
         let mut names: Vec<_> = entries.map(|name| name.into_string().unwrap()).collect();
         names.sort();
         names
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_directory_that_cannot_be_synced_is_no_error_and_a_broken_disk_is_one() {
+        // EINVAL, which fsync(2) has for what cannot be synced; ENOSYS is 38 and EIO 5 on Linux.
+        let of = |number| lenient(Err(io::Error::from_raw_os_error(number)));
+        assert!(of(22).is_ok() && of(5).is_err() && lenient(Ok(())).is_ok());
+        assert_eq!(of(38).is_ok(), cfg!(target_os = "linux"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use super::kind::{Expected, START, expect_kind};
 use crate::{Error, Result};
 
 /// Bytes that [`read_parts`] reads at once.
@@ -33,12 +34,38 @@ pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
     Ok((file, len))
 }
 
-/// Reads a whole regular file of at most `max` bytes.
+/// Looks at the first bytes of an open file, which is then at its start again.
 ///
 /// # Errors
-/// Returns the errors of [`open`], and [`Error::File`] if the file is larger or memory does not suffice.
+/// Returns [`Error::Io`] if the file cannot be read, and [`Error::Kind`] if it seems to be of another kind.
+pub(crate) fn check_start(path: &Path, file: &mut File, expected: Expected) -> Result<()> {
+    let mut start = Vec::new();
+    let read = file.take(START as u64).read_to_end(&mut start);
+    let rewound = read.and_then(|_| file.rewind());
+    rewound.map_err(Error::io("read", path))?;
+    expect_kind(path, &start, expected)
+}
+
+/// The first `max` bytes of a regular file, fewer if it is shorter.
+///
+/// # Errors
+/// Returns the errors of [`open`].
+pub(crate) fn read_start(path: &Path, max: usize) -> Result<Vec<u8>> {
+    let (file, _) = open(path)?;
+    let mut start = Vec::new();
+    let read = file.take(max as u64).read_to_end(&mut start);
+    read.map_err(Error::io("read", path))?;
+    Ok(start)
+}
+
+/// Reads a whole regular file of JSON, of at most `max` bytes.
+///
+/// # Errors
+/// Returns the errors of [`open`] and [`expect_kind`], and [`Error::File`] if the file is larger or memory does not
+/// suffice.
 pub(crate) fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>> {
     let (mut file, len) = open(path)?;
+    check_start(path, &mut file, Expected::Json)?;
     if len > max {
         let reason = format!("expected at most {max} bytes, found {len}");
         return Err(Error::file(path, reason));

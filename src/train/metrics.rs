@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::files::{Expected, START, expect_kind};
 use crate::{Error, Result};
 
 /// Largest file that is read, in bytes. A run with ten million reports stays below it.
@@ -55,6 +56,15 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// The file that [`Metrics::read`] reads.
+    pub fn file(path: &Path) -> PathBuf {
+        if path.is_dir() {
+            path.join("metrics.jsonl")
+        } else {
+            path.to_owned()
+        }
+    }
+
     /// Reads the `metrics.jsonl` of a model directory, or such a file itself.
     ///
     /// An incomplete last line is ignored: the run was killed, or is writing it. If a resumed run logged a step twice,
@@ -64,15 +74,12 @@ impl Metrics {
     /// Returns [`Error::Io`] if the file cannot be read, and [`Error::File`] if a line is not an event, or if there is
     /// no step and no evaluation.
     pub fn read(path: &Path) -> Result<Self> {
-        let file = if path.is_dir() {
-            path.join("metrics.jsonl")
-        } else {
-            path.to_owned()
-        };
+        let file = Self::file(path);
         let mut bytes = Vec::new();
         File::open(&file)
             .and_then(|f| f.take(MAX_BYTES + 1).read_to_end(&mut bytes))
             .map_err(Error::io("read", &file))?;
+        expect_kind(&file, &bytes[..bytes.len().min(START)], Expected::Json)?;
         if bytes.len() as u64 > MAX_BYTES {
             let reason = format!("expected at most {MAX_BYTES} bytes, found more");
             return Err(Error::file(&file, reason));

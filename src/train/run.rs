@@ -7,6 +7,7 @@ use super::state::{Origin, Record};
 use super::{TextFile, TrainConfig, Trainer};
 use crate::checkpoint::RunDir;
 use crate::data::Tokenizer;
+use crate::files::refuse_overlap;
 use crate::model::Config;
 use crate::model::config::ARITHMETIC_VERSION;
 use crate::{Error, Result};
@@ -28,7 +29,7 @@ impl Run {
     /// Makes the directory of a new run, with the checkpoint of step 0 in it. `force` replaces a model's directory.
     ///
     /// # Errors
-    /// Returns the errors of [`RunDir::create`].
+    /// Returns the errors of [`RunDir::create`], and [`Error::Exists`] if the directory holds a text of the run.
     pub fn create(
         path: &Path,
         trainer: &Trainer,
@@ -36,6 +37,10 @@ impl Run {
         origin: Origin,
         force: bool,
     ) -> Result<Self> {
+        for text in origin.data.iter().chain(&origin.valid) {
+            let name = format!("the text {}", text.path.display());
+            refuse_overlap(path, &text.path, &name)?;
+        }
         let record = record(trainer, tokenizer.sha256_hex(), &origin);
         let (model, text, tensors) = (trainer.model(), to_text(&record), trainer.tensors());
         let dir = RunDir::create(path, model, tokenizer, &text, &tensors, force)?;

@@ -283,13 +283,14 @@ fn a_directory_that_exists_is_kept_unless_force_is_given() {
         others("model"),
         std::fs::read(folder.path("model/config.json")),
     );
-    std::fs::write(folder.path("model/stale"), "of the run before").expect("a file");
+    let stale = folder.path("model/train_state.safetensors");
+    std::fs::write(&stale, "of the run before").expect("a file");
     folder.succeeds(&format!("{train} model --force"));
     assert!(
         before == others("model"),
         "a replacement left something next to it"
     );
-    assert!(!folder.path("model/stale").exists());
+    assert_ne!(std::fs::read(&stale).expect("a file"), b"of the run before");
     let new = std::fs::read(folder.path("model/config.json")).expect("a file");
     assert_ne!(new, old.expect("a file"));
     folder.succeeds("inspect model");
@@ -408,4 +409,29 @@ fn settings_without_effect_are_announced() {
             "{words}: {errors}"
         );
     }
+}
+
+#[test]
+fn more_threads_than_cores_are_a_warning() {
+    let folder = Folder::with_model();
+    let cores = std::thread::available_parallelism()
+        .expect("a number")
+        .get();
+    let warning = |flag: &str| {
+        let words = format!("eval model --data text.txt {flag}");
+        let output = folder.command(&words).output().expect("the binary");
+        let errors = String::from_utf8(output.stderr).expect("text");
+        assert!(output.status.success(), "{words}: {errors}");
+        errors
+    };
+    assert_eq!(warning(""), "");
+    assert_eq!(warning(&format!("--threads {cores}")), "");
+    let more = format!("--threads {}", cores + 1);
+    let errors = warning(&more);
+    let expected = format!("warning: {more}: this process runs {cores} at once");
+    assert!(errors.starts_with(&expected), "{errors}");
+    assert!(
+        errors.contains(&format!("--threads {cores} gives the same result")),
+        "{errors}"
+    );
 }

@@ -3,11 +3,14 @@
 //! * `support`: running the binary, what an error must look like, models to run it on.
 //! * `flags`: command lines that are refused.
 //! * `files`: data, prompts and model directories that cannot be read.
+//! * `kinds`: files of another kind than their readers expect.
+//! * `signals`: signals outside a run with a checkpoint.
 //! * `decoding`: what `generate` and `speed` print.
 //! * `device`: devices, and the message if one is missing.
 //! * `refit`: heads removed from a model, new ones trained on it, and the regimes.
 //! * `vocabularies`: vocabularies, token files and pictures.
 //! * `documents`: separators between documents, and vocabularies that do not depend on threads.
+//! * `replaced`: outputs that would destroy an input, and what `--force` replaces.
 //! * `runs`: runs that succeed, what they print and write.
 //! * `diverged`: runs that diverge, what they report and leave.
 //!
@@ -20,7 +23,11 @@ mod diverged;
 mod documents;
 mod files;
 mod flags;
+mod kinds;
 mod refit;
+mod replaced;
 mod runs;
+#[cfg(unix)]
+mod signals;
 mod support;
 mod vocabularies;

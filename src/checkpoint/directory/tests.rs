@@ -1,11 +1,12 @@
-use super::super::lock::{LOCK, lock};
+use super::super::lock::lock;
+use super::super::names::LOCK;
 use super::*;
 use tempfile::tempdir;
 
-const NEW: &[(&str, Contents)] = &[
-    ("config.json", Contents::Bytes(b"{}")),
-    ("m", Contents::Bytes(b"new")),
-];
+const CONFIGURED: Contents = Contents::Bytes(b"{\"foretoken_arithmetic\": 1}");
+const M: &str = "model.safetensors";
+const OLD: &str = "metrics.jsonl";
+const NEW: &[(&str, Contents)] = &[("config.json", CONFIGURED), (M, Contents::Bytes(b"new"))];
 
 fn create_dir(dir: &Path, files: &[(&str, Contents)], force: bool) -> Result<()> {
     super::create_dir(dir, files, force, |_| Ok(()))
@@ -35,10 +36,7 @@ fn with_old() -> (tempfile::TempDir, PathBuf) {
     let run = root.path().join("run");
     create_dir(
         &run,
-        &[
-            ("config.json", Contents::Bytes(b"{}")),
-            ("old", Contents::Bytes(b"old")),
-        ],
+        &[("config.json", CONFIGURED), (OLD, Contents::Bytes(b"old"))],
         false,
     )
     .unwrap();
@@ -51,9 +49,12 @@ fn a_directory_appears_with_missing_parents_and_a_trailing_slash() {
     let given = format!("{}/a/b/run/", root.path().display());
     create_dir(Path::new(&given), NEW, false).unwrap();
     assert_eq!(names(&root.path().join("a/b")), ["run"]);
-    assert_eq!(names(&root.path().join("a/b/run")), ["config.json", "m"]);
-    assert_eq!(fs::read(root.path().join("a/b/run/m")).unwrap(), b"new");
-    assert!(create_dir(&root.path().join("a/b/run/m/x"), NEW, false).is_err());
+    assert_eq!(names(&root.path().join("a/b/run")), ["config.json", M]);
+    assert_eq!(
+        fs::read(root.path().join("a/b/run/model.safetensors")).unwrap(),
+        b"new"
+    );
+    assert!(create_dir(&root.path().join("a/b/run/model.safetensors/x"), NEW, false).is_err());
 }
 
 #[test]
@@ -95,14 +96,14 @@ fn a_relative_path_starts_at_the_working_directory() {
     create_dir(&relative, NEW, false).unwrap();
     create_dir(&relative, NEW, true).unwrap();
     assert_eq!(names(root.path()), ["run"]);
-    assert_eq!(names(&root.path().join("run")), ["config.json", "m"]);
+    assert_eq!(names(&root.path().join("run")), ["config.json", M]);
 }
 
 #[test]
 fn an_existing_directory_is_refused_by_name() {
     let (root, run) = with_old();
     assert_eq!(kept(create_dir(&run, NEW, false)), (run.clone(), None));
-    assert_eq!(names(&run), ["config.json", "old"]);
+    assert_eq!(names(&run), ["config.json", OLD]);
     assert_eq!(names(root.path()), ["run"]);
 }
 
@@ -112,7 +113,7 @@ fn force_replaces_ours_and_the_empty() {
     fs::create_dir(root.path().join("empty")).unwrap();
     for dir in [run, root.path().join("empty")] {
         create_dir(&dir, NEW, true).unwrap();
-        assert_eq!(names(&dir), ["config.json", "m"]);
+        assert_eq!(names(&dir), ["config.json", M]);
     }
     create_dir(&root.path().join("fresh"), NEW, true).unwrap();
     assert_eq!(names(root.path()), ["empty", "fresh", "run"]);
@@ -144,8 +145,46 @@ fn force_never_deletes_what_may_be_the_users() {
         fs::write(sub("linked.json"), b"{}").unwrap();
         fs::remove_dir(sub("odd/config.json")).unwrap();
         std::os::unix::fs::symlink(sub("linked.json"), sub("odd/config.json")).unwrap();
-        assert!(reason("odd").contains("no config.json"));
+        assert!(reason("odd").contains("`config.json`, which is no file of a model"));
         fs::remove_file(sub("linked.json")).unwrap();
+    }
+    // A model of others, with the same names; one of ours with a file more; one without its config.
+    for (dir, file, content, expected) in [
+        (
+            "theirs",
+            "config.json",
+            "{\"hidden_size\": 8}",
+            "no config.json that this program wrote",
+        ),
+        (
+            "damaged",
+            "config.json",
+            "{\"foretoken_arithmetic\": 1",
+            "no config.json that this",
+        ),
+        (
+            "bare",
+            M,
+            "weights",
+            "no config.json that this program wrote",
+        ),
+        (
+            "more",
+            "book.txt",
+            "kept",
+            "`book.txt`, which is no file of a model",
+        ),
+    ] {
+        let dir = sub(dir);
+        fs::create_dir(&dir).unwrap();
+        if file == "book.txt" {
+            fs::write(dir.join("config.json"), "{\"foretoken_arithmetic\": 1}").unwrap();
+        }
+        fs::write(dir.join(file), content).unwrap();
+        let reason = kept(create_dir(&dir, NEW, true)).1.unwrap();
+        assert!(reason.contains(expected), "{reason}");
+        assert_eq!(fs::read_to_string(dir.join(file)).unwrap(), content);
+        fs::remove_dir_all(&dir).unwrap();
     }
     let found = fs::symlink_metadata(&run).unwrap();
     let (_, reason) = kept(check_replaceable(&run, &found, &run));
@@ -153,15 +192,15 @@ fn force_never_deletes_what_may_be_the_users() {
     assert_eq!(names(root.path()), before);
     assert_eq!(fs::read(sub("home/letter")).unwrap(), b"kept");
     assert_eq!(names(&sub("project")), ["config.json", "src"]);
-    assert_eq!(names(&run), ["config.json", "old"]);
+    assert_eq!(names(&run), ["config.json", OLD]);
 }
 
 #[test]
 fn a_creation_that_fails_half_way_leaves_everything_as_it_was() {
     let (root, run) = with_old();
     let long = "x".repeat(300);
-    for bad in [&long, "a/b", "../x", "/etc/x", "..", ".", "", "m"] {
-        // The first file is written before the bad one fails; `m` is bad as it comes twice.
+    for bad in [&long, "a/b", "../x", "/etc/x", "..", ".", "", M] {
+        // The first file is written before the bad one fails; `M` is bad as it comes twice.
         let files = &[NEW, &[(bad, Contents::Bytes(b"bad"))]].concat();
         assert!(create_dir(&run, files, true).is_err(), "{bad}");
         assert!(
@@ -169,7 +208,7 @@ fn a_creation_that_fails_half_way_leaves_everything_as_it_was() {
             "{bad}"
         );
         assert_eq!(names(root.path()), ["run"]);
-        assert_eq!(names(&run), ["config.json", "old"]);
+        assert_eq!(names(&run), ["config.json", OLD]);
     }
 }
 
@@ -184,7 +223,7 @@ fn a_failed_swap_puts_the_old_directory_back() {
     let aside = root.path().join("aside");
     let message = swap(new(), &run, &aside, None).unwrap_err().to_string();
     assert!(message.contains("replace"), "{message}");
-    assert_eq!(names(&run), ["config.json", "old"]);
+    assert_eq!(names(&run), ["config.json", OLD]);
     assert_eq!(names(root.path()), ["run"]);
 }
 
@@ -199,10 +238,10 @@ fn a_directory_that_becomes_a_run_meanwhile_is_put_back() {
     let message = refused.unwrap_err().to_string();
     assert!(message.starts_with(run.to_str().unwrap()) && message.contains("training"));
     assert_eq!(names(root.path()), ["run"]);
-    assert_eq!(names(&run), ["config.json", "old", LOCK]);
+    assert_eq!(names(&run), ["config.json", OLD, LOCK]);
     drop(theirs);
     create_dir(&run, NEW, true).unwrap();
-    assert_eq!(names(&run), ["config.json", "m"]);
+    assert_eq!(names(&run), ["config.json", M]);
 }
 
 /// It is refused where it stands: moving it aside, which cannot succeed here, is not tried.
@@ -217,7 +256,7 @@ fn a_directory_that_became_a_run_is_not_moved() {
     drop(held);
     let error = swap(new(), &run, &aside, None).unwrap_err();
     assert!(matches!(error, Error::Io { .. }), "{error}");
-    assert_eq!(names(&run), ["config.json", "old", LOCK]);
+    assert_eq!(names(&run), ["config.json", OLD, LOCK]);
 }
 
 #[test]
@@ -231,6 +270,6 @@ fn what_a_killed_replacement_left_aside_is_not_deleted() {
         "{message}"
     );
     assert!(aside.exists());
-    assert_eq!(names(&run), ["config.json", "old"]);
+    assert_eq!(names(&run), ["config.json", OLD]);
     assert_eq!(names(root.path()).len(), 2);
 }

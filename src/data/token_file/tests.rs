@@ -106,7 +106,7 @@ fn files_that_lie_are_refused() {
         file[at..at + bytes.len()].copy_from_slice(bytes);
         file
     };
-    assert!(reason(b"").contains("another kind"));
+    assert!(reason(b"").contains("empty"));
     assert!(reason(&edited(0, b"x")).contains("another kind"));
     for cut in [8, 20, 63, 64, good.len() - 2, good.len() - 1] {
         assert!(reason(&good[..cut]).contains("truncated"), "{cut}");
