@@ -190,8 +190,8 @@ fn median(mut x: Vec<f64>) -> f64 {
 }
 
 /// Independent chains of a core: more than two units of four cycles' latency need, and no more than AVX-512 has
-/// registers for. With AVX2 a chain takes two of sixteen registers, so that some are kept in memory and the peak comes
-/// out too low.
+/// registers for. With AVX2 a chain takes two of sixteen registers and with NEON four of 32, so that some are kept in
+/// memory and the peak comes out too low.
 const CHAINS: usize = 12;
 
 /// Chains of multiply-adds in registers: the peak of one core.

@@ -123,8 +123,8 @@ impl<O: Op<N> + Clone + Sync + 'static, const N: usize> Trial<'_, O, N> {
     }
 
     /// Law 2, against the operation itself: when all inputs move a little in one direction, the output changes as the
-    /// gradients say, within 5 %. Law 1 compares one point with the reference; this one ties the gradients to what forward
-    /// computes near it.
+    /// gradients say, within 5 %. Law 1 compares one point with the reference; this one ties the gradients to what
+    /// forward computes near it.
     ///
     /// # Errors
     /// Returns the two slopes if they differ by more.

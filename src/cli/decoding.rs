@@ -147,7 +147,7 @@ impl Decoding {
             && n > heads
         {
             message(&format!(
-                "note: --draft {n}: the model has {heads} heads, so a step drafts at most {heads} tokens"
+                "warning: --draft {n}: the model has {heads} heads, so a step drafts at most {heads} tokens"
             ));
         }
         let (draft_length, mode) = match way {

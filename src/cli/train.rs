@@ -182,7 +182,7 @@ impl Train {
         let same = |file: &&TextFile| data.clone().any(|sha256| *sha256 == file.sha256);
         if let Some(file) = texts.valid_files.iter().find(same) {
             message(&format!(
-                "note: --valid {}: --data holds the same text, so the losses say nothing about new text",
+                "warning: --valid {}: --data holds the same text, so the losses say nothing about new text",
                 file.path.display()
             ));
         }

@@ -174,7 +174,7 @@ mod tests {
         ));
     }
 
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     #[test]
     fn threads_in_another_mode_are_an_error() {
         use crate::simd::float_environment::tests::{FTZ, UP, with_mode};

@@ -83,7 +83,8 @@ impl Simd for Avx2 {
 
     // 6 · 2 accumulators, 2 registers of the panel, 1 broadcast: 15 of 16 registers.
     const TILE_ROWS: usize = 6;
-    const TILE_VECTORS: usize = 1;
+    const PANEL_ROWS: usize = 0;
+    const TWO_PANEL_ROWS: usize = 2;
 
     #[inline(always)]
     fn splat(self, x: f32) -> V {

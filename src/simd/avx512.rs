@@ -63,7 +63,8 @@ impl Simd for Avx512 {
 
     // 12 · 2 accumulators, 2 vectors of the panel, and broadcasts straight from memory: 26 of 32 registers.
     const TILE_ROWS: usize = 12;
-    const TILE_VECTORS: usize = 2;
+    const PANEL_ROWS: usize = 12;
+    const TWO_PANEL_ROWS: usize = 2;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {

@@ -38,18 +38,74 @@ pub fn check() -> Result<(), &'static str> {
     Ok(())
 }
 
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(crate) mod tests {
     use super::*;
+    pub(crate) use mode::{FTZ, UP, add as add_mode};
 
-    /// Bits of MXCSR, the register of the mode (Intel SDM, volume 1, section 10.2.3).
-    pub(crate) const FTZ: u32 = 1 << 15;
-    pub(crate) const DAZ: u32 = 1 << 6;
-    pub(crate) const DOWN: u32 = 1 << 13;
-    pub(crate) const UP: u32 = 2 << 13;
-    pub(crate) const TO_ZERO: u32 = 3 << 13;
+    /// MXCSR, the register of the mode (Intel SDM, volume 1, section 10.2.3).
+    #[cfg(target_arch = "x86_64")]
+    mod mode {
+        pub const FTZ: u32 = 1 << 15;
+        const DAZ: u32 = 1 << 6;
+        const DOWN: u32 = 1 << 13;
+        pub const UP: u32 = 2 << 13;
+        const TO_ZERO: u32 = 3 << 13;
 
-    /// Runs `f` on a thread of its own, and on the threads that it starts, with these bits of MXCSR set.
+        pub const WRONG: [(u32, &str); 5] = [
+            (FTZ, "FTZ"),
+            (DAZ, "DAZ"),
+            (DOWN, "nearest"),
+            (UP, "nearest"),
+            (TO_ZERO, "nearest"),
+        ];
+
+        /// Sets these bits of MXCSR on this thread, which must not outlive the test.
+        pub fn add(bits: u32) {
+            let mut mode = 0u32;
+            // SAFETY: stores the register to a local variable.
+            unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &raw mut mode, options(nostack)) };
+            mode |= bits;
+            // SAFETY: the bits are defined ones and mask no exception, so that nothing faults. What the thread
+            // computes in this mode is what the test is about.
+            unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const mode, options(nostack)) };
+        }
+    }
+
+    /// FPCR, the register of the mode (Arm Architecture Reference Manual for A-profile, "FPCR").
+    #[cfg(target_arch = "aarch64")]
+    mod mode {
+        /// FZ, which flushes subnormal operands too.
+        pub const FTZ: u32 = 1 << 24;
+        pub const UP: u32 = 1 << 22;
+        const DOWN: u32 = 2 << 22;
+        const TO_ZERO: u32 = 3 << 22;
+
+        pub const WRONG: [(u32, &str); 4] = [
+            (FTZ, "FTZ"),
+            (DOWN, "nearest"),
+            (UP, "nearest"),
+            (TO_ZERO, "nearest"),
+        ];
+
+        /// Sets these bits of FPCR on this thread, which must not outlive the test.
+        pub fn add(bits: u32) {
+            // SAFETY: the bits are defined ones and enable no trap, so that nothing faults. What the thread computes
+            // in this mode is what the test is about.
+            unsafe {
+                std::arch::asm!(
+                    "mrs {mode}, fpcr",
+                    "orr {mode}, {mode}, {bits}",
+                    "msr fpcr, {mode}",
+                    mode = out(reg) _,
+                    bits = in(reg) u64::from(bits),
+                    options(nostack),
+                );
+            }
+        }
+    }
+
+    /// Runs `f` on a thread of its own, and on the threads that it starts, with these bits of the mode set.
     pub(crate) fn with_mode<R: Send>(bits: u32, f: impl FnOnce() -> R + Send) -> R {
         let run = || {
             add_mode(bits);
@@ -58,27 +114,10 @@ pub(crate) mod tests {
         std::thread::scope(|scope| scope.spawn(run).join().expect("the thread"))
     }
 
-    /// Sets these bits of MXCSR on this thread, which must not outlive the test.
-    pub(crate) fn add_mode(bits: u32) {
-        let mut mode = 0u32;
-        // SAFETY: stores the register to a local variable.
-        unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &raw mut mode, options(nostack)) };
-        mode |= bits;
-        // SAFETY: the bits are defined ones and mask no exception, so that nothing faults. What the thread computes in
-        // this mode is what the test is about.
-        unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const mode, options(nostack)) };
-    }
-
     #[test]
     fn every_wrong_mode_is_noticed() {
         assert_eq!(check(), Ok(()));
-        for (bits, reason) in [
-            (FTZ, "FTZ"),
-            (DAZ, "DAZ"),
-            (DOWN, "nearest"),
-            (UP, "nearest"),
-            (TO_ZERO, "nearest"),
-        ] {
+        for (bits, reason) in mode::WRONG {
             let error = with_mode(bits, check).expect_err(reason);
             assert!(error.contains(reason), "{bits:#x}: {error}");
         }

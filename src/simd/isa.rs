@@ -9,6 +9,8 @@ use crate::{Error, Result};
 use std::cell::Cell;
 use std::sync::OnceLock;
 
+#[cfg(target_arch = "aarch64")]
+use super::neon::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2::Avx2, avx512::Avx512};
 
@@ -20,6 +22,9 @@ pub const CEILING: &str = "FORETOKEN_ISA";
 pub enum Isa {
     /// Plain Rust, the definition.
     Portable(Portable),
+    /// NEON.
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
     /// AVX2 and FMA.
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
@@ -28,8 +33,8 @@ pub enum Isa {
     Avx512(Avx512),
 }
 
-/// Names of all instruction sets, lowest first.
-pub const NAMES: [&str; 3] = ["portable", "avx2", "avx512"];
+/// Names of all instruction sets, lowest first: by the lanes of a register, whatever the family of CPUs.
+pub const NAMES: [&str; 4] = ["portable", "neon", "avx2", "avx512"];
 
 thread_local! {
     static CHOSEN: Cell<Option<Isa>> = const { Cell::new(None) };
@@ -40,6 +45,8 @@ impl Isa {
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "portable" => Some(Self::Portable(Portable)),
+            #[cfg(target_arch = "aarch64")]
+            "neon" => Neon::detect().map(Self::Neon),
             #[cfg(target_arch = "x86_64")]
             "avx2" => Avx2::detect().map(Self::Avx2),
             #[cfg(target_arch = "x86_64")]
@@ -57,6 +64,8 @@ impl Isa {
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable(_) => "portable",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(_) => "neon",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
@@ -125,6 +134,8 @@ impl Isa {
 pub fn run<R, K: Kernel<R>>(kernel: K) -> R {
     match Isa::current() {
         Isa::Portable(s) => kernel.run(s),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon(s) => s.enter(kernel),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2(s) => s.enter(kernel),
         #[cfg(target_arch = "x86_64")]

@@ -7,6 +7,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`portable`] | the definition: an array of sixteen `f32` |
+//! | `neon` | NEON, four registers of four lanes |
 //! | `avx2` | AVX2 + FMA, two registers of eight lanes |
 //! | `avx512` | AVX-512F, one register |
 //! | [`isa`] | the tokens that prove a CPU has an instruction set, and the ceiling `FORETOKEN_ISA` |
@@ -30,6 +31,8 @@ pub mod float_environment;
 pub mod isa;
 pub mod math;
 pub mod matrix;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 pub mod portable;
 pub mod scalar;
 
@@ -61,11 +64,13 @@ pub trait Simd: Copy + Send + Sync + Sealed {
     /// Sixteen truth values.
     type M: Copy;
 
-    /// Rows of the micro-tile of a matrix multiplication that the registers can hold next to [`Simd::TILE_VECTORS`]
-    /// columns of vectors.
+    /// Rows of the micro-tile of a matrix multiplication that the registers can hold, if it is as wide as the next two
+    /// constants say, or else half a panel: one vector.
     const TILE_ROWS: usize;
-    /// Vectors in one row of that micro-tile: 2 (a whole panel of 32 columns) or 1 (half a panel).
-    const TILE_VECTORS: usize;
+    /// Micro-tiles of at most this many rows are as wide as a panel: two vectors.
+    const PANEL_ROWS: usize;
+    /// Micro-tiles of at most this many rows are as wide as two panels, if there are two: four vectors. Two or fewer.
+    const TWO_PANEL_ROWS: usize;
 
     /// `x` in every lane.
     fn splat(self, x: f32) -> Self::V;

@@ -52,7 +52,8 @@ impl Simd for Portable {
     type M = [bool; LANES];
 
     const TILE_ROWS: usize = 4;
-    const TILE_VECTORS: usize = 1;
+    const PANEL_ROWS: usize = 0;
+    const TWO_PANEL_ROWS: usize = 2;
 
     #[inline(always)]
     fn splat(self, x: f32) -> V {

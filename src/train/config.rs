@@ -121,8 +121,8 @@ impl TrainConfig {
         }
     }
 
-    /// Makes the run longer. The warm-up and the evaluations keep their length; the decay of the learning rate, the stages of the regime and
-    /// the line of λ move with the end of the run.
+    /// Makes the run longer. The warm-up and the evaluations keep their length; the decay of the learning rate, the
+    /// stages of the regime and the line of λ move with the end of the run.
     pub fn extend(&mut self, steps: u64) {
         self.warmup = Some(self.warmup_steps());
         self.valid_tokens = Some(self.eval_tokens());

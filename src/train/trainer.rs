@@ -120,8 +120,8 @@ impl Trainer {
     /// One training step: forward, backward, clipping, update.
     ///
     /// # Errors
-    /// Returns [`Error::Setting`] if the batch does not fit the model, if `lr` is negative or not finite, or if the trunk
-    /// is frozen and `joint` would train it; [`Error::Diverged`] if the loss or a gradient is not finite;
+    /// Returns [`Error::Setting`] if the batch does not fit the model, if `lr` is negative or not finite, or if the
+    /// trunk is frozen and `joint` would train it; [`Error::Diverged`] if the loss or a gradient is not finite;
     /// [`Error::FloatEnvironment`] if a thread's floating-point mode is not the usual one. The parameters are then
     /// unchanged.
     pub fn step(&mut self, batch: &Batch, joint: JointLoss, lr: f64) -> Result<StepReport> {
@@ -239,7 +239,7 @@ impl Trainer {
     }
 }
 
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod tests {
     use super::*;
     use crate::model::{HeadKind, Preset};

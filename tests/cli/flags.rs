@@ -402,7 +402,7 @@ fn settings_without_effect_are_announced() {
         assert!(output.status.success(), "{words}: {errors}");
         let notes: Vec<_> = errors
             .lines()
-            .filter(|line| line.starts_with("note: "))
+            .filter(|line| line.starts_with("warning: "))
             .collect();
         assert!(
             notes.len() == 1 && notes[0].contains(note),

@@ -209,7 +209,7 @@ impl<T: Stored> Block<'_, T> {
         let mut q = 0;
         while q < count {
             // The chains of one or two rows over one panel are too few to keep the multipliers busy.
-            let together = if last - first <= 2 && q + 2 <= count {
+            let together = if last - first <= S::TWO_PANEL_ROWS && q + 2 <= count {
                 2
             } else {
                 1
@@ -254,7 +254,7 @@ impl<T: Stored> Block<'_, T> {
         let first = self.first_panel + q;
         let panel = panels.panel(first, from, to);
         let at = (top, q * WIDTH);
-        if M <= 2 && together == 2 {
+        if M <= S::TWO_PANEL_ROWS && together == 2 {
             let second = panels.panel(first + 1, from, to);
             tile::tile_of_two(s, left, [panel, second], &mut self.c, at, fresh);
         } else {

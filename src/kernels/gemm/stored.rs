@@ -3,7 +3,8 @@
 use super::format::{self, BLOCK};
 use crate::simd::{LANES, Simd};
 
-/// Columns of a panel: two vectors, which is the width of a micro-tile on AVX-512 and twice that of the other backends.
+/// Columns of a panel: two vectors, which is the width of a tall micro-tile on AVX-512 and twice that of the other
+/// backends.
 pub const WIDTH: usize = 2 * LANES;
 
 /// Bytes that a micro-tile prefetches ahead. Panels are read once from end to end, and the loads of a tile of many rows

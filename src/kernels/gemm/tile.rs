@@ -143,7 +143,7 @@ pub fn tile<S: Simd, const M: usize>(
     (top, col): (usize, usize),
     fresh: bool,
 ) {
-    if S::TILE_VECTORS == 2 {
+    if M <= S::PANEL_ROWS {
         let acc = load::<S, M, 1, 2>(s, c, top, col, fresh);
         let acc = chain(s, left, [panel], 0, acc);
         store(s, c, top, col, &acc);
@@ -182,7 +182,7 @@ pub fn triangle<S: Simd, const M: usize>(
     (top, col): (usize, usize),
     fresh: bool,
 ) {
-    if S::TILE_VECTORS == 2 {
+    if M <= S::PANEL_ROWS {
         let acc = load::<S, M, 1, 2>(s, c, top, col, fresh);
         let acc = triangle_chain(s, shape, left, panel, 0, acc);
         store(s, c, top, col, &acc);
