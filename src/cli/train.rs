@@ -177,7 +177,13 @@ impl Train {
         }
         config.foretoken_arithmetic = ARITHMETIC_VERSION;
         let separator = self.vocabulary.split_on.as_deref();
-        let texts = Texts::open(&self.data, &self.valid, &tokenizer, separator, self.vocabulary.as_text)?;
+        let texts = Texts::open(
+            &self.data,
+            &self.valid,
+            &tokenizer,
+            separator,
+            self.vocabulary.as_text,
+        )?;
         let data = texts.data_files.iter().map(|file| &file.sha256);
         let same = |file: &&TextFile| data.clone().any(|sha256| *sha256 == file.sha256);
         if let Some(file) = texts.valid_files.iter().find(same) {
