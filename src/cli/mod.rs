@@ -20,6 +20,9 @@
 //! | `plot` | `foretoken plot` |
 //! | `tokenizer` | `foretoken tokenizer`, and the flags that choose one |
 //! | `target` | what a command writes, and may replace |
+//! | `completions` | `foretoken completions` |
+//! | `man` | `foretoken man` |
+//! | `version` | what `foretoken --version` says |
 //! | `compare` | plain and speculative decoding in turn |
 //! | `decoding` | flags shared by the commands that decode |
 //! | `voice` | a continuation as text: stop strings, colours |
@@ -37,6 +40,7 @@
 mod agreement;
 mod checkpoints;
 mod compare;
+mod completions;
 mod decoding;
 mod demo;
 mod device;
@@ -47,6 +51,7 @@ mod generate;
 mod given;
 mod inspect;
 mod machine;
+mod man;
 mod output;
 mod plot;
 mod regime;
@@ -57,6 +62,7 @@ mod target;
 mod texts;
 mod tokenizer;
 mod train;
+mod version;
 mod voice;
 mod watch;
 
@@ -90,6 +96,10 @@ enum Command {
     /// Learn a vocabulary, look at one, or encode texts
     #[command(subcommand)]
     Tokenizer(tokenizer::Command),
+    /// Print a shell's completions of commands and flags
+    Completions(completions::Completions),
+    /// Print the manual page of the program, or of one of its commands
+    Man(man::Man),
 }
 
 /// The program: reads the arguments, runs the command, and reports an error in one sentence.
@@ -101,7 +111,9 @@ pub fn main() -> ExitCode {
             report(panic);
         }
     }));
-    let matches = negative_numbers(Command::command()).get_matches();
+    let matches = negative_numbers(Command::command())
+        .long_version(version::long())
+        .get_matches();
     let mut command = Command::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if let (Command::Train(train), Some((_, matches))) = (&mut command, matches.subcommand()) {
         train.given = Given::of(matches);
@@ -145,5 +157,7 @@ fn run(command: Command) -> failure::Result {
         Command::Export(export) => export.run(),
         Command::Plot(plot) => plot.run(),
         Command::Tokenizer(tokenizer) => tokenizer.run(),
+        Command::Completions(completions) => completions.run(Command::command()),
+        Command::Man(man) => man.run(Command::command()),
     }
 }

@@ -3,8 +3,10 @@
 use crate::source::{Finding, Source, Tree, item_end, words};
 
 /// The packages that the crate may depend on.
-const DEPENDENCIES: [&str; 17] = [
+const DEPENDENCIES: [&str; 19] = [
     "clap",
+    "clap_complete",
+    "clap_mangen",
     "cudarc",
     "indicatif",
     "libloading",
@@ -170,10 +172,46 @@ pub fn check_chapters(tree: &Tree) -> Vec<Finding> {
         .collect()
 }
 
-/// A file directly in docs, except the log: it keeps numbers and verdicts, no examples.
+/// Files in docs without examples: numbers and verdicts, and pages for contributors.
+const NOT_CHAPTERS: [&str; 3] = ["log.md", "CONTRIBUTING.md", "SECURITY.md"];
+
+/// A file directly in docs, except those of [`NOT_CHAPTERS`].
 fn is_chapter(path: &str) -> bool {
-    path.strip_prefix("docs/")
-        .is_some_and(|name| name.ends_with(".md") && !name.contains('/') && name != "log.md")
+    path.strip_prefix("docs/").is_some_and(|name| {
+        name.ends_with(".md") && !name.contains('/') && !NOT_CHAPTERS.contains(&name)
+    })
+}
+
+/// In files that rustdoc shows, a link to a file or an item stands in the definition of a label, `[label]: target`.
+/// `src/links.md` defines the same label for rustdoc.
+pub fn check_links(tree: &Tree) -> Vec<Finding> {
+    let links = tree.0.iter().find(|file| file.path == "src/links.md");
+    let links = links.map_or("", |file| &*file.text);
+    let mut findings = Vec::new();
+    for file in &tree.0 {
+        if file.path != "README.md" && !is_chapter(&file.path) {
+            continue;
+        }
+        let mut at = 0;
+        for line in file.text.split_inclusive('\n') {
+            let label = line
+                .split_once("]: ")
+                .filter(|(label, target)| label.starts_with('[') && !target.starts_with("http"));
+            if let Some((label, _)) = label
+                && !links.contains(&format!("{label}]: "))
+            {
+                findings.push(file.finding(at, format!("`{label}]` is not in src/links.md")));
+            }
+            for (place, _) in line.match_indices("](") {
+                let target = line[place + 2..].split(')').next().unwrap_or_default();
+                if !target.starts_with("http") && !target.ends_with(".svg") {
+                    findings.push(file.finding(at, format!("`{target}` is not behind a label")));
+                }
+            }
+            at += line.len();
+        }
+    }
+    findings
 }
 
 /// The literals of `include_str!("...")`. The place comes from the code, so that a comment does not
@@ -270,6 +308,21 @@ mod tests {
             "{}",
             found[0]
         );
+    }
+
+    #[test]
+    fn a_link_that_is_dead_somewhere_is_caught() {
+        let chapter = "[a][b] and [`c`](crate::c), [d](d.md)\n[e](http://e)\n![f](f.svg)\n[b]: b.md\n[g]: g.md\n[h]: http://h\n";
+        let files = [
+            ("src/links.md", "[b]: crate::b\n"),
+            ("docs/00-map.md", chapter),
+            ("docs/log.md", "[x](crate::x)"),
+        ];
+        let found = findings(check_links, &files);
+        assert_eq!(found.len(), 3, "{found:?}");
+        for (found, what) in found.iter().zip(["crate::c", "d.md", "[g]"]) {
+            assert!(found.contains(what), "{found}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The program as a user runs it: the real binary, its exit codes, its messages and its files.
 //!
 //! * `support`: running the binary, what an error must look like, models to run it on.
+//! * `about`: the version, completions and manual pages.
 //! * `flags`: command lines that are refused.
 //! * `files`: data, prompts and model directories that cannot be read.
 //! * `kinds`: files of another kind than their readers expect.
@@ -17,6 +18,7 @@
 //! An error is one sentence on standard error that names what is wrong. The exit code is 2 if the command line was
 //! wrong and 1 for every other error. It leaves no new file on the disk.
 
+mod about;
 mod decoding;
 mod device;
 mod diverged;
