@@ -1,3 +1,4 @@
+#![doc = include_str!("links.md")]
 #![doc = include_str!("../README.md")]
 // The functions of libm round differently from platform to platform (`.ci/clippy.toml` lists them). Tests compare with
 // them.

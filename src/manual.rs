@@ -13,34 +13,49 @@
 //! | [`experiments`] | what heads, regimes, kinds and widths do on small models |
 //! | [`reference`](mod@reference) | flags, files and environment variables |
 //!
-//! `docs/log.md` is the log of what was tried; it holds no code and is not part of the handbook.
+//! Files that are not part of the handbook: `docs/log.md`, the log of what was tried; `docs/CONTRIBUTING.md`;
+//! `docs/SECURITY.md`; `docs/CITATION.cff`; `CHANGELOG.md`.
 
+// A chapter refers to another one by a label, and defines the label as a file at its end: that is what a code host and an
+// editor follow. In front of the chapter stand the definitions of `links.md`. Of two definitions the first one counts, so
+// rustdoc follows the labels to its own pages.
+
+#[doc = include_str!("links.md")]
 #[doc = include_str!("../docs/00-map.md")]
 pub mod map {}
 
+#[doc = include_str!("links.md")]
 #[doc = include_str!("../docs/01-model-and-loss.md")]
 pub mod model_and_loss {}
 
+#[doc = include_str!("links.md")]
 #[doc = include_str!("../docs/02-one-answer.md")]
 pub mod one_answer {}
 
+#[doc = include_str!("links.md")]
 #[doc = include_str!("../docs/03-tape.md")]
 pub mod tape {}
 
+#[doc = include_str!("links.md")]
 #[doc = include_str!("../docs/04-decoding.md")]
 pub mod decoding {}
 
+#[doc = include_str!("links.md")]
 #[doc = include_str!("../docs/05-training.md")]
 pub mod training {}
 
+#[doc = include_str!("links.md")]
 #[doc = include_str!("../docs/06-gpu.md")]
 pub mod gpu {}
 
+#[doc = include_str!("links.md")]
 #[doc = include_str!("../docs/performance.md")]
 pub mod performance {}
 
+#[doc = include_str!("links.md")]
 #[doc = include_str!("../docs/experiments.md")]
 pub mod experiments {}
 
+#[doc = include_str!("links.md")]
 #[doc = include_str!("../docs/reference.md")]
 pub mod reference {}

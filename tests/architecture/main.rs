@@ -110,8 +110,17 @@ fn dependencies_are_the_agreed_ones() {
 #[test]
 fn chapters_are_compiled() {
     enforce(
-        "every docs/*.md except log.md is in an `include_str!(\"...docs/NAME.md\")` in src",
+        "every docs/*.md except the log and the pages for contributors is in an `include_str!(\"...docs/NAME.md\")` in src",
         "a chapter that rustdoc compiles has examples that run, and cannot rot unseen",
         shape::check_chapters,
+    );
+}
+
+#[test]
+fn links_lead_somewhere_in_files_and_in_rustdoc() {
+    enforce(
+        "README and chapters link to files by labels, and src/links.md has every label",
+        "a path to a file is dead in rustdoc, and a path to an item is dead on a code host",
+        shape::check_links,
     );
 }

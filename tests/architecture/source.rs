@@ -101,7 +101,9 @@ impl Tree {
         ] {
             read_folder(root, folder, ending, &mut files);
         }
-        read_file(root, "Cargo.toml", &mut files);
+        for path in ["Cargo.toml", "README.md", "src/links.md"] {
+            read_file(root, path, &mut files);
+        }
         // The order of a directory listing differs by system; reports should not.
         files.sort_by(|a, b| a.path.cmp(&b.path));
         Self(files)
