@@ -53,7 +53,7 @@ pub(super) struct Block<T = ParamId> {
 impl<T> Block<T> {
     /// A layer of width c whose MLP has width f. Each layer adds two terms to the residual stream, whose variances sum
     /// to one over all `residual_terms`.
-    pub fn declare(
+    pub(super) fn declare(
         to: &mut Declare<'_, T>,
         (c, heads, f): (usize, AttentionHeads, usize),
         qk_norm: bool,
