@@ -133,7 +133,7 @@ impl Simd for Neon {
     }
     #[inline(always)]
     fn prefetch<T>(self, x: &T, bytes: usize) {
-        let at = std::ptr::from_ref(x).cast::<u8>().wrapping_add(bytes);
+        let at = std::ptr::from_ref(x).addr().wrapping_add(bytes);
         // SAFETY: a prefetch is a hint; it changes neither memory nor registers and faults at no address. (The
         // intrinsic is not stable yet.)
         unsafe {
