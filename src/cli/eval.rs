@@ -4,8 +4,10 @@ use super::agreement::{self, Agreement};
 use super::device::On;
 use super::failure::Result;
 use super::output::{figures, one_of, print};
+use super::texts::{note_unknown_length, warn_unsplit};
+use super::tokenizer::announce;
 use crate::checkpoint::ModelDir;
-use crate::data::{check_length, open_tokens};
+use crate::data::{check_length, open_tokens, open_with_fingerprints};
 use crate::model::WeightFormat;
 use crate::simd::scalar;
 use crate::train::Evaluation;
@@ -61,8 +63,17 @@ impl Eval {
     pub fn run(&self) -> Result {
         let device = self.on.open()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
+        announce(&tokenizer);
         let context = self.context.unwrap_or(model.config().default_context());
-        let tokens = open_tokens(&self.data, &tokenizer, self.split_on.as_deref())?;
+        let tokens = match self.split_on.as_deref() {
+            None => open_tokens(&self.data, &tokenizer, None)?,
+            separator => {
+                let (tokens, reading) = open_with_fingerprints(&self.data, &tokenizer, separator)?;
+                warn_unsplit(separator, reading.separators, &self.data);
+                tokens
+            }
+        };
+        note_unknown_length(&tokens, &tokenizer);
         check_length("--data", tokens.len(), 1)?;
         // Checked before the evaluation, which may take long.
         let requests = self.agreement.requests(&model, &tokenizer, &tokens)?;

@@ -5,6 +5,7 @@ use super::decoding::{Decoding, Prompt, Way};
 use super::device::On;
 use super::failure::Result;
 use super::output::{Output, message};
+use super::tokenizer::announce;
 use super::voice::{Voice, legend};
 use crate::Error;
 use crate::checkpoint::ModelDir;
@@ -114,6 +115,7 @@ impl Generate {
         let device = self.on.open()?;
         let text = self.prompt.read()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
+        announce(&tokenizer);
         let prompt = tokenizer.encode(&text)?;
         let decoding = &self.decoding;
         let mut options = decoding.options(self.decode, &model, &tokenizer, prompt.len())?;

@@ -5,6 +5,7 @@ use super::decoding::{Decoding, Prompt, Way, cut};
 use super::device::On;
 use super::failure::Result;
 use super::output::print;
+use super::tokenizer::announce;
 use crate::checkpoint::ModelDir;
 use crate::infer::measure::{Costs, costs};
 use crate::model::Model;
@@ -103,6 +104,7 @@ impl Speed {
         let device = self.on.open()?;
         let text = self.prompt.read()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
+        announce(&tokenizer);
         let text = tokenizer.encode(&text)?;
         let prompts = match (self.prompts, self.prompt_tokens) {
             (Some(n), Some(len)) => {

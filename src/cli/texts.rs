@@ -1,6 +1,7 @@
 //! The texts that `foretoken train` trains and validates on.
 
 use super::failure::{Failure, Result};
+use super::output::message;
 use crate::data::{TokenFile, Tokenizer, Tokens, open_with_fingerprints};
 use crate::train::TextFile;
 use std::path::PathBuf;
@@ -12,8 +13,8 @@ const VALID_TOKENS: usize = 1_000_000;
 pub struct Texts {
     /// To train on; a token file may be larger than memory.
     pub train: Tokens,
-    /// To validate on.
-    pub valid: Vec<u32>,
+    /// To validate on, in memory.
+    pub valid: Tokens,
     /// Limit on the validation tokens; none for all.
     pub valid_tokens: Option<usize>,
     /// The files to train on, with the hash of what was read.
@@ -43,8 +44,9 @@ impl Texts {
             separator.filter(|_| !needless)
         };
         let open = |paths: &[PathBuf], separator| {
-            let (tokens, contents) = open_with_fingerprints(paths, tokenizer, separator)?;
-            let files = paths.iter().zip(contents);
+            let (tokens, reading) = open_with_fingerprints(paths, tokenizer, separator)?;
+            warn_unsplit(separator, reading.separators, paths);
+            let files = paths.iter().zip(reading.fingerprints);
             let files = files.map(|(path, content)| TextFile::holding(path, content));
             Ok::<_, Failure>((tokens, files.collect::<crate::Result<Vec<_>>>()?))
         };
@@ -57,7 +59,8 @@ impl Texts {
         };
         let usual = valid.in_file().then_some(VALID_TOKENS);
         let valid_tokens = valid_tokens.or(usual);
-        let first = valid.first(valid_tokens.unwrap_or(usize::MAX))?;
+        note_unknown_length(&valid, tokenizer);
+        let first = valid.loaded(valid_tokens.unwrap_or(usize::MAX))?;
         // They were read after their file was hashed.
         valid.unchanged()?;
         Ok(Self {
@@ -67,6 +70,29 @@ impl Texts {
             data_files,
             valid_files,
         })
+    }
+}
+
+/// Warns if a separator that was to split texts is in none of them.
+pub fn warn_unsplit(separator: Option<&str>, found: u64, paths: &[PathBuf]) {
+    if let Some(separator) = separator.filter(|_| found == 0) {
+        let paths: Vec<String> = paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        message(&format!(
+            "warning: --split-on {separator:?}: found nowhere in {}, so nothing is split",
+            paths.join(", ")
+        ));
+    }
+}
+
+/// Says so if bits per byte cannot be computed over the bytes of the text.
+pub fn note_unknown_length(tokens: &Tokens, tokenizer: &Tokenizer) {
+    if tokens.in_file() && !tokenizer.changes().is_empty() {
+        message(
+            "note: a token file does not hold the text, so bits per byte are over the text as the vocabulary changed it",
+        );
     }
 }
 

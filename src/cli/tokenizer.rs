@@ -1,7 +1,8 @@
 //! `foretoken tokenizer`, and the flags that choose a vocabulary.
 
 use super::failure::{Failure, Result};
-use super::output::{Output, message, print};
+use super::output::{Output, learning, message, print, reading};
+use super::texts::warn_unsplit;
 use crate::Error;
 use crate::data::{TextFiles, Tokenizer, write_tokens};
 use crate::files::{write, write_with};
@@ -57,22 +58,39 @@ impl Vocabulary {
     /// If a file cannot be read or is no tokenizer.
     pub fn of(&self, texts: &[PathBuf]) -> Result<Tokenizer> {
         match &self.tokenizer {
-            Choice::Learn(size) => learn(&TextFiles::new(texts, self.split_on.as_deref())?, *size),
+            // Whether the separator was found is reported when the texts are encoded.
+            Choice::Learn(size) => {
+                let texts = TextFiles::new(texts, self.split_on.as_deref())?;
+                Ok(learn(&texts, *size)?.0)
+            }
             choice => chosen(choice),
         }
     }
 }
 
-/// Learns a vocabulary, and reports if the text yields fewer tokens than requested.
-fn learn(texts: &TextFiles, size: usize) -> Result<Tokenizer> {
-    let tokenizer = Tokenizer::learn(texts.chunks(), size)?;
+/// Learns a vocabulary, and reports if the text yields fewer tokens than requested. Returns how many separators the
+/// texts have, too.
+fn learn(texts: &TextFiles, size: usize) -> Result<(Tokenizer, u64)> {
+    let bar = reading(texts.bytes());
+    let mut chunks = texts.chunks();
+    let watched = std::iter::from_fn(|| {
+        let chunk = chunks.next();
+        match chunk {
+            Some(_) => bar.set_position(chunks.bytes()),
+            None => learning(&bar, size),
+        }
+        chunk
+    });
+    let tokenizer = Tokenizer::learn_watched(watched, size, &mut |n| bar.set_position(n as u64));
+    bar.finish_and_clear();
+    let tokenizer = tokenizer?;
     if tokenizer.vocab_size() < size {
         message(&format!(
             "the text gives a vocabulary of {} tokens, fewer than the {size} asked for: no pair occurs twice any more",
             tokenizer.vocab_size()
         ));
     }
-    Ok(tokenizer)
+    Ok((tokenizer, chunks.separators()))
 }
 
 /// The commands of `foretoken tokenizer`.
@@ -187,7 +205,8 @@ impl Train {
         }
         check_free(&self.out, self.force)?;
         let texts = TextFiles::new(&self.data, self.split_on.as_deref())?;
-        let tokenizer = learn(&texts, self.vocab)?;
+        let (tokenizer, separators) = learn(&texts, self.vocab)?;
+        warn_unsplit(self.split_on.as_deref(), separators, &self.data);
         write(&self.out, tokenizer.to_json().as_bytes())?;
         let mut output = Output::new(false);
         let (out, size) = (self.out.display(), tokenizer.vocab_size());
@@ -199,10 +218,13 @@ impl Train {
 impl Encode {
     fn run(self) -> Result {
         let tokenizer = chosen(&self.tokenizer)?;
+        announce(&tokenizer);
         check_free(&self.out, self.force)?;
         let texts = TextFiles::new(&self.data, self.split_on.as_deref())?;
         let (out, vocab_size) = (&*self.out, tokenizer.vocab_size());
-        let tokens = write_with(out, |file| write_tokens(out, file, &texts, &tokenizer))?;
+        let (tokens, reading) =
+            write_with(out, |file| write_tokens(out, file, &texts, &tokenizer))?;
+        warn_unsplit(self.split_on.as_deref(), reading.separators, &self.data);
         let report = Encoded {
             out,
             tokens,
@@ -218,6 +240,7 @@ impl Encode {
 impl Show {
     fn run(self) -> Result {
         let tokenizer = chosen(&self.tokenizer)?;
+        announce(&tokenizer);
         let spelling = |id: &u32| tokenizer.spelling(*id).unwrap_or_default();
         let encode = |text: &String| tokenizer.encode(text.as_bytes());
         let tokens = self.text.as_ref().map(encode).transpose()?;
@@ -241,6 +264,17 @@ impl Show {
             }
             text
         })
+    }
+}
+
+/// Says once what a vocabulary changes in the texts that it encodes.
+pub fn announce(tokenizer: &Tokenizer) {
+    let changes = tokenizer.changes();
+    if !changes.is_empty() {
+        let changes = changes.join("; ");
+        message(&format!(
+            "note: this vocabulary changes texts before it encodes them: {changes}"
+        ));
     }
 }
 

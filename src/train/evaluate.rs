@@ -16,7 +16,9 @@ const PART: usize = 1 << 20;
 pub struct Evaluation {
     /// Mean loss of the main head, in nats per token.
     pub loss: f64,
-    /// Total loss of the main head in bits, divided by the number of bytes of the predicted tokens.
+    /// Total loss of the main head in bits, divided by the number of bytes of the text that the predicted tokens stand
+    /// for. A token file does not hold the text: its tokens are decoded, and a vocabulary that changes texts then gives
+    /// a different number of bytes.
     pub bits_per_byte: f64,
     /// Mean loss of the main head and of heads 1..=K, in nats per token.
     pub loss_heads: Vec<f64>,
@@ -132,7 +134,8 @@ fn in_parts<E: Exec>(
                 head.targets += report.targets;
             }
         }
-        bytes += tokenizer.decode(&tokens[1..]).len();
+        let decoded = || tokenizer.decode(&tokens[1..]).len() as u64;
+        bytes += text.text_bytes(start + 1..end).unwrap_or_else(decoded);
         start += tokens.len() - 1;
     }
     let main = heads[0];
