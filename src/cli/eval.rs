@@ -24,7 +24,7 @@ pub struct Eval {
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     data: Vec<PathBuf>,
     /// Text between documents that becomes the end-of-text token, as in training; by default it is plain text
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     split_on: Option<String>,
     /// Tokens per window [default: as the model was trained]
     #[arg(long, value_name = "T")]

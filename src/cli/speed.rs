@@ -105,7 +105,7 @@ impl Speed {
         let text = self.prompt.read()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
         announce(&tokenizer);
-        let text = tokenizer.encode(&text)?;
+        let text = self.prompt.encode(&text, &tokenizer)?;
         let prompts = match (self.prompts, self.prompt_tokens) {
             (Some(n), Some(len)) => {
                 let starts = cut(text.len(), n, len)?;

@@ -47,7 +47,7 @@ pub struct Vocabulary {
     #[arg(conflicts_with = "init")]
     tokenizer: Choice,
     /// Text between documents that becomes the end-of-text token, such as "<|endoftext|>"; by default it is plain text
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub split_on: Option<String>,
 }
 
@@ -117,7 +117,7 @@ pub struct Train {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Text between documents, which is left out
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     split_on: Option<String>,
     /// Replace the file if it exists
     #[arg(long)]
@@ -137,7 +137,7 @@ pub struct Encode {
     #[arg(long, default_value = "bytes", value_name = "bytes|FILE")]
     tokenizer: Choice,
     /// Text between documents that becomes the end-of-text token; by default it is plain text
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     split_on: Option<String>,
     /// Replace the file if it exists
     #[arg(long)]
@@ -153,7 +153,7 @@ pub struct Show {
     /// tokenizer.json, or bytes
     tokenizer: Choice,
     /// Text to encode
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     text: Option<String>,
     /// Print one JSON object
     #[arg(long)]

@@ -8,7 +8,7 @@
 //! * `refit`: heads removed from a model, new ones trained on it, and the regimes.
 //! * `vocabularies`: vocabularies, token files and pictures.
 //! * `documents`: separators between documents, and vocabularies that do not depend on threads.
-//! * `texts`: characters that a vocabulary lacks or changes.
+//! * `texts`: characters that a vocabulary lacks or changes, texts that look like flags, new documents, colours.
 //! * `runs`: runs that succeed, what they print and write.
 //! * `diverged`: runs that diverge, what they report and leave.
 //!

@@ -1,7 +1,10 @@
-//! Texts on their way in: characters that a vocabulary lacks or changes.
+//! Texts on their way in and out: characters that a vocabulary lacks or changes, texts that look like flags, separators
+//! that never occur, new documents, colours.
 
 use crate::support::{Folder, objects, with_arg};
+use foretoken::checkpoint::ModelDir;
 use foretoken::data::Tokenizer;
+use foretoken::infer::{GenerateOptions, NoDrafts, generate};
 use serde_json::{Map, Value, json};
 use std::fs;
 
@@ -209,5 +212,186 @@ fn bits_per_byte_are_over_the_bytes_of_the_text() {
     assert!(
         bytes > tokens && bytes.abs_diff(text.len() / 10) < text.len() / 50,
         "{bytes} {tokens}"
+    );
+}
+
+#[test]
+fn a_text_that_looks_like_a_flag_is_a_text() {
+    let folder = Folder::with_model();
+    fs::write(
+        folder.path("list.txt"),
+        "- one\n---\n- two\n---\n".repeat(40),
+    )
+    .expect("a file");
+    let run = |words: &str, text: &str, rest: &str| {
+        let mut command = with_arg(folder.command(words), text);
+        let output = command
+            .args(rest.split_whitespace())
+            .output()
+            .expect("the binary");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{command:?}: {errors}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let shown = run("tokenizer show bytes --text", "-1", "--json");
+    assert_eq!(objects(&shown)[0]["tokens"], json!([45, 49]));
+    for text in ["- item", "-1", "--json", "-"] {
+        let report = objects(&run(
+            "generate model --prompt",
+            text,
+            "--max-tokens 2 --json",
+        ))
+        .remove(0);
+        assert_eq!(report["prompt_tokens"], text.len(), "{text}");
+    }
+    run("generate model --prompt a --max-tokens 2 --stop", "---", "");
+    run(
+        "speed model --max-tokens 2 --repeats 1 --prompt",
+        "- item",
+        "",
+    );
+    let encoded = run(
+        "tokenizer encode --data list.txt --split-on",
+        "---\n",
+        "--out t.tok --json",
+    );
+    assert_eq!(objects(&encoded)[0]["tokens"], 40 * (6 + 1 + 6 + 1));
+    run(
+        "tokenizer train --data list.txt --vocab 260 --out v.json --split-on",
+        "---",
+        "",
+    );
+    run("eval model --data list.txt --split-on", "---", "");
+    run(&format!("{TRAIN} --data list.txt --split-on"), "---", "");
+    // A run that is resumed with its own separator is the same run.
+    run(
+        "train --resume run --steps 3 --extend --split-on",
+        "---",
+        "",
+    );
+}
+
+#[test]
+fn a_new_document_begins_after_the_end_of_text() {
+    let folder = Folder::with_model();
+    let (model, tokenizer) = ModelDir::load(&folder.path("model")).expect("a model");
+    let end = tokenizer
+        .end_of_text()
+        .expect("the byte vocabulary has one");
+    for (flags, text) in [("--begin", ""), ("--begin --prompt On", "On")] {
+        let words = format!("generate model {flags} --max-tokens 9 --json");
+        let report = objects(&folder.succeeds(&words)).remove(0);
+        let prompt = [
+            vec![end],
+            tokenizer.encode(text.as_bytes()).expect("tokens"),
+        ]
+        .concat();
+        let options = GenerateOptions {
+            max_tokens: 9,
+            stop: vec![end],
+            ..GenerateOptions::default()
+        };
+        let expected = generate(&model, &prompt, &options, &mut NoDrafts).expect("tokens");
+        assert_eq!(report["tokens"], json!(expected.tokens), "{flags}");
+        assert_eq!(report["prompt_tokens"], prompt.len());
+    }
+    folder.succeeds("speed model --begin --max-tokens 2 --repeats 1");
+    fs::write(folder.path("empty.txt"), "").expect("a file");
+    let names = ["--prompt", "--begin"];
+    folder.refuses("generate model --prompt-file empty.txt", 2, &names);
+    folder.refuses("generate model", 2, &["--prompt", "required"]);
+    // A vocabulary without such a token.
+    let mut none: Value = serde_json::from_str(&Tokenizer::bytes().to_json()).expect("JSON");
+    none["added_tokens"] = json!([]);
+    fs::write(folder.path("none.json"), none.to_string()).expect("a file");
+    folder.succeeds(&format!("{TRAIN} --data text.txt --tokenizer none.json"));
+    folder.refuses(
+        "generate run --begin",
+        2,
+        &["--begin", "end-of-text or BOS", "neither"],
+    );
+}
+
+#[test]
+fn colours_are_for_terminals_unless_asked_for() {
+    let folder = Folder::with_model();
+    let words = "generate model --prompt Once --max-tokens 30 --draft 3 --show-drafts";
+    let coloured = |flags: &str, no_color: &str| {
+        let mut command = folder.command(&format!("{words} {flags}"));
+        let output = command
+            .env("NO_COLOR", no_color)
+            .output()
+            .expect("the binary");
+        assert!(output.status.success());
+        let (out, errors) = (
+            String::from_utf8(output.stdout),
+            String::from_utf8(output.stderr),
+        );
+        let (out, errors) = (out.expect("text"), errors.expect("text"));
+        assert_eq!(
+            errors.contains("--color always"),
+            !out.contains('\x1b'),
+            "{errors}"
+        );
+        (out.contains('\x1b'), errors.contains('\x1b'))
+    };
+    // Here nothing is a terminal.
+    for no_color in ["", "1"] {
+        assert_eq!(coloured("", no_color), (false, false));
+        assert_eq!(coloured("--color auto", no_color), (false, false));
+        assert_eq!(coloured("--color never", no_color), (false, false));
+        // A flag is more than a variable.
+        assert_eq!(coloured("--color always", no_color), (true, true));
+    }
+    folder.refuses(
+        "generate model --prompt a --color sometimes",
+        2,
+        &["--color", "always"],
+    );
+}
+
+#[test]
+fn a_flag_without_an_effect_is_reported() {
+    let folder = Folder::with_model();
+    folder.succeeds("tokenizer encode --data text.txt --out t.tok");
+    for words in [
+        "tokenizer train --data text.txt --vocab 260 --out v.json --split-on <none>",
+        "tokenizer encode --data text.txt --out u.tok --split-on <none>",
+        "eval model --data text.txt --split-on <none>",
+        &format!("{TRAIN} --data text.txt --tokenizer bpe:260 --split-on <none>"),
+    ] {
+        let (_, errors) = both(&folder, words);
+        let warnings: Vec<&str> = errors
+            .lines()
+            .filter(|line| line.starts_with("warning: "))
+            .collect();
+        let [warning] = warnings[..] else {
+            panic!("{words}: {errors}")
+        };
+        assert!(
+            ["--split-on", "<none>", "text.txt"]
+                .iter()
+                .all(|part| warning.contains(part)),
+            "{warning}"
+        );
+    }
+    // One that does occur, also where it only ends the text.
+    fs::write(folder.path("one.txt"), "a text<none>").expect("a file");
+    let (_, errors) = both(
+        &folder,
+        "tokenizer encode --data one.txt --out w.tok --split-on <none>",
+    );
+    assert_eq!(errors, "");
+    let generate = "generate model --prompt a --max-tokens 2";
+    folder.refuses(
+        &format!("{generate} --stop-token 257"),
+        2,
+        &["--stop-token", "below 257", "found 257"],
+    );
+    folder.succeeds(&format!("{generate} --stop-token 256"));
+    folder.command_refuses(
+        with_arg(folder.command(&format!("{generate} --stop")), ""),
+        2,
+        &["--stop"],
     );
 }
