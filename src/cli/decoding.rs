@@ -27,18 +27,47 @@ pub enum Way {
 
 /// The text to continue.
 #[derive(Clone, Debug, Args)]
-#[group(required = true, multiple = false)]
 pub struct Prompt {
     /// Text to continue
-    #[arg(long, value_name = "TEXT")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        conflicts_with = "prompt_file"
+    )]
+    #[arg(required_unless_present_any = ["prompt_file", "begin"])]
     prompt: Option<String>,
     /// File with the text to continue; - for standard input, which may be any bytes
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
+    /// Begin a new document: start after the end-of-text token, or BOS if there is none; needs no prompt
+    #[arg(long)]
+    begin: bool,
 }
 
 impl Prompt {
-    /// Reads the text.
+    /// The tokens of a text that [`Prompt::read`] gave, after the token that begins a document if there shall be one.
+    ///
+    /// # Errors
+    /// If the vocabulary cannot encode the text or has no token to begin with, or if there would be no token at all.
+    pub fn encode(&self, text: &[u8], tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+        let mut tokens = Vec::new();
+        if self.begin {
+            tokens.extend(tokenizer.begin_of_text());
+            if tokens.is_empty() {
+                let expected = "a vocabulary with an end-of-text or BOS token";
+                return Err(Error::setting("begin", expected, "neither").into());
+            }
+        }
+        tokens.extend(tokenizer.encode(text)?);
+        if tokens.is_empty() {
+            let expected = "some text, or --begin to begin a new document";
+            return Err(Error::setting("prompt", expected, "none").into());
+        }
+        Ok(tokens)
+    }
+
+    /// Reads the text, which is empty if there is no prompt.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -56,7 +85,7 @@ impl Prompt {
                 expect_kind(path, &text[..text.len().min(START)], Expected::Prompt)?;
                 Ok(text)
             }
-            (None, None) => unreachable!("clap asks for one of the two"),
+            (None, None) => Ok(Vec::new()),
         }
     }
 }

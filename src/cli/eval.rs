@@ -4,6 +4,8 @@ use super::agreement::{self, Agreement};
 use super::device::On;
 use super::failure::Result;
 use super::output::{figures, one_of, print};
+use super::texts::{note_unknown_length, warn_unsplit};
+use super::tokenizer::announce;
 use crate::checkpoint::ModelDir;
 use crate::data::{TextFiles, check_length};
 use crate::model::WeightFormat;
@@ -22,7 +24,7 @@ pub struct Eval {
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     data: Vec<PathBuf>,
     /// Text between documents that becomes the end-of-text token, as in training; by default it is plain text
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     split_on: Option<String>,
     /// Read --data as text even if its first bytes are those of another kind of file, such as an archive or a page
     #[arg(long)]
@@ -64,10 +66,17 @@ impl Eval {
     pub fn run(&self) -> Result {
         let device = self.on.open()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
+        announce(&tokenizer);
         let context = self.context.unwrap_or(model.config().default_context());
-        let tokens = TextFiles::new(&self.data, self.split_on.as_deref())?
-            .as_text(self.as_text)
-            .tokens(&tokenizer)?;
+        let texts = TextFiles::new(&self.data, self.split_on.as_deref())?.as_text(self.as_text);
+        let (tokens, separators) = if self.split_on.is_some() {
+            let (tokens, reading) = texts.tokens_with_reading(&tokenizer)?;
+            (tokens, reading.separators)
+        } else {
+            (texts.tokens(&tokenizer)?, 0)
+        };
+        warn_unsplit(self.split_on.as_deref(), separators, &self.data);
+        note_unknown_length(&tokens, &tokenizer);
         check_length("--data", tokens.len(), 1)?;
         // Checked before the evaluation, which may take long.
         let requests = self.agreement.requests(&model, &tokenizer, &tokens)?;

@@ -5,13 +5,16 @@ use super::decoding::{Decoding, Prompt, Way};
 use super::device::On;
 use super::failure::Result;
 use super::output::{Output, message};
-use super::voice::{Voice, legend};
+use super::tokenizer::announce;
+use super::voice::{Voice, coloured, legend};
 use crate::Error;
 use crate::checkpoint::ModelDir;
 use crate::data::Tokenizer;
 use crate::infer::{DecodedToken, Request};
-use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, ColorChoice};
 use serde::Serialize;
+use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -28,7 +31,8 @@ pub struct Generate {
     #[command(flatten)]
     decoding: Decoding,
     /// Stop string: the continuation ends before it; may be given several times
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     stop: Vec<String>,
     /// Id of a token that ends the continuation, in addition to the end of text; may be given several times
     #[arg(long, value_name = "ID")]
@@ -39,6 +43,9 @@ pub struct Generate {
     /// Colour each token by the head that proposed it, and show rejected drafts struck through
     #[arg(long, conflicts_with = "json")]
     show_drafts: bool,
+    /// Colours of --show-drafts; auto: only on a terminal, and not if NO_COLOR is set
+    #[arg(long, default_value = "auto", value_name = "WHEN")]
+    color: ColorChoice,
     /// Print one JSON object per continuation
     #[arg(long)]
     json: bool,
@@ -114,9 +121,15 @@ impl Generate {
         let device = self.on.open()?;
         let text = self.prompt.read()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
-        let prompt = tokenizer.encode(&text)?;
+        announce(&tokenizer);
+        let prompt = self.prompt.encode(&text, &tokenizer)?;
         let decoding = &self.decoding;
         let mut options = decoding.options(self.decode, &model, &tokenizer, prompt.len())?;
+        let vocab = model.config().vocab_size;
+        if let Some(id) = self.stop_token.iter().find(|id| **id as usize >= vocab) {
+            let expected = format!("an id of the vocabulary, below {vocab}");
+            return Err(Error::setting("stop_token", expected, id).into());
+        }
         options.stop.extend(&self.stop_token);
         if !(1..=1 << 12).contains(&self.samples) {
             return Err(Error::setting("samples", "1 to 4096", self.samples).into());
@@ -128,12 +141,18 @@ impl Generate {
             let seed = &mut request.options.sampler.seed;
             *seed = seed.wrapping_add(sample);
         }
-        if self.show_drafts {
-            message(&legend(model.config().mtp_depth));
+        let colours = self.show_drafts && coloured(self.color, std::io::stdout().is_terminal());
+        if colours {
+            let colours = coloured(self.color, std::io::stderr().is_terminal());
+            message(&legend(model.config().mtp_depth, colours));
+        } else if self.show_drafts {
+            message(
+                "note: drafts are shown by colours, and there are none here; --color always writes them anyway",
+            );
         }
         let mut speaker = Speaker {
             tokenizer: &tokenizer,
-            voices: vec![Voice::new(&self.stop, self.show_drafts); self.samples],
+            voices: vec![Voice::new(&self.stop, colours); self.samples],
             texts: vec![String::new(); self.samples],
             output: Output::new(self.json),
             // A single continuation is streamed; several are printed at the end.

@@ -112,6 +112,27 @@ pub fn progress(first: u64, steps: u64) -> ProgressBar {
     bar
 }
 
+/// A progress bar over bytes of text, or a counter if their number is not known; hidden like [`progress`].
+pub fn reading(bytes: Option<u64>) -> ProgressBar {
+    let style = match bytes {
+        Some(_) => "{bar:30} {bytes}/{total_bytes} read, {bytes_per_sec}, {eta} left",
+        None => "{spinner} {bytes} read, {bytes_per_sec}",
+    };
+    let style = ProgressStyle::with_template(style).expect("a valid template");
+    let target = ProgressDrawTarget::stderr();
+    ProgressBar::with_draw_target(bytes, target).with_style(style)
+}
+
+/// Turns a bar of [`reading`] into one over the tokens of a vocabulary that is learned.
+pub fn learning(bar: &ProgressBar, tokens: usize) {
+    let style = "{bar:30} {pos}/{len} tokens of the vocabulary, {per_sec}, {eta} left";
+    bar.set_style(ProgressStyle::with_template(style).expect("a valid template"));
+    bar.set_length(tokens as u64);
+    bar.set_position(0);
+    bar.reset_elapsed();
+    bar.reset_eta();
+}
+
 /// Shows an event on the bar.
 pub fn show(bar: &ProgressBar, event: &Event) {
     match event {

@@ -3,6 +3,7 @@
 use super::failure::{Failure, Result};
 use super::stop;
 use super::texts::{Texts, check_kind};
+use super::tokenizer::announce;
 use super::train::Train;
 use crate::Error;
 use crate::data::TokenFile;
@@ -30,6 +31,7 @@ impl Train {
 /// Returns an error if flags, texts or files are not the run's, before anything is written.
 fn resume(train: &Train, dir: &Path) -> Result {
     let (mut run, mut trainer, tokenizer) = Run::open(dir)?;
+    announce(&tokenizer);
     train.given.check(dir, &run.origin().flags)?;
     let mut config = trainer.config().clone();
     if train.given.typed("steps") {

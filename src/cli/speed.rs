@@ -5,6 +5,7 @@ use super::decoding::{Decoding, Prompt, Way, cut};
 use super::device::On;
 use super::failure::{Failure, Result};
 use super::output::{at_least_one, print};
+use super::tokenizer::announce;
 use crate::checkpoint::ModelDir;
 use crate::infer::costs::{Costs, costs};
 use crate::model::Model;
@@ -103,7 +104,8 @@ impl Speed {
         let device = self.on.open()?;
         let text = self.prompt.read()?;
         let (mut model, tokenizer) = ModelDir::load(&self.dir)?;
-        let text = tokenizer.encode(&text)?;
+        announce(&tokenizer);
+        let text = self.prompt.encode(&text, &tokenizer)?;
         let prompts = match (self.prompts, self.prompt_tokens) {
             (Some(n), Some(len)) => {
                 let starts = cut(text.len(), n, len)?;

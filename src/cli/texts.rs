@@ -1,6 +1,7 @@
 //! The texts that `foretoken train` trains and validates on.
 
 use super::failure::{Failure, Result};
+use super::output::message;
 use crate::data::{TextFiles, TokenFile, Tokenizer, Tokens};
 use crate::train::TextFile;
 use std::path::PathBuf;
@@ -39,8 +40,9 @@ impl Texts {
         };
         let open = |paths: &[PathBuf], separator| {
             let texts = TextFiles::new(paths, separator)?.as_text(as_text);
-            let (tokens, contents) = texts.tokens_with_fingerprints(tokenizer)?;
-            let files = paths.iter().zip(contents);
+            let (tokens, reading) = texts.tokens_with_reading(tokenizer)?;
+            warn_unsplit(separator, reading.separators, paths);
+            let files = paths.iter().zip(reading.fingerprints);
             let files = files.map(|(path, content)| TextFile::holding(path, content));
             Ok::<_, Failure>((tokens, files.collect::<crate::Result<Vec<_>>>()?))
         };
@@ -51,12 +53,36 @@ impl Texts {
             let (others, files) = open(valid, of(valid, data))?;
             ((tokens, others), files)
         };
+        note_unknown_length(&valid, tokenizer);
         Ok(Self {
             train,
             valid,
             data_files,
             valid_files,
         })
+    }
+}
+
+/// Warns if a separator that was to split texts is in none of them.
+pub fn warn_unsplit(separator: Option<&str>, found: u64, paths: &[PathBuf]) {
+    if let Some(separator) = separator.filter(|_| found == 0) {
+        let paths: Vec<String> = paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        message(&format!(
+            "warning: --split-on {separator:?}: found nowhere in {}, so nothing is split",
+            paths.join(", ")
+        ));
+    }
+}
+
+/// Says so if bits per byte cannot be computed over the bytes of the text.
+pub fn note_unknown_length(tokens: &Tokens, tokenizer: &Tokenizer) {
+    if tokens.in_file() && !tokenizer.changes().is_empty() {
+        message(
+            "note: a token file does not hold the text, so bits per byte are over the text as the vocabulary changed it",
+        );
     }
 }
 

@@ -1,8 +1,9 @@
 //! `foretoken tokenizer`, and the flags that choose a vocabulary.
 
 use super::failure::{Failure, Result};
-use super::output::{Output, message, print};
+use super::output::{Output, learning, message, print, reading};
 use super::target::{Inputs, Kind, Target};
+use super::texts::warn_unsplit;
 use crate::Error;
 use crate::data::{TextFiles, TokenFile, Tokenizer, write_tokens};
 use crate::files::{read_bounded, write, write_with};
@@ -75,7 +76,7 @@ pub struct Vocabulary {
     #[arg(conflicts_with = "init")]
     tokenizer: Choice,
     /// Text between documents that becomes the end-of-text token, such as "<|endoftext|>"; by default it is plain text
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub split_on: Option<String>,
     /// Read --data and --valid as text even if their first bytes are those of another kind of file, such as an archive or
     /// a page
@@ -95,25 +96,39 @@ impl Vocabulary {
     /// If a file cannot be read or is no tokenizer.
     pub fn of(&self, texts: &[PathBuf]) -> Result<Tokenizer> {
         match &self.tokenizer {
+            // Whether the separator was found is reported when the texts are encoded.
             Choice::Learn(size) => {
                 let texts = TextFiles::new(texts, self.split_on.as_deref())?;
-                learn(&texts.as_text(self.as_text), *size)
+                Ok(learn(&texts.as_text(self.as_text), *size)?.0)
             }
             choice => chosen(choice),
         }
     }
 }
 
-/// Learns a vocabulary, and reports if the text yields fewer tokens than requested.
-fn learn(texts: &TextFiles, size: usize) -> Result<Tokenizer> {
-    let tokenizer = Tokenizer::learn(texts.chunks(), size)?;
+/// Learns a vocabulary, and reports if the text yields fewer tokens than requested. Returns how many separators the
+/// texts have, too.
+fn learn(texts: &TextFiles, size: usize) -> Result<(Tokenizer, u64)> {
+    let bar = reading(texts.bytes());
+    let mut chunks = texts.chunks();
+    let watched = std::iter::from_fn(|| {
+        let chunk = chunks.next();
+        match chunk {
+            Some(_) => bar.set_position(chunks.bytes()),
+            None => learning(&bar, size),
+        }
+        chunk
+    });
+    let tokenizer = Tokenizer::learn_watched(watched, size, &mut |n| bar.set_position(n as u64));
+    bar.finish_and_clear();
+    let tokenizer = tokenizer?;
     if tokenizer.vocab_size() < size {
         message(&format!(
             "the text gives a vocabulary of {} tokens, fewer than the {size} asked for: no pair occurs twice any more",
             tokenizer.vocab_size()
         ));
     }
-    Ok(tokenizer)
+    Ok((tokenizer, chunks.separators()))
 }
 
 /// The commands of `foretoken tokenizer`.
@@ -140,7 +155,7 @@ pub struct Train {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Text between documents, which is left out
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     split_on: Option<String>,
     /// Read --data as text even if its first bytes are those of another kind of file, such as an archive or a page
     #[arg(long)]
@@ -163,7 +178,7 @@ pub struct Encode {
     #[arg(long, default_value = "bytes", value_name = "bytes|FILE")]
     tokenizer: Choice,
     /// Text between documents that becomes the end-of-text token; by default it is plain text
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     split_on: Option<String>,
     /// Read --data as text even if its first bytes are those of another kind of file, such as an archive or a page
     #[arg(long)]
@@ -182,7 +197,7 @@ pub struct Show {
     /// tokenizer.json, or bytes
     tokenizer: Choice,
     /// Text to encode
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     text: Option<String>,
     /// Print one JSON object
     #[arg(long)]
@@ -235,7 +250,8 @@ impl Train {
         let inputs = Inputs::default().files("--data", &self.data);
         let target = Target::file(&self.out, VOCABULARY, self.force, &inputs)?;
         let texts = TextFiles::new(&self.data, self.split_on.as_deref())?.as_text(self.as_text);
-        let tokenizer = learn(&texts, self.vocab)?;
+        let (tokenizer, separators) = learn(&texts, self.vocab)?;
+        warn_unsplit(self.split_on.as_deref(), separators, &self.data);
         write(&self.out, tokenizer.to_json().as_bytes())?;
         target.written();
         let mut output = Output::new(false);
@@ -248,13 +264,16 @@ impl Train {
 impl Encode {
     fn run(self) -> Result {
         let tokenizer = chosen(&self.tokenizer)?;
+        announce(&tokenizer);
         let inputs = Inputs::default().files("--data", &self.data);
         let inputs = inputs.files("--tokenizer", self.tokenizer.file());
         let target = Target::file(&self.out, TOKENS, self.force, &inputs)?;
         let texts = TextFiles::new(&self.data, self.split_on.as_deref())?.as_text(self.as_text);
         let (out, vocab_size) = (&*self.out, tokenizer.vocab_size());
-        let tokens = write_with(out, |file| write_tokens(out, file, &texts, &tokenizer))?;
+        let (tokens, reading) =
+            write_with(out, |file| write_tokens(out, file, &texts, &tokenizer))?;
         target.written();
+        warn_unsplit(self.split_on.as_deref(), reading.separators, &self.data);
         let report = Encoded {
             out,
             tokens,
@@ -270,6 +289,7 @@ impl Encode {
 impl Show {
     fn run(self) -> Result {
         let tokenizer = chosen(&self.tokenizer)?;
+        announce(&tokenizer);
         let spelling = |id: &u32| tokenizer.spelling(*id).unwrap_or_default();
         let encode = |text: &String| tokenizer.encode(text.as_bytes());
         let tokens = self.text.as_ref().map(encode).transpose()?;
@@ -293,6 +313,17 @@ impl Show {
             }
             text
         })
+    }
+}
+
+/// Says once what a vocabulary changes in the texts that it encodes.
+pub fn announce(tokenizer: &Tokenizer) {
+    let changes = tokenizer.changes();
+    if !changes.is_empty() {
+        let changes = changes.join("; ");
+        message(&format!(
+            "note: this vocabulary changes texts before it encodes them: {changes}"
+        ));
     }
 }
 

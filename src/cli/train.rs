@@ -9,7 +9,7 @@ use super::regime::Learning;
 use super::stop;
 use super::target::{Inputs, Target};
 use super::texts::{Texts, check_kind};
-use super::tokenizer::Vocabulary;
+use super::tokenizer::{Vocabulary, announce};
 use super::watch::{Watch, answering};
 use crate::checkpoint::ModelDir;
 use crate::data::{Tokenizer, check_length};
@@ -171,6 +171,7 @@ impl Train {
         train_config.check(&config)?;
         // Learning a vocabulary takes a while, so it comes after the flags are checked.
         let tokenizer = own.map_or_else(|| self.vocabulary.of(&self.data), Ok)?;
+        announce(&tokenizer);
         // A model to start from may have rows for more tokens than its vocabulary uses.
         if start.is_none() {
             config.vocab_size = tokenizer.vocab_size();

@@ -1,7 +1,9 @@
 //! A continuation on a terminal: each token in the colour of the head that drafted it.
 
 use crate::data::TextStream;
+use clap::ColorChoice;
 use std::collections::VecDeque;
+use std::ffi::OsString;
 
 /// A text stream in colours.
 #[derive(Clone, Debug)]
@@ -120,11 +122,26 @@ fn colour(head: usize) -> Option<&'static str> {
 }
 
 /// One line that explains the colours of a model with this many heads.
-pub fn legend(depths: usize) -> String {
+pub fn legend(depths: usize, colours: bool) -> String {
+    let paint = |text: &str, colour: Option<&str>| paint(text, colour.filter(|_| colours));
     let mut words = vec!["trunk".to_owned()];
     words.extend((1..=depths).map(|k| paint(&format!("depth {k}"), colour(k))));
     words.push(paint("rejected", Some(REJECTED)));
     words.join("  ")
+}
+
+/// Whether a stream gets colours, which may be a terminal.
+pub fn coloured(choice: ColorChoice, terminal: bool) -> bool {
+    match choice {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto => terminal && !refused(std::env::var_os("NO_COLOR")),
+    }
+}
+
+/// Whether a value of NO_COLOR turns colours off: any does that is not empty (<https://no-color.org>).
+fn refused(no_color: Option<OsString>) -> bool {
+    no_color.is_some_and(|value| !value.is_empty())
 }
 
 #[cfg(test)]
@@ -149,6 +166,21 @@ mod tests {
             (voice.token(b"!!", 1), voice.stopped()),
             (String::new(), true)
         );
+    }
+
+    #[test]
+    fn colours_are_for_terminals_without_no_color() {
+        for (value, off) in [
+            (None, false),
+            (Some(""), false),
+            (Some("0"), true),
+            (Some("1"), true),
+        ] {
+            assert_eq!(refused(value.map(OsString::from)), off, "{value:?}");
+        }
+        assert!(coloured(ColorChoice::Always, false));
+        assert!(!coloured(ColorChoice::Never, true) && !coloured(ColorChoice::Auto, false));
+        assert!(!legend(3, false).contains('\x1b') && legend(3, true).contains("\x1b[32m"));
     }
 
     #[test]

@@ -32,7 +32,7 @@ mod windows;
 pub use crate::files::Fingerprint;
 pub use batch::Batch;
 pub use stream::TextStream;
-pub use text::{TextFiles, check_length, open_tokens};
+pub use text::{Reading, TextChunks, TextFiles, check_length, open_tokens};
 pub use token_file::{TokenFile, write_tokens};
 pub use tokenizer::Tokenizer;
 #[cfg(feature = "tokenizers")]

@@ -47,22 +47,29 @@ impl TextFiles {
         self
     }
 
-    /// The texts of all files in chunks, without separators: what a vocabulary is learned from.
-    pub fn chunks(&self) -> impl Iterator<Item = Result<Vec<u8>>> {
-        type Texts<'a> = Box<dyn Iterator<Item = Result<Vec<u8>>> + 'a>;
-        self.paths.iter().flat_map(|path| -> Texts {
-            match self.open(path) {
-                Err(error) => Box::new(std::iter::once(Err(error))),
-                Ok(file) => Box::new(Chunks::new(file, self.separator()).map(|chunk| {
-                    let text = chunk.map(|chunk| chunk.text);
-                    text.map_err(Error::io("read", path))
-                })),
-            }
-        })
+    /// The size of all files in bytes; none if one cannot be told, such as that of a pipe.
+    pub fn bytes(&self) -> Option<u64> {
+        let about = self.paths.iter().map(|path| path.metadata().ok());
+        let sizes = about.map(|about| {
+            about
+                .filter(|about| about.is_file())
+                .map(|about| about.len())
+        });
+        sizes.sum()
     }
 
-    /// Passes the tokens of all files to `sink`, chunk by chunk. Memory does not grow with the text. Returns the
-    /// fingerprint of the bytes that were read from each file.
+    /// The texts of all files in chunks, without separators: what a vocabulary is learned from.
+    pub fn chunks(&self) -> TextChunks<'_> {
+        TextChunks {
+            texts: self,
+            paths: self.paths.iter(),
+            file: None,
+            bytes: 0,
+            separators: 0,
+        }
+    }
+
+    /// Passes the tokens of all files to `sink`, chunk by chunk. Memory does not grow with the text.
     ///
     /// # Errors
     /// Returns [`Error::Io`] if a file is missing or cannot be read, [`Error::File`] if one is a directory, a token
@@ -72,17 +79,34 @@ impl TextFiles {
         &self,
         tokenizer: &Tokenizer,
         sink: &mut dyn FnMut(&[u32]) -> Result<()>,
-    ) -> Result<Vec<Fingerprint>> {
+    ) -> Result<Reading> {
+        self.encode_with_lengths(tokenizer, None, sink)
+    }
+
+    /// [`TextFiles::encode`], which also appends to `lengths` how many bytes of the text each token stands for.
+    fn encode_with_lengths(
+        &self,
+        tokenizer: &Tokenizer,
+        mut lengths: Option<&mut Vec<u32>>,
+        sink: &mut dyn FnMut(&[u32]) -> Result<()>,
+    ) -> Result<Reading> {
         let end = tokenizer.end_of_text();
         if let (Some(separator), None) = (&self.separator, end) {
             let expected = "none, because the tokenizer has no end-of-text token to replace it";
             return Err(Error::setting("separator", expected, separator));
         }
         let end = end.as_slice();
-        let (mut ended, mut fingerprints) = (true, Vec::new());
+        let (mut ended, mut reading) = (true, Reading::default());
+        let finish = |lengths: Option<&mut Vec<u32>>, sink: &mut dyn FnMut(&[u32]) -> _| {
+            // The end of a text stands for no byte of it.
+            if let Some(lengths) = lengths {
+                lengths.extend(end.iter().map(|_| 0));
+            }
+            sink(end)
+        };
         for path in &self.paths {
             if !ended {
-                sink(end)?;
+                finish(lengths.as_deref_mut(), sink)?;
             }
             let mut source = Hashing::new(self.open(path)?);
             for chunk in Chunks::new(&mut source, self.separator()) {
@@ -91,15 +115,17 @@ impl TextFiles {
                     let byte = chunk.start + place as u64;
                     Error::file(path, format!("at byte {byte}: {reason}"))
                 };
-                sink(&tokenizer.encode_chunk(&chunk.text).map_err(wrong)?)?;
+                let tokens = tokenizer.encode_chunk(&chunk.text, lengths.as_deref_mut());
+                sink(&tokens.map_err(wrong)?)?;
                 if chunk.separated {
-                    sink(end)?;
+                    finish(lengths.as_deref_mut(), sink)?;
                 }
                 ended = chunk.separated;
+                reading.separators += u64::from(ended);
             }
-            fingerprints.push(source.fingerprint());
+            reading.fingerprints.push(source.fingerprint());
         }
-        Ok(fingerprints)
+        Ok(reading)
     }
 
     /// The tokens of all files in memory; or those of one token file, which stays on the disk.
@@ -114,21 +140,21 @@ impl TextFiles {
         }
     }
 
-    /// [`TextFiles::tokens`] with the fingerprint of each file: for text files, that of the bytes that were encoded. A
-    /// token file is read once for it; its fingerprint is valid as long as [`Tokens::unchanged`] returns no error.
+    /// [`TextFiles::tokens`] with what was read: for text files, the bytes that were encoded. A token file is read once
+    /// for its fingerprint, which is valid as long as [`Tokens::unchanged`] returns no error.
     ///
     /// # Errors
     /// Returns the errors of [`TextFiles::tokens`].
-    pub fn tokens_with_fingerprints(
-        &self,
-        tokenizer: &Tokenizer,
-    ) -> Result<(Tokens, Vec<Fingerprint>)> {
+    pub fn tokens_with_reading(&self, tokenizer: &Tokenizer) -> Result<(Tokens, Reading)> {
         let Some(path) = self.token_file()? else {
             return self.encoded(tokenizer);
         };
         let file = TokenFile::open(path, tokenizer)?;
-        let fingerprint = file.fingerprint()?;
-        Ok((file.into(), vec![fingerprint]))
+        let reading = Reading {
+            fingerprints: vec![file.fingerprint()?],
+            separators: 0,
+        };
+        Ok((file.into(), reading))
     }
 
     /// The token file among the paths, which is then the only one.
@@ -143,17 +169,24 @@ impl TextFiles {
         Ok(Some(path))
     }
 
-    fn encoded(&self, tokenizer: &Tokenizer) -> Result<(Tokens, Vec<Fingerprint>)> {
-        let mut tokens = Vec::new();
-        let fingerprints = self.encode(tokenizer, &mut |some| {
+    fn encoded(&self, tokenizer: &Tokenizer) -> Result<(Tokens, Reading)> {
+        let (mut tokens, mut lengths) = (Vec::new(), Vec::new());
+        // Without loss the tokens themselves say how long the text is.
+        let wanted = (!tokenizer.is_reversible()).then_some(&mut lengths);
+        let reading = self.encode_with_lengths(tokenizer, wanted, &mut |some| {
             tokens.extend_from_slice(some);
             Ok(())
         })?;
-        Ok((tokens.into(), fingerprints))
+        let tokens = if tokenizer.is_reversible() {
+            tokens.into()
+        } else {
+            Tokens::with_lengths(tokens, lengths)
+        };
+        Ok((tokens, reading))
     }
 
     /// Opens a file whose first bytes do not seem to be another kind of file. It may be a pipe, so these bytes are kept.
-    fn open(&self, path: &Path) -> Result<impl Read + use<>> {
+    fn open(&self, path: &Path) -> Result<Source> {
         // Reading a directory fails too, but the reason would differ between systems.
         if path.is_dir() {
             return Err(Error::file(path, "expected a text file, found a directory"));
@@ -178,6 +211,74 @@ impl TextFiles {
 
     fn separator(&self) -> &[u8] {
         self.separator.as_deref().unwrap_or_default().as_bytes()
+    }
+}
+
+/// An open file after the first bytes that were looked at.
+type Source = io::Chain<io::Cursor<Vec<u8>>, File>;
+
+/// What was read from files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reading {
+    /// The fingerprint of the bytes that were read from each file.
+    pub fingerprints: Vec<Fingerprint>,
+    /// How many separators were found.
+    pub separators: u64,
+}
+
+/// The texts of files in chunks, as [`TextFiles::chunks`] gives them. After an error there are no more.
+#[derive(Debug)]
+pub struct TextChunks<'a> {
+    texts: &'a TextFiles,
+    paths: std::slice::Iter<'a, PathBuf>,
+    /// The file that is being read.
+    file: Option<(&'a Path, Chunks<'a, Source>)>,
+    bytes: u64,
+    separators: u64,
+}
+
+impl TextChunks<'_> {
+    /// Bytes of text read so far, without separators.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Separators found so far.
+    pub fn separators(&self) -> u64 {
+        self.separators
+    }
+}
+
+impl Iterator for TextChunks<'_> {
+    type Item = Result<Vec<u8>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let failed = |this: &mut Self, error| {
+            (this.file, this.paths) = (None, [].iter());
+            Some(Err(error))
+        };
+        loop {
+            if let Some((path, chunks)) = &mut self.file {
+                match chunks.next() {
+                    Some(Ok(chunk)) => {
+                        self.bytes += chunk.text.len() as u64;
+                        self.separators += u64::from(chunk.separated);
+                        return Some(Ok(chunk.text));
+                    }
+                    Some(Err(error)) => {
+                        let error = Error::io("read", path)(error);
+                        return failed(self, error);
+                    }
+                    None => self.file = None,
+                }
+            }
+            let path = self.paths.next()?;
+            match self.texts.open(path) {
+                Ok(file) => self.file = Some((path, Chunks::new(file, self.texts.separator()))),
+                Err(error) => return failed(self, error),
+            }
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Fingerprint, TextFiles, Tokenizer};
+use super::{Fingerprint, Reading, TextFiles, Tokenizer};
 use crate::files::{Expected, Hashing, START, expect_kind, hex, numbers, read_parts, read_start};
 use crate::{Error, Result};
 
@@ -214,7 +214,7 @@ fn width_of(vocab: u64) -> u32 {
     if vocab <= 1 << 16 { 2 } else { 4 }
 }
 
-/// Writes the tokens of texts as a token file and returns their number. Memory does not grow with the texts.
+/// Writes the tokens of texts as a token file. Returns their number, and what was read. Memory does not grow with the texts.
 ///
 /// The file is written to `out` from its current position; `path` names it in errors.
 ///
@@ -225,7 +225,7 @@ pub fn write_tokens(
     out: &mut (impl Write + Seek),
     texts: &TextFiles,
     tokenizer: &Tokenizer,
-) -> Result<u64> {
+) -> Result<(u64, Reading)> {
     let vocab = tokenizer.vocab_size() as u64;
     let width = width_of(vocab);
     let header = |count: u64| {
@@ -242,7 +242,7 @@ pub fn write_tokens(
     out.write_all(&header(0)).map_err(failed())?;
     let mut count = 0;
     let mut bytes = Vec::new();
-    texts.encode(tokenizer, &mut |tokens| {
+    let reading = texts.encode(tokenizer, &mut |tokens| {
         count += tokens.len() as u64;
         match width {
             2 => bytes.extend(tokens.iter().flat_map(|id| (*id as u16).to_le_bytes())),
@@ -259,7 +259,7 @@ pub fn write_tokens(
     // Only now is their number known.
     out.seek(SeekFrom::Start(start)).map_err(failed())?;
     out.write_all(&header(count)).map_err(failed())?;
-    Ok(count)
+    Ok((count, reading))
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ pub struct Tokens {
 #[derive(Clone, Debug)]
 enum Source {
     Memory(Arc<Vec<u32>>),
+    /// With the number of bytes of the text that each stands for: a vocabulary that changes texts does not tell.
+    Measured(Arc<(Vec<u32>, Vec<u32>)>),
     File(Arc<TokenFile>),
 }
 
@@ -30,6 +32,45 @@ impl Tokens {
         self.range.is_empty()
     }
 
+    /// Tokens, and how many bytes of the text each of them stands for.
+    ///
+    /// # Panics
+    /// Panics if there are not as many lengths as tokens.
+    #[track_caller]
+    pub(super) fn with_lengths(tokens: Vec<u32>, lengths: Vec<u32>) -> Self {
+        let (range, measured) = (0..tokens.len(), lengths.len());
+        assert_eq!(measured, range.len(), "Tokens: lengths for the tokens");
+        let source = Source::Measured(Arc::new((tokens, lengths)));
+        Self { source, range }
+    }
+
+    /// How many bytes of the text the tokens of a range stand for; none if only the tokenizer can tell. It can, unless
+    /// it changes texts ([`Tokenizer::is_reversible`](super::Tokenizer::is_reversible)) and the tokens come from a file.
+    ///
+    /// # Panics
+    /// Panics if there are fewer tokens.
+    #[track_caller]
+    pub fn text_bytes(&self, range: Range<usize>) -> Option<u64> {
+        let Source::Measured(measured) = &self.source else {
+            return None;
+        };
+        let lengths = &measured.1[self.range.clone()][range];
+        Some(lengths.iter().map(|n| u64::from(*n)).sum())
+    }
+
+    /// The first `most` tokens, or all if there are fewer, in memory.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Tokens::first`].
+    pub fn loaded(&self, most: usize) -> Result<Self> {
+        if self.in_file() {
+            return Ok(self.first(most)?.into());
+        }
+        let mut part = self.clone();
+        part.range.end = part.range.start + most.min(self.len());
+        Ok(part)
+    }
+
     /// Whether they lie in a file.
     pub fn in_file(&self) -> bool {
         matches!(self.source, Source::File(_))
@@ -41,7 +82,7 @@ impl Tokens {
     /// Returns the errors of [`TokenFile::unchanged`]; none for tokens in memory.
     pub fn unchanged(&self) -> Result<()> {
         match &self.source {
-            Source::Memory(_) => Ok(()),
+            Source::Memory(_) | Source::Measured(_) => Ok(()),
             Source::File(file) => file.unchanged(),
         }
     }
@@ -62,13 +103,13 @@ impl Tokens {
             self.len()
         );
         let from = self.range.start + start;
-        match &self.source {
-            Source::Memory(tokens) => {
-                into.extend_from_slice(&tokens[from..from + count]);
-                Ok(())
-            }
-            Source::File(file) => file.read(from as u64, count, into),
-        }
+        let tokens = match &self.source {
+            Source::Memory(tokens) => tokens,
+            Source::Measured(measured) => &measured.0,
+            Source::File(file) => return file.read(from as u64, count, into),
+        };
+        into.extend_from_slice(&tokens[from..from + count]);
+        Ok(())
     }
 
     /// The first `max` tokens, or all if there are fewer.
@@ -150,6 +191,19 @@ mod tests {
             panic!("the tokens are in memory");
         };
         assert_eq!(kept.as_ptr(), place);
+    }
+
+    #[test]
+    fn parts_know_the_bytes_of_their_text() {
+        let tokens = Tokens::with_lengths((0..20).collect(), (100..120).collect());
+        let (train, valid) = tokens.split();
+        assert_eq!(
+            (train.text_bytes(0..2), valid.text_bytes(1..2)),
+            (Some(201), Some(119))
+        );
+        assert_eq!(valid.loaded(1).unwrap().text_bytes(0..1), Some(118));
+        assert_eq!(valid.loaded(9).unwrap().first(9).unwrap(), [18, 19]);
+        assert_eq!(Tokens::from(vec![1, 2]).text_bytes(0..1), None);
     }
 
     #[test]

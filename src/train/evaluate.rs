@@ -17,7 +17,9 @@ const PART: usize = 1 << 20;
 pub struct Evaluation {
     /// Mean loss of the main head, in nats per token.
     pub loss: f64,
-    /// Total loss of the main head in bits, divided by the number of bytes of the predicted tokens.
+    /// Total loss of the main head in bits, divided by the number of bytes of the text that the predicted tokens stand
+    /// for. A token file does not hold the text: its tokens are decoded, and a vocabulary that changes texts then gives
+    /// a different number of bytes.
     pub bits_per_byte: f64,
     /// Mean loss of the main head and of heads 1..=K, in nats per token; `None` for a head that has no target, because
     /// the text is too short.
@@ -171,7 +173,8 @@ fn in_windows<E: Exec>(
                 head.targets += report.targets;
             }
         }
-        bytes += tokenizer.decode(&tokens[1..]).len();
+        let decoded = || tokenizer.decode(&tokens[1..]).len() as u64;
+        bytes += text.text_bytes(start + 1..end).unwrap_or_else(decoded);
     }
     let means = |sum: fn(&Sums) -> f64| -> Vec<Option<f64>> {
         let mean = |head: &Sums| (head.targets > 0).then(|| sum(head) / head.targets as f64);

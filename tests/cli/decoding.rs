@@ -86,7 +86,7 @@ fn colours_are_all_that_show_drafts_adds() {
     for draft in ["0", "3", "auto"] {
         let words = format!("{GENERATE} --draft {draft}");
         let output = folder
-            .command(&format!("{words} --show-drafts"))
+            .command(&format!("{words} --show-drafts --color always"))
             .output()
             .expect("the binary");
         let shown = String::from_utf8(output.stdout).expect("text");

@@ -12,6 +12,7 @@
 //! * `vocabularies`: vocabularies, token files and pictures.
 //! * `documents`: separators between documents, and vocabularies that do not depend on threads.
 //! * `replaced`: outputs that would destroy an input, and what `--force` replaces.
+//! * `texts`: characters that a vocabulary lacks or changes, texts that look like flags, new documents, colours.
 //! * `runs`: runs that succeed, what they print and write.
 //! * `diverged`: runs that diverge, what they report and leave.
 //!
@@ -32,4 +33,5 @@ mod runs;
 #[cfg(unix)]
 mod signals;
 mod support;
+mod texts;
 mod vocabularies;

@@ -116,7 +116,7 @@ fn a_public_vocabulary_gives_the_tokens_of_the_whole_text() {
             text.replace('\n', " "),
         ] {
             assert!(chunks(text.as_bytes(), b"").len() > 2);
-            let whole = tokenizer.encode_chunk(text.as_bytes()).unwrap();
+            let whole = tokenizer.encode_chunk(text.as_bytes(), None).unwrap();
             assert!(
                 tokenizer.encode(text.as_bytes()).unwrap() == whole,
                 "{name}"

@@ -7,9 +7,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde_json::Value;
+use tokenizers::models::ModelWrapper;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 
+use super::changes::changes;
 use super::file::{END_OF_TEXT, byte_characters};
 use super::guard::{BROKEN, guard, short};
+use super::missing::{fallback, may_drop, missing};
 
 /// Maximum number of ids of a vocabulary. The largest public ones have about a quarter of a million; a file's claim
 /// must not decide how much memory is reserved.
@@ -23,6 +27,16 @@ const ENDS: [&str; 6] = [
     "<eos>",
     "[EOS]",
     "[SEP]",
+];
+
+/// Names of the token that begins a text, likewise.
+const BEGINNINGS: [&str; 6] = [
+    "<|begin_of_text|>",
+    "<s>",
+    "<bos>",
+    "[BOS]",
+    "[CLS]",
+    "<|startoftext|>",
 ];
 
 /// Text that every tokenizer must encode when it is read, so that one that always panics is refused at once.
@@ -50,6 +64,13 @@ pub(super) struct Library {
     /// The token of each single byte in a byte-level vocabulary. Public ones lack bytes that their texts never had.
     byte_tokens: [Option<u32>; 256],
     pub(super) end_of_text: Option<u32>,
+    pub(super) begin_of_text: Option<u32>,
+    /// What it changes in a text before it encodes it.
+    pub(super) changes: Vec<String>,
+    /// Whether every text comes back from its tokens, byte by byte.
+    pub(super) reversible: bool,
+    /// Whether the library drops characters without a token.
+    may_drop: bool,
 }
 
 impl Library {
@@ -65,6 +86,7 @@ impl Library {
                 *value = Value::Null;
             }
         }
+        let unknown_piece = unknown_piece(&file["model"]);
         let read = || serde_json::from_value::<tokenizers::Tokenizer>(file);
         let mut inner = guard(read).map_err(|reason| format!("expected a tokenizer: {reason}"))?;
         inner.set_encode_special_tokens(true);
@@ -94,22 +116,38 @@ impl Library {
             };
         }
         let special = |id: &u32| added.get(id).is_some_and(|token| token.special);
-        let end = |name: &&str| inner.token_to_id(name).filter(special);
-        let end_of_text = ENDS.iter().find_map(end);
+        let named = |name: &&str| inner.token_to_id(name).filter(special);
+        let end_of_text = ENDS.iter().find_map(named);
+        let begin_of_text = BEGINNINGS.iter().find_map(named);
         let byte_tokens = match spelling {
             Spelling::ByteLevel => byte_characters().map(|c| inner.token_to_id(&c.to_string())),
             _ => [None; 256],
         };
+        let all_bytes = match spelling {
+            Spelling::ByteLevel => byte_tokens.iter().all(Option::is_some),
+            _ => (0..=255).all(|byte| inner.token_to_id(&fallback(byte)).is_some()),
+        };
+        let unknown = unknown_token(inner.get_model()).or(unknown_piece);
+        let changes = changes(&inner, unknown.as_deref().filter(|_| !all_bytes));
+        let reversible = spelling == Spelling::ByteLevel
+            && inner.get_normalizer().is_none()
+            && changes.is_empty()
+            && inner.get_pre_tokenizer().is_some_and(adds_nothing);
         let library = Self {
+            may_drop: may_drop(inner.get_model())
+                && !(spelling == Spelling::ByteLevel && all_bytes),
             inner,
             json,
             spelling,
             bytes,
             byte_tokens,
             end_of_text,
+            begin_of_text,
+            changes,
+            reversible,
         };
         // A vocabulary of few letters may lack those of the probe and still be useful.
-        match library.encode(PROBE.as_bytes()) {
+        match library.encode(PROBE.as_bytes(), None) {
             Err((_, reason)) if reason == BROKEN => {
                 Err(format!("cannot encode plain text: {reason}"))
             }
@@ -121,22 +159,21 @@ impl Library {
         self.bytes.len()
     }
 
-    /// The tokens of one chunk of text.
+    /// The tokens of one chunk of text. If `lengths` is given, the number of bytes that each stands for is appended to
+    /// it: those from the end of the token before it to its own end. What follows the last token belongs to that.
     ///
     /// # Errors
     /// Returns the byte where it went wrong and the reason.
-    pub(super) fn encode(&self, text: &[u8]) -> Result<Vec<u32>, (usize, String)> {
+    pub(super) fn encode(
+        &self,
+        text: &[u8],
+        mut lengths: Option<&mut Vec<u32>>,
+    ) -> Result<Vec<u32>, (usize, String)> {
         let (mut tokens, mut place) = (Vec::new(), 0);
         for chunk in text.utf8_chunks() {
             if !chunk.valid().is_empty() {
-                let encode = || self.inner.encode_fast(chunk.valid(), false);
-                let encoding = guard(encode).map_err(|reason| (place, reason))?;
-                if let Some(lost) = self.lost(chunk.valid(), encoding.get_ids()) {
-                    let byte = chunk.valid().as_bytes()[lost];
-                    let reason = format!("the vocabulary has no token for byte {byte:#04x}");
-                    return Err((place + lost, reason));
-                }
-                tokens.extend_from_slice(encoding.get_ids());
+                let encoded = self.encode_text(chunk.valid(), lengths.as_deref_mut());
+                tokens.extend(encoded.map_err(|(at, reason)| (place + at, reason))?);
             }
             place += chunk.valid().len();
             for (byte, at) in chunk.invalid().iter().zip(place..) {
@@ -147,6 +184,9 @@ impl Library {
                     return Err((at, reason));
                 };
                 tokens.push(token);
+                if let Some(lengths) = lengths.as_deref_mut() {
+                    lengths.push(1);
+                }
             }
             place += chunk.invalid().len();
         }
@@ -156,20 +196,49 @@ impl Library {
         }
     }
 
-    /// The first byte that the encoding of a text left out: the library silently drops a byte if the vocabulary has
-    /// neither a token for it nor one for unknown text.
-    fn lost(&self, text: &str, tokens: &[u32]) -> Option<usize> {
-        let cannot_tell =
-            self.spelling != Spelling::ByteLevel || self.inner.get_normalizer().is_some();
+    /// [`Library::encode`] of valid text.
+    fn encode_text(
+        &self,
+        text: &str,
+        lengths: Option<&mut Vec<u32>>,
+    ) -> Result<Vec<u32>, (usize, String)> {
+        let encoding = guard(|| match lengths {
+            Some(_) => self.inner.encode(text, false),
+            None => self.inner.encode_fast(text, false),
+        });
+        let missing = || missing(&self.inner, text, self.spelling == Spelling::ByteLevel);
+        let encoding = match encoding {
+            Ok(encoding) => encoding,
+            // A panic has its own reason.
+            Err(reason) if reason == BROKEN => return Err((0, reason)),
+            Err(reason) => return Err(missing().ok().flatten().unwrap_or((0, reason))),
+        };
+        if self.may_drop
+            && self.has_unknown(text)
+            && let Some(found) = missing().map_err(|reason| (0, reason))?
+        {
+            return Err(found);
+        }
+        if let Some(lengths) = lengths {
+            let mut end = 0;
+            for (_, stop) in encoding.get_offsets() {
+                let stop = (*stop).clamp(end, text.len());
+                lengths.push((stop - end) as u32);
+                end = stop;
+            }
+            if let Some(last) = lengths.last_mut() {
+                *last += (text.len() - end) as u32;
+            }
+        }
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Whether a text may hold something that the vocabulary has no token for.
+    fn has_unknown(&self, text: &str) -> bool {
+        let bytes_are_known =
+            self.spelling == Spelling::ByteLevel && self.inner.get_normalizer().is_none();
         let missing = |byte: &u8| self.byte_tokens[usize::from(*byte)].is_none();
-        let place = text
-            .as_bytes()
-            .iter()
-            .position(missing)
-            .filter(|_| !cannot_tell)?;
-        let bytes = |id: &u32| self.bytes.get(*id as usize)?.as_deref().map(<[u8]>::len);
-        let spelt: usize = tokens.iter().filter_map(bytes).sum();
-        (spelt < text.len()).then_some(place)
+        !bytes_are_known || text.as_bytes().iter().any(missing)
     }
 
     pub(super) fn decode(&self, tokens: &[u32]) -> Vec<u8> {
@@ -208,6 +277,32 @@ pub(super) fn by_id(vocab: impl IntoIterator<Item = (String, u32)>) -> Vec<(u32,
     let mut tokens: Vec<_> = vocab.into_iter().map(|(token, id)| (id, token)).collect();
     tokens.sort_unstable();
     tokens
+}
+
+/// The spelling of unknown text in a model; none in a Unigram model, which has it by number.
+fn unknown_token(model: &ModelWrapper) -> Option<String> {
+    match model {
+        ModelWrapper::BPE(model) => model.unk_token.clone(),
+        ModelWrapper::WordPiece(model) => Some(model.unk_token.clone()),
+        ModelWrapper::WordLevel(model) => Some(model.unk_token.clone()),
+        ModelWrapper::Unigram(_) => None,
+    }
+}
+
+/// The same in the file of a Unigram model.
+fn unknown_piece(model: &Value) -> Option<String> {
+    let id = usize::try_from(model["unk_id"].as_u64()?).ok()?;
+    Some(model["vocab"][id][0].as_str()?.to_owned())
+}
+
+/// Whether a pre-tokenizer inserts nothing into a text, such as a space before it.
+fn adds_nothing(cut: &PreTokenizerWrapper) -> bool {
+    match cut {
+        PreTokenizerWrapper::ByteLevel(step) => !step.add_prefix_space,
+        PreTokenizerWrapper::Metaspace(_) => false,
+        PreTokenizerWrapper::Sequence(steps) => steps.as_ref().iter().all(adds_nothing),
+        _ => true,
+    }
 }
 
 /// The spelling that a decoder undoes.

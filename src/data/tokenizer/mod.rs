@@ -7,18 +7,24 @@
 //! | `mod.rs` | the tokenizer |
 //! | `file.rs` | the `tokenizer.json` of byte-level vocabularies, and the byte vocabulary's own |
 //! | `library.rs` | every other `tokenizer.json`, run by the public library |
+//! | `changes.rs` | what a vocabulary changes in a text |
+//! | `missing.rs` | the first character that it has no token for |
 //! | `bpe.rs` | a byte-pair vocabulary learned from a text |
 //! | `guard.rs` | a panic of the library becomes an error |
 //!
-//! The last three need the feature `tokenizers`.
+//! All but the first two need the feature `tokenizers`.
 
 #[cfg(feature = "tokenizers")]
 mod bpe;
+#[cfg(feature = "tokenizers")]
+mod changes;
 mod file;
 #[cfg(feature = "tokenizers")]
 mod guard;
 #[cfg(feature = "tokenizers")]
 mod library;
+#[cfg(feature = "tokenizers")]
+mod missing;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -69,13 +75,28 @@ impl Tokenizer {
     /// Learns a byte-pair vocabulary of `size` tokens from the chunks of a text.
     ///
     /// Token ids 0..=255 are the bytes and 256 is the end of a text, as in the byte vocabulary; each merge adds one.
-    /// The result is a function of the chunks. It has fewer than `size` tokens if no pair occurs twice any more.
+    /// The result is a function of the chunks. It has fewer than `size` tokens if no pair occurs twice any more. The
+    /// time is proportional to the text, with or without spaces: at most 128 bytes are taken as one word.
     ///
     /// # Errors
     /// Returns [`Error::Setting`] for a size that is not 257 to [`Tokenizer::MAX_LEARNED`], [`Error::Text`] if two
     /// bytes are neighbours more than 2^31 - 1 times, and the first error among the chunks.
     #[cfg(feature = "tokenizers")]
     pub fn learn(chunks: impl IntoIterator<Item = Result<Vec<u8>>>, size: usize) -> Result<Self> {
+        Self::learn_watched(chunks, size, &mut |_| ())
+    }
+
+    /// [`Tokenizer::learn`], which passes the number of tokens to `progress` from time to time, once all chunks are
+    /// read.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Tokenizer::learn`].
+    #[cfg(feature = "tokenizers")]
+    pub fn learn_watched(
+        chunks: impl IntoIterator<Item = Result<Vec<u8>>>,
+        size: usize,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Self> {
         let min = END_OF_TEXT_ID as usize + 1;
         if size < min || size > Self::MAX_LEARNED {
             let expected = format!("{min} to {} tokens", Self::MAX_LEARNED);
@@ -86,7 +107,7 @@ impl Tokenizer {
         for chunk in chunks {
             words.add(&chunk?).map_err(wrong)?;
         }
-        let learned = words.learn(size).and_then(Self::from_json);
+        let learned = words.learn(size, progress).and_then(Self::from_json);
         learned.map_err(wrong)
     }
 
@@ -143,19 +164,33 @@ impl Tokenizer {
         }
     }
 
+    /// The token after which a new text begins: the end-of-text token, which is put between texts, or else a token that
+    /// begins texts (BOS), if there is one.
+    ///
+    /// In a file, BOS is the first of these that is listed as special: `<|begin_of_text|>`, `<s>`, `<bos>`, `[BOS]`,
+    /// `[CLS]`, `<|startoftext|>`.
+    pub fn begin_of_text(&self) -> Option<u32> {
+        match &self.kind {
+            Kind::Bytes => Some(END_OF_TEXT_ID),
+            #[cfg(feature = "tokenizers")]
+            Kind::Library(library) => library.end_of_text.or(library.begin_of_text),
+        }
+    }
+
     /// The tokens of a text. No special token is added before or after it.
     ///
     /// A text of more than 256 KiB is encoded in chunks that end where a word ends (`data/chunks.rs` has the rule).
     /// Bytes that are not UTF-8 become tokens of single bytes, if the vocabulary is byte-level and has them.
     ///
     /// # Errors
-    /// Returns [`Error::Text`] with the place and reason if the vocabulary lacks a token. The byte vocabulary and
-    /// learned ones have all bytes and encode everything; public ones may lack bytes that text never has.
+    /// Returns [`Error::Text`] with the place and reason if the vocabulary lacks a token: no character is dropped in
+    /// silence. The byte vocabulary and learned ones have all bytes and encode everything; public ones may lack bytes
+    /// that text never has. [`Tokenizer::changes`] lists what is done to a text on purpose.
     pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>> {
         let mut tokens = Vec::new();
         for chunk in Chunks::new(text, &[]) {
             let chunk = chunk.expect("memory can be read");
-            let encoded = self.encode_chunk(&chunk.text);
+            let encoded = self.encode_chunk(&chunk.text, None);
             tokens.extend(encoded.map_err(|(place, reason)| Error::Text {
                 byte: Some(chunk.start + place as u64),
                 reason,
@@ -164,15 +199,41 @@ impl Tokenizer {
         Ok(tokens)
     }
 
-    /// The tokens of one chunk, or the byte where it went wrong and the reason.
+    /// The tokens of one chunk, or the byte where it went wrong and the reason. The number of bytes of the text that
+    /// each token stands for is appended to `lengths`, if that is given.
     pub(super) fn encode_chunk(
         &self,
         text: &[u8],
+        lengths: Option<&mut Vec<u32>>,
     ) -> std::result::Result<Vec<u32>, (usize, String)> {
         match &self.kind {
-            Kind::Bytes => Ok(text.iter().map(|&byte| u32::from(byte)).collect()),
+            Kind::Bytes => {
+                if let Some(lengths) = lengths {
+                    lengths.resize(lengths.len() + text.len(), 1);
+                }
+                Ok(text.iter().map(|&byte| u32::from(byte)).collect())
+            }
             #[cfg(feature = "tokenizers")]
-            Kind::Library(library) => library.encode(text),
+            Kind::Library(library) => library.encode(text, lengths),
+        }
+    }
+
+    /// What the vocabulary changes in a text before it is encoded, such as `lower case`, as `tokenizer.json` says.
+    /// Empty if it changes nothing.
+    pub fn changes(&self) -> &[String] {
+        match &self.kind {
+            Kind::Bytes => &[],
+            #[cfg(feature = "tokenizers")]
+            Kind::Library(library) => &library.changes,
+        }
+    }
+
+    /// Whether every text comes back from its tokens, byte by byte. A SentencePiece vocabulary adds a space.
+    pub fn is_reversible(&self) -> bool {
+        match &self.kind {
+            Kind::Bytes => true,
+            #[cfg(feature = "tokenizers")]
+            Kind::Library(library) => library.reversible,
         }
     }
 

@@ -169,7 +169,7 @@ fn fields_that_would_change_texts_are_not_applied() {
     let library = library.unwrap();
     let text = b"the cat sat on the mat";
     assert_eq!(
-        library.encode(text).unwrap(),
+        library.encode(text, None).unwrap(),
         learned().encode(text).unwrap()
     );
 }
@@ -183,18 +183,115 @@ fn bytes_that_a_vocabulary_lacks_are_an_error_and_not_dropped() {
     })
     .unwrap_or_else(|reason| panic!("{reason}"));
     assert_eq!(
-        library.decode(&library.encode(b"\xfe the").unwrap()),
+        library.decode(&library.encode(b"\xfe the", None).unwrap()),
         b"\xfe the"
     );
     // The fox is f0 9f a6 8a.
     for (text, place, byte) in [
-        ("the \u{1f98a}".as_bytes(), 4, "0xf0"),
+        (
+            "the \u{1f98a}".as_bytes(),
+            4,
+            "byte 0xf0 of `\u{1f98a}` (U+1F98A)",
+        ),
         (b"the\n\xff", 4, "0xff"),
     ] {
-        let (found, reason) = library.encode(text).unwrap_err();
+        let (found, reason) = library.encode(text, None).unwrap_err();
         assert_eq!(found, place);
         assert!(reason.contains(byte), "{reason}");
     }
+}
+
+/// The lengths of tokens are those of the text that was given, whatever the vocabulary makes of it.
+#[test]
+fn lengths_add_up_to_the_text() {
+    let steps = json!({"type": "Sequence", "normalizers": [
+        {"type": "NFKC"}, {"type": "Lowercase"}, {"type": "StripAccents"},
+        {"type": "Replace", "pattern": {"Regex": " +"}, "content": " "}]});
+    let normal = |steps: Value| {
+        after(|file| file["normalizer"] = steps).unwrap_or_else(|reason| panic!("{reason}"))
+    };
+    let words = json!({"type": "WordLevel", "vocab": {"a": 0, "[UNK]": 1}, "unk_token": "[UNK]"});
+    let mut words = file_of(words, Value::Null);
+    words["pre_tokenizer"] = json!({"type": "WhitespaceSplit"});
+    let words = Library::new(words.to_string(), words).unwrap();
+    for library in [normal(Value::Null), normal(steps), words] {
+        for text in [
+            "a",
+            "  The  CAT \u{fb01}ne, na\u{ef}ve \u{1f98a}\u{1f98a} ",
+            "\u{4f60}\u{597d}\n\n a",
+            "e\u{301}e\u{301} \u{2126} a  ",
+        ] {
+            let mut lengths = vec![5];
+            let tokens = library.encode(text.as_bytes(), Some(&mut lengths)).unwrap();
+            assert_eq!(
+                tokens,
+                library.encode(text.as_bytes(), None).unwrap(),
+                "{text}"
+            );
+            assert_eq!(lengths.len(), tokens.len() + 1);
+            assert_eq!(
+                lengths.iter().sum::<u32>() as usize,
+                text.len() + 5,
+                "{text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn only_vocabularies_that_change_nothing_are_reversible() {
+    let library =
+        |edit: &dyn Fn(&mut Value)| after(edit).unwrap_or_else(|reason| panic!("{reason}"));
+    assert!(library(&|_| ()).reversible && library(&|_| ()).changes.is_empty());
+    let space = library(&|file| file["pre_tokenizer"]["add_prefix_space"] = json!(true));
+    assert!(!space.reversible && space.changes.is_empty());
+    let removed = json!({"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"String": "-"}, "behavior": "Removed", "invert": false},
+        {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}]});
+    let removed = library(&|file| file["pre_tokenizer"] = removed.clone());
+    assert_eq!(removed.changes, ["what separates words is dropped"]);
+    for (normalizer, expected) in [
+        (json!({"type": "Lowercase"}), "lower case"),
+        (json!({"type": "NFC"}), "Unicode normalisation NFC"),
+        (
+            json!({"type": "Prepend", "prepend": "x"}),
+            "`x` is put before a text",
+        ),
+        (
+            json!({"type": "BertNormalizer", "clean_text": false, "handle_chinese_chars": false,
+                "strip_accents": null, "lowercase": true}),
+            "accents are dropped; lower case",
+        ),
+    ] {
+        let library = library(&|file| file["normalizer"] = normalizer.clone());
+        assert_eq!(
+            (library.changes.join("; ").as_str(), library.reversible),
+            (expected, false)
+        );
+    }
+}
+
+#[test]
+fn a_text_begins_after_the_end_of_text_or_a_bos_token() {
+    let named = |name: &str| {
+        let file = after(|file| file["added_tokens"][0]["content"] = json!(name));
+        let library = file.unwrap_or_else(|reason| panic!("{reason}"));
+        (
+            library.end_of_text.is_some(),
+            library.begin_of_text.is_some(),
+        )
+    };
+    assert_eq!(named("<|endoftext|>"), (true, false));
+    assert_eq!(named("<s>"), (false, true));
+    assert_eq!(named("<other>"), (false, false));
+    let end = learned().end_of_text();
+    assert_eq!(
+        (
+            Tokenizer::bytes().begin_of_text(),
+            learned().begin_of_text()
+        ),
+        (Some(256), end)
+    );
 }
 
 #[test]
@@ -202,7 +299,7 @@ fn what_is_no_utf8_needs_a_vocabulary_with_all_bytes() {
     let words = json!({"type": "WordLevel", "vocab": {"a": 0, "[UNK]": 1}, "unk_token": "[UNK]"});
     let file = file_of(words, Value::Null);
     let library = Library::new(file.to_string(), file).unwrap();
-    let (place, reason) = library.encode(b"a\n\xff").unwrap_err();
+    let (place, reason) = library.encode(b"a\n\xff", None).unwrap_err();
     assert_eq!(place, 2);
     assert!(
         reason.contains("0xff") && reason.contains("UTF-8"),
@@ -230,7 +327,7 @@ fn sentence_pieces_have_bytes_of_their_own() {
     );
     file["pre_tokenizer"] = json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always", "split": true});
     let library = Library::new(file.to_string(), file).unwrap();
-    let ids = library.encode("the cat\u{20ac}".as_bytes()).unwrap();
+    let ids = library.encode("the cat\u{20ac}".as_bytes(), None).unwrap();
     assert_eq!(ids, [1, 2, 7, 3, 4, 5]);
     assert_eq!(library.decode(&ids), " the cat\u{20ac}".as_bytes());
     assert_eq!(library.decode(&[3]), b"\xe2");
@@ -247,7 +344,7 @@ fn other_decoders_are_the_librarys() {
     );
     file["pre_tokenizer"] = json!({"type": "Whitespace"});
     let library = Library::new(file.to_string(), file).unwrap();
-    let ids = library.encode(b"unable to").unwrap();
+    let ids = library.encode(b"unable to", None).unwrap();
     assert_eq!(ids, [1, 2, 3]);
     assert_eq!(library.decode(&[1, 2, 3, 99]), b"unable to");
 }
