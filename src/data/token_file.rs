@@ -214,7 +214,8 @@ fn width_of(vocab: u64) -> u32 {
     if vocab <= 1 << 16 { 2 } else { 4 }
 }
 
-/// Writes the tokens of texts as a token file. Returns their number, and what was read. Memory does not grow with the texts.
+/// Writes the tokens of texts as a token file. Returns their number, and what was read. Memory does not grow with the
+/// texts.
 ///
 /// The file is written to `out` from its current position; `path` names it in errors.
 ///

@@ -44,8 +44,8 @@ impl Tokens {
         Self { source, range }
     }
 
-    /// How many bytes of the text the tokens of a range stand for; none if only the tokenizer can tell. It can, unless
-    /// it changes texts ([`Tokenizer::is_reversible`](super::Tokenizer::is_reversible)) and the tokens come from a file.
+    /// How many bytes of the text the tokens of a range stand for; none if only the tokenizer can tell. It can if it is
+    /// reversible ([`Tokenizer::is_reversible`](super::Tokenizer::is_reversible)); if not, the tokens come from a file.
     ///
     /// # Panics
     /// Panics if there are fewer tokens.
