@@ -28,7 +28,10 @@ impl Man {
             command = command.find_subcommand(name).ok_or_else(unknown)?;
         }
         let mut page = Vec::new();
-        let rendered = clap_mangen::Man::new(command.clone()).render(&mut page);
+        let source = concat!("foretoken ", env!("CARGO_PKG_VERSION"));
+        let rendered = clap_mangen::Man::new(command.clone())
+            .source(source)
+            .render(&mut page);
         rendered.expect("a Vec can be written to");
         let mut output = Output::new(false);
         output.text(&String::from_utf8_lossy(&page));

@@ -64,6 +64,8 @@ fn every_command_has_a_manual_page() {
         let own = folder.succeeds(&format!("man {command}"));
         assert!(own.contains(&format!(".TH foretoken-{command} 1")), "{own}");
         assert!(own.contains("\\-\\-help"), "{own}");
+        let source = format!("\"foretoken {}\"", env!("CARGO_PKG_VERSION"));
+        assert!(own.contains(&source), "{own}");
     }
     let page = folder.succeeds("man tokenizer encode");
     for word in ["foretoken-tokenizer-encode", "\\-\\-split\\-on"] {
