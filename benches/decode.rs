@@ -1,4 +1,4 @@
-//! The cost of rows in decoding, and the share of the memory's bandwidth that one row reaches.
+//! The cost of rows in decoding, and the fraction of the memory's bandwidth that one row reaches.
 //!
 //! `cargo bench --bench decode` runs it.
 //!
@@ -50,13 +50,13 @@ fn main() {
         let name = shape.name;
         if let Some(dir) = std::env::args().find_map(|a| a.strip_prefix("save=").map(String::from))
         {
-            let model = Model::new(shape.config(0), 1).expect("sound sizes");
+            let model = Model::new(shape.config(0), 1).expect("valid sizes");
             ModelDir::create(dir.as_ref(), &model, &Tokenizer::bytes(), false)
                 .expect("a new directory");
             return;
         }
         for format in &formats {
-            let mut model = Model::new(shape.config(0), 1).expect("sound sizes");
+            let mut model = Model::new(shape.config(0), 1).expect("valid sizes");
             model.pack(*format);
             for &count in &threads {
                 Threads::new(count)

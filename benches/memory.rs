@@ -34,9 +34,9 @@ fn main() {
             if words.iter().any(named) && !words.contains(&kind) {
                 continue;
             }
-            let (most, own) = (peak(kind, 3, way), own_mb(kind, 3));
-            let ratio = (most - own) / base;
-            println!("{kind:<11} {way}   3  {most:>10.0}  {own:>13.1}  {ratio:.3}");
+            let (max, own) = (peak(kind, 3, way), own_mb(kind, 3));
+            let ratio = (max - own) / base;
+            println!("{kind:<11} {way}   3  {max:>10.0}  {own:>13.1}  {ratio:.3}");
         }
     }
 }
@@ -44,13 +44,13 @@ fn main() {
 fn model(kind: &str, depth: usize) -> Model {
     let kind = HeadKind::ALL.into_iter().find(|k| k.name() == kind);
     let config = Preset::Small.config(VOCAB, kind.expect("a kind"), depth);
-    Model::new(config, 1).expect("sound sizes")
+    Model::new(config, 1).expect("valid sizes")
 }
 
 /// MB of the heads' parameters, gradients and moments.
 fn own_mb(kind: &str, depth: usize) -> f64 {
-    let (_, heads) = model(kind, depth).parameter_counts();
-    (heads * COPIES * size_of::<f32>()) as f64 / 1e6
+    let counts = model(kind, depth).parameter_counts();
+    (counts.heads * COPIES * size_of::<f32>()) as f64 / 1e6
 }
 
 /// The largest resident memory of a process of its own, in MB.
@@ -70,7 +70,7 @@ fn measure(kind: &str, depth: usize, way: &str) {
     let windows = RandomWindows::new(tokens, CONTEXT, BATCH, 1).expect("enough tokens");
     let mut config = TrainConfig::default();
     config.optimiser = Optimiser::ADAMW;
-    let mut trainer = Trainer::new(model(kind, depth), config).expect("a sound configuration");
+    let mut trainer = Trainer::new(model(kind, depth), config).expect("a valid configuration");
     if way == "tape" {
         let model = trainer.model();
         let mut gradients = Gradients::zeros(model.params());

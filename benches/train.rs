@@ -39,12 +39,12 @@ fn main() {
 }
 
 fn measure(shape: &Shape, depth: usize, threads: usize, steps: usize, profiled: bool) {
-    let model = Model::new(shape.config(depth), 1).expect("sound sizes");
+    let model = Model::new(shape.config(depth), 1).expect("valid sizes");
     let params = model.params().elements();
     let vocab = model.config().vocab_size as u64;
     let mut config = TrainConfig::default();
     config.optimiser = Optimiser::ADAMW;
-    let mut trainer = Trainer::new(model, config).expect("a sound configuration");
+    let mut trainer = Trainer::new(model, config).expect("a valid configuration");
     let [context, sequences] = shape.batch;
     let mut generator = rand_chacha::ChaCha8Rng::seed_from_u64(1);
     let mut step = || {

@@ -20,7 +20,7 @@ make() {
         rm -rf "$run"
         mkdir -p "${run%/*}"
         $foretoken train --data "$out/$text.txt" --preset tiny --steps 732 --batch 16 --eval-every 122 --log-every 61 \
-            --seed "$seed" --threads 1 --out "$run" "$@"
+            --valid-tokens all --seed "$seed" --threads 1 --out "$run" "$@"
     fi
     if [ "${run##*/}" != k0 ] && [ ! -e "$run/agreement.json" ]; then
         $foretoken eval "$run" --data "$out/$text.held.txt" --agreement --prompts 20 --prompt-tokens 48 --max-tokens 80 \

@@ -274,7 +274,7 @@ fn losses_are_those_of_the_decoded_logits() {
             let op = CrossEntropy {
                 targets: batch.targets(k).into(),
                 weight,
-                whole_rows: batch.num_targets(k),
+                total_targets: batch.num_targets(k),
             };
             let loss = op.forward([&Arc::new(matrix(fixture.vocab, logits))]).0;
             let what = format!("{fixture:?}, loss {k}");

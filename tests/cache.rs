@@ -1,5 +1,5 @@
-//! KV rollback == never drafted: whatever was appended to the caches and truncated again, what comes after has the bits
-//! of a fresh decode of the tokens that remain.
+//! KV rollback == never drafted: whatever was appended to the caches and truncated again, what comes after is bitwise
+//! identical to a fresh decode of the tokens that remain.
 //!
 //! How: random runs of append, draft and truncate on several sequences at once, with heads that keep up or fall behind;
 //! every pair of lengths around a panel's boundary (panels hold 32 positions); and drafts of NaN and infinity, which
@@ -25,7 +25,7 @@ enum Action {
     Heads,
     /// Run one head on at most this many rows: it, or the depths above it, fall behind.
     Head(usize, usize),
-    /// Keep this share of the tokens, in percent.
+    /// Keep this fraction of the tokens, in percent.
     Keep(usize),
     /// Keep this many tokens, if there are more.
     KeepFirst(usize),
@@ -36,7 +36,7 @@ fn action() -> impl Strategy<Value = (usize, Action)> {
         3 => (1..9_usize, 0..3_usize).prop_map(|(a, b)| Action::Feed(a, b)),
         1 => (20..40_usize, 0..40_usize).prop_map(|(a, b)| Action::Feed(a, b)),
         2 => Just(Action::Heads),
-        2 => (1..=3_usize, 1..9_usize).prop_map(|(k, most)| Action::Head(k, most)),
+        2 => (1..=3_usize, 1..9_usize).prop_map(|(k, max)| Action::Head(k, max)),
         2 => (60..=100_usize).prop_map(Action::Keep),
         2 => prop::sample::select(&BOUNDARIES[..]).prop_map(Action::KeepFirst),
     ];
@@ -73,7 +73,7 @@ proptest! {
                     decoder.feed(&[(mate, &b), (s, &a)]);
                 }
                 Action::Heads => decoder.heads(&[s]),
-                Action::Head(k, most) => decoder.head(*k, &[2, 0, 1], *most),
+                Action::Head(k, max) => decoder.head(*k, &[2, 0, 1], *max),
                 Action::Keep(percent) => decoder.truncate(s, len * percent / 100),
                 Action::KeepFirst(n) => decoder.truncate(s, *n),
             }
@@ -134,7 +134,7 @@ fn from_any_boundary_to_any_boundary() {
     }
 }
 
-/// The executor alone, by cache number: what it holds, what it forgets, and what it ignores.
+/// The executor alone, by cache index: what it holds, what it forgets, and what it ignores.
 #[test]
 fn lengths_of_caches() {
     let fixture = Fixture::all()[0];
@@ -147,7 +147,8 @@ fn lengths_of_caches() {
 
     let x = tokens(33, fixture.vocab, 0);
     model.trunk(&mut decode, &x, &Rows::one(b, 0, 33));
-    let lens = |decode: &CacheExec<'_>| [a, b].map(|s| [0, 1].map(|cache| decode.len(s, cache)));
+    let lens =
+        |decode: &CacheExec<'_>| [a, b].map(|slot| [0, 1].map(|cache| decode.len(slot, cache)));
     assert_eq!(lens(&decode), [[0, 0], [33, 33]]);
     decode.truncate(b, 1, 40);
     decode.truncate(b, 0, 32);
@@ -156,10 +157,10 @@ fn lengths_of_caches() {
     decode.truncate(b, 1, 0);
     assert_eq!(lens(&decode), [[0, 0], [0, 0]]);
 
-    // A removed sequence leaves nothing to the one that gets its number, and nothing happens to the other.
+    // A removed sequence leaves nothing to the one that gets its slot, and nothing happens to the other.
     model.trunk(&mut decode, &x, &Rows::one(a, 0, 33));
     let h = model.trunk(&mut decode, &x[..5], &Rows::one(b, 0, 5));
-    decode.keep(0, &Rows::one(b, 0, 5), &h);
+    decode.store_hidden(0, &Rows::one(b, 0, 5), &h);
     decode.remove_sequence(a);
     assert_eq!(decode.add_sequence(), a);
     assert_eq!(lens(&decode), [[0, 0], [5, 5]]);

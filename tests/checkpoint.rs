@@ -22,7 +22,7 @@ fn small(kind: HeadKind, seed: u64) -> Model {
     (config.num_hidden_layers, config.head_dim) = (1, 4);
     (config.num_attention_heads, config.num_key_value_heads) = (2, 1);
     config.set_head_width(4);
-    Model::new(config, seed).expect("sound sizes")
+    Model::new(config, seed).expect("valid sizes")
 }
 
 /// A directory with a small model in a temporary folder.
@@ -33,7 +33,7 @@ fn saved(kind: HeadKind) -> (tempfile::TempDir, ModelDir) {
     (folder, dir.expect("a directory"))
 }
 
-/// The three files of a sound directory, as in [`FILES`].
+/// The three files of a valid directory, as in [`FILES`].
 static SOUND: LazyLock<[Vec<u8>; 3]> = LazyLock::new(|| {
     let (_folder, dir) = saved(HeadKind::Recursive);
     FILES.map(|file| fs::read(dir.path().join(file)).expect("a file"))
@@ -87,7 +87,7 @@ fn run(mut model: Model, tokenizer: &Tokenizer) {
     }
 }
 
-fn sound() -> [&'static [u8]; 3] {
+fn valid() -> [&'static [u8]; 3] {
     [&SOUND[0], &SOUND[1], &SOUND[2]]
 }
 
@@ -177,10 +177,10 @@ proptest! {
     ) {
         let mut bytes = SOUND[file].clone();
         changes.iter().for_each(|change| change.apply(&mut bytes));
-        let mut files = sound();
+        let mut files = valid();
         files[file] = &bytes;
         if let Err(message) = load(files) {
-            // A config may be sound alone and not fit the other files, which are then the ones named.
+            // A config may be valid alone and not fit the other files, which are then the ones named.
             let expected = if file == 0 { "" } else { FILES[file] };
             prop_assert!(message.contains(expected), "{expected}: {message}");
         }
@@ -206,14 +206,14 @@ proptest! {
     }
 }
 
-/// A config with some fields changed, next to the sound weights and tokenizer.
+/// A config with some fields changed, next to the valid weights and tokenizer.
 fn load_config(fields: &[(&str, Value)]) -> Result<(), String> {
     let mut config: Value = serde_json::from_slice(&SOUND[0]).expect("JSON");
     for (field, value) in fields {
         config[*field] = value.clone();
     }
     let text = config.to_string();
-    let mut files = sound();
+    let mut files = valid();
     files[0] = text.as_bytes();
     load(files)
 }
@@ -222,7 +222,7 @@ fn load_config(fields: &[(&str, Value)]) -> Result<(), String> {
 #[test]
 fn absurd_sizes_beside_small_weights_are_an_error() {
     assert_eq!(load_config(&[]), Ok(()));
-    for (field, most) in [
+    for (field, max) in [
         ("vocab_size", 1 << 24),
         ("hidden_size", 1 << 16),
         ("intermediate_size", 1 << 18),
@@ -233,8 +233,8 @@ fn absurd_sizes_beside_small_weights_are_an_error() {
         ("mtp_intermediate_size", 1 << 18),
     ] {
         // The largest size that a model may have, and one more.
-        load_config(&[(field, json!(most))]).expect_err(field);
-        let message = load_config(&[(field, json!(most + 1))]).expect_err(field);
+        load_config(&[(field, json!(max))]).expect_err(field);
+        let message = load_config(&[(field, json!(max + 1))]).expect_err(field);
         assert!(
             message.contains("config.json") && message.contains(field),
             "{message}"
@@ -251,7 +251,7 @@ fn absurd_sizes_beside_small_weights_are_an_error() {
         message.contains("model.safetensors") && message.contains("65536"),
         "{message}"
     );
-    // These claim nothing about the weights, so they are sound; running them must not be sized by them either.
+    // These claim nothing about the weights, so they are valid; running them must not be sized by them either.
     assert_eq!(
         load_config(&[("max_position_embeddings", json!(1 << 20))]),
         Ok(())

@@ -2,7 +2,7 @@
 //!
 //! 1. The joint loss, computed here in `f64` from the logits of a training graph without gradients, changes along
 //!    random directions of every parameter as the gradient from `backward` says (central differences).
-//! 2. [`Model::backward`], which works head by head, equals one whole tape run backwards, in every bit.
+//! 2. [`Model::backward`], which works head by head, equals one whole tape run backwards, bit for bit.
 //! 3. What holds exactly under rule R7 is compared exactly: a batch's gradient continues the chains of its sequences,
 //!    a head's gradient is linear in λ, and heads of weight 0 leave the trunk's gradient alone.
 

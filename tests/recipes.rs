@@ -20,7 +20,7 @@ fn small(kind: HeadKind, depth: usize, tied: bool) -> Model {
     (config.num_attention_heads, config.num_key_value_heads) = (3, 1);
     config.tie_word_embeddings = tied;
     config.set_head_width(8);
-    Model::new(config, 4).expect("sound sizes")
+    Model::new(config, 4).expect("valid sizes")
 }
 
 /// Gradients by name after one step on six windows, in this many parts, with the losses of all active heads.
@@ -34,7 +34,7 @@ fn gradients(
         .batch(0)
         .expect("in memory");
     let parts: Vec<Batch> = batch.micro_batches(parts);
-    let mut trainer = Trainer::new(model, TrainConfig::default()).expect("a sound configuration");
+    let mut trainer = Trainer::new(model, TrainConfig::default()).expect("a valid configuration");
     let report = trainer.step_in_parts(&parts, joint, 1e-3);
     let report = report.expect("finite");
     let params = trainer.model().params();
@@ -87,7 +87,7 @@ fn accumulation_keeps_the_bits_of_what_is_used_once_and_only_of_that() {
                     Some(k) => k > active,
                     None => grad_flow == GradFlow::Frozen,
                 };
-                // The first matrix of a slim Medusa head has none until the second one, which starts at zero, has
+                // The first matrix of a narrow Medusa head has none until the second one, which starts at zero, has
                 // changed.
                 let waits = kind == HeadKind::Medusa && name.ends_with("down.weight");
                 let still = whole.iter().all(|x| *x == 0.0);
@@ -116,7 +116,7 @@ fn trained(kind: HeadKind) -> String {
     (config.steps, config.batch, config.accumulate) = (7, 2, 3);
     (config.context, config.seed) = (20, 2);
     (config.peak_lr, config.warmup) = (5e-3, Some(2));
-    let mut trainer = Trainer::new(small(kind, 2, true), config).expect("a sound configuration");
+    let mut trainer = Trainer::new(small(kind, 2, true), config).expect("a valid configuration");
     let (data, mut sha) = (tokens(), String::new());
     let mut watch = |event: &Event| {
         if let Event::Done { sha256, .. } = event {
@@ -158,7 +158,7 @@ fn muon_learns_and_leaves_the_embedding_and_the_lm_head_to_adamw() {
         assert_eq!(moves(Optimiser::MUON), by_muon, "{name}");
         assert!(!moves(Optimiser::ADAMW), "{name}");
     }
-    let mut trainer = Trainer::new(model, TrainConfig::default()).expect("a sound configuration");
+    let mut trainer = Trainer::new(model, TrainConfig::default()).expect("a valid configuration");
     let windows = RandomWindows::new(tokens(), 32, 8, 1).expect("enough text");
     let losses = (0..80).map(|i| {
         let batch = windows.batch(i).expect("in memory");
@@ -188,7 +188,7 @@ fn muon_leaves_inactive_parameters_alone() {
     let windows = RandomWindows::new(tokens(), 21, 4, 3).expect("enough text");
     let after = |model: Model, joint: JointLoss| {
         let mut trainer =
-            Trainer::new(model, TrainConfig::default()).expect("a sound configuration");
+            Trainer::new(model, TrainConfig::default()).expect("a valid configuration");
         for step in 0..3 {
             let batch = windows.batch(step).expect("in memory");
             trainer.step(&batch, joint, 5e-3).expect("finite");

@@ -29,7 +29,7 @@ fn config(kind: HeadKind, depth: usize, tied: bool) -> Config {
 }
 
 fn new(kind: HeadKind, depth: usize, tied: bool) -> Model {
-    Model::new(config(kind, depth, tied), 4).expect("sound sizes")
+    Model::new(config(kind, depth, tied), 4).expect("valid sizes")
 }
 
 fn text() -> Vec<u32> {
@@ -59,7 +59,7 @@ fn frozen() -> TrainConfig {
 fn run(model: Model, config: &TrainConfig) -> Model {
     let (text, mut trainer) = (
         text(),
-        Trainer::new(model, config.clone()).expect("a sound configuration"),
+        Trainer::new(model, config.clone()).expect("a valid configuration"),
     );
     let quiet = &mut |_: &Event| {};
     let run = trainer.run(text.clone(), &text[..300], &Tokenizer::bytes(), None, quiet);
@@ -69,7 +69,7 @@ fn run(model: Model, config: &TrainConfig) -> Model {
 
 /// A model after the first steps of a run, made by hand: one for each loss.
 fn stepped(model: Model, config: &TrainConfig, losses: &[JointLoss]) -> Model {
-    let mut trainer = Trainer::new(model, config.clone()).expect("a sound configuration");
+    let mut trainer = Trainer::new(model, config.clone()).expect("a valid configuration");
     let windows = RandomWindows::new(text(), 20, 3, 2).expect("a text");
     for (step, joint) in (0..).zip(losses) {
         let batch = windows.batch(step).expect("in memory");
@@ -222,7 +222,7 @@ fn a_frozen_trunk_has_no_gradients_and_no_moments() {
         let trainer = |config: TrainConfig| {
             let mut config = config;
             config.optimiser = optimiser;
-            Trainer::new(new(kind, 2, true), config).expect("a sound configuration")
+            Trainer::new(new(kind, 2, true), config).expect("a valid configuration")
         };
         // Two moments per element, or one momentum.
         let expected = |model: &Model, heads_only: bool| -> (usize, usize) {
@@ -277,8 +277,8 @@ impl Observer for StopAfter {
     }
 }
 
-/// A run of heads on a frozen trunk that is stopped half way and resumed ends with the bits of an uninterrupted one.
-/// Its checkpoint has no moments of the trunk.
+/// A run of heads on a frozen trunk that is stopped half way and resumed ends bitwise identical to an uninterrupted
+/// one. Its checkpoint has no moments of the trunk.
 #[test]
 fn heads_on_a_frozen_trunk_resume_from_a_checkpoint() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -295,11 +295,11 @@ fn heads_on_a_frozen_trunk_resume_from_a_checkpoint() {
             ending.expect("finite losses")
         };
         let mut uninterrupted =
-            Trainer::new(new(kind, 2, true), config.clone()).expect("a sound configuration");
+            Trainer::new(new(kind, 2, true), config.clone()).expect("a valid configuration");
         assert_eq!(train(&mut uninterrupted, None, u64::MAX), Ending::Done);
 
         let path = folder.path().join(kind.name());
-        let mut trainer = Trainer::new(new(kind, 2, true), config).expect("a sound configuration");
+        let mut trainer = Trainer::new(new(kind, 2, true), config).expect("a valid configuration");
         let run = Run::create(&path, &trainer, &tokenizer, Origin::default(), false);
         let mut run = run.expect("a new directory");
         let half = train(&mut trainer, Some(&mut run), 3);
@@ -333,7 +333,7 @@ fn a_new_medusa_head_has_the_trunks_logits() {
     for width in [8, 16] {
         let mut config = config(HeadKind::Medusa, 2, true);
         config.set_head_width(width);
-        let model = Model::new(config, 3).expect("sound sizes");
+        let model = Model::new(config, 3).expect("valid sizes");
         let logits = common::answer(&model, &common::tokens(20, 257, 1));
         for head in &logits[1..] {
             assert!(head[..] == logits[0][..head.len()] && !head.is_empty());
@@ -349,7 +349,7 @@ fn heads_that_are_cut_change_nothing_that_remains() {
             let x = common::tokens(33, fixture.vocab, 3);
             let whole = common::answer(&model, &x);
             for depth in 0..=fixture.depth {
-                let cut = model.cut_heads(depth).expect("fewer heads");
+                let cut = model.keep_heads(depth).expect("fewer heads");
                 assert_eq!(cut.config().mtp_depth, depth);
                 assert_eq!(cut.config().num_hidden_layers, 2);
                 let mut decoder = common::decoder::Decoder::new(&cut, 1);
@@ -365,8 +365,8 @@ fn heads_that_are_cut_change_nothing_that_remains() {
                 }
             }
             let heads = |m: &Model| m.params().iter().any(|(name, _)| layout::is_head(name));
-            assert!(heads(&model) && !heads(&model.cut_heads(0).expect("none")));
-            let error = model.cut_heads(4).expect_err("there are 3").to_string();
+            assert!(heads(&model) && !heads(&model.keep_heads(0).expect("none")));
+            let error = model.keep_heads(4).expect_err("there are 3").to_string();
             assert!(
                 error.contains("mtp_depth") && error.contains("3"),
                 "{error}"

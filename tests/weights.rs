@@ -86,20 +86,20 @@ fn matrices_are_rounded_by_the_definition_and_norm_weights_are_not() {
             assert_eq!(packed, matrix.then_some(format), "{name}");
             let rows = w.data().chunks(w.cols()).zip(got.chunks(w.cols()));
             for (w, got) in rows {
-                // Blocks run along the inputs and start anew in each row.
+                // Blocks run along the inputs and start again in each row.
                 for (w, got) in w.chunks(32).zip(got.chunks(32)) {
                     let largest = w.iter().fold(0.0, |m: f64, w| m.max(f64::from(w.abs())));
                     for (w, got) in w.iter().zip(got) {
                         let (w, got) = (f64::from(*w), f64::from(*got));
                         // Half the distance of bfloat16 numbers, which have eight significant bits; half a scale.
-                        let most = match format {
+                        let max = match format {
                             _ if !matrix => 0.0,
                             WeightFormat::F32 => 0.0,
                             WeightFormat::Bf16 => w.abs() / 256.0,
                             WeightFormat::Q8 => largest / 127.0 * (0.5 + 2f64.powi(-16)),
                             other => panic!("no bound for {other:?}"),
                         };
-                        assert!((w - got).abs() <= most, "{name}: {w:e} became {got:e}");
+                        assert!((w - got).abs() <= max, "{name}: {w:e} became {got:e}");
                         let bits = (got as f32).to_bits();
                         assert!(packed != Some(WeightFormat::Bf16) || bits << 16 == 0);
                     }
@@ -115,7 +115,7 @@ fn the_bytes_that_a_step_reads() {
     for tied in [true, false] {
         let mut config = Preset::Tiny.config(256, HeadKind::Recursive, 2);
         config.tie_word_embeddings = tied;
-        let mut model = Model::new(config, 1).expect("sound sizes");
+        let mut model = Model::new(config, 1).expect("valid sizes");
         let (mut matrices, mut weights) = (0, 0);
         for (name, t) in model
             .params()

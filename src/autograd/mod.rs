@@ -8,6 +8,8 @@
 //! | [`testing`] | the laws: what every operation must prove, in this crate or outside it |
 //!
 //! This folder never names an operation, a model or an optimiser.
+//!
+//! Rules R1, R2, .. are those of [`crate::manual::one_answer`].
 
 pub mod gradients;
 pub mod op;

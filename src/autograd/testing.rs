@@ -7,7 +7,7 @@
 //! backward pass adds to it |
 //! | 2 | `slope` | along one direction, the operation's own output changes as its gradients say |
 //! | 3 | `same_bits` | forward and backward have the same bits on every instruction set, for 1, 2, 3 and 8 threads |
-//! | 4 | [`batch_invariant`] | a row computed alone has the bits it has in a batch |
+//! | 4 | [`batch_invariant`] | a row computed alone is bitwise identical to that row in a batch |
 //!
 //! [`check`] judges an operation by laws 1 to 3 and reports every one that it breaks. Law 4 has its own call, because
 //! only the caller knows which inputs have a row per output row. [`equivalent`] compares a fused operation with the
@@ -199,7 +199,8 @@ impl<O: Op<N> + Clone + Sync + 'static, const N: usize> Trial<'_, O, N> {
     }
 }
 
-/// Law 4: `f` computes the output for a range of rows, and a row computed alone has the bits it has among all `rows`.
+/// Law 4: `f` computes the output for a range of rows, and a row computed alone is bitwise identical to that row among
+/// all `rows`.
 ///
 /// # Panics
 /// Panics if the bits of a row differ.

@@ -26,7 +26,7 @@ pub type Part<'a> = (&'a str, &'a [usize], &'a [f32]);
 ///
 /// # Errors
 /// Returns [`Error::Tensor`] if a name comes twice or is the format's own `__metadata__`, or if a shape does not fit
-/// its values, and [`Error::NotFinite`] for a value that is not finite. So a model that diverged never replaces a sound
+/// its values, and [`Error::NotFinite`] for a value that is not finite. So a model that diverged never replaces a valid
 /// one.
 pub fn encode(tensors: &[Part<'_>]) -> Result<Vec<u8>> {
     Ok(Safetensors::new(tensors.to_vec(), ("format", "pt"))?.to_bytes())

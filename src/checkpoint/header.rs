@@ -201,18 +201,18 @@ mod tests {
     fn an_end_of_file_beyond_64_bits_is_an_error() {
         // Each tensor is possible alone and they lie side by side, but the file would end at 2^64 - 1.
         // The crate's own sum of this and the header's length overflows.
-        let most = u64::MAX / 8;
+        let max = u64::MAX / 8;
         let mut entries = Vec::new();
         for i in 0..8 {
             entries.push(entry(
                 &format!("t{i}"),
                 "U8",
-                &format!("[{most}]"),
-                i * most,
-                (i + 1) * most,
+                &format!("[{max}]"),
+                i * max,
+                (i + 1) * max,
             ));
         }
-        entries.push(entry("last", "U8", "[7]", 8 * most, u64::MAX));
+        entries.push(entry("last", "U8", "[7]", 8 * max, u64::MAX));
         let found = message(&format!("{{{}}}", entries.join(",")), 16);
         assert!(
             found.contains("truncated") && found.contains("18446744073709551615"),

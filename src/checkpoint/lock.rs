@@ -6,7 +6,7 @@
 //!
 //! A directory may be replaced between the opening of its file and the locking. The lock is then on a file that no path
 //! names any more, and does not protect the directory that has the name now. So the locked file is compared with the
-//! file at the path (device and inode), and the lock is taken anew if they differ.
+//! file at the path (device and inode), and the lock is taken again if they differ.
 //!
 //! Some file systems have no locks, or number a file anew whenever it is looked at. Training works there too, without this
 //! protection; `Lock::is_held` is then false, and the program prints a warning.

@@ -10,7 +10,7 @@ use super::names::{CONFIG, METRICS, TOKENIZER, WEIGHTS};
 use super::{TensorFile, json};
 use crate::data::Tokenizer;
 use crate::files::{Hashing, escape};
-use crate::model::config::ARITHMETIC;
+use crate::model::config::ARITHMETIC_VERSION;
 use crate::model::layout::layout;
 use crate::model::{Config, Model};
 use crate::{Error, Result};
@@ -119,8 +119,9 @@ impl ModelDir {
         let mut config: Config = json::parse(&file, &bytes)?;
         let keys = json::parse(&file, &bytes)?;
         let version = config.foretoken_arithmetic;
-        if version > ARITHMETIC {
-            let reason = format!("arithmetic version {version}: this program knows {ARITHMETIC}");
+        if version > ARITHMETIC_VERSION {
+            let reason =
+                format!("arithmetic version {version}: this program knows {ARITHMETIC_VERSION}");
             return Err(Error::file(&file, reason));
         }
         let read = config.read_keys(&keys).and_then(|()| config.check());

@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(fs::read_dir(&path).unwrap().count(), before);
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
         drop(held);
-        // A run replaced by a run is held anew, and by a plain model is none any more.
+        // A run replaced by a run is held again, and by a plain model is none any more.
         let held = run(true).unwrap();
         assert!(plain(true).is_err());
         drop(held);

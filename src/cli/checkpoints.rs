@@ -22,7 +22,7 @@ pub struct Checkpoints {
     #[arg(long, value_name = "N")]
     pub save_every: Option<u64>,
     /// Minutes between checkpoints, in addition to the others; a run keeps it when it is resumed
-    #[arg(long, value_name = "M", allow_negative_numbers = true)]
+    #[arg(long, value_name = "M")]
     pub save_minutes: Option<f64>,
 }
 

@@ -4,8 +4,8 @@ use super::decoding::Way;
 use super::device::Held;
 use super::failure::Result;
 use crate::Error;
-use crate::infer::measure::median;
-use crate::infer::{Drafter, Drafts, GenerateOptions, Generated, HeadDrafter};
+use crate::infer::costs::median;
+use crate::infer::{DraftLength, Drafter, GenerateOptions, Generated, HeadDrafter};
 use crate::infer::{NoDrafts, OnToken, Request};
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -66,7 +66,7 @@ pub fn compare(
     for prompt in prompts {
         let drafting = Request::new(*prompt, options.clone());
         let mut plain = drafting.clone();
-        plain.options.drafts = Drafts::Fixed(0);
+        plain.options.draft_length = DraftLength::Fixed(0);
         // The first run of each warms up; the tokens of all are compared.
         let (expected, _) = run(&plain, Way::Plain)?;
         let (mut fast, _) = run(&drafting, Way::Speculative)?;

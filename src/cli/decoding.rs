@@ -1,11 +1,11 @@
 //! Flags that the commands that decode share: prompt, sampling, drafts, context.
 
 use super::failure::{Failure, Result};
-use super::output::one_of;
+use super::output::{message, one_of};
 use crate::Error;
 use crate::data::Tokenizer;
 use crate::files::{Expected, START, expect_kind};
-use crate::infer::{DecodeMode, Drafts, GenerateOptions, Sampler};
+use crate::infer::{DecodeMode, DraftLength, GenerateOptions, Sampler};
 use crate::model::{Model, WeightFormat};
 use clap::{Args, ValueEnum};
 use std::io::Read;
@@ -70,23 +70,20 @@ pub struct Decoding {
     /// How weight matrices are stored; bf16 and q8 are quantised
     #[arg(long, default_value = "f32", value_parser = one_of(&WeightFormat::ALL, WeightFormat::name))]
     pub weights: WeightFormat,
-    /// Drafts per step: a number, or chosen by measured time and acceptance; never changes a token
-    #[arg(long, default_value = "auto", value_name = "auto|N", value_parser = drafts)]
-    draft: Drafts,
+    /// Drafts per step: a number, or chosen by measured time and acceptance; changes no token of exact decoding
+    #[arg(long, default_value = "auto", value_name = "auto|N", value_parser = draft_length)]
+    draft: DraftLength,
     /// Sampling temperature; 0 is greedy
-    #[arg(long, default_value_t = 0.0, value_name = "T")]
-    #[arg(allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0.0, value_name = "T", value_parser = number)]
     temperature: f32,
     /// Sample from the K most likely tokens only; 0 for all
     #[arg(long, default_value_t = 0, value_name = "K")]
     top_k: usize,
     /// Sample from the most likely tokens whose probabilities add up to P
-    #[arg(long, default_value_t = 1.0, value_name = "P")]
-    #[arg(allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 1.0, value_name = "P", value_parser = number)]
     top_p: f32,
     /// Sample from tokens with at least P times the probability of the most likely one
-    #[arg(long, default_value_t = 0.0, value_name = "P")]
-    #[arg(allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0.0, value_name = "P", value_parser = number)]
     min_p: f32,
     /// Seed for sampling
     #[arg(long, default_value_t = 0, value_name = "S")]
@@ -99,16 +96,27 @@ pub struct Decoding {
     window: Option<usize>,
 }
 
-fn drafts(text: &str) -> std::result::Result<Drafts, String> {
-    if text == "auto" {
-        return Ok(Drafts::Auto);
+/// A number that is not rounded to zero.
+fn number(text: &str) -> std::result::Result<f32, String> {
+    let x: f32 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    match text.parse::<f64>() {
+        Ok(given) if x == 0.0 && given != 0.0 => {
+            Err("too small: expected 0, or at least 1e-45".to_owned())
+        }
+        _ => Ok(x),
     }
-    let number = text.parse().map(Drafts::Fixed);
+}
+
+fn draft_length(text: &str) -> std::result::Result<DraftLength, String> {
+    if text == "auto" {
+        return Ok(DraftLength::Auto);
+    }
+    let number = text.parse().map(DraftLength::Fixed);
     number.map_err(|_| "expected `auto` or a number of drafts".to_owned())
 }
 
 impl Decoding {
-    /// The options for a prompt of `prompt` tokens.
+    /// The options for a prompt of `prompt_len` tokens.
     ///
     /// # Errors
     /// If a flag is out of its range.
@@ -117,7 +125,7 @@ impl Decoding {
         way: Way,
         model: &Model,
         tokenizer: &Tokenizer,
-        prompt: usize,
+        prompt_len: usize,
     ) -> Result<GenerateOptions> {
         let sampler = Sampler {
             temperature: self.temperature,
@@ -130,18 +138,26 @@ impl Decoding {
         let all = model.config().max_position_embeddings;
         let context = self.context.unwrap_or(all);
         let room = match self.window {
-            // The last token needs no position of its own.
-            None => context.saturating_add(1).saturating_sub(prompt).max(1),
+            // The last token is never fed back, so it needs no position.
+            None => context.saturating_add(1).saturating_sub(prompt_len).max(1),
             Some(_) => usize::MAX,
         };
-        let (drafts, mode) = match way {
+        let heads = model.config().mtp_depth;
+        if let (DraftLength::Fixed(n), false) = (self.draft, way == Way::Plain)
+            && n > heads
+        {
+            message(&format!(
+                "note: --draft {n}: the model has {heads} heads, so a step drafts at most {heads} tokens"
+            ));
+        }
+        let (draft_length, mode) = match way {
             Way::Speculative => (self.draft, DecodeMode::Exact),
-            Way::Plain => (Drafts::Fixed(0), DecodeMode::Exact),
+            Way::Plain => (DraftLength::Fixed(0), DecodeMode::Exact),
             Way::Rejection => (self.draft, DecodeMode::Rejection),
         };
         Ok(GenerateOptions {
             max_tokens: self.max_tokens.unwrap_or(room.min(TOKENS)),
-            drafts,
+            draft_length,
             stop: tokenizer.end_of_text().into_iter().collect(),
             sampler,
             mode,

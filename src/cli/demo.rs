@@ -7,7 +7,7 @@ use super::machine::Machine;
 use super::output::{Output, figures, progress, show};
 use crate::data::corpus::{DEMO_SEED, stories};
 use crate::data::{Tokenizer, Tokens};
-use crate::infer::{Drafts, GenerateOptions};
+use crate::infer::{DraftLength, GenerateOptions};
 use crate::model::{HeadKind, Model, Preset, WeightFormat};
 use crate::train::{Event, TrainConfig, Trainer};
 use clap::Args;
@@ -52,12 +52,13 @@ impl Demo {
         let mut config = Preset::Tiny.config(tokenizer.vocab_size(), HeadKind::Recursive, HEADS);
         config.training_context = CONTEXT;
         let model = Model::new(config, DEMO_SEED)?;
-        let (trunk, heads) = model.parameter_counts();
+        let counts = model.parameter_counts();
+        let all = counts.trunk + counts.heads;
         output.line(&format!(
             "A model of {} parameters ({:.1} % of them in its {HEADS} prediction heads) learns from {} bytes of \
              made-up stories.\n",
-            trunk + heads,
-            100.0 * heads as f64 / (trunk + heads) as f64,
+            all,
+            100.0 * counts.heads as f64 / all as f64,
             tokens.len(),
         ));
         output.line("loss in nats per byte on held-out stories: main head, then heads 1 to 3; accuracy of the same");
@@ -67,6 +68,7 @@ impl Demo {
         // More weight on the heads than the default: the demo is about drafting.
         (config.lambda, config.beta) = (1.0, 0.8);
         (config.eval_every, config.log_every) = ((self.steps / 6).max(1), 10);
+        config.valid_tokens = Some(valid.len());
         let bar = progress(0, self.steps);
         let mut trainer = Trainer::new(model, config)?;
         trainer.run(train, valid, &tokenizer, None, &mut |event: &Event| {
@@ -107,7 +109,7 @@ fn speak(model: &Model, tokenizer: &Tokenizer, held_out: &[u32], output: &mut Ou
     let prompt = tokenizer.encode(&text[start..start + 60])?;
     let options = GenerateOptions {
         max_tokens: CONTINUATION,
-        drafts: Drafts::All,
+        draft_length: DraftLength::All,
         ..GenerateOptions::default()
     };
     let held = Device::Cpu.hold(model)?;

@@ -89,7 +89,7 @@ impl<'m> Held<'m> {
     pub fn session(&self) -> Session<'_> {
         #[cfg(feature = "cuda")]
         if let Some(weights) = &self.weights {
-            return Session::on(gpu::GpuExec::new(weights), self.model);
+            return Session::with_executor(gpu::GpuExec::new(weights), self.model);
         }
         Session::new(self.model)
     }
@@ -101,15 +101,15 @@ impl<'m> Held<'m> {
     pub fn replay<'a>(
         &self,
         text: &'a [u32],
-        prompt: usize,
+        prompt_len: usize,
         sampler: Sampler,
     ) -> Result<OfflineReplay<'a>> {
         #[cfg(feature = "cuda")]
         if let Some(weights) = &self.weights {
             let mut exec = gpu::GpuExec::with_sequence(weights);
-            return OfflineReplay::on(&mut exec, self.model, text, prompt, sampler);
+            return OfflineReplay::with_executor(&mut exec, self.model, text, prompt_len, sampler);
         }
-        OfflineReplay::new(self.model, text, prompt, sampler)
+        OfflineReplay::new(self.model, text, prompt_len, sampler)
     }
 
     /// As [`evaluate`].

@@ -122,8 +122,8 @@ mod tests {
         let evaluation = |loss| Evaluation {
             loss,
             bits_per_byte: 1.0,
-            loss_heads: vec![loss],
-            accuracy_heads: vec![0.0],
+            loss_heads: vec![Some(loss)],
+            accuracy_heads: vec![Some(0.0)],
             tokens: 1,
         };
         for (loss, there) in [(700.0, true), (800.0, false)] {

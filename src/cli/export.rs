@@ -48,7 +48,7 @@ impl Export {
                 "--heads {kept}: expected at most the model's {all} heads"
             )));
         }
-        let model = model.cut_heads(kept)?;
+        let model = model.keep_heads(kept)?;
         ModelDir::create(&self.out, &model, &tokenizer, self.force)?;
         target.written();
         output::message(&format!(

@@ -9,7 +9,7 @@ use super::voice::{Voice, legend};
 use crate::Error;
 use crate::checkpoint::ModelDir;
 use crate::data::Tokenizer;
-use crate::infer::{Accepted, Request};
+use crate::infer::{DecodedToken, Request};
 use clap::Args;
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -91,10 +91,10 @@ impl Speaker<'_> {
         }
     }
 
-    fn token(&mut self, sequence: usize, token: Accepted, rejected: &[u32]) -> ControlFlow<()> {
+    fn token(&mut self, sequence: usize, token: DecodedToken, rejected: &[u32]) -> ControlFlow<()> {
         let voice = &mut self.voices[sequence];
         let mut text = voice.rejected(&self.tokenizer.decode(rejected));
-        text += &voice.token(&self.tokenizer.decode(&[token.id()]), token.head());
+        text += &voice.token(&self.tokenizer.decode(&[token.id()]), token.depth());
         let stopped = voice.stopped();
         self.say(sequence, &text);
         if stopped || self.output.is_closed() {

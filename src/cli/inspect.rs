@@ -24,7 +24,7 @@ struct Report<'a> {
     parameters: usize,
     trunk_parameters: usize,
     head_parameters: usize,
-    /// The heads' share of all parameters.
+    /// The heads' fraction of all parameters.
     head_share: f64,
     /// Trunk parameters that the heads use as well.
     shared_parameters: usize,
@@ -41,7 +41,7 @@ impl Inspect {
     /// If the model cannot be read.
     pub fn run(self) -> Result {
         let (model, _) = ModelDir::load(&self.dir)?;
-        let (counts, config) = (model.counts(), model.config());
+        let (counts, config) = (model.parameter_counts(), model.config());
         let (trunk, heads, shared) = (counts.trunk, counts.heads, counts.shared);
         let all = trunk + heads;
         let report = Report {

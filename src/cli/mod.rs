@@ -101,7 +101,7 @@ pub fn main() -> ExitCode {
             report(panic);
         }
     }));
-    let matches = Command::command().get_matches();
+    let matches = negative_numbers(Command::command()).get_matches();
     let mut command = Command::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if let (Command::Train(train), Some((_, matches))) = (&mut command, matches.subcommand()) {
         train.given = Given::of(matches);
@@ -116,6 +116,19 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+/// Lets every flag take a negative number as its value, so that the error about it names the flag.
+fn negative_numbers(command: clap::Command) -> clap::Command {
+    let arg = |arg: clap::Arg| {
+        let takes = arg.get_action().takes_values() && !arg.is_positional();
+        if takes {
+            arg.allow_negative_numbers(true)
+        } else {
+            arg
+        }
+    };
+    command.mut_args(arg).mut_subcommands(negative_numbers)
 }
 
 fn run(command: Command) -> failure::Result {

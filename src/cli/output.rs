@@ -138,10 +138,16 @@ pub fn one_of<T: Copy + Send + Sync + 'static>(
     PossibleValuesParser::new(all.iter().map(|x| name(*x))).map(find)
 }
 
-/// Numbers with three decimals, separated by spaces.
-pub fn figures(x: &[f64]) -> String {
-    let one = |x: &f64| format!("{x:.3}");
-    x.iter().map(one).collect::<Vec<_>>().join(" ")
+/// A parser for a count.
+pub fn at_least_one() -> impl TypedValueParser<Value = usize> {
+    clap::builder::RangedU64ValueParser::<usize>::new().range(1..)
+}
+
+/// Numbers with three decimals, separated by spaces; a hyphen for none.
+pub fn figures(x: &[impl Into<Option<f64>> + Copy]) -> String {
+    let one = |x: Option<f64>| x.map_or_else(|| "-".to_owned(), |x| format!("{x:.3}"));
+    let all = x.iter().map(|x| one((*x).into()));
+    all.collect::<Vec<_>>().join(" ")
 }
 
 /// An event as a line of text.
@@ -160,10 +166,11 @@ pub fn describe(event: &Event) -> String {
         Event::Eval {
             step, evaluation, ..
         } => format!(
-            "eval {step:>6}  loss {}  accuracy {}  {:.3} bits/byte",
+            "eval {step:>6}  loss {}  accuracy {}  {:.3} bits/byte on {} tokens",
             figures(&evaluation.loss_heads),
             figures(&evaluation.accuracy_heads),
-            evaluation.bits_per_byte
+            evaluation.bits_per_byte,
+            evaluation.tokens
         ),
         Event::Done {
             dir,

@@ -103,7 +103,7 @@ const COLOURS: [RGBColor; 7] = [
 /// Lengths of dash and gap; the first is a solid line.
 const DASHES: [(i32, i32); 4] = [(1_000_000, 0), (8, 4), (2, 3), (14, 3)];
 
-/// Most points of a curve; more would be finer than the picture.
+/// Maximum number of points of a curve; more would be finer than the picture.
 const POINTS: usize = 600;
 
 /// Larger values are drawn as this one: a metrics file may hold any number.
@@ -270,9 +270,9 @@ fn charts(runs: &[Run]) -> [Vec<Curve>; 4] {
             });
         };
         for head in 0..run.metrics.heads() {
-            add(0, head, steps(&|p| p.loss_heads.get(head).copied()), false);
-            add(0, head, evals(&|p| p.loss_heads.get(head).copied()), true);
-            let percent = |p: &EvalPoint| Some(100.0 * p.accuracy_heads.get(head)?);
+            add(0, head, steps(&|p| *p.loss_heads.get(head)?), false);
+            add(0, head, evals(&|p| *p.loss_heads.get(head)?), true);
+            let percent = |p: &EvalPoint| Some(100.0 * (*p.accuracy_heads.get(head)?)?);
             add(1, head, evals(&percent), true);
         }
         add(2, 0, steps(&|p| Some(p.lr)), false);
@@ -389,7 +389,7 @@ mod tests {
     fn run(losses: &[f64], heads: usize) -> Run {
         let step = |(step, loss): (u64, &f64)| StepPoint {
             step,
-            loss_heads: vec![*loss; heads],
+            loss_heads: vec![Some(*loss); heads],
             lr: *loss,
             tokens_per_s: *loss,
         };

@@ -14,7 +14,7 @@ pub struct Learning {
     #[arg(long, default_value = Regime::default().name(), value_parser = one_of(&Regime::ALL, Regime::name))]
     regime: Regime,
     /// Weight of all heads together in the loss; A:B goes from A to B in a straight line over the run
-    #[arg(long, value_name = "LAMBDA", allow_negative_numbers = true)]
+    #[arg(long, value_name = "LAMBDA")]
     #[arg(default_value_t = Lambda { start: TrainConfig::default().lambda, end: None })]
     lambda: Lambda,
     /// Start from the model in DIR: its trunk and tokenizer, and its heads unless the flags specify other heads

@@ -55,14 +55,7 @@ fn resume(train: &Train, dir: &Path) -> Result {
         .map_err(|error| clearer(error, data.iter().chain(&valid)))?;
     let separator = origin.separator.as_deref();
     // Whatever their kind, they have the content with which the run was started.
-    let texts = Texts::open(
-        &data,
-        &valid,
-        &tokenizer,
-        separator,
-        origin.valid_tokens,
-        true,
-    )?;
+    let texts = Texts::open(&data, &valid, &tokenizer, separator, true)?;
     // A file may have changed between the two readings. The second one is used.
     run.set_texts(texts.data_files.clone(), texts.valid_files.clone())?;
     // Not before: while texts are read there is nothing to save, and a signal ends the program at once.

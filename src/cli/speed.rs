@@ -3,16 +3,16 @@
 use super::compare::{Compared, check_identical, compare, sameness, shares};
 use super::decoding::{Decoding, Prompt, Way, cut};
 use super::device::On;
-use super::failure::Result;
-use super::output::print;
+use super::failure::{Failure, Result};
+use super::output::{at_least_one, print};
 use crate::checkpoint::ModelDir;
-use crate::infer::measure::{Costs, costs};
+use crate::infer::costs::{Costs, costs};
 use crate::model::Model;
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Most rows of a pass whose time is measured.
+/// Maximum number of rows of a pass whose time is measured.
 const ROWS: usize = 16;
 /// Repeats of that measurement.
 const COST_REPEATS: usize = 41;
@@ -33,7 +33,7 @@ pub struct Speed {
     #[command(flatten)]
     decoding: Decoding,
     /// Timed runs with drafts and without, in turn; medians are reported
-    #[arg(long, default_value_t = 5, value_name = "N")]
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = at_least_one())]
     repeats: usize,
     /// Print one JSON object
     #[arg(long)]
@@ -86,7 +86,7 @@ struct Report {
     head_relative: Option<f64>,
     /// Speed of a plain read of as many bytes as a pass reads, in GB/s.
     read_gb_per_s: f64,
-    /// Share of that speed reached by a pass over one row.
+    /// Fraction of that speed reached by a pass over one row.
     bandwidth_share: f64,
     prompts: usize,
     new_tokens: usize,
@@ -114,6 +114,10 @@ impl Speed {
         let prompt = prompts[0];
         let decoding = &self.decoding;
         let options = decoding.options(Way::Speculative, &model, &tokenizer, prompt.len())?;
+        if options.max_tokens == 0 {
+            let reason = "--max-tokens: expected at least 1 token to measure, found 0";
+            return Err(Failure::Usage(reason.to_owned()));
+        }
         model.pack(decoding.weights);
         let held = device.hold(&model)?;
         let compared = compare(&held, &prompts, &options, self.repeats)?;

@@ -5,17 +5,12 @@ use crate::data::{TextFiles, TokenFile, Tokenizer, Tokens};
 use crate::train::TextFile;
 use std::path::PathBuf;
 
-/// Most validation tokens taken from a token file by default.
-const VALID_TOKENS: usize = 1_000_000;
-
 /// Tokens to train on and to validate on.
 pub struct Texts {
     /// To train on; a token file may be larger than memory.
     pub train: Tokens,
-    /// To validate on.
-    pub valid: Vec<u32>,
-    /// Limit on the validation tokens; none for all.
-    pub valid_tokens: Option<usize>,
+    /// To validate on, likewise.
+    pub valid: Tokens,
     /// The files to train on, with the hash of what was read.
     pub data_files: Vec<TextFile>,
     /// The files to validate on, likewise.
@@ -33,7 +28,6 @@ impl Texts {
         valid: &[PathBuf],
         tokenizer: &Tokenizer,
         separator: Option<&str>,
-        valid_tokens: Option<usize>,
         as_text: bool,
     ) -> Result<Self> {
         let has_tokens = |paths: &[PathBuf]| matches!(paths, [path] if TokenFile::is_one(path));
@@ -57,15 +51,9 @@ impl Texts {
             let (others, files) = open(valid, of(valid, data))?;
             ((tokens, others), files)
         };
-        let usual = valid.in_file().then_some(VALID_TOKENS);
-        let valid_tokens = valid_tokens.or(usual);
-        let first = valid.first(valid_tokens.unwrap_or(usize::MAX))?;
-        // They were read after their file was hashed.
-        valid.unchanged()?;
         Ok(Self {
             train,
-            valid: first,
-            valid_tokens,
+            valid,
             data_files,
             valid_files,
         })
@@ -98,7 +86,7 @@ mod tests {
             std::fs::write(path, format!("the text of {}", path.display())).unwrap();
         }
         let before = TextFile::read(&paths).unwrap();
-        let texts = Texts::open(&paths[..2], &paths[2..], &tokenizer, None, None, false).unwrap();
+        let texts = Texts::open(&paths[..2], &paths[2..], &tokenizer, None, false).unwrap();
         for path in &paths {
             std::fs::write(path, "another text").unwrap();
         }
@@ -117,7 +105,7 @@ mod tests {
         let source = TextFiles::new(&[text], None).unwrap();
         write_tokens(&path, &mut out, &source, &tokenizer).unwrap();
         let paths = [path.clone()];
-        let texts = Texts::open(&paths, &[], &tokenizer, None, Some(1), false).unwrap();
+        let texts = Texts::open(&paths, &[], &tokenizer, None, false).unwrap();
         assert_eq!(texts.data_files, TextFile::read(&paths).unwrap());
         texts.train.unchanged().unwrap();
         // Overwritten later with the same number of bytes.
@@ -127,7 +115,7 @@ mod tests {
         let named = message.starts_with(&path.display().to_string());
         assert!(named && message.contains("changed"), "{message}");
         // A new file under the same name does not affect the one that is open.
-        let texts = Texts::open(&paths, &[], &tokenizer, None, Some(1), false).unwrap();
+        let texts = Texts::open(&paths, &[], &tokenizer, None, false).unwrap();
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "x").unwrap();
         texts.train.unchanged().unwrap();

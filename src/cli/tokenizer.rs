@@ -50,10 +50,10 @@ impl FromStr for Choice {
         let Some(size) = text.strip_prefix("bpe:") else {
             return Ok(Self::File(text.into()));
         };
-        let most = Tokenizer::MAX_LEARNED;
-        let size = size.parse().ok().filter(|size| (257..=most).contains(size));
+        let max = Tokenizer::MAX_LEARNED;
+        let size = size.parse().ok().filter(|size| (257..=max).contains(size));
         size.map(Self::Learn)
-            .ok_or_else(|| format!("expected bpe:N with N from 257 to {most}"))
+            .ok_or_else(|| format!("expected bpe:N with N from 257 to {max}"))
     }
 }
 

@@ -13,9 +13,9 @@ use super::tokenizer::Vocabulary;
 use super::watch::{Watch, answering};
 use crate::checkpoint::ModelDir;
 use crate::data::{Tokenizer, check_length};
-use crate::model::config::ARITHMETIC;
+use crate::model::config::ARITHMETIC_VERSION;
 use crate::model::{Config, HeadKind, Model, Preset};
-use crate::train::{Optimiser, Origin, Run, Schedule, TrainConfig, Trainer};
+use crate::train::{Optimiser, Origin, Run, Schedule, TextFile, TrainConfig, Trainer};
 use crate::{Error, profile};
 use clap::Args;
 use std::path::PathBuf;
@@ -35,8 +35,9 @@ pub struct Train {
     pub(super) valid: Vec<PathBuf>,
     #[command(flatten)]
     vocabulary: Vocabulary,
-    /// Validate on the first N tokens only [default: all of a text, 1000000 of a token file]
-    #[arg(long, value_name = "N")]
+    /// Validate on N tokens, in windows spread evenly over the validation part, or on all [default: as many as take
+    /// some 4 % of the run]
+    #[arg(long, value_name = "N|all", value_parser = tokens_or_all)]
     valid_tokens: Option<usize>,
     /// Model directory to create
     #[arg(long, required_unless_present = "resume", value_name = "DIR")]
@@ -66,7 +67,7 @@ pub struct Train {
     #[arg(long, value_name = "T")]
     context: Option<usize>,
     /// Peak learning rate [default: by the model's width]
-    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "RATE")]
     lr: Option<f64>,
     /// Steps of linear warm-up [default: a twentieth of the run]
     #[arg(long, value_name = "N")]
@@ -74,7 +75,7 @@ pub struct Train {
     #[command(flatten)]
     learning: Learning,
     /// Ratio of a head's weight in the loss to that of the head before it
-    #[arg(long, default_value_t = TrainConfig::default().beta, value_name = "BETA", allow_negative_numbers = true)]
+    #[arg(long, default_value_t = TrainConfig::default().beta, value_name = "BETA")]
     beta: f64,
     /// Seed of the initial weights and of the windows
     #[arg(long, default_value_t = TrainConfig::default().seed, value_name = "S")]
@@ -106,6 +107,16 @@ pub struct Train {
     pub machine: Machine,
 }
 
+/// A number of tokens, or all of them.
+fn tokens_or_all(text: &str) -> std::result::Result<usize, String> {
+    match text {
+        "all" => Ok(usize::MAX),
+        _ => text
+            .parse()
+            .map_err(|e| format!("{e}; expected a number, or all")),
+    }
+}
+
 /// An error about a model's configuration, which names the flag instead of the field.
 fn by_flag(error: Error) -> Failure {
     let Error::Config {
@@ -131,6 +142,17 @@ impl Train {
         self.checkpoints.check()?;
         check_kind("--data", &self.data)?;
         check_kind("--valid", &self.valid)?;
+        if self.heads == Some(0) {
+            for (flag, given) in [
+                ("--head-width", self.head_width.is_some()),
+                ("--head-kind", self.head_kind.is_some()),
+            ] {
+                if given {
+                    let reason = format!("{flag}: expected no such flag with --heads 0");
+                    return Err(Failure::Usage(reason));
+                }
+            }
+        }
         let init = self.learning.init.as_deref();
         let inputs = Inputs::default()
             .files("--data", &self.data)
@@ -153,16 +175,18 @@ impl Train {
         if start.is_none() {
             config.vocab_size = tokenizer.vocab_size();
         }
-        config.foretoken_arithmetic = ARITHMETIC;
+        config.foretoken_arithmetic = ARITHMETIC_VERSION;
         let separator = self.vocabulary.split_on.as_deref();
-        let texts = Texts::open(
-            &self.data,
-            &self.valid,
-            &tokenizer,
-            separator,
-            self.valid_tokens,
-            self.vocabulary.as_text,
-        )?;
+        let as_text = self.vocabulary.as_text;
+        let texts = Texts::open(&self.data, &self.valid, &tokenizer, separator, as_text)?;
+        let data = texts.data_files.iter().map(|file| &file.sha256);
+        let same = |file: &&TextFile| data.clone().any(|sha256| *sha256 == file.sha256);
+        if let Some(file) = texts.valid_files.iter().find(same) {
+            message(&format!(
+                "note: --valid {}: --data holds the same text, so the losses say nothing about new text",
+                file.path.display()
+            ));
+        }
         check_length("the training part of --data", texts.train.len(), context)?;
         check_length("the validation part", texts.valid.len(), 1)?;
 
@@ -174,7 +198,7 @@ impl Train {
         let model = model.map_err(by_flag)?;
         drop(start);
         let sizes = model.config();
-        let mut defaults = vec![
+        let defaults = [
             ("context", context.to_string()),
             ("lr", train_config.peak_lr.to_string()),
             ("warmup", train_config.warmup_steps().to_string()),
@@ -182,12 +206,10 @@ impl Train {
             ("head_kind", sizes.mtp_kind.name().to_owned()),
             ("head_width", sizes.mtp_hidden_size.to_string()),
         ];
-        defaults.extend(texts.valid_tokens.map(|n| ("valid_tokens", n.to_string())));
         let origin = Origin {
             data: texts.data_files.clone(),
             valid: texts.valid_files.clone(),
             separator: self.vocabulary.split_on.clone(),
-            valid_tokens: texts.valid_tokens,
             flags: self.given.settings(&defaults),
         };
         let signal = stop::asks();
@@ -211,6 +233,7 @@ impl Train {
         config.schedule = self.schedule;
         config.beta = self.beta;
         config.eval_every = self.eval_every;
+        config.valid_tokens = self.valid_tokens;
         config.log_every = self.log_every;
         self.learning.set(&mut config);
         self.checkpoints.set(&mut config)?;

@@ -1,6 +1,6 @@
-//! A batch of windows, and the one place where targets are shifted.
+//! A batch of training sequences, which are windows of the text, and the one place where targets are shifted.
 
-/// B windows of T+1 tokens, from which every head takes its inputs and its targets.
+/// B windows of the text, of T+1 tokens each, from which every head takes its inputs and its targets.
 ///
 /// Head 0 is the main head. Head k (k = 1..=K) sees `x_i` through the trunk and `x_{i+k}` through its own embedding at
 /// position i, and predicts `x_{i+k+1}`. It is trained on i = 0..=T-1-k, because a later target would lie outside the
@@ -97,7 +97,7 @@ impl Batch {
         self.first_window
     }
 
-    /// The number of windows, B.
+    /// The number of windows, B: the batch size.
     pub fn batch_size(&self) -> usize {
         self.batch_size
     }

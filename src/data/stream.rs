@@ -96,8 +96,8 @@ impl TextStream {
             end.is_some_and(|end| self.stops.iter().any(|stop| stop.starts_with(end)))
         };
         let longest = self.stops.iter().map(String::len).max().unwrap_or(0);
-        let most = longest.saturating_sub(1).min(self.text.len());
-        (1..=most).rev().find(begins).unwrap_or(0)
+        let max = longest.saturating_sub(1).min(self.text.len());
+        (1..=max).rev().find(begins).unwrap_or(0)
     }
 }
 

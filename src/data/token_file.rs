@@ -188,7 +188,7 @@ impl TokenFile {
 
     /// Appends `count` tokens from number `start` on.
     pub(super) fn read(&self, start: u64, count: usize, into: &mut Vec<u32>) -> Result<()> {
-        // A reader that panicked left only the position in the file, which is set anew here.
+        // A reader that panicked left only the position in the file, which is set again here.
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let place = HEADER as u64 + start * self.width as u64;
         let first = into.len();

@@ -71,12 +71,12 @@ impl Tokens {
         }
     }
 
-    /// The first `most` tokens, or all if there are fewer.
+    /// The first `max` tokens, or all if there are fewer.
     ///
     /// # Errors
     /// Returns the errors of [`Tokens::read`], and [`Error::Text`] if memory does not suffice.
-    pub fn first(&self, most: usize) -> Result<Vec<u32>> {
-        let count = most.min(self.len());
+    pub fn first(&self, max: usize) -> Result<Vec<u32>> {
+        let count = max.min(self.len());
         let mut tokens = Vec::new();
         // A plain allocation would abort the process if memory does not suffice.
         if tokens.try_reserve_exact(count).is_err() {

@@ -14,11 +14,11 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct CacheExec<'m> {
     params: &'m Params,
-    /// [sequence][cache][key/value head]
+    /// [slot][cache][key/value head]
     caches: Vec<Vec<Vec<KeyValues>>>,
-    /// [sequence][depth]: h [positions, C], row by row.
+    /// [slot][depth]: h [positions, C], row by row.
     hidden: Vec<Vec<Vec<f32>>>,
-    /// Numbers of removed sequences.
+    /// Slots of removed sequences.
     free: Vec<usize>,
 }
 
@@ -43,51 +43,51 @@ impl SequenceCache for CacheExec<'_> {
         })
     }
 
-    fn remove_sequence(&mut self, sequence: usize) {
-        self.caches[sequence] = Vec::new();
-        self.hidden[sequence] = Vec::new();
-        self.free.push(sequence);
+    fn remove_sequence(&mut self, slot: usize) {
+        self.caches[slot] = Vec::new();
+        self.hidden[slot] = Vec::new();
+        self.free.push(slot);
     }
 
-    fn len(&self, sequence: usize, cache: usize) -> usize {
-        let head = self.caches[sequence].get(cache).and_then(|x| x.first());
+    fn len(&self, slot: usize, cache: usize) -> usize {
+        let head = self.caches[slot].get(cache).and_then(|x| x.first());
         head.map_or(0, KeyValues::len)
     }
 
-    fn truncate(&mut self, sequence: usize, cache: usize, len: usize) {
-        for kv in self.caches[sequence].get_mut(cache).into_iter().flatten() {
+    fn truncate(&mut self, slot: usize, cache: usize, len: usize) {
+        for kv in self.caches[slot].get_mut(cache).into_iter().flatten() {
             kv.truncate(len.min(kv.len()));
         }
     }
 
     #[track_caller]
-    fn keep(&mut self, depth: usize, rows: &Rows, h: &Var) {
+    fn store_hidden(&mut self, depth: usize, rows: &Rows, h: &Var) {
         let h = h.value();
         let mut rest = h.data();
         for span in rows.spans() {
             let (own, others) = rest.split_at(span.len * h.cols());
             rest = others;
-            let depths = &mut self.hidden[span.sequence];
+            let depths = &mut self.hidden[span.slot];
             if depths.len() <= depth {
                 depths.resize(depth + 1, Vec::new());
             }
-            let kept = &mut depths[depth];
+            let stored = &mut depths[depth];
             let from = span.first * h.cols();
-            assert!(from <= kept.len(), "rows kept of depth {depth} follow");
-            kept.truncate(from);
-            kept.extend_from_slice(own);
+            assert!(from <= stored.len(), "rows stored of depth {depth} follow");
+            stored.truncate(from);
+            stored.extend_from_slice(own);
         }
     }
 
     #[track_caller]
-    fn kept(&mut self, depth: usize, rows: &Rows, width: usize) -> Var {
+    fn load_hidden(&mut self, depth: usize, rows: &Rows, width: usize) -> Var {
         let mut h = Tensor::empty(&[rows.len(), width]);
         let mut rest = h.data_mut();
         for span in rows.spans() {
             let (own, others) = rest.split_at_mut(span.len * width);
             rest = others;
-            let kept = &self.hidden[span.sequence][depth];
-            own.copy_from_slice(&kept[span.first * width..][..own.len()]);
+            let stored = &self.hidden[span.slot][depth];
+            own.copy_from_slice(&stored[span.first * width..][..own.len()]);
         }
         Var::constant(h)
     }
@@ -112,17 +112,17 @@ impl Exec for CacheExec<'_> {
         let qkv = qkv.value();
         let mut from = 0;
         for span in rows.spans() {
-            let caches = &mut self.caches[span.sequence];
+            let caches = &mut self.caches[span.slot];
             if caches.len() <= cache {
                 caches.resize(cache + 1, Vec::new());
             }
-            let slot = &mut caches[cache];
-            if slot.is_empty() {
-                *slot = vec![KeyValues::new(heads.size); heads.key_value];
+            let own = &mut caches[cache];
+            if own.is_empty() {
+                *own = vec![KeyValues::new(heads.head_dim); heads.num_kv_heads];
             }
-            assert_eq!(slot[0].len(), span.first, "rows append to cache {cache}");
+            assert_eq!(own[0].len(), span.first, "rows append to cache {cache}");
             let rows = qkv.matrix().row_range(from, from + span.len);
-            for (g, kv) in slot.iter_mut().enumerate() {
+            for (g, kv) in own.iter_mut().enumerate() {
                 kv.extend(heads.keys(rows, g), heads.values(rows, g));
             }
             from += span.len;
@@ -130,10 +130,10 @@ impl Exec for CacheExec<'_> {
         let span = |s: &super::Span| attention::CachedSequence {
             first: s.first,
             len: s.len,
-            cache: &self.caches[s.sequence][cache],
+            cache: &self.caches[s.slot][cache],
         };
         let spans: Vec<_> = rows.spans().iter().map(span).collect();
-        let mut y = Tensor::empty(&[qkv.rows(), heads.query * heads.size]);
+        let mut y = Tensor::empty(&[qkv.rows(), heads.num_heads * heads.head_dim]);
         profile::time("Attention", "cached", || {
             attention::cached(heads, &spans, qkv.data(), y.data_mut());
         });

@@ -11,7 +11,7 @@
 //! | [`decode`] | [`CacheExec`]: rows appended to caches |
 //! | [`no_grad`] | [`NoGrad`]: another executor without gradients of parameters |
 //!
-//! This folder does not know what a model looks like: it sees operations, parameters and cache numbers.
+//! This folder does not know what a model looks like: it sees operations, parameters and cache indices.
 
 pub mod decode;
 pub mod no_grad;

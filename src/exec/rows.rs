@@ -5,8 +5,8 @@ use std::sync::Arc;
 /// Consecutive positions of one sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// The sequence's number.
-    pub sequence: usize,
+    /// Index of the sequence in the executor.
+    pub slot: usize,
     /// Position of the first row.
     pub first: usize,
     /// Number of rows.
@@ -25,23 +25,19 @@ impl Rows {
         Self { spans }
     }
 
-    /// Positions `first..first + len` of sequence `sequence`.
-    pub fn one(sequence: usize, first: usize, len: usize) -> Self {
-        Self::new(vec![Span {
-            sequence,
-            first,
-            len,
-        }])
+    /// Positions `first..first + len` of the sequence in `slot`.
+    pub fn one(slot: usize, first: usize, len: usize) -> Self {
+        Self::new(vec![Span { slot, first, len }])
     }
 
-    /// Positions 0..`len` of each of `sequences` sequences.
-    pub fn batch(sequences: usize, len: usize) -> Self {
-        let span = |sequence| Span {
-            sequence,
+    /// Positions 0..`len` of each of `num_sequences` sequences, in slots 0, 1, ..
+    pub fn batch(num_sequences: usize, len: usize) -> Self {
+        let span = |slot| Span {
+            slot,
             first: 0,
             len,
         };
-        Self::new((0..sequences).map(span).collect())
+        Self::new((0..num_sequences).map(span).collect())
     }
 
     /// The spans.
@@ -67,14 +63,14 @@ impl Rows {
 
     /// The same sequences without the last `n` positions of each, and the indices of the remaining rows.
     pub fn without_last(&self, n: usize) -> (Rows, Arc<[u32]>) {
-        let (mut spans, mut keep, mut row) = (Vec::new(), Vec::new(), 0);
+        let (mut spans, mut indices, mut row) = (Vec::new(), Vec::new(), 0);
         for span in &self.spans {
             let len = span.len.saturating_sub(n);
-            keep.extend(row..row + len as u32);
+            indices.extend(row..row + len as u32);
             row += span.len as u32;
             spans.push(Span { len, ..*span });
         }
-        (Self::new(spans), keep.into())
+        (Self::new(spans), indices.into())
     }
 }
 
@@ -86,8 +82,8 @@ mod tests {
     fn positions_and_rows_that_remain() {
         let rows = Rows::batch(2, 3);
         assert_eq!(&*rows.positions(), [0, 1, 2, 0, 1, 2]);
-        let (fewer, keep) = rows.without_last(1);
-        assert_eq!((fewer.len(), &*keep), (4, &[0, 1, 3, 4][..]));
+        let (fewer, indices) = rows.without_last(1);
+        assert_eq!((fewer.len(), &*indices), (4, &[0, 1, 3, 4][..]));
         assert_eq!(&*Rows::one(5, 7, 2).positions(), [7, 8]);
     }
 }

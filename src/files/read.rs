@@ -58,16 +58,16 @@ pub(crate) fn read_start(path: &Path, most: usize) -> Result<Vec<u8>> {
     Ok(start)
 }
 
-/// Reads a whole regular file of JSON, of at most `most` bytes.
+/// Reads a whole regular file of JSON, of at most `max` bytes.
 ///
 /// # Errors
 /// Returns the errors of [`open`] and [`expect_kind`], and [`Error::File`] if the file is larger or memory does not
 /// suffice.
-pub(crate) fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>> {
+pub(crate) fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>> {
     let (mut file, len) = open(path)?;
     check_start(path, &mut file, Expected::Json)?;
-    if len > most {
-        let reason = format!("expected at most {most} bytes, found {len}");
+    if len > max {
+        let reason = format!("expected at most {max} bytes, found {len}");
         return Err(Error::file(path, reason));
     }
     read_bytes(path, &mut file, len)

@@ -2,7 +2,7 @@
 
 use super::device::{Arg, Array, Matrix, THREADS, args, elements, word};
 use super::growing::Growing;
-use super::rows::{blocks, by_row, num_heads};
+use super::rows::{blocks, by_row, heads_per_row};
 use crate::exec::Span;
 use crate::kernels::attention::AttentionHeads;
 
@@ -12,7 +12,7 @@ const MAX_CHUNKS: usize = 4;
 const QUERIES: usize = 8;
 const ROWS: usize = 4;
 const WIDTH: usize = 64;
-/// The most scores of one launch, 64 MiB, unless so few rows have more.
+/// The maximum number of scores of one launch, 64 MiB, unless so few rows have more.
 const MAX_SCORES: usize = 1 << 24;
 
 /// The KV cache of one sequence and one layer: keys and values, [positions, G D] each.
@@ -25,14 +25,18 @@ impl Cache {
     /// Panics if qkv has fewer rows, or if the cache is for other heads.
     #[track_caller]
     pub fn append(&mut self, heads: AttentionHeads, qkv: &Matrix, from: usize, rows: usize) {
-        num_heads(heads, qkv);
+        heads_per_row(heads, qkv);
         let end = from.checked_add(rows).expect("append: a row");
         assert!(end <= qkv.rows, "rows {from}..{end} of qkv");
         let width = self.width;
-        assert_eq!(width, heads.key_value * heads.size, "a cache's heads");
+        assert_eq!(
+            width,
+            heads.num_kv_heads * heads.head_dim,
+            "a cache's heads"
+        );
         let first = self.len;
         let [keys, values] = self.extend(qkv.device(), rows);
-        let query_width = heads.query * heads.size;
+        let query_width = heads.num_heads * heads.head_dim;
         let args = args![qkv, &keys, &values, from, first, query_width, width];
         // SAFETY: the kernel's parameters; qkv has the rows, and the cache has room for them.
         unsafe { (qkv.device()).launch("cache_append", by_row(rows, width), THREADS, &args) };
@@ -69,10 +73,10 @@ fn stride(keys: usize) -> usize {
 /// Panics if the spans have another number of rows, or if a cache has too few positions.
 #[track_caller]
 pub fn attend(heads: AttentionHeads, spans: &[(Span, &Cache)], qkv: &Matrix) -> Matrix {
-    num_heads(heads, qkv);
+    heads_per_row(heads, qkv);
     let rows: usize = spans.iter().map(|(span, _)| span.len).sum();
     assert_eq!(rows, qkv.rows, "attend: rows");
-    let out = qkv.device().matrix(rows, heads.query * heads.size);
+    let out = qkv.device().matrix(rows, heads.num_heads * heads.head_dim);
     for chunks in launches(heads, spans) {
         launch(heads, &chunks, qkv, &out);
     }
@@ -85,7 +89,11 @@ fn launches<'a>(heads: AttentionHeads, spans: &[(Span, &'a Cache)]) -> Vec<Vec<C
     let mut launches: Vec<Vec<Chunk<'a>>> = vec![Vec::new()];
     let mut from = 0;
     for &(Span { first, len, .. }, cache) in spans {
-        assert_eq!(cache.width, heads.key_value * heads.size, "a cache's heads");
+        assert_eq!(
+            cache.width,
+            heads.num_kv_heads * heads.head_dim,
+            "a cache's heads"
+        );
         let end = first.checked_add(len).expect("attend: a position");
         assert!(
             end <= cache.len,
@@ -93,13 +101,13 @@ fn launches<'a>(heads: AttentionHeads, spans: &[(Span, &'a Cache)]) -> Vec<Vec<C
             cache.len
         );
         // As if all rows had the scores of the last.
-        let scores_per_row = heads.query * stride(end);
-        let most = (MAX_SCORES / scores_per_row.max(1)).max(ROWS) / ROWS * ROWS;
-        for start in (0..len).step_by(most) {
+        let scores_per_row = heads.num_heads * stride(end);
+        let max_rows = (MAX_SCORES / scores_per_row.max(1)).max(ROWS) / ROWS * ROWS;
+        for start in (0..len).step_by(max_rows) {
             let chunk = Chunk {
                 from: from + start,
                 first: first + start,
-                len: most.min(len - start),
+                len: max_rows.min(len - start),
                 arrays: cache.arrays(),
             };
             let last = launches.last_mut().expect("one launch at least");
@@ -119,21 +127,27 @@ fn launches<'a>(heads: AttentionHeads, spans: &[(Span, &'a Cache)]) -> Vec<Vec<C
 fn scores(heads: AttentionHeads, chunks: &[Chunk<'_>]) -> usize {
     let rows = chunks.iter().map(|x| x.len).sum();
     let keys = chunks.iter().map(Chunk::keys).max().unwrap_or(0);
-    elements(&[rows, heads.query, stride(keys)])
+    elements(&[rows, heads.num_heads, stride(keys)])
 }
 
 /// Attention of one launch's chunks: scores, then weighted sums of values.
 fn launch(heads: AttentionHeads, chunks: &[Chunk<'_>], qkv: &Matrix, out: &Matrix) {
     let device = qkv.device();
-    let most = |f: fn(&Chunk<'_>) -> usize| chunks.iter().map(f).max().unwrap_or(0);
-    let (len, keys) = (most(|x| x.len), most(|x| x.keys()));
+    let max_of = |f: fn(&Chunk<'_>) -> usize| chunks.iter().map(f).max().unwrap_or(0);
+    let (len, keys) = (max_of(|x| x.len), max_of(|x| x.keys()));
     let scores = device.empty(scores(heads, chunks));
     // Unused parameters repeat the first chunk; no block reads them.
     let four = || (0..MAX_CHUNKS).map(|i| chunks.get(i).unwrap_or(&chunks[0]));
     let of_chunks: [fn(&Chunk<'_>) -> usize; 3] = [|x| x.from, |x| x.len, |x| x.first];
     let of_chunks = of_chunks.into_iter().flat_map(|f| four().map(f));
-    let (query, key_value, size) = (heads.query, heads.key_value, heads.size);
-    let others = [chunks[0].from, stride(keys), query, key_value, size];
+    let (num_heads, num_kv_heads, head_dim) = (heads.num_heads, heads.num_kv_heads, heads.head_dim);
+    let others = [
+        chunks[0].from,
+        stride(keys),
+        num_heads,
+        num_kv_heads,
+        head_dim,
+    ];
     let numbers: Vec<Arg<'_>> = of_chunks.chain(others).map(Arg::from).collect();
     // The kernels compute these in 32 bits.
     word(keys);
@@ -147,12 +161,12 @@ fn launch(heads: AttentionHeads, chunks: &[Chunk<'_>], qkv: &Matrix, out: &Matri
     let mut score_args = args(qkv.into(), 0, (&scores).into());
     score_args.push(heads.scale().into());
     let queries = (len * heads.group()).div_ceil(QUERIES);
-    let grid = [queries * key_value, blocks(keys), chunks.len()];
+    let grid = [queries * num_kv_heads, blocks(keys), chunks.len()];
     // SAFETY: the kernel's parameters; `attend` checked qkv and the caches, and the scores have room for all rows.
     unsafe { device.launch("attention_scores", grid, THREADS, &score_args) };
 
     let value_args = args((&scores).into(), 1, out.into());
-    let columns = query * size.div_ceil(WIDTH);
+    let columns = num_heads * head_dim.div_ceil(WIDTH);
     let grid = [len.div_ceil(ROWS), columns, chunks.len()];
     // SAFETY: as above; `out` has H D elements for each row of qkv.
     unsafe { device.launch("attention_values", grid, THREADS, &value_args) };

@@ -204,7 +204,7 @@ impl Device {
         }
         const LARGEST: [usize; 3] = [i32::MAX as usize, 65_535, 65_535];
         assert!(
-            grid.iter().zip(LARGEST).all(|(n, most)| *n <= most) && (1..=1024).contains(&block),
+            grid.iter().zip(LARGEST).all(|(n, max)| *n <= max) && (1..=1024).contains(&block),
             "{kernel}: a grid of {grid:?} blocks of {block} threads"
         );
         self.attempt(|| {

@@ -11,12 +11,12 @@ use super::attention::{self, Cache};
 use super::growing::Growing;
 use super::ops;
 use super::params::DeviceParams;
-use super::pick::sample;
+use super::sample::sample;
 use super::value::Value;
 use crate::Result;
 use crate::autograd::Op;
 use crate::exec::{Exec, Rows, SequenceCache, Span};
-use crate::infer::{Decoder, SampleRequest};
+use crate::infer::{DecodeExec, SampleRequest};
 use crate::kernels::attention::AttentionHeads;
 use crate::tensor::{ParamId, Tensor};
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 #[derive(Default)]
 struct Sequence {
-    /// By number.
+    /// By index.
     caches: BTreeMap<usize, Cache>,
     /// By depth.
     hidden: BTreeMap<usize, Growing<1>>,
@@ -34,7 +34,7 @@ struct Sequence {
 pub struct GpuExec<'w> {
     weights: &'w DeviceParams<'w>,
     sequences: Vec<Sequence>,
-    /// Numbers of removed sequences.
+    /// Slots of removed sequences.
     free: Vec<usize>,
 }
 
@@ -48,7 +48,7 @@ impl<'w> GpuExec<'w> {
         }
     }
 
-    /// An executor with one empty sequence, number 0.
+    /// An executor with one empty sequence, in slot 0.
     pub fn with_sequence(weights: &'w DeviceParams<'w>) -> Self {
         let mut exec = Self::new(weights);
         exec.add_sequence();
@@ -86,14 +86,14 @@ impl Exec for GpuExec<'_> {
         let qkv = &qkv.matrix;
         let mut from = 0;
         for span in rows.spans() {
-            let caches = &mut self.sequences[span.sequence].caches;
-            let slot = caches.entry(cache);
-            let slot = slot.or_insert_with(|| Cache::new(heads.key_value * heads.size));
-            assert_eq!(slot.len, span.first, "rows append to cache {cache}");
-            slot.append(heads, qkv, from, span.len);
+            let caches = &mut self.sequences[span.slot].caches;
+            let own = caches.entry(cache);
+            let own = own.or_insert_with(|| Cache::new(heads.num_kv_heads * heads.head_dim));
+            assert_eq!(own.len, span.first, "rows append to cache {cache}");
+            own.append(heads, qkv, from, span.len);
             from += span.len;
         }
-        let with_cache = |span: &Span| (*span, &self.sequences[span.sequence].caches[&cache]);
+        let with_cache = |span: &Span| (*span, &self.sequences[span.slot].caches[&cache]);
         let spans: Vec<_> = rows.spans().iter().map(with_cache).collect();
         attention::attend(heads, &spans, qkv).into()
     }
@@ -113,32 +113,32 @@ impl SequenceCache for GpuExec<'_> {
         })
     }
 
-    fn remove_sequence(&mut self, sequence: usize) {
-        self.sequences[sequence] = Sequence::default();
-        self.free.push(sequence);
+    fn remove_sequence(&mut self, slot: usize) {
+        self.sequences[slot] = Sequence::default();
+        self.free.push(slot);
     }
 
-    fn len(&self, sequence: usize, cache: usize) -> usize {
-        let cache = self.sequences[sequence].caches.get(&cache);
+    fn len(&self, slot: usize, cache: usize) -> usize {
+        let cache = self.sequences[slot].caches.get(&cache);
         cache.map_or(0, |cache| cache.len)
     }
 
-    fn truncate(&mut self, sequence: usize, cache: usize, len: usize) {
-        if let Some(cache) = self.sequences[sequence].caches.get_mut(&cache) {
+    fn truncate(&mut self, slot: usize, cache: usize, len: usize) {
+        if let Some(cache) = self.sequences[slot].caches.get_mut(&cache) {
             cache.len = cache.len.min(len);
         }
     }
 
     /// # Panics
     /// Panics if positions before a span are missing.
-    fn keep(&mut self, depth: usize, rows: &Rows, h: &Value) {
+    fn store_hidden(&mut self, depth: usize, rows: &Rows, h: &Value) {
         let (h, device) = (&h.matrix, &self.weights.device);
         let mut from = h.offset;
         for span in rows.spans() {
-            let depths = &mut self.sequences[span.sequence].hidden;
+            let depths = &mut self.sequences[span.slot].hidden;
             let hidden = depths.entry(depth).or_insert_with(|| Growing::new(h.cols));
             let follow = span.first <= hidden.len;
-            assert!(follow, "rows kept of depth {depth} follow");
+            assert!(follow, "rows stored of depth {depth} follow");
             hidden.len = span.first;
             let [array] = hidden.extend(device, span.len);
             let end = from + span.len * h.cols;
@@ -148,15 +148,15 @@ impl SequenceCache for GpuExec<'_> {
     }
 
     /// # Panics
-    /// Panics if nothing was kept at the position of a row.
-    fn kept(&mut self, depth: usize, rows: &Rows, width: usize) -> Value {
+    /// Panics if nothing was stored at the position of a row.
+    fn load_hidden(&mut self, depth: usize, rows: &Rows, width: usize) -> Value {
         let device = &self.weights.device;
         let y = device.matrix(rows.len(), width);
         let mut at = 0;
         for span in rows.spans() {
-            let hidden = &self.sequences[span.sequence].hidden[&depth];
+            let hidden = &self.sequences[span.slot].hidden[&depth];
             let end = span.first + span.len;
-            assert!(end <= hidden.len, "rows were kept");
+            assert!(end <= hidden.len, "rows were stored");
             let [array] = hidden.arrays();
             device.copy(array, span.first * width..end * width, &y.array, at);
             at += span.len * width;
@@ -165,7 +165,7 @@ impl SequenceCache for GpuExec<'_> {
     }
 }
 
-impl Decoder for GpuExec<'_> {
+impl DecodeExec for GpuExec<'_> {
     fn sample(
         &mut self,
         logits: &Value,
@@ -174,11 +174,11 @@ impl Decoder for GpuExec<'_> {
         sample(&logits.matrix, requests)
     }
 
-    fn row(&mut self, logits: &Value, row: usize) -> Result<Vec<f32>> {
+    fn logits_row(&mut self, logits: &Value, row: usize) -> Result<Vec<f32>> {
         logits.matrix.read_row(row)
     }
 
-    fn wait(&mut self) -> Result<()> {
+    fn synchronize(&mut self) -> Result<()> {
         // Work is done in order, so that the last of it is done when this is.
         let device = &self.weights.device;
         device.read(&device.upload(&[0.0]), 0..1).map(drop)

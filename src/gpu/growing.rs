@@ -2,7 +2,7 @@
 
 use super::device::{Array, Device, elements};
 
-/// The least capacity, in rows.
+/// The minimum capacity, in rows.
 const MIN_CAPACITY: usize = 64;
 
 /// The rows of N matrices of one width.

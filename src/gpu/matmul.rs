@@ -2,7 +2,7 @@
 
 use super::device::{Matrix, args};
 
-/// The most rows that the kernel for few rows takes, and the columns that one of its blocks computes.
+/// The maximum number of rows that the kernel for few rows takes, and the columns that one of its blocks computes.
 const FEW_ROWS: usize = 32;
 const FEW_ROWS_COLUMNS: usize = 16;
 /// Rows and columns of a block's tile in the kernel for many rows.

@@ -1,4 +1,4 @@
-//! Running a model on an NVIDIA GPU, with the bits of the CPU. Needs the feature `cuda`.
+//! Running a model on an NVIDIA GPU, bitwise identical to the CPU. Needs the feature `cuda`.
 //!
 //! The kernels are CUDA C (`kernels/*.cu`), compiled at run time for the GPU at hand. They perform the operations of
 //! the CPU's kernels in the same order.
@@ -15,7 +15,7 @@
 //! | `rows` | operations on rows: embedding, norms, RoPE, activations, loss |
 //! | `growing` | rows that are appended one after another |
 //! | `attention` | KV cache and attention |
-//! | `pick` | choosing tokens |
+//! | `sample` | sampling tokens |
 //! | `params` | [`DeviceParams`]: a model's parameters |
 //! | `value` | [`Value`]: a matrix of the executor |
 //! | `ops` | which operation runs which kernels |
@@ -36,8 +36,8 @@ mod matmul;
 mod nvrtc;
 mod ops;
 mod params;
-mod pick;
 mod rows;
+mod sample;
 mod source;
 #[cfg(test)]
 mod tests;

@@ -239,13 +239,13 @@ mod tests {
         for capability in [75, 90] {
             let target = nvrtc.target(capability).expect("a GPU that it knows");
             assert_eq!(target, Target::Real(capability));
-            let image = nvrtc.compile(&source, target).expect("sound kernels");
+            let image = nvrtc.compile(&source, target).expect("valid kernels");
             assert_eq!(image[..4], *b"\x7fELF");
         }
         // Newer than any GPU that this version knows.
         let target = nvrtc.target(999).expect("a virtual target");
         assert!(matches!(target, Target::Virtual(_)));
-        let text = nvrtc.compile(&source, target).expect("sound kernels");
+        let text = nvrtc.compile(&source, target).expect("valid kernels");
         let text = String::from_utf8(text).expect("text");
         // Nothing is fused implicitly, flushed or approximate.
         assert!(text.contains("fma.rn.f32"));

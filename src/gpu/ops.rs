@@ -6,8 +6,8 @@ use super::params::DeviceParams;
 use super::rows;
 use super::value::Value;
 use crate::ops::{
-    Add, AddBias, Concat, CrossEntropy, Embedding, GatedMlp, Linear, NormedLinear, QkNorm, RmsNorm,
-    Rope, SelectRows, Silu,
+    Add, AddBias, Concat, CrossEntropy, Embedding, Linear, QkNorm, RmsNorm, RmsNormLinear,
+    RmsNormMlp, Rope, SelectRows, Silu,
 };
 use std::any::Any;
 
@@ -18,14 +18,14 @@ pub(super) fn run(params: &DeviceParams<'_>, op: &dyn Any, inputs: &[&Value]) ->
     let x = input(0);
     let y = if let Some(Embedding { ids }) = op.downcast_ref() {
         rows::embedding(x, &device.upload_u32(ids))
-    } else if let Some(SelectRows { keep }) = op.downcast_ref() {
-        rows::embedding(x, &device.upload_u32(keep))
+    } else if let Some(SelectRows { indices }) = op.downcast_ref() {
+        rows::embedding(x, &device.upload_u32(indices))
     } else if op.is::<Linear>() {
         linear(params, x, &inputs[1..])?
-    } else if let Some(NormedLinear { eps }) = op.downcast_ref() {
+    } else if let Some(RmsNormLinear { eps }) = op.downcast_ref() {
         let normed = rows::rms_norm(x, input(1), *eps);
         linear(params, &normed, &inputs[2..])?
-    } else if let Some(GatedMlp { eps }) = op.downcast_ref() {
+    } else if let Some(RmsNormMlp { eps }) = op.downcast_ref() {
         let normed = rows::rms_norm(x, input(1), *eps);
         let gu = linear(params, &normed, &inputs[2..4])?;
         linear(params, &rows::swiglu(&gu), &inputs[4..])?

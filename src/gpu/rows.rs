@@ -52,11 +52,19 @@ pub fn qk_norm(
     heads: AttentionHeads,
     eps: f32,
 ) -> Matrix {
-    let all = num_heads(heads, qkv);
-    let (query, key_value, size) = (heads.query, heads.key_value, heads.size);
-    check("weight of queries", q_weight.len(), size);
-    check("weight of keys", k_weight.len(), size);
-    let args = args![qkv, q_weight, k_weight, query, key_value, size, eps];
+    let all = heads_per_row(heads, qkv);
+    let (num_heads, num_kv_heads, head_dim) = (heads.num_heads, heads.num_kv_heads, heads.head_dim);
+    check("weight of queries", q_weight.len(), head_dim);
+    check("weight of keys", k_weight.len(), head_dim);
+    let args = args![
+        qkv,
+        q_weight,
+        k_weight,
+        num_heads,
+        num_kv_heads,
+        head_dim,
+        eps
+    ];
     let grid = [qkv.rows, all.div_ceil(THREADS / LANES), 1];
     // SAFETY: the kernel's parameters; qkv and y have rows of these heads, and the weights a head's elements.
     unsafe { (qkv.device()).compute("qk_norm", grid, qkv.shape(), &args) }
@@ -64,14 +72,18 @@ pub fn qk_norm(
 
 /// Heads in a row of qkv, whose index calculations fit the kernels' 32 bits.
 #[track_caller]
-pub(super) fn num_heads(heads: AttentionHeads, qkv: &Matrix) -> usize {
-    let (query, key_value) = (heads.query, heads.key_value);
+pub(super) fn heads_per_row(heads: AttentionHeads, qkv: &Matrix) -> usize {
+    let (num_heads, num_kv_heads) = (heads.num_heads, heads.num_kv_heads);
     assert!(
-        key_value > 0 && query.is_multiple_of(key_value),
-        "{query} query heads share {key_value} key heads"
+        num_kv_heads > 0 && num_heads.is_multiple_of(num_kv_heads),
+        "{num_heads} query heads share {num_kv_heads} key heads"
     );
-    let all = query.saturating_add(key_value.saturating_mul(2));
-    assert_eq!(elements(&[all, heads.size]), qkv.cols, "{heads:?} in a row");
+    let all = num_heads.saturating_add(num_kv_heads.saturating_mul(2));
+    assert_eq!(
+        elements(&[all, heads.head_dim]),
+        qkv.cols,
+        "{heads:?} in a row"
+    );
     word(qkv.cols);
     all
 }
@@ -96,12 +108,12 @@ impl Angles {
 /// position, values copied. Rotated heads are NaN if the table does not reach the position.
 #[track_caller]
 pub fn rope(qkv: &Matrix, angles: &Angles, heads: AttentionHeads, positions: &Array) -> Matrix {
-    let all = num_heads(heads, qkv);
+    let all = heads_per_row(heads, qkv);
     check("positions", positions.len(), qkv.rows);
     let Angles { cos, sin } = angles;
     let half = cos.cols;
-    assert_eq!(heads.size, 2 * half, "head size and RoPE table");
-    let rotated = heads.query + heads.key_value;
+    assert_eq!(heads.head_dim, 2 * half, "head_dim and RoPE table");
+    let rotated = heads.num_heads + heads.num_kv_heads;
     let args = args![qkv, cos, sin, positions, cos.rows, half, rotated, all];
     let grid = by_row(qkv.rows, all * half);
     // SAFETY: the kernel's parameters; qkv and y have rows of these heads, each row has a position, and the table has

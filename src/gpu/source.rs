@@ -6,7 +6,7 @@ const FILES: &[&str] = &[
     include_str!("kernels/matmul.cu"),
     include_str!("kernels/rows.cu"),
     include_str!("kernels/attention.cu"),
-    include_str!("kernels/pick.cu"),
+    include_str!("kernels/sample.cu"),
     #[cfg(test)]
     include_str!("tests/elementary.cu"),
 ];

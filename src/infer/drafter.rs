@@ -6,19 +6,20 @@ use super::sequence::Sequence;
 use crate::model::Model;
 use crate::{Error, Result};
 
-/// Proposes the next tokens of sequences. Whatever it returns, the tokens are those of plain decoding. In
-/// [`DecodeMode::Rejection`](super::DecodeMode::Rejection) they have its distribution, if each draft was drawn from the
-/// distribution that comes with it, by random numbers that do not depend on the sequence's seed.
+/// Proposes the next tokens of sequences. In [`DecodeMode::Exact`](super::DecodeMode::Exact) the tokens are those of
+/// plain decoding, whatever it returns. In [`DecodeMode::Rejection`](super::DecodeMode::Rejection) they have its
+/// distribution, if each draft was drawn from the distribution that comes with it, by random numbers that do not depend
+/// on the sequence's seed.
 pub trait Drafter {
-    /// Drafts for each of [`Drafting::requests`], in their order: at most `max_drafts` tokens for the positions after
-    /// the newest one. Drafts beyond that are ignored, and so are those from the first id on that is no token.
+    /// Drafts for each of [`DraftContext::requests`], in their order: at most `max_drafts` tokens for the positions
+    /// after the newest one. Drafts beyond that are ignored, and so are those from the first out-of-vocabulary id on.
     ///
     /// # Errors
     /// An error ends the step before any sequence has changed. A wrong draft is not an error.
-    fn draft(&mut self, drafting: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>>;
+    fn draft(&mut self, context: &mut DraftContext<'_>) -> Result<Vec<Vec<Draft>>>;
 
-    /// Most drafts per step that [`Drafts::Auto`](super::Drafts::Auto) considers: by default as many as the model has
-    /// heads.
+    /// Maximum number of drafts per step that [`DraftLength::Auto`](super::DraftLength::Auto) considers: by default as
+    /// many as the model has heads.
     fn max_drafts(&self, model: &Model) -> usize {
         model.config().mtp_depth
     }
@@ -29,7 +30,7 @@ pub trait Drafter {
 pub struct NoDrafts;
 
 impl Drafter for NoDrafts {
-    fn draft(&mut self, _: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
+    fn draft(&mut self, _: &mut DraftContext<'_>) -> Result<Vec<Vec<Draft>>> {
         Ok(Vec::new())
     }
 
@@ -43,10 +44,10 @@ impl Drafter for NoDrafts {
 pub struct HeadDrafter;
 
 impl Drafter for HeadDrafter {
-    fn draft(&mut self, drafting: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
-        let requests = drafting.requests().iter();
+    fn draft(&mut self, context: &mut DraftContext<'_>) -> Result<Vec<Vec<Draft>>> {
+        let requests = context.requests().iter();
         let max_drafts: Vec<usize> = requests.map(DraftRequest::max_drafts).collect();
-        drafting.run_heads(&max_drafts)
+        context.run_heads(&max_drafts)
     }
 }
 
@@ -60,13 +61,13 @@ pub struct DraftRequest<'s> {
 impl DraftRequest<'_> {
     /// The sequence, to read. The first draft is for the position `tokens().len()`.
     ///
-    /// Drafts that [`pick`](super::pick()) picks from another model's logits with the sequence's sampler share the
+    /// Drafts that [`sample`](super::sample()) draws from another model's logits with the sequence's sampler share the
     /// noise of verification, which accepts more of them (coupled sampling).
     pub fn sequence(&self) -> &Sequence {
         self.sequence
     }
 
-    /// Most drafts that are of use, at least 1.
+    /// Maximum number of drafts that are of use, at least 1.
     pub fn max_drafts(&self) -> usize {
         self.max_drafts
     }
@@ -74,15 +75,15 @@ impl DraftRequest<'_> {
 
 /// What a drafter sees of a session in one step: the sequences that draft, to read, and the model's heads, to run.
 ///
-/// It cannot be made, and it cannot be replaced by that of another session, because no two steps have the same
-/// lifetime:
+/// It has no public constructor, and it cannot be replaced by that of another session, because no two steps have the
+/// same lifetime:
 ///
 /// ```compile_fail
-/// use foretoken::infer::{Draft, Drafter, Drafting};
-/// struct Swap<'a, 'b>(&'a mut Drafting<'b>);
+/// use foretoken::infer::{Draft, Drafter, DraftContext};
+/// struct Swap<'a, 'b>(&'a mut DraftContext<'b>);
 /// impl Drafter for Swap<'_, '_> {
-///     fn draft(&mut self, drafting: &mut Drafting<'_>) -> foretoken::Result<Vec<Vec<Draft>>> {
-///         std::mem::swap(self.0, drafting);
+///     fn draft(&mut self, context: &mut DraftContext<'_>) -> foretoken::Result<Vec<Vec<Draft>>> {
+///         std::mem::swap(self.0, context);
 ///         Ok(Vec::new())
 ///     }
 /// }
@@ -91,32 +92,32 @@ impl DraftRequest<'_> {
 /// Its sequences cannot be changed, replaced or taken out:
 ///
 /// ```compile_fail,E0616
-/// # use foretoken::infer::Drafting;
-/// fn cheat(drafting: &mut Drafting<'_>) {
-///     drafting.requests.swap(0, 1);
+/// # use foretoken::infer::DraftContext;
+/// fn cheat(context: &mut DraftContext<'_>) {
+///     context.requests.swap(0, 1);
 /// }
 /// ```
 ///
 /// ```compile_fail,E0594
-/// # use foretoken::infer::Drafting;
-/// fn cheat(drafting: &mut Drafting<'_>) {
-///     drafting.requests()[0].sequence().tokens()[0] = 7;
+/// # use foretoken::infer::DraftContext;
+/// fn cheat(context: &mut DraftContext<'_>) {
+///     context.requests()[0].sequence().tokens()[0] = 7;
 /// }
 /// ```
-pub struct Drafting<'s> {
+pub struct DraftContext<'s> {
     model: &'s Model,
     pub(super) runner: &'s mut dyn Runner,
     pub(super) requests: Vec<DraftRequest<'s>>,
 }
 
-impl std::fmt::Debug for Drafting<'_> {
+impl std::fmt::Debug for DraftContext<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(&self.requests).finish()
     }
 }
 
-impl<'s> Drafting<'s> {
-    /// Of sequences and the most drafts of each; those with none do not take part.
+impl<'s> DraftContext<'s> {
+    /// Sequences with their draft limits; zero limits are skipped.
     pub(super) fn new(
         model: &'s Model,
         runner: &'s mut dyn Runner,
@@ -158,11 +159,11 @@ pub(super) fn draft(
 ) -> Result<Vec<Vec<Draft>>> {
     let sequences = sequences.iter_mut().map(|sequence| &mut **sequence);
     let pairs = sequences.zip(max_drafts.iter().copied());
-    let mut drafting = Drafting::new(model, runner, pairs);
-    let answers = if drafting.requests.is_empty() {
+    let mut context = DraftContext::new(model, runner, pairs);
+    let answers = if context.requests.is_empty() {
         Vec::new()
     } else {
-        drafter.draft(&mut drafting)?
+        drafter.draft(&mut context)?
     };
     let mut answers = answers.into_iter();
     let vocab = model.config().vocab_size;

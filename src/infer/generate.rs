@@ -4,7 +4,7 @@ use super::drafter::Drafter;
 use super::request::{GenerateOptions, Request};
 use super::sequence::{FinishReason, SequenceId};
 use super::session::Session;
-use super::verify::Accepted;
+use super::verify::DecodedToken;
 use crate::Result;
 use crate::model::Model;
 use std::ops::ControlFlow;
@@ -29,8 +29,9 @@ impl Generated {
         self.tokens.len() as f64 / self.steps.max(1) as f64
     }
 
-    /// Counts a step's drafts.
-    pub(super) fn count(&mut self, drafted: usize, accepted: usize) {
+    /// Counts a step and its drafts.
+    pub(super) fn record_step(&mut self, drafted: usize, accepted: usize) {
+        self.steps += 1;
         if self.drafted_by_depth.len() < drafted {
             self.drafted_by_depth.resize(drafted, 0);
             self.accepted_by_depth.resize(drafted, 0);
@@ -41,8 +42,8 @@ impl Generated {
     }
 }
 
-/// Continues a prompt. The tokens depend on the model, the prompt and the sampler only: not on the drafter or the
-/// number of drafts.
+/// Continues a prompt. In [`DecodeMode::Exact`](super::DecodeMode::Exact) the tokens do not depend on the drafter or
+/// the number of drafts.
 ///
 /// # Errors
 /// As [`generate_batch`].
@@ -56,7 +57,8 @@ pub fn generate(
     Ok(generate_batch(model, &[request], drafter)?.remove(0))
 }
 
-/// Continues several prompts together; the tokens of each are those that it gets alone.
+/// Continues several prompts together. In [`DecodeMode::Exact`](super::DecodeMode::Exact) the tokens of each are those
+/// that it gets alone.
 ///
 /// # Errors
 /// As [`Session::generate`], and the error of the first request that fails.
@@ -70,9 +72,9 @@ pub fn generate_batch(
     results.into_iter().collect()
 }
 
-/// Receives each token as soon as it is decided: the request's index, the token, and the rejected drafts that it
-/// replaces. [`ControlFlow::Break`] ends the request's text with this token.
-pub type OnToken<'a> = dyn FnMut(usize, Accepted, &[u32]) -> ControlFlow<()> + 'a;
+/// Receives each token as soon as it is decided: the request's index, the token, and the rejected drafts from its place
+/// on. [`ControlFlow::Break`] ends the request's text with this token.
+pub type OnToken<'a> = dyn FnMut(usize, DecodedToken, &[u32]) -> ControlFlow<()> + 'a;
 
 impl Session<'_> {
     /// Adds requests and steps until all sequences of the session are finished. The new sequences stay in the session,
@@ -103,8 +105,8 @@ impl Session<'_> {
                 let mut accepted = 0;
                 for token in output.tokens {
                     result.tokens.push(token.id());
-                    accepted += usize::from(token.head() > 0);
-                    let rejected = if token.head() == 0 {
+                    accepted += usize::from(token.depth() > 0);
+                    let rejected = if token.depth() == 0 {
                         &output.rejected[..]
                     } else {
                         &[]
@@ -114,8 +116,7 @@ impl Session<'_> {
                         break;
                     }
                 }
-                result.steps += 1;
-                result.count(output.drafted, accepted);
+                result.record_step(output.drafted, accepted);
             }
         }
         Ok(results)
@@ -126,10 +127,10 @@ impl Session<'_> {
     ///
     /// Tokens that were decided but not taken stay in the session, and the next iterator begins with them, unless their
     /// sequence is removed or cut before that.
-    pub fn tokens<'s>(
+    pub fn stream<'s>(
         &'s mut self,
         drafter: &'s mut dyn Drafter,
-    ) -> impl Iterator<Item = Result<(SequenceId, Result<Accepted>)>> + 's {
+    ) -> impl Iterator<Item = Result<(SequenceId, Result<DecodedToken>)>> + 's {
         let mut stopped = false;
         std::iter::from_fn(move || {
             while self.not_taken.is_empty() && !stopped && self.unfinished() > 0 {

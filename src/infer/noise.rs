@@ -1,8 +1,8 @@
-//! Random numbers for sampling: a pure function of (seed, position, token).
+//! Random numbers for sampling: a pure function of (seed, token index, token).
 //!
 //! The generator is Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), keyed by the
-//! seed; its counter holds the token and the position. Without a state it does not matter in which order tokens are
-//! decided, or how often one is looked at again.
+//! seed; its counter holds the token and its index in the sequence. Counter-based and stateless, so the order of
+//! evaluation is irrelevant.
 
 use crate::simd::scalar;
 
@@ -27,7 +27,7 @@ fn philox([mut a, mut b, mut c, mut d]: [u32; 4], [mut key0, mut key1]: [u32; 2]
 #[repr(u32)]
 pub(super) enum Stream {
     /// Gumbel noise, one number per token.
-    Pick = 0,
+    Sample = 0,
     /// Which token to draft, in rejection sampling.
     Draft = 1,
     /// Whether a draft is accepted, in rejection sampling.
@@ -36,33 +36,33 @@ pub(super) enum Stream {
     Resample = 3,
 }
 
-fn words(seed: u64, stream: Stream, position: usize, token: u32) -> [u32; 4] {
+fn words(seed: u64, stream: Stream, token_index: usize, token: u32) -> [u32; 4] {
     let words = |n: u64| [n as u32, (n >> 32) as u32];
-    let [low, high] = words(position as u64);
+    let [low, high] = words(token_index as u64);
     philox([token, low, high, stream as u32], words(seed))
 }
 
 /// A uniform number in (0, 1): (2 b + 1) · 2^-24 with 23 random bits b.
-fn uniform(seed: u64, position: usize, token: u32) -> f64 {
-    let bits = words(seed, Stream::Pick, position, token)[0] >> 9;
+fn uniform(seed: u64, token_index: usize, token: u32) -> f64 {
+    let bits = words(seed, Stream::Sample, token_index, token)[0] >> 9;
     f64::from(2 * bits + 1) / f64::from(1 << 24)
 }
 
-/// A uniform number in [0, 1) with 53 random bits: one per stream and position.
-pub(super) fn fine_uniform(seed: u64, stream: Stream, position: usize) -> f64 {
-    let [high, low, ..] = words(seed, stream, position, 0);
+/// A uniform number in [0, 1) with 53 random bits: one per stream and token index.
+pub(super) fn uniform_f64(seed: u64, stream: Stream, token_index: usize) -> f64 {
+    let [high, low, ..] = words(seed, stream, token_index, 0);
     let bits = (u64::from(high) << 32 | u64::from(low)) >> 11;
     bits as f64 / (1u64 << 53) as f64
 }
 
 /// Standard Gumbel noise −ln(−ln u): adding it to log-probabilities and taking the largest is a draw from them
 /// (Gumbel 1954; Maddison et al. 2014).
-pub(super) fn gumbel(seed: u64, position: usize, token: u32) -> f64 {
-    -scalar::ln(-scalar::ln(uniform(seed, position, token)))
+pub(super) fn gumbel(seed: u64, token_index: usize, token: u32) -> f64 {
+    -scalar::ln(-scalar::ln(uniform(seed, token_index, token)))
 }
 
 /// No [`gumbel`] value is larger: that of u = 1 − 2^-24 is 16.64.
-pub(super) const GUMBEL_MOST: f64 = 16.7;
+pub(super) const GUMBEL_MAX: f64 = 16.7;
 
 #[cfg(test)]
 mod tests {
@@ -101,8 +101,8 @@ mod tests {
         let streams = [Stream::Draft, Stream::Accept, Stream::Resample];
         for stream in streams {
             let mut cells = [0.0f64; 32];
-            for position in 0..n {
-                let u = fine_uniform(9, stream, position);
+            for token_index in 0..n {
+                let u = uniform_f64(9, stream, token_index);
                 assert!((0.0..1.0).contains(&u));
                 cells[(u * 32.0) as usize] += 1.0;
             }
@@ -116,7 +116,7 @@ mod tests {
         }
         let at = |stream| {
             (0..64)
-                .map(|p| fine_uniform(9, stream, p))
+                .map(|p| uniform_f64(9, stream, p))
                 .collect::<Vec<_>>()
         };
         assert!(at(streams[0]) != at(streams[1]) && at(streams[1]) != at(streams[2]));
@@ -133,7 +133,7 @@ mod tests {
         // Euler's constant and π²/6.
         assert!((mean - 0.577_216).abs() < 0.02, "{mean}");
         assert!((variance - 1.644_934).abs() < 0.04, "{variance}");
-        assert!(draws.iter().all(|x| x.is_finite() && *x < GUMBEL_MOST));
-        assert!(-(-(1.0 - 2f64.powi(-24)).ln()).ln() < GUMBEL_MOST);
+        assert!(draws.iter().all(|x| x.is_finite() && *x < GUMBEL_MAX));
+        assert!(-(-(1.0 - 2f64.powi(-24)).ln()).ln() < GUMBEL_MAX);
     }
 }

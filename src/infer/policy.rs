@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Candidate drafts are sorted by their probability of being accepted, a_1 .. a_k; the number with the most tokens per
-//! second is taken. A time is the least of its last few samples, because noise only ever makes a step slower;
+//! second is taken. A time is the minimum of its last few samples, because noise only ever makes a step slower;
 //! acceptance rates forget old samples.
 //!
 //! This is a multi-armed bandit whose arms are the numbers of drafts, and times and rates are learnt only of arms that
@@ -16,16 +16,18 @@
 //! sequence starts with head 1 and reaches deeper heads as drafts are accepted, so that useless heads never compute the
 //! prompt.
 //!
-//! Nothing here can change a token.
+//! With [`DecodeMode::Exact`](super::DecodeMode::Exact) nothing here can change a token. With rejection sampling the
+//! number of drafts changes the sample, but not its distribution.
 
-use super::cost::{MIN_SAMPLES, Times};
+use super::pass_times::{MIN_SAMPLES, Times};
 use crate::model::Config;
 use std::time::Duration;
 
-/// Drafts per step of a sequence. Changes speed only.
+/// How many tokens a sequence drafts per step. Changes speed only, except that
+/// [`DecodeMode::Rejection`](super::DecodeMode::Rejection) gives another sample of the same distribution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Drafts {
+pub enum DraftLength {
     /// As many as the drafter returns.
     All,
     /// At most this many.
@@ -37,18 +39,18 @@ pub enum Drafts {
 /// Limits of a sequence's drafts in a step.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DraftLimit {
-    /// The sequence's number in the executor.
+    /// The sequence's index in the executor.
     pub slot: usize,
-    /// Most drafts that still fit into the text and the context.
+    /// Maximum number of drafts that still fit into the text and the context.
     pub room: usize,
     /// The request's setting.
-    pub drafts: Drafts,
+    pub draft_length: DraftLength,
 }
 
 /// A sequence's drafts in a step.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StepStats {
-    /// Number of drafts verified.
+    /// Number of drafts submitted to verification.
     pub drafted: usize,
     /// Number of drafts accepted.
     pub accepted: usize,
@@ -59,9 +61,9 @@ const PLAIN_STEPS: u64 = MIN_SAMPLES as u64;
 /// Drafting must promise this many times plain decoding's tokens per second; a smaller gain is within measurement
 /// error.
 const MIN_GAIN: f64 = 1.02;
-/// Least number of steps between two trials.
+/// Minimum number of steps between two trials.
 const TRIAL_INTERVAL: u64 = 32;
-/// Share of the total time that trials may lose.
+/// Fraction of the total time that trials may lose.
 const TRIAL_BUDGET: f64 = 0.01;
 /// Prior of an acceptance rate, and its weight in drafts.
 const PRIOR_RATE: f64 = 0.7;
@@ -98,7 +100,7 @@ impl AcceptanceRate {
 struct SequenceStats {
     /// By head.
     rates: Vec<AcceptanceRate>,
-    /// Most drafts accepted in one step, a: heads up to 2 a + 1 may draft.
+    /// Maximum number of drafts accepted in one step, a: heads up to 2 a + 1 may draft.
     most_accepted: usize,
     /// Drafts requested in the step before. Deeper heads are behind and catch up first.
     last: usize,
@@ -118,7 +120,7 @@ struct Trial {
 /// Chooses the numbers of drafts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Policy {
-    /// Most drafts of a sequence that [`Drafts::Auto`] considers.
+    /// Maximum number of drafts of a sequence that [`DraftLength::Auto`] considers.
     depth: usize,
     passes: Times,
     /// Seconds of heads 1..=k together, by k, in steps in which none had to catch up.
@@ -166,16 +168,16 @@ impl Policy {
         self.sequences[slot] = SequenceStats::default();
     }
 
-    /// Numbers of drafts for the sequences of a step; `depth` is the most of a sequence that pays to consider.
+    /// Numbers of drafts for the sequences of a step; `depth` is the maximum per sequence that pays to consider.
     pub fn choose(&mut self, limits: &[DraftLimit], depth: usize) -> Vec<usize> {
         // A drafter may name any number; no sequence has room for more drafts than the context has positions.
         let depth = depth.min(limits.iter().map(|limit| limit.room).max().unwrap_or(0));
         self.depth = depth;
         // The numbers that are given, and the room for those that are chosen here.
-        let given = |limit: &DraftLimit| match limit.drafts {
-            Drafts::All => (limit.room, 0),
-            Drafts::Fixed(n) => (n.min(limit.room), 0),
-            Drafts::Auto => (0, limit.room.min(depth)),
+        let given = |limit: &DraftLimit| match limit.draft_length {
+            DraftLength::All => (limit.room, 0),
+            DraftLength::Fixed(n) => (n.min(limit.room), 0),
+            DraftLength::Auto => (0, limit.room.min(depth)),
         };
         let (mut numbers, rooms): (Vec<_>, Vec<_>) = limits.iter().map(given).unzip();
         // Rows that are computed whatever is chosen here; a drafter seldom returns more than `depth` drafts.
@@ -189,8 +191,8 @@ impl Policy {
         }
         self.steps += 1;
         let slots = limits.iter().map(|limit| limit.slot);
-        let most = numbers.iter().map(|n| (*n).min(depth));
-        self.requested = slots.zip(most).collect();
+        let capped = numbers.iter().map(|n| (*n).min(depth));
+        self.requested = slots.zip(capped).collect();
         numbers
     }
 
@@ -306,7 +308,7 @@ impl Policy {
             let sequence = &mut self.sequences[slot];
             sequence.last = requested;
             sequence.most_accepted = sequence.most_accepted.max(stats.accepted);
-            // Drafts after a wrong one were not verified. A missing draft is as good as a wrong one.
+            // Drafts after a wrong one were not judged. A missing draft is as good as a wrong one.
             for (k, rate) in sequence.rates.iter_mut().take(requested).enumerate() {
                 if k <= stats.accepted {
                     rate.add(k < stats.accepted);

@@ -1,16 +1,19 @@
-//! Prefill: the trunk's passes over prompts, several sequences and at most some hundred tokens per pass.
+//! Prefill: the trunk's passes over prompts.
+//!
+//! If one sequence waits, a pass takes up to `chunk` of its tokens, however many those are. If several wait, they
+//! share 256 rows: each gets at least one and at most `chunk`, so that only more than 256 sequences make a pass larger.
 
 use super::runner::Runner;
 use super::sequence::Sequence;
-use super::verify::{Verified, pick_tokens};
+use super::verify::{Verified, sample_tokens};
 use crate::Result;
 use crate::exec::Rows;
 
-/// Target rows per pass; larger passes are not faster.
+/// Rows that several sequences share in a pass; larger passes are not faster.
 const ROWS: usize = 256;
 
-/// One pass over tokens that the trunk has not seen. Returns the sequences whose prompts end in it, each with its first
-/// new token.
+/// One pass over tokens that the trunk has not seen, of as many rows as the module says. Returns the sequences whose
+/// prompts end in it, each with its first new token.
 ///
 /// # Errors
 /// Returns the executor's error.
@@ -49,13 +52,13 @@ pub(super) fn prefill<'s>(
     }
     for span in &spans {
         // The heads keep what they computed from the tokens before: nothing, or the start of a conversation.
-        runner.rewind_heads(span.sequence, span.first);
+        runner.rewind_heads(span.slot, span.first);
     }
     runner.trunk(&tokens, &Rows::new(spans), Some(ends.into()));
     if ended.is_empty() {
         return Ok(Vec::new());
     }
     let mut requests: Vec<_> = ended.iter().map(|s| s.verify_request(&[])).collect();
-    let firsts = pick_tokens(runner, &mut requests)?;
+    let firsts = sample_tokens(runner, &mut requests)?;
     Ok(ended.into_iter().zip(firsts).collect())
 }

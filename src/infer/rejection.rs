@@ -10,12 +10,12 @@
 //!
 //! Whatever q is, the token has distribution p: x gets min(p, q) by acceptance, and the rejected mass
 //! Σ max(0, q − p) = Σ max(0, p − q) is spread over max(0, p − q). It is here to be compared with exact decoding, which
-//! gives the very tokens of plain decoding. Drafting, accepting and resampling have random streams of their own.
+//! gives the very tokens of plain decoding. DraftContext, accepting and resampling have random streams of their own.
 
-use super::decoder::SampleRequest;
-use super::noise::{Stream, fine_uniform};
-use super::pick::{Sampler, scores};
+use super::decode_exec::SampleRequest;
+use super::noise::{Stream, uniform_f64};
 use super::runner::Runner;
+use super::sample::{Sampler, scores};
 use crate::simd::scalar;
 use crate::{Error, Result};
 
@@ -46,11 +46,11 @@ impl Distribution {
     /// The distribution that a sampler draws from: the softmax of the scores that its filters keep.
     ///
     /// # Errors
-    /// As [`pick`](super::pick()).
-    pub fn of(logits: &[f32], position: usize, sampler: Sampler) -> Result<Self> {
-        let (best, scores) = scores(logits, position, sampler)?;
+    /// As [`sample`](super::sample()).
+    pub fn from_logits(logits: &[f32], token_index: usize, sampler: Sampler) -> Result<Self> {
+        let (best, scores) = scores(logits, token_index, sampler)?;
         let Some(scores) = scores else {
-            return Ok(Self::certain(best, logits.len()));
+            return Ok(Self::one_hot(best, logits.len()));
         };
         let mut p = vec![0.0; logits.len()];
         let kept = sampler.filter(&scores);
@@ -66,7 +66,7 @@ impl Distribution {
     ///
     /// # Panics
     /// Panics if `token` is not below `vocab`.
-    pub fn certain(token: u32, vocab: usize) -> Self {
+    pub fn one_hot(token: u32, vocab: usize) -> Self {
         let mut p = vec![0.0; vocab];
         p[token as usize] = 1.0;
         Self(p)
@@ -78,7 +78,7 @@ impl Distribution {
     }
 
     /// The token at `u` in [0, 1) of the cumulative distribution.
-    fn at(&self, u: f64) -> u32 {
+    fn quantile(&self, u: f64) -> u32 {
         let total: f64 = self.0.iter().sum();
         let (mut sum, mut last) = (0.0, 0);
         for (id, p) in (0..).zip(&self.0).filter(|(_, p)| **p > 0.0) {
@@ -92,7 +92,7 @@ impl Distribution {
     }
 }
 
-/// A draft drawn from the distribution of a row of a head's logits; none if they are not numbers.
+/// A draft drawn from the distribution of a row of a head's logits; none if they are NaN or otherwise unusable.
 ///
 /// # Errors
 /// Returns the executor's error.
@@ -100,32 +100,32 @@ pub(super) fn draft(
     runner: &mut dyn Runner,
     request: &SampleRequest,
 ) -> Result<Option<(u32, Distribution)>> {
-    let (position, sampler) = (request.position, request.sampler);
-    let q = Distribution::of(&runner.row(request.row)?, position, sampler).ok();
-    let u = fine_uniform(sampler.seed, Stream::Draft, position);
-    Ok(q.map(|q| (q.at(u), q)))
+    let (token_index, sampler) = (request.token_index, request.sampler);
+    let q = Distribution::from_logits(&runner.logits_row(request.row)?, token_index, sampler).ok();
+    let u = uniform_f64(sampler.seed, Stream::Draft, token_index);
+    Ok(q.map(|q| (q.quantile(u), q)))
 }
 
-/// The accepted drafts and one token more, from the logits rows of a request; `distributions[i]` is the one that its
-/// draft i was drawn from. A draft without one, or with one that excludes it, was certain. As in
-/// [`SampleRequest::accept`], a row that fails ends the list.
+/// The accepted drafts and one more token, from the logits rows of a request; `distributions[i]` is the one that its
+/// draft i was drawn from. A draft without one, or with one that excludes it, counts as certain. As in
+/// [`SampleRequest::verify_drafts`], a row that fails ends the list.
 ///
 /// # Errors
-/// As [`pick`](super::pick()), or the executor's error, for the first row.
-pub(super) fn accept(
+/// As [`sample`](super::sample()), or the executor's error, for the first row.
+pub(super) fn verify_drafts(
     runner: &mut dyn Runner,
     request: &SampleRequest,
     distributions: &[Option<&Distribution>],
 ) -> Result<Vec<u32>> {
-    request.accept(|row, position| {
-        let p = Distribution::of(&runner.row(row)?, position, request.sampler)?;
+    request.verify_drafts(|row, token_index| {
+        let p = Distribution::from_logits(&runner.logits_row(row)?, token_index, request.sampler)?;
         let i = row - request.row;
         let draft = request.drafts.get(i).copied();
-        let certain = draft.map(|token| Distribution::certain(token, p.len()));
+        let certain = draft.map(|token| Distribution::one_hot(token, p.len()));
         let drawn = distributions.get(i).copied().flatten();
         let q = draft.and_then(|token| drawn.filter(|q| q.0[token as usize] > 0.0));
         let draft = draft.zip(q.or(certain.as_ref()));
-        Ok(decide(&p, draft, request.sampler.seed, position))
+        Ok(decide(&p, draft, request.sampler.seed, token_index))
     })
 }
 
@@ -148,22 +148,22 @@ fn residual(p: &Distribution, q: &Distribution) -> Distribution {
     }
 }
 
-/// Decides the token at `position` from the trunk's distribution p and the draft for it, if there is one, with the
+/// Decides the token at `token_index` from the trunk's distribution p and the draft for it, if there is one, with the
 /// distribution q that it was drawn from. It equals the draft if that is accepted.
 fn decide(
     p: &Distribution,
     draft: Option<(u32, &Distribution)>,
     seed: u64,
-    position: usize,
+    token_index: usize,
 ) -> u32 {
-    let resample = fine_uniform(seed, Stream::Resample, position);
+    let resample = uniform_f64(seed, Stream::Resample, token_index);
     let Some((x, q)) = draft else {
-        return p.at(resample);
+        return p.quantile(resample);
     };
-    if fine_uniform(seed, Stream::Accept, position) < acceptance(p, q, x) {
+    if uniform_f64(seed, Stream::Accept, token_index) < acceptance(p, q, x) {
         x
     } else {
-        residual(p, q).at(resample)
+        residual(p, q).quantile(resample)
     }
 }
 
@@ -181,7 +181,7 @@ mod tests {
         let state = prefix
             .iter()
             .fold(flavour, |s, t| s * 31 + u64::from(*t) + 1);
-        let weight = |i: usize| (fine_uniform(state, Stream::Pick, i) * 5.0 - 0.8).max(0.0);
+        let weight = |i: usize| (uniform_f64(state, Stream::Sample, i) * 5.0 - 0.8).max(0.0);
         let mut p: Vec<f64> = (0..V).map(weight).collect();
         p[state as usize % V] += 0.3;
         let total: f64 = p.iter().sum();
@@ -271,7 +271,7 @@ mod tests {
             let (p, q) = (table(&[], flavour), table(&[], flavour + 1000));
             let mut counts = [[0.0f64; V]; 3];
             for seed in 0..n {
-                let x = q.at(fine_uniform(seed, Stream::Draft, 7));
+                let x = q.quantile(uniform_f64(seed, Stream::Draft, 7));
                 counts[0][x as usize] += 1.0;
                 counts[1][decide(&p, Some((x, &q)), seed, 7) as usize] += 1.0;
                 counts[2][decide(&p, None, seed, 7) as usize] += 1.0;
@@ -292,12 +292,12 @@ mod tests {
     fn a_draft_from_the_same_distribution_is_always_accepted() {
         let p = table(&[1], 3);
         for seed in 0..500 {
-            let x = p.at(fine_uniform(seed, Stream::Draft, 2));
+            let x = p.quantile(uniform_f64(seed, Stream::Draft, 2));
             assert_eq!(decide(&p, Some((x, &p)), seed, 2), x);
         }
         // One that the trunk excludes never is, even if the distribution that came with it excludes it too.
-        let (a, b) = (Distribution::certain(0, V), Distribution::certain(2, V));
-        let other = Distribution::certain(1, V);
+        let (a, b) = (Distribution::one_hot(0, V), Distribution::one_hot(2, V));
+        let other = Distribution::one_hot(1, V);
         for seed in 0..500 {
             for q in [&a, &b, &other] {
                 assert_eq!(decide(&a, Some((2, q)), seed, 2), 0);
@@ -315,8 +315,8 @@ mod tests {
             let error = Distribution::new(wrong).expect_err("refused");
             assert!(error.to_string().contains("sum"), "{error}");
         }
-        let sound = Distribution::new(vec![0.0, 2.0]).expect("a distribution");
-        assert_eq!(sound, Distribution::certain(1, 2));
+        let valid = Distribution::new(vec![0.0, 2.0]).expect("a distribution");
+        assert_eq!(valid, Distribution::one_hot(1, 2));
     }
 
     #[test]
@@ -327,15 +327,15 @@ mod tests {
             top_k: 3,
             ..Sampler::GREEDY
         };
-        let p = Distribution::of(&logits, 0, warm).expect("numbers");
+        let p = Distribution::from_logits(&logits, 0, warm).expect("numbers");
         // exp(0), exp(-2) and exp(0) over temperature 0.5; the third token is cut off.
         let total = 2.0 + (-2f64).exp();
         let exact = [1.0 / total, (-2f64).exp() / total, 0.0, 1.0 / total];
         for (got, exact) in p.0.iter().zip(exact) {
             assert!((got - exact).abs() < 1e-9);
         }
-        let greedy = Distribution::of(&logits, 0, Sampler::GREEDY).expect("numbers");
-        assert_eq!(greedy, Distribution::certain(0, 4));
-        assert!(Distribution::of(&[f32::NAN], 0, warm).is_err());
+        let greedy = Distribution::from_logits(&logits, 0, Sampler::GREEDY).expect("numbers");
+        assert_eq!(greedy, Distribution::one_hot(0, 4));
+        assert!(Distribution::from_logits(&[f32::NAN], 0, warm).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! What to generate: a prompt and how to continue it.
 
-use super::pick::Sampler;
-use super::policy::Drafts;
+use super::policy::DraftLength;
+use super::sample::Sampler;
 use crate::model::Config;
 use crate::{Error, Result};
 
@@ -9,31 +9,33 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DecodeMode {
-    /// If it equals the token of plain decoding: the tokens are those of plain decoding.
+    /// If it equals the token of plain decoding: the tokens are those of plain decoding, whatever is drafted.
     Exact,
-    /// With a probability: the tokens have the distribution of plain decoding. For comparison.
+    /// With a probability: the tokens have the distribution of plain decoding, but they are another sample, which
+    /// changes with the drafts. For comparison.
     Rejection,
 }
 
 /// How to continue a text. More fields will come: write `..GenerateOptions::default()`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GenerateOptions {
-    /// Most tokens to generate.
+    /// Maximum number of tokens to generate.
     pub max_tokens: usize,
-    /// Drafts per step. Changes speed only.
-    pub drafts: Drafts,
-    /// Stop tokens: the text ends with the first of them, which is part of it.
+    /// How many tokens are drafted per step. Changes speed only in [`DecodeMode::Exact`], and the sample, not its
+    /// distribution, in [`DecodeMode::Rejection`].
+    pub draft_length: DraftLength,
+    /// Stop tokens. Generation stops after the first of these; it is included.
     pub stop: Vec<u32>,
-    /// Most prompt tokens per pass. Changes speed and memory only.
+    /// Maximum number of prompt tokens per pass. Changes speed and memory, and no logit.
     pub chunk: usize,
     /// How tokens are chosen.
     pub sampler: Sampler,
     /// When a draft is accepted.
     pub mode: DecodeMode,
-    /// Most positions to use; `None` for all that the model has.
+    /// Maximum number of positions to use; `None` for all that the model has.
     pub context: Option<usize>,
-    /// When the context is full, the last so many tokens are taken as if they were the whole text. With `None`, a
-    /// request that needs more positions than the context has is refused.
+    /// When the context is full, keep the last N tokens and recompute them as if they were the whole text. With `None`,
+    /// a request that needs more positions than the context has is refused.
     pub window: Option<usize>,
 }
 
@@ -41,7 +43,7 @@ impl Default for GenerateOptions {
     fn default() -> Self {
         Self {
             max_tokens: 100,
-            drafts: Drafts::Auto,
+            draft_length: DraftLength::Auto,
             stop: Vec::new(),
             chunk: 256,
             sampler: Sampler::GREEDY,
@@ -106,7 +108,7 @@ impl Request {
                 let expected = format!("at most {context} tokens, the context, or a window");
                 Err(Error::setting("prompt", expected, prompt.len()))
             }
-            // The last token needs no position of its own: the row before it decides it.
+            // The last token is never fed back, so it needs no position: the row before it decides it.
             None if options.max_tokens > context + 1 - prompt.len() => {
                 let expected = format!(
                     "at most {} after {} tokens in a context of {context}, or a window",
@@ -121,7 +123,7 @@ impl Request {
 }
 
 impl GenerateOptions {
-    /// Most positions to use.
+    /// Maximum number of positions to use.
     pub(super) fn context(&self, config: &Config) -> usize {
         self.context.unwrap_or(config.max_position_embeddings)
     }

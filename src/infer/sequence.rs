@@ -1,10 +1,10 @@
 //! One sequence: its known tokens, and how far the model has computed them.
 
-use super::decoder::SampleRequest;
+use super::decode_exec::SampleRequest;
 use super::draft::Draft;
 use super::policy::DraftLimit;
 use super::request::{GenerateOptions, Request};
-use super::verify::{Accepted, VerifyRequest};
+use super::verify::{DecodedToken, VerifyRequest};
 use crate::Error;
 use crate::exec::Span;
 use crate::model::Config;
@@ -28,11 +28,11 @@ pub enum FinishReason {
     Length,
     /// Its last token is a stop token.
     Stop,
-    /// The next token cannot be decided: the logits are not numbers. Other sequences are not affected.
+    /// The next token cannot be decided: the logits are NaN or otherwise unusable. Other sequences are not affected.
     Failed(Error),
 }
 
-/// Most drafts of a sequence in a step, whatever its drafter offers: a bound on the memory of a pass.
+/// Maximum number of drafts of a sequence in a step, whatever its drafter offers: a bound on the memory of a pass.
 const MAX_DRAFTS: usize = 256;
 
 /// What the next step does with a sequence.
@@ -49,26 +49,26 @@ pub(super) enum Phase {
 /// A sequence of a session. Only verification appends tokens:
 ///
 /// ```compile_fail,E0624
-/// # use foretoken::infer::{Accepted, Sequence};
-/// fn cheat(sequence: &mut Sequence, token: Accepted) {
+/// # use foretoken::infer::{DecodedToken, Sequence};
+/// fn cheat(sequence: &mut Sequence, token: DecodedToken) {
 ///     sequence.push(token);
 /// }
 /// ```
 #[derive(Debug)]
 pub struct Sequence {
     id: SequenceId,
-    /// Its number in the executor.
+    /// Its index in the executor.
     pub(super) slot: usize,
     pub(super) options: GenerateOptions,
     pub(super) phase: Phase,
     tokens: Vec<u32>,
-    /// Tokens of the prompt.
-    prompt: usize,
+    /// Number of tokens of the prompt.
+    prompt_len: usize,
     /// Index of the token at position 0: not 0 if the window has slid.
     window_start: usize,
     /// Positions that the trunk has seen.
     pub(super) num_cached: usize,
-    /// Most positions.
+    /// Maximum number of positions.
     context: usize,
     /// The drafts, for the positions after the newest token, that the heads' caches have been computed from.
     pub(super) head_drafts: Vec<u32>,
@@ -84,13 +84,13 @@ impl Sequence {
             options: GenerateOptions::default(),
             phase: Phase::Prefill,
             tokens: Vec::new(),
-            prompt: 0,
+            prompt_len: 0,
             window_start: 0,
             num_cached: 0,
             context: 0,
             head_drafts: Vec::new(),
         };
-        sequence.restart(request, config);
+        sequence.continue_with(request, config);
         sequence
     }
 
@@ -106,7 +106,7 @@ impl Sequence {
 
     /// The tokens after the prompt.
     pub fn generated(&self) -> &[u32] {
-        &self.tokens[self.prompt..]
+        &self.tokens[self.prompt_len..]
     }
 
     /// The options it was added or extended with.
@@ -114,13 +114,13 @@ impl Sequence {
         &self.options
     }
 
-    /// Whether steps leave it as it is.
+    /// Whether it has finished.
     pub fn is_finished(&self) -> bool {
         self.phase == Phase::Finished
     }
 
     /// Position of the newest token.
-    pub(super) fn current(&self) -> usize {
+    pub(super) fn last_position(&self) -> usize {
         self.tokens.len() - 1 - self.window_start
     }
 
@@ -132,7 +132,7 @@ impl Sequence {
     /// The next `len` positions for the trunk.
     pub(super) fn span(&self, len: usize) -> Span {
         Span {
-            sequence: self.slot,
+            slot: self.slot,
             first: self.num_cached,
             len,
         }
@@ -158,26 +158,26 @@ impl Sequence {
     ) -> SampleRequest {
         SampleRequest {
             row,
-            position: self.tokens.len() + ahead,
+            token_index: self.tokens.len() + ahead,
             sampler: self.options.sampler,
             drafts: drafts.iter().map(|draft| draft.token).collect(),
         }
     }
 
-    /// Most drafts that still fit into the text and the context.
+    /// Maximum number of drafts that still fit into the text and the context.
     pub(super) fn draft_limit(&self) -> DraftLimit {
-        // A step yields one token more than the drafts it accepts.
+        // A step yields one more token than the drafts it accepts.
         let tokens = self.options.max_tokens - self.generated().len() - 1;
-        let positions = self.context - 1 - self.current();
+        let positions = self.context - 1 - self.last_position();
         DraftLimit {
             slot: self.slot,
             room: tokens.min(positions).min(MAX_DRAFTS),
-            drafts: self.options.drafts,
+            draft_length: self.options.draft_length,
         }
     }
 
     /// Appends a token; returns why the text ends with it, if it does.
-    pub(super) fn push(&mut self, token: Accepted) -> Option<FinishReason> {
+    pub(super) fn push(&mut self, token: DecodedToken) -> Option<FinishReason> {
         self.tokens.push(token.id());
         if self.options.stop.contains(&token.id()) {
             return Some(FinishReason::Stop);
@@ -186,9 +186,9 @@ impl Sequence {
         length.then_some(FinishReason::Length)
     }
 
-    /// If the context is full, takes the last tokens as the whole text, which is to be computed anew.
+    /// If the context is full, keeps the last tokens, which are to be recomputed as if they were the whole text.
     pub(super) fn slide_if_full(&mut self) {
-        if self.phase == Phase::Decode && self.current() == self.context {
+        if self.phase == Phase::Decode && self.last_position() == self.context {
             let keep = self.options.window;
             let keep = keep.expect("checked: the tokens fit, or slide");
             self.window_start = self.tokens.len() - keep;
@@ -198,7 +198,7 @@ impl Sequence {
 
     /// Continues with a checked request, whose prompt begins with this sequence's tokens. What was computed stays if a
     /// new sequence would compute the same.
-    pub(super) fn restart(&mut self, request: Request, config: &Config) {
+    pub(super) fn continue_with(&mut self, request: Request, config: &Config) {
         let Request { prompt, options } = request;
         let context = options.context(config);
         let window_start = match options.window {
@@ -208,7 +208,7 @@ impl Sequence {
         if window_start != self.window_start {
             self.num_cached = 0;
         }
-        (self.prompt, self.tokens) = (prompt.len(), prompt);
+        (self.prompt_len, self.tokens) = (prompt.len(), prompt);
         self.phase = match options.max_tokens {
             0 => Phase::Finished,
             _ => Phase::Prefill,
@@ -220,11 +220,11 @@ impl Sequence {
     /// Drops the tokens `len..` and finishes.
     pub(super) fn truncate(&mut self, len: usize) {
         self.tokens.truncate(len);
-        self.prompt = self.prompt.min(len);
+        self.prompt_len = self.prompt_len.min(len);
         if len <= self.window_start {
             (self.window_start, self.num_cached) = (0, 0);
         }
-        self.num_cached = self.num_cached.min(self.current());
+        self.num_cached = self.num_cached.min(self.last_position());
         self.head_drafts.clear();
         self.phase = Phase::Finished;
     }

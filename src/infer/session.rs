@@ -1,18 +1,19 @@
 //! A session: sequences that are decoded together, and that join and leave between steps.
 
-use super::decoder::Decoder;
+use super::decode_exec::DecodeExec;
 use super::policy::Policy;
 use super::request::{GenerateOptions, Request};
 use super::runner::{ModelRunner, Runner};
 use super::sequence::{Sequence, SequenceId};
-use super::verify::Accepted;
+use super::verify::DecodedToken;
 use crate::exec::CacheExec;
 use crate::kernels::par;
 use crate::model::Model;
 use crate::{Error, Result};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Sequences that one model decodes together. Each gets the tokens that it would get alone.
+/// Sequences that one model decodes together. In [`DecodeMode::Exact`](super::DecodeMode::Exact) each gets the tokens
+/// that it would get alone.
 ///
 /// ```
 /// use foretoken::infer::{GenerateOptions, HeadDrafter, Request, Session};
@@ -26,7 +27,7 @@ use std::collections::{BTreeMap, VecDeque};
 /// while session.unfinished() > 0 {
 ///     for output in session.step(&mut HeadDrafter)? {
 ///         for token in &output.tokens {
-///             println!("sequence {}: {} from head {}", output.id, token.id(), token.head());
+///             println!("sequence {}: {} from depth {}", output.id, token.id(), token.depth());
 ///         }
 ///     }
 /// }
@@ -41,8 +42,8 @@ pub struct Session<'m> {
     /// In the order in which they joined.
     pub(super) sequences: BTreeMap<SequenceId, Sequence>,
     pub(super) policy: Policy,
-    /// What [`Session::tokens`] has not returned yet.
-    pub(super) not_taken: VecDeque<(SequenceId, Result<Accepted>)>,
+    /// What [`Session::stream`] has not returned yet.
+    pub(super) not_taken: VecDeque<(SequenceId, Result<DecodedToken>)>,
 }
 
 impl std::fmt::Debug for Session<'_> {
@@ -57,12 +58,12 @@ impl std::fmt::Debug for Session<'_> {
 impl<'m> Session<'m> {
     /// A session on the CPU.
     pub fn new(model: &'m Model) -> Self {
-        Self::on(CacheExec::new(model.params()), model)
+        Self::with_executor(CacheExec::new(model.params()), model)
     }
 
-    /// A session on an executor that was made with the parameters of this model and has no sequences yet. The tokens
-    /// are the same on every executor.
-    pub fn on(exec: impl Decoder<Value: Send> + Send + 'm, model: &'m Model) -> Self {
+    /// A session on an executor that was made with the parameters of this model and has no sequences yet. Logits are
+    /// the same on every executor, bit for bit.
+    pub fn with_executor(exec: impl DecodeExec<Value: Send> + Send + 'm, model: &'m Model) -> Self {
         let runner = ModelRunner {
             model,
             exec,
@@ -122,7 +123,8 @@ impl<'m> Session<'m> {
     }
 
     /// Appends tokens to a sequence and continues it with new options; `max_tokens` is counted from here on. The result
-    /// is that of a new sequence with the whole text as its prompt, but only the new tokens are computed.
+    /// is that of a new sequence with the whole text as its prompt, but only the new tokens are computed, unless the
+    /// start of the context moved.
     ///
     /// # Errors
     /// As [`Session::add`] of that prompt, and [`Error::Setting`] if the session does not hold the sequence.
@@ -136,7 +138,7 @@ impl<'m> Session<'m> {
         let sequence = find(&mut self.sequences, id)?;
         let request = Request::new([sequence.tokens(), tokens].concat(), options);
         request.check(self.model.config())?;
-        sequence.restart(request, self.model.config());
+        sequence.continue_with(request, self.model.config());
         Ok(())
     }
 
@@ -165,15 +167,17 @@ fn find(sequences: &mut BTreeMap<SequenceId, Sequence>, id: SequenceId) -> Resul
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
     use super::*;
-    use crate::infer::{Draft, Drafter, Drafting, Drafts, GenerateOptions, NoDrafts};
+    use crate::infer::{Draft, DraftContext, DraftLength, Drafter, GenerateOptions, NoDrafts};
     use crate::model::{HeadKind, Preset};
     use crate::simd::float_environment::tests::{FTZ, add_mode, with_mode};
 
     #[test]
     fn a_new_sequence_notices_a_wrong_floating_point_mode() {
         let model = Preset::Tiny.config(257, HeadKind::Recursive, 1);
-        let model = Model::new(model, 1).expect("sound sizes");
+        let model = Model::new(model, 1).expect("valid sizes");
         let mut session = Session::new(&model);
+        // The pool's threads get the mode of the thread that starts them, which must not be one of those below.
+        par::check_environment().expect("the usual mode");
         let request = Request::new([1], GenerateOptions::default());
         let added = with_mode(FTZ, || session.add(request.clone()));
         assert!(
@@ -191,13 +195,13 @@ mod tests {
         // A drafter calls a library that flushes.
         struct Flushes;
         impl Drafter for Flushes {
-            fn draft(&mut self, _: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
+            fn draft(&mut self, _: &mut DraftContext<'_>) -> Result<Vec<Vec<Draft>>> {
                 add_mode(FTZ);
                 Ok(Vec::new())
             }
         }
         let options = GenerateOptions {
-            drafts: Drafts::All,
+            draft_length: DraftLength::All,
             ..GenerateOptions::default()
         };
         session.extend(id, &[2], options).expect("fits");

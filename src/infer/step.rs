@@ -4,8 +4,8 @@
 //! sequences that decode                        sequences with a prompt to compute
 //!   how many drafts?      policy.rs              prefill.rs: one pass of the trunk over
 //!   draft                 drafter.rs, heads.rs   some of the prompts' tokens
-//!   verify: one pass      verify.rs              where a prompt ends, pick its first token
-//!   accept                below                  accept, below
+//!   verify: one pass      verify.rs              where a prompt ends, sample its first token
+//!   commit                below                  commit, below
 //! ```
 
 use super::draft::Draft;
@@ -15,7 +15,7 @@ use super::prefill::prefill;
 use super::runner::Runner;
 use super::sequence::{FinishReason, Phase, Sequence, SequenceId};
 use super::session::Session;
-use super::verify::{Accepted, Verified, verify};
+use super::verify::{DecodedToken, Verified, verify};
 use crate::Result;
 use crate::kernels::par;
 use std::time::Instant;
@@ -26,12 +26,12 @@ use std::time::Instant;
 pub struct StepOutput {
     /// The sequence.
     pub id: SequenceId,
-    /// The new tokens: the accepted drafts of heads 1, 2, .. and one token of the trunk (head 0), up to the token that
-    /// finishes the text. None if the sequence failed.
-    pub tokens: Vec<Accepted>,
-    /// Number of drafts that were verified.
+    /// The new tokens: the accepted drafts of heads 1, 2, .. and one token of the trunk's own (depth 0), up to the
+    /// token that finishes the text. None if the sequence failed.
+    pub tokens: Vec<DecodedToken>,
+    /// Number of drafts that were submitted to verification. Those after a wrong one are not judged.
     pub drafted: usize,
-    /// The drafts that the trunk's token replaced.
+    /// The draft that the trunk's own token replaced, and those after it; none if there was no wrong draft.
     pub rejected: Vec<u32>,
     /// Why the sequence finished, if it did. It stays in the session, and can be extended, until it is removed.
     pub finish: Option<FinishReason>,
@@ -71,7 +71,7 @@ impl Session<'_> {
             let draft_time = start.elapsed();
             // A drafter may call libraries that change the mode.
             par::check_this_thread()?;
-            // Verify: the accepted drafts of each sequence and one token more.
+            // Verify: the accepted drafts of each sequence and one more token.
             let start = Instant::now();
             let requests = decoding.iter().zip(&drafts);
             let requests = requests.map(|(sequence, drafts)| sequence.verify_request(drafts));
@@ -84,25 +84,25 @@ impl Session<'_> {
                 })
                 .collect();
             self.policy.learn(draft_time, verify_time, &stats);
-            // Accept.
+            // Commit: append the accepted tokens, rewind.
             for ((sequence, drafts), tokens) in decoding.into_iter().zip(drafts).zip(verified) {
-                outputs.push(accept(runner, sequence, &drafts, tokens));
+                outputs.push(commit(runner, sequence, &drafts, tokens));
             }
         }
         // Prompts.
         for (sequence, tokens) in prefill(runner, waiting)? {
-            outputs.push(accept(runner, sequence, &[], tokens));
+            outputs.push(commit(runner, sequence, &[], tokens));
         }
         Ok(outputs)
     }
 }
 
-fn num_drafted(tokens: &[Accepted]) -> usize {
-    tokens.iter().filter(|token| token.head() > 0).count()
+fn num_drafted(tokens: &[DecodedToken]) -> usize {
+    tokens.iter().filter(|token| token.depth() > 0).count()
 }
 
 /// Appends the verified tokens, up to one that finishes the text, and drops what was computed from other tokens.
-fn accept(
+fn commit(
     runner: &mut dyn Runner,
     sequence: &mut Sequence,
     drafts: &[Draft],
@@ -120,13 +120,13 @@ fn accept(
         Vec::new()
     });
     // The heads may have computed with drafts that are not what was accepted.
-    let same = |(token, draft): &(&Accepted, &u32)| token.id() == **draft;
+    let same = |(token, draft): &(&DecodedToken, &u32)| token.id() == **draft;
     let right = tokens.iter().zip(&sequence.head_drafts).take_while(same);
-    let head_len = sequence.current() + 1 + right.count();
+    let head_len = sequence.last_position() + 1 + right.count();
     for (i, token) in tokens.into_iter().enumerate() {
         output.tokens.push(token);
         output.finish = sequence.push(token);
-        if token.head() == 0 {
+        if token.depth() == 0 {
             output.rejected = drafts[i..].iter().map(|draft| draft.token).collect();
         }
         if output.finish.is_some() {
@@ -134,7 +134,7 @@ fn accept(
         }
     }
     // The trunk has computed all tokens but the newest.
-    sequence.num_cached = sequence.current();
+    sequence.num_cached = sequence.last_position();
     runner.rewind_heads(sequence.slot, head_len.min(sequence.num_cached));
     sequence.head_drafts.clear();
     sequence.phase = match output.finish {

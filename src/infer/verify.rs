@@ -1,6 +1,6 @@
 //! Verification: the trunk's pass over the newest tokens and their drafts decides which drafts are accepted.
 
-use super::decoder::SampleRequest;
+use super::decode_exec::SampleRequest;
 use super::draft::Draft;
 use super::rejection;
 use super::request::DecodeMode;
@@ -11,28 +11,30 @@ use crate::exec::{Rows, Span};
 /// A token that the trunk's own logits decided. Only verification can make one:
 ///
 /// ```compile_fail,E0451
-/// let token = foretoken::infer::Accepted { id: 7, head: 1 };
+/// let token = foretoken::infer::DecodedToken { id: 7, depth: 1 };
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Accepted {
+pub struct DecodedToken {
     id: u32,
-    head: usize,
+    depth: usize,
 }
 
-impl Accepted {
+impl DecodedToken {
     /// The token's id.
     pub fn id(self) -> u32 {
         self.id
     }
 
-    /// The head that drafted it, 1..=K (for another drafter: the number of the draft in its step), or 0 for the trunk.
-    pub fn head(self) -> usize {
-        self.head
+    /// 1..=K: the head that drafted it (for another drafter, the index of the draft in its step, from 1); 0 for the
+    /// trunk's own token.
+    pub fn depth(self) -> usize {
+        self.depth
     }
 }
 
-/// The accepted drafts of a sequence and one token more, or why the sequence fails.
-pub(super) type Verified = Result<Vec<Accepted>>;
+/// The accepted drafts of a sequence and one more token (the trunk's replacement of a rejected draft, or a bonus
+/// token), or why the sequence fails.
+pub(super) type Verified = Result<Vec<DecodedToken>>;
 
 /// A sequence to verify.
 pub(super) struct VerifyRequest<'d> {
@@ -49,7 +51,7 @@ pub(super) struct VerifyRequest<'d> {
 }
 
 /// Runs the trunk over the newest token x_n of each sequence and its drafts for positions n + 1, .., in one pass.
-/// Returns the accepted drafts of each sequence and one token more.
+/// Returns the accepted drafts of each sequence and one more token.
 ///
 /// # Errors
 /// Returns the executor's error. An inner error concerns one sequence only.
@@ -64,7 +66,7 @@ pub(super) fn verify(
     }
     let spans = requests.iter().map(|request| request.span).collect();
     runner.trunk(&tokens, &Rows::new(spans), None);
-    pick_tokens(runner, &mut requests)
+    sample_tokens(runner, &mut requests)
 }
 
 /// Decides the next tokens of some sequences from the last logits, which have a row for each sequence and each of its
@@ -72,7 +74,7 @@ pub(super) fn verify(
 ///
 /// # Errors
 /// As [`verify`].
-pub(super) fn pick_tokens(
+pub(super) fn sample_tokens(
     runner: &mut dyn Runner,
     requests: &mut [VerifyRequest<'_>],
 ) -> Result<Vec<Verified>> {
@@ -89,16 +91,16 @@ pub(super) fn pick_tokens(
             DecodeMode::Exact => tokens,
             DecodeMode::Rejection => {
                 let drawn = request.drafts.iter().map(|d| d.distribution.as_ref());
-                rejection::accept(runner, &request.sample, &drawn.collect::<Vec<_>>())
+                rejection::verify_drafts(runner, &request.sample, &drawn.collect::<Vec<_>>())
             }
         };
         // A token that equals its draft was drafted by that head.
-        let accepted = |(i, id)| {
+        let decoded = |(i, id)| {
             let drafted = request.sample.drafts.get(i) == Some(&id);
-            let head = if drafted { i + 1 } else { 0 };
-            Accepted { id, head }
+            let depth = if drafted { i + 1 } else { 0 };
+            DecodedToken { id, depth }
         };
-        verified.push(tokens.map(|tokens| tokens.into_iter().enumerate().map(accepted).collect()));
+        verified.push(tokens.map(|tokens| tokens.into_iter().enumerate().map(decoded).collect()));
     }
     Ok(verified)
 }

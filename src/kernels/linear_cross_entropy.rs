@@ -21,7 +21,7 @@ use crate::simd::matrix::MatrixMut;
 const CHUNK_LOGITS: usize = 1 << 20;
 /// Fewest rows of a chunk if the vocabulary is large: each chunk reads and writes all of dW.
 const FEWEST_ROWS: usize = 128;
-/// Most logits of a chunk, 64 MiB.
+/// Maximum number of logits of a chunk, 64 MiB.
 const MOST_LOGITS: usize = 1 << 24;
 
 /// Rows of a chunk for a vocabulary.

@@ -1,4 +1,5 @@
-//! Loops over slices, each with its order of operations fixed by a rule of the contract (`docs/02-one-answer.md`).
+//! Loops over slices, each with its order of operations fixed by a rule of the contract.
+//! Rules R1, R2, .. are those of [`crate::manual::one_answer`].
 //!
 //! | file | what | rule |
 //! |---|---|---|

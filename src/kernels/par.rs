@@ -154,9 +154,9 @@ mod tests {
                     let starts = std::iter::once(0).chain(ends.iter().copied());
                     let sizes: Vec<usize> = ends.iter().zip(starts).map(|(e, s)| e - s).collect();
                     let tiles = |n: &usize| n.div_ceil(12);
-                    let most = sizes.iter().map(tiles).max();
-                    let least = sizes.iter().map(tiles).min();
-                    assert!(most <= least.map(|n| n + 1), "{total}: {sizes:?}");
+                    let max = sizes.iter().map(tiles).max();
+                    let min = sizes.iter().map(tiles).min();
+                    assert!(max <= min.map(|n| n + 1), "{total}: {sizes:?}");
                 }
             });
         }

@@ -120,7 +120,7 @@ mod tests {
 
     /// Rule R2, written out.
     fn by_lanes(x: &[f32], y: &[f32]) -> (f32, f32) {
-        let (mut sum, mut most) = ([0.0f32; 16], [f32::NEG_INFINITY; 16]);
+        let (mut sum, mut max) = ([0.0f32; 16], [f32::NEG_INFINITY; 16]);
         for i in 0..x.len().next_multiple_of(16) {
             let (a, b) = if i < x.len() {
                 (x[i], y[i])
@@ -129,19 +129,19 @@ mod tests {
             };
             sum[i % 16] = a.mul_add(b, sum[i % 16]);
             let a = if i < x.len() { a } else { f32::NEG_INFINITY };
-            most[i % 16] = if most[i % 16] > a { most[i % 16] } else { a };
+            max[i % 16] = if max[i % 16] > a { max[i % 16] } else { a };
         }
         for w in [8, 4, 2, 1] {
             for j in 0..w {
                 sum[j] += sum[j + w];
-                most[j] = if most[j] > most[j + w] {
-                    most[j]
+                max[j] = if max[j] > max[j + w] {
+                    max[j]
                 } else {
-                    most[j + w]
+                    max[j + w]
                 };
             }
         }
-        (sum[0], most[0])
+        (sum[0], max[0])
     }
 
     #[test]

@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The most memory that is kept for later use, in bytes, of all threads together: a step of a small model fits, and
-/// prompts of ever new lengths cannot fill the machine.
+/// The maximum memory that is kept for later use, in bytes, of all threads together: a step of a small model fits,
+/// and prompts of ever new lengths cannot fill the machine.
 pub const MOST_SPARE_BYTES: usize = 1 << 30;
 /// Shorter buffers, in bytes, are left to the allocator, which needs no page fault for them.
 const WORTH_KEEPING: usize = 4096;

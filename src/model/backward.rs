@@ -1,4 +1,4 @@
-//! The step that trains: the joint loss and its gradient, in the memory of the trunk and one head.
+//! The step that trains: the joint loss and its gradient, with the peak memory of the trunk plus one head.
 //!
 //! ```text
 //! 1  run the trunk, recorded on a tape                                       h^0
@@ -28,7 +28,7 @@ impl Model {
     /// The losses, as [`Model::losses`] returns them. The gradient of their weighted sum is added to `gradients`.
     ///
     /// # Panics
-    /// Panics if a token is not below V, if a window is longer than the model's positions, or if the model is packed.
+    /// Panics if a token is not below V, if a sequence is longer than the model's positions, or if the model is packed.
     pub fn backward(
         &self,
         batch: &Batch,
@@ -39,7 +39,7 @@ impl Model {
         let heads = 1..weights.len();
         let active = heads.take_while(|k| batch.num_targets(*k) > 0).count();
         let rows = Rows::batch(batch.batch_size(), batch.seq_len());
-        // Whether the heads' losses reach the trunk, the embedding and the LM head.
+        // Whether gradients of the heads' losses reach the trunk, the embedding and the LM head.
         let reach_trunk = joint.grad_flow == GradFlow::Joint;
         let (mut tape, main) = if joint.grad_flow == GradFlow::Frozen {
             (TapeExec::no_grad(&self.params), GradTargets::None)
@@ -62,8 +62,8 @@ impl Model {
                 states[source].0 = state;
                 leaf
             });
-            let following = batch.head_inputs(k);
-            let (h, _) = self.next_head(&mut head, k, &states, &following, reach_trunk);
+            let head_inputs = batch.head_inputs(k);
+            let (h, _) = self.head_forward_full(&mut head, k, &states, &head_inputs, reach_trunk);
             if kind.chained() {
                 // No remaining head reads h^{k-1}, and the tape has what the backward pass needs of it.
                 let held = Arc::strong_count(states[source].0.value());
@@ -100,13 +100,14 @@ impl Model {
         h0: (Var, Rows),
         batch: &Batch,
         active: usize,
-        reach_trunk: bool,
+        embedding_grad: bool,
     ) -> Vec<(Var, Rows)> {
         let mut states = vec![h0];
         let chained = self.config.mtp_kind.chained();
         for k in 1..if chained { active } else { 0 } {
             let mut exec = TapeExec::no_grad(&self.params);
-            let next = self.next_head(&mut exec, k, &states, &batch.head_inputs(k), reach_trunk);
+            let head_inputs = batch.head_inputs(k);
+            let next = self.head_forward_full(&mut exec, k, &states, &head_inputs, embedding_grad);
             states.push(next);
         }
         states
@@ -126,7 +127,7 @@ impl Model {
         let loss = CrossEntropy {
             targets: batch.targets(k).into(),
             weight,
-            whole_rows: batch.total_targets(k),
+            total_targets: batch.total_targets(k),
         };
         let rows = loss.targets.len();
         let mut dh = (targets != GradTargets::None).then(|| Tensor::empty(h.shape()));
@@ -134,7 +135,7 @@ impl Model {
             h: h.matrix(),
             w: self.params.get(lm_head).matrix(),
             targets: &loss.targets,
-            factor: (weight / loss.whole_rows.max(1) as f64) as f32,
+            factor: (weight / loss.total_targets.max(1) as f64) as f32,
         };
         let outputs = linear_cross_entropy::Gradients {
             dh: dh.as_mut().map(Tensor::matrix_mut),

@@ -1,4 +1,4 @@
-//! One transformer layer, in the Qwen3 manner.
+//! One transformer layer, as in Qwen3.
 //!
 //! ```text
 //! x += o(attention(rope(qk_norm(qkv(norm(x))))))
@@ -9,20 +9,20 @@ use super::declare::Declare;
 use crate::exec::{Exec, Rows};
 use crate::kernels::attention::AttentionHeads;
 use crate::kernels::rope::RopeTable;
-use crate::ops::{Add, GatedMlp, Linear, NormedLinear, QkNorm, RmsNorm, Rope};
+use crate::ops::{Add, Linear, QkNorm, RmsNorm, RmsNormLinear, RmsNormMlp, Rope};
 use crate::tensor::ParamId;
 use std::sync::Arc;
 
 /// What all layers of a forward pass share.
 #[derive(Debug)]
-pub(super) struct Pass<'a> {
+pub(super) struct ForwardContext<'a> {
     pub rows: &'a Rows,
     pub positions: Arc<[u32]>,
     pub table: Arc<RopeTable>,
     pub eps: f32,
 }
 
-impl Pass<'_> {
+impl ForwardContext<'_> {
     /// RMSNorm with that weight.
     pub fn norm<E: Exec>(&self, exec: &mut E, x: &E::Value, weight: ParamId) -> E::Value {
         let weight = exec.param(weight);
@@ -40,11 +40,11 @@ pub(super) fn linear<E: Exec>(exec: &mut E, x: &E::Value, w: ParamId) -> E::Valu
 #[derive(Debug)]
 pub(super) struct Block<T = ParamId> {
     heads: AttentionHeads,
-    input_norm: T,
+    attn_norm: T,
     qkv: [T; 3],
     qk_norm: Option<[T; 2]>,
     o: T,
-    post_norm: T,
+    mlp_norm: T,
     gate: T,
     up: T,
     down: T,
@@ -59,7 +59,10 @@ impl<T> Block<T> {
         qk_norm: bool,
         residual_terms: f64,
     ) -> Self {
-        let (q, kv) = (heads.query * heads.size, heads.key_value * heads.size);
+        let (q, kv) = (
+            heads.num_heads * heads.head_dim,
+            heads.num_kv_heads * heads.head_dim,
+        );
         let residual = |inputs: usize| 1.0 / (inputs as f64 * residual_terms).sqrt();
         let mut attention = to.below("self_attn.");
         let qkv = [("q_proj", q), ("k_proj", kv), ("v_proj", kv)];
@@ -68,10 +71,10 @@ impl<T> Block<T> {
         Self {
             heads,
             qkv,
-            qk_norm: qk_norm.then(|| norms.map(|name| attention.norm(name, heads.size))),
+            qk_norm: qk_norm.then(|| norms.map(|name| attention.norm(name, heads.head_dim))),
             o: attention.matrix("o_proj", [c, q], residual(q)),
-            input_norm: to.norm("input_layernorm", c),
-            post_norm: to.norm("post_attention_layernorm", c),
+            attn_norm: to.norm("input_layernorm", c),
+            mlp_norm: to.norm("post_attention_layernorm", c),
             gate: to.linear("mlp.gate_proj", f, c),
             up: to.linear("mlp.up_proj", f, c),
             down: to.matrix("mlp.down_proj", [c, f], residual(f)),
@@ -80,18 +83,18 @@ impl<T> Block<T> {
 }
 
 impl Block {
-    /// x [rows, C] -> [rows, C]; `cache` is the number of this layer's KV cache.
+    /// x [rows, C] -> [rows, C]; `cache` is the index of this layer's KV cache.
     pub fn forward<E: Exec>(
         &self,
         exec: &mut E,
-        pass: &Pass<'_>,
+        context: &ForwardContext<'_>,
         cache: usize,
         x: &E::Value,
     ) -> E::Value {
-        let eps = pass.eps;
-        let weight = exec.param(self.input_norm);
+        let eps = context.eps;
+        let weight = exec.param(self.attn_norm);
         let [q, k, v] = self.qkv.map(|id| exec.param(id));
-        let mut qkv = exec.apply(NormedLinear { eps }, [x, &weight, &q, &k, &v]);
+        let mut qkv = exec.apply(RmsNormLinear { eps }, [x, &weight, &q, &k, &v]);
         if let Some(weights) = self.qk_norm {
             let [q, k] = weights.map(|id| exec.param(id));
             let op = QkNorm {
@@ -101,18 +104,18 @@ impl Block {
             qkv = exec.apply(op, [&qkv, &q, &k]);
         }
         let rope = Rope {
-            table: Arc::clone(&pass.table),
+            table: Arc::clone(&context.table),
             heads: self.heads,
-            positions: Arc::clone(&pass.positions),
+            positions: Arc::clone(&context.positions),
         };
         let qkv = exec.apply(rope, [&qkv]);
-        let attended = exec.attend(cache, self.heads, pass.rows, &qkv);
+        let attended = exec.attend(cache, self.heads, context.rows, &qkv);
         let attended = linear(exec, &attended, self.o);
         let x = exec.apply(Add, [x, &attended]);
 
-        let weight = exec.param(self.post_norm);
+        let weight = exec.param(self.mlp_norm);
         let [gate, up, down] = [self.gate, self.up, self.down].map(|id| exec.param(id));
-        let gated = exec.apply(GatedMlp { eps }, [&x, &weight, &gate, &up, &down]);
+        let gated = exec.apply(RmsNormMlp { eps }, [&x, &weight, &gate, &up, &down]);
         exec.apply(Add, [&x, &gated])
     }
 }

@@ -5,8 +5,8 @@ use crate::kernels::attention::AttentionHeads;
 use crate::{Error, Result};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// Version of the arithmetic. Models and runs of different versions need not agree to the bit.
-pub const ARITHMETIC: u32 = 1;
+/// The version of the arithmetic. Models and runs of different versions need not agree to the bit.
+pub const ARITHMETIC_VERSION: u32 = 1;
 
 /// The configuration of a model. [`Config::check`] is called when a model is made; code inside trusts the sizes.
 ///
@@ -51,13 +51,13 @@ pub struct Config {
     /// K, number of prediction heads.
     #[serde(default)]
     pub mtp_depth: usize,
-    /// c, width of a head's block, or the inner size of the two factors of a `medusa` layer; C for a full-width head.
+    /// c, width of a head's block, or the rank of the factorisation of a `medusa` layer; C for a full-width head.
     #[serde(default)]
     pub mtp_hidden_size: usize,
     /// Width of a head's gated MLP; unused by `medusa`, which has none.
     #[serde(default)]
     pub mtp_intermediate_size: usize,
-    /// T, tokens of a training window; 0 if unknown.
+    /// T, tokens of a training sequence; 0 if unknown.
     #[serde(default)]
     pub training_context: usize,
     /// Version of the arithmetic that the model was made with.
@@ -93,7 +93,7 @@ names!(Preset {
 });
 
 impl Preset {
-    /// T, tokens of a training window.
+    /// T, tokens of a training sequence.
     pub fn context(self) -> usize {
         match self {
             Self::Tiny => 128,
@@ -127,7 +127,7 @@ impl Preset {
             mtp_hidden_size: 0,
             mtp_intermediate_size: 0,
             training_context: self.context(),
-            foretoken_arithmetic: ARITHMETIC,
+            foretoken_arithmetic: ARITHMETIC_VERSION,
         };
         config.set_head_width(c / 4);
         config
@@ -150,11 +150,11 @@ impl Config {
     }
 
     /// Whether heads are narrower than the trunk, with projections around them.
-    pub fn slim(&self) -> bool {
+    pub fn is_narrow(&self) -> bool {
         self.mtp_hidden_size != self.hidden_size
     }
 
-    /// The default size of an evaluation window in tokens: that of training, if known.
+    /// The default length of an evaluation sequence in tokens: that of training, if known.
     pub fn default_context(&self) -> usize {
         match self.training_context {
             0 => self.max_position_embeddings.min(256),
@@ -163,26 +163,26 @@ impl Config {
     }
 
     /// Attention heads of a trunk layer.
-    pub fn heads(&self) -> AttentionHeads {
+    pub fn attention_heads(&self) -> AttentionHeads {
         AttentionHeads {
-            query: self.num_attention_heads,
-            key_value: self.num_key_value_heads,
-            size: self.head_dim,
+            num_heads: self.num_attention_heads,
+            num_kv_heads: self.num_key_value_heads,
+            head_dim: self.head_dim,
         }
     }
 
     /// Attention heads of a prediction head's block: the trunk's size D, and fewer in proportion to the width.
-    pub fn head_attention(&self) -> AttentionHeads {
+    pub fn mtp_attention_heads(&self) -> AttentionHeads {
         if self.mtp_hidden_size == self.hidden_size {
-            return self.heads();
+            return self.attention_heads();
         }
-        let query = (self.mtp_hidden_size / self.head_dim).max(1);
-        let most = (self.num_key_value_heads * query / self.num_attention_heads).max(1);
-        let key_value = (1..=most).rev().find(|g| query.is_multiple_of(*g));
+        let num_heads = (self.mtp_hidden_size / self.head_dim).max(1);
+        let max = (self.num_key_value_heads * num_heads / self.num_attention_heads).max(1);
+        let num_kv_heads = (1..=max).rev().find(|g| num_heads.is_multiple_of(*g));
         AttentionHeads {
-            query,
-            key_value: key_value.unwrap_or(1),
-            size: self.head_dim,
+            num_heads,
+            num_kv_heads: num_kv_heads.unwrap_or(1),
+            head_dim: self.head_dim,
         }
     }
 
@@ -202,9 +202,9 @@ impl Config {
             ("head_dim", self.head_dim, 1 << 10),
             ("max_position_embeddings", positions, 1 << 20),
         ];
-        for (field, size, most) in sizes {
-            let range = format!("1 to {most}");
-            require(field, (1..=most).contains(&size), &range, size)?;
+        for (field, size, max) in sizes {
+            let range = format!("1 to {max}");
+            require(field, (1..=max).contains(&size), &range, size)?;
         }
         let (h, g) = (self.num_attention_heads, self.num_key_value_heads);
         let divisor = format!("a divisor of num_attention_heads ({h})");
@@ -228,16 +228,13 @@ impl Config {
     /// Checks the widths of the heads, if there are heads.
     fn check_head_width(&self) -> Result<()> {
         let (c, d) = (self.mtp_hidden_size, self.head_dim);
-        let most = self.hidden_size;
+        let max = self.hidden_size;
         // Without attention the width need not be a multiple of D.
         let (fits, widths) = match self.mtp_kind {
-            HeadKind::Medusa => (
-                (1..=most).contains(&c),
-                format!("1 to hidden_size ({most})"),
-            ),
+            HeadKind::Medusa => ((1..=max).contains(&c), format!("1 to hidden_size ({max})")),
             _ => (
-                c == most || (c > 0 && c < most && c.is_multiple_of(d)),
-                format!("hidden_size ({most}) or a smaller multiple of head_dim ({d})"),
+                c == max || (c > 0 && c < max && c.is_multiple_of(d)),
+                format!("hidden_size ({max}) or a smaller multiple of head_dim ({d})"),
             ),
         };
         require("mtp_hidden_size", fits, &widths, c)?;
@@ -268,10 +265,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn presets_are_sound() {
+    fn presets_are_valid() {
         for preset in Preset::ALL {
             for kind in HeadKind::ALL {
-                preset.config(257, kind, 3).check().expect("a sound preset");
+                preset.config(257, kind, 3).check().expect("a valid preset");
             }
         }
     }

@@ -4,8 +4,10 @@
 //! the file asks for. Every key is therefore one of
 //!
 //! * a field of [`Config`];
+//! * `model_type` or `architectures`, which name the family of the model (`FAMILIES`);
 //! * a key that must have the value this crate computes with, or be `null` (`RULES`);
-//! * a key that cannot change a logit (`HARMLESS`), or one that starts with `_`;
+//! * `sliding_window`, a class of its own: it must be switched off, or reach over all positions of the model;
+//! * a key that cannot change a logit (`IGNORED`), or one that starts with `_`;
 //! * anything else, which is refused by name unless it is `null`.
 
 use super::Config;
@@ -77,7 +79,7 @@ const DEFAULT_WINDOW: u64 = 4096;
 /// Names, versions, token ids, initialisation, dropout in training, and how other programs load and run a model or
 /// sample from it.
 /// `max_window_layers` has a meaning with a sliding window only, which has a rule of its own.
-const HARMLESS: [&str; 59] = [
+const IGNORED: [&str; 59] = [
     "attention_dropout",
     "attn_implementation",
     "bad_words_ids",
@@ -198,9 +200,9 @@ impl Config {
         let own = serde_json::to_value(&*self).expect("plain data");
         for (key, value) in keys {
             let own = own.get(key).is_some();
-            let harmless = HARMLESS.contains(&key.as_str()) || key.starts_with('_');
+            let ignored = IGNORED.contains(&key.as_str()) || key.starts_with('_');
             let names_family = key == "model_type" || key == "architectures";
-            if own || harmless || names_family || value.is_null() {
+            if own || ignored || names_family || value.is_null() {
                 continue;
             }
             if key == "sliding_window" {

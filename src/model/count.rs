@@ -18,7 +18,7 @@ pub struct ParameterCounts {
 /// Floating-point operations for one token; a multiply-add counts as two.
 ///
 /// Included are the matrix multiplications with weights and the two of attention, at the mean number of keys in a
-/// window of `context` tokens. Norms, activations, softmax, the loss and the optimiser are not.
+/// sequence of `context` tokens. Norms, activations, softmax, the loss and the optimiser are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Flops {
     /// T
@@ -32,14 +32,8 @@ pub struct Flops {
 }
 
 impl Model {
-    /// Numbers of parameters of the trunk and of the heads.
-    pub fn parameter_counts(&self) -> (usize, usize) {
-        let counts = self.counts();
-        (counts.trunk, counts.heads)
-    }
-
     /// Numbers of parameters.
-    pub fn counts(&self) -> ParameterCounts {
+    pub fn parameter_counts(&self) -> ParameterCounts {
         let sum = |holds: &dyn Fn(&str) -> bool| -> usize {
             let named = self.params.iter().filter(|(name, _)| holds(name));
             named.map(|(_, t)| t.len()).sum()
@@ -60,7 +54,7 @@ impl Model {
 }
 
 impl Config {
-    /// Operations per token in a window of T = `context` tokens.
+    /// Operations per token in a sequence of T = `context` tokens.
     pub fn flops(&self, context: usize) -> Flops {
         let weights = |prefix: &str| -> f64 {
             let specs = layout::layout(self).into_iter();
@@ -69,13 +63,14 @@ impl Config {
                 .map(|s| 2.0 * (s.shape[0] * s.shape[1]) as f64)
                 .sum()
         };
-        // q·k and e·v at every key; a window's positions see 1, 2, .., n keys.
+        // q·k and e·v at every key; a sequence's positions see 1, 2, .., n keys.
         let attention = |heads: AttentionHeads, n: usize| {
-            4.0 * (heads.query * heads.size) as f64 * (n as f64 + 1.0) / 2.0
+            4.0 * (heads.num_heads * heads.head_dim) as f64 * (n as f64 + 1.0) / 2.0
         };
         let output = 2.0 * (self.vocab_size * self.hidden_size) as f64;
         let layers = self.num_hidden_layers as f64;
-        let trunk = output + weights("model.layers.") + layers * attention(self.heads(), context);
+        let trunk =
+            output + weights("model.layers.") + layers * attention(self.attention_heads(), context);
         let modules = match self.mtp_kind {
             HeadKind::Recursive => 1,
             _ => self.mtp_depth.max(1),
@@ -83,12 +78,12 @@ impl Config {
         let module = output + weights("mtp.") / modules as f64;
         let head = |n: usize| {
             if self.mtp_kind.cached() {
-                module + attention(self.head_attention(), n)
+                module + attention(self.mtp_attention_heads(), n)
             } else {
                 module
             }
         };
-        // Head k is trained on the T − k positions that have a target in the window.
+        // Head k is trained on the T − k positions that have a target in the sequence.
         let rows = (1..=self.mtp_depth).map(|k| context.saturating_sub(k));
         let heads: f64 = rows.map(|n| head(n) * n as f64).sum();
         let has_heads = self.mtp_depth.min(1) as f64;
@@ -108,7 +103,7 @@ mod tests {
 
     /// A cheap head is what makes drafting pay: on `base` with K = 3, each kind has a width for it.
     #[test]
-    fn every_kind_has_a_slim_width_of_one_to_three_percent() {
+    fn every_kind_has_a_narrow_width_of_one_to_three_percent() {
         for (kind, width) in [
             (HeadKind::Recursive, 128),
             (HeadKind::Sequential, 64),
@@ -117,7 +112,7 @@ mod tests {
         ] {
             let mut config = Preset::Base.config(257, kind, 3);
             config.set_head_width(width);
-            config.check().expect("a sound width");
+            config.check().expect("a valid width");
             let specs = layout::layout(&config);
             let size = |head: bool| -> usize {
                 let some = specs.iter().filter(|s| layout::is_head(&s.name) == head);
@@ -175,12 +170,13 @@ mod tests {
         ] {
             let mut config = Preset::Tiny.config(50, kind, 1);
             config.tie_word_embeddings = tied;
-            let model = Model::new(config.clone(), 1).expect("sound sizes");
-            let counts = model.counts();
+            let model = Model::new(config.clone(), 1).expect("valid sizes");
+            let counts = model.parameter_counts();
             assert_eq!(counts.shared, expected * 50 * 128, "{kind:?}");
             assert_eq!(counts.trunk + counts.heads, model.params().elements());
             config.mtp_depth = 0;
-            let bare = Model::new(config, 1).expect("sound sizes").counts();
+            let bare = Model::new(config, 1).expect("valid sizes");
+            let bare = bare.parameter_counts();
             assert_eq!((bare.shared, bare.heads), (0, 0));
             assert_eq!(bare.trunk, counts.trunk);
         }

@@ -1,4 +1,4 @@
-//! Removing heads from a trunk, and adding new ones. The trunk's parameters keep every bit.
+//! Removing heads from a model, and adding new ones. The trunk's parameters stay unchanged bit for bit.
 //!
 //! Heads read the trunk, and the trunk never reads a head. So removing heads changes no logit of what remains; what
 //! joint training did to the trunk's weights stays.
@@ -10,17 +10,17 @@ use crate::{Error, Result};
 impl Model {
     /// A copy with only the first `num_heads` of the K heads; with 0 it is the trunk alone.
     ///
-    /// What remains computes the same bits as before. The recursive kind keeps its one module; the other kinds lose the
-    /// modules of the heads that are cut.
+    /// What remains computes bitwise identical results. The recursive kind keeps its one module; the other kinds lose
+    /// the modules of the heads that are cut.
     ///
     /// # Errors
     /// Returns [`Error::Config`] if the model has fewer heads.
-    pub fn cut_heads(&self, num_heads: usize) -> Result<Self> {
-        let most = self.config.mtp_depth;
-        if num_heads > most {
+    pub fn keep_heads(&self, num_heads: usize) -> Result<Self> {
+        let max = self.config.mtp_depth;
+        if num_heads > max {
             return Err(Error::Config {
                 field: "mtp_depth".to_owned(),
-                expected: format!("0 to the model's {most} heads"),
+                expected: format!("0 to the model's {max} heads"),
                 found: num_heads.to_string(),
             });
         }

@@ -11,8 +11,8 @@
 //!   h_i^k = h_i^0 + silu( W_k h_i^0 + b_k )                           W_k = W_up W_down if c < C
 //! ```
 //!
-//! Each head of a kind with attention has a KV cache of its own over positions i, number L + k − 1. A recursive kind
-//! has K caches and one set of weights.
+//! Each head of a kind with attention has a KV cache of its own over positions i, with index L + k − 1. A recursive
+//! kind has K caches and one set of weights.
 //!
 //! Heads read the trunk, and the trunk never reads a head: a model without its heads computes the same logits, bit for
 //! bit.
@@ -26,7 +26,7 @@ use crate::tensor::ParamId;
 
 /// A head's parameters; all heads of the recursive kind have the same.
 #[derive(Debug)]
-pub(super) enum Ids<T = ParamId> {
+pub(super) enum HeadParams<T = ParamId> {
     /// A transformer layer between projections.
     Layer {
         input: Input<T>,
@@ -51,10 +51,14 @@ pub(super) enum Input<T> {
     Hidden { down: Option<T> },
 }
 
-impl<T> Ids<T> {
+impl<T> HeadParams<T> {
     /// Head k = 1..=K.
     pub fn declare(config: &Config, k: usize, to: &mut Declare<'_, T>) -> Self {
-        let (c, narrow, slim) = (config.hidden_size, config.mtp_hidden_size, config.slim());
+        let (c, width, is_narrow) = (
+            config.hidden_size,
+            config.mtp_hidden_size,
+            config.is_narrow(),
+        );
         let to = &mut match config.mtp_kind {
             // All heads share one module.
             HeadKind::Recursive => to.below("mtp."),
@@ -64,24 +68,28 @@ impl<T> Ids<T> {
             HeadKind::Recursive | HeadKind::Sequential => Input::TokenAndHidden {
                 norm_embedding: to.norm("pre_fc_norm_embedding", c),
                 norm_hidden: to.norm("pre_fc_norm_hidden", c),
-                fc: to.linear("fc", narrow, 2 * c),
+                fc: to.linear("fc", width, 2 * c),
             },
             HeadKind::Parallel => Input::Hidden {
-                down: slim.then(|| to.linear("down", narrow, c)),
+                down: is_narrow.then(|| to.linear("down", width, c)),
             },
             // The layer adds silu(0) = 0 at first, so the head starts as the trunk's hidden state.
             HeadKind::Medusa => {
-                let (last, inputs) = if slim { ("up", narrow) } else { ("linear", c) };
+                let (last, inputs) = if is_narrow {
+                    ("up", width)
+                } else {
+                    ("linear", c)
+                };
                 return Self::Residual {
-                    down: slim.then(|| to.linear("down", narrow, c)),
+                    down: is_narrow.then(|| to.linear("down", width, c)),
                     up: to.parameter(&format!("{last}.weight"), &[c, inputs], Init::Zero),
                     bias: to.parameter(&format!("{last}.bias"), &[c], Init::Zero),
                 };
             }
         };
         let shape = (
-            narrow,
-            config.head_attention(),
+            width,
+            config.mtp_attention_heads(),
             config.mtp_intermediate_size,
         );
         let layer = &mut to.below("layers.0.");
@@ -89,21 +97,21 @@ impl<T> Ids<T> {
         Self::Layer {
             input,
             block: Box::new(block),
-            up: slim.then(|| to.linear("up", c, narrow)),
+            up: is_narrow.then(|| to.linear("up", c, width)),
             norm: to.norm("norm", c),
         }
     }
 }
 
 impl Model {
-    /// Number of the KV cache of head k = 1..=K. It stays empty if the kind is not [`HeadKind::cached`].
+    /// Index of the KV cache of head k = 1..=K. It stays empty if the kind is not [`HeadKind::cached`].
     pub fn head_cache(&self, k: usize) -> usize {
         self.config.num_hidden_layers + k - 1
     }
 
     /// h^k [rows, C] of head k = 1..=K.
     ///
-    /// `h` [rows, C] is h^{k-1} for a chained kind and h^0 for the others; `following` `[rows]` holds x_{i+k}; only
+    /// `h` [rows, C] is h^{k-1} for a chained kind and h^0 for the others; `head_inputs` `[rows]` holds x_{i+k}; only
     /// chained kinds read it.
     ///
     /// # Panics
@@ -114,41 +122,41 @@ impl Model {
         exec: &mut E,
         k: usize,
         h: &E::Value,
-        following: &[u32],
+        head_inputs: &[u32],
         rows: &Rows,
     ) -> E::Value {
         let depth = self.config.mtp_depth;
         assert!((1..=depth).contains(&k), "Model::head: head {k} of {depth}");
         let chained = self.config.mtp_kind.chained();
-        let e = chained.then(|| self.embed(exec, following));
-        self.head_on(exec, k, e.as_ref(), h, rows)
+        let e = chained.then(|| self.embed(exec, head_inputs));
+        self.head_with_embedding(exec, k, e.as_ref(), h, rows)
     }
 
     /// h^k over whole sequences, with its rows: the positions i of each sequence for which x_{i+k} lies inside it.
     ///
-    /// `states` holds h^0, h^1, .. with their rows, at least up to [`HeadKind::source`] of k. `following` holds x_{i+k}
-    /// for the rows of head k; only chained kinds read it. If `embedding_grad` is not set, the embedding gets no
-    /// gradient.
-    pub fn next_head<E: Exec>(
+    /// `states` holds h^0, h^1, .. with their rows, at least up to [`HeadKind::source`] of k. `head_inputs` holds
+    /// x_{i+k} for the rows of head k; only chained kinds read it. If `embedding_grad` is not set, the embedding gets
+    /// no gradient.
+    pub fn head_forward_full<E: Exec>(
         &self,
         exec: &mut E,
         k: usize,
         states: &[(E::Value, Rows)],
-        following: &[u32],
+        head_inputs: &[u32],
         embedding_grad: bool,
     ) -> (E::Value, Rows) {
         let source = self.config.mtp_kind.source(k);
         let (h, rows) = &states[source];
-        let (rows, keep) = rows.without_last(k - source);
-        let h = exec.apply(SelectRows { keep }, [h]);
+        let (rows, indices) = rows.without_last(k - source);
+        let h = exec.apply(SelectRows { indices }, [h]);
         let chained = self.config.mtp_kind.chained();
-        let e = chained.then(|| self.embed(&mut NoGrad::when(!embedding_grad, exec), following));
-        let h = self.head_on(exec, k, e.as_ref(), &h, &rows);
+        let e = chained.then(|| self.embed(&mut NoGrad::when(!embedding_grad, exec), head_inputs));
+        let h = self.head_with_embedding(exec, k, e.as_ref(), &h, &rows);
         (h, rows)
     }
 
     /// [`Model::head`], with the embeddings E[x_{i+k}] [rows, C] for chained kinds.
-    fn head_on<E: Exec>(
+    fn head_with_embedding<E: Exec>(
         &self,
         exec: &mut E,
         k: usize,
@@ -157,22 +165,22 @@ impl Model {
         rows: &Rows,
     ) -> E::Value {
         let (input, block, up, norm) = match &self.heads[k - 1] {
-            Ids::Residual { down, up, bias } => {
-                let narrow = down.map(|down| linear(exec, h, down));
-                let y = linear(exec, narrow.as_ref().unwrap_or(h), *up);
+            HeadParams::Residual { down, up, bias } => {
+                let narrowed = down.map(|down| linear(exec, h, down));
+                let y = linear(exec, narrowed.as_ref().unwrap_or(h), *up);
                 let bias = exec.param(*bias);
                 let y = exec.apply(AddBias, [&y, &bias]);
                 let y = exec.apply(Silu, [&y]);
                 return exec.apply(Add, [h, &y]);
             }
-            Ids::Layer {
+            HeadParams::Layer {
                 input,
                 block,
                 up,
                 norm,
             } => (input, block, up, norm),
         };
-        let pass = self.pass(rows);
+        let context = self.context(rows);
         let u = match input {
             Input::TokenAndHidden {
                 norm_embedding,
@@ -180,18 +188,18 @@ impl Model {
                 fc,
             } => {
                 let e = e.expect("a chained kind reads tokens");
-                let e = pass.norm(exec, e, *norm_embedding);
-                let h = pass.norm(exec, h, *norm_hidden);
+                let e = context.norm(exec, e, *norm_embedding);
+                let h = context.norm(exec, h, *norm_hidden);
                 let both = exec.apply(Concat, [&e, &h]);
                 linear(exec, &both, *fc)
             }
             Input::Hidden { down: Some(down) } => linear(exec, h, *down),
             Input::Hidden { down: None } => h.clone(),
         };
-        let mut y = block.forward(exec, &pass, self.head_cache(k), &u);
+        let mut y = block.forward(exec, &context, self.head_cache(k), &u);
         if let Some(up) = up {
             y = linear(exec, &y, *up);
         }
-        pass.norm(exec, &y, *norm)
+        context.norm(exec, &y, *norm)
     }
 }

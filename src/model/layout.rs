@@ -1,4 +1,5 @@
-//! The list of a model's parameters, and what their names say. The names are those of the public checkpoints.
+//! The list of a model's parameters, and what their names say. The trunk's names are those of the public checkpoints;
+//! the heads' names begin with `mtp.`.
 //!
 //! Heads are numbered k = 1..=K here as everywhere; in the names of tensors, modules are numbered from 0.
 
@@ -24,13 +25,13 @@ pub fn layout(config: &Config) -> Vec<ParamSpec> {
     let mut list = Vec::new();
     let mut take = |spec| list.push(spec);
     let mut declare = Declare::new(&mut take);
-    trunk::Ids::declare(config, &mut declare);
+    trunk::TrunkParams::declare(config, &mut declare);
     let modules = match config.mtp_kind {
         HeadKind::Recursive => config.mtp_depth.min(1),
         _ => config.mtp_depth,
     };
     for k in 1..=modules {
-        heads::Ids::declare(config, k, &mut declare);
+        heads::HeadParams::declare(config, k, &mut declare);
     }
     list
 }

@@ -72,7 +72,7 @@ impl JointLoss {
 /// The loss of the main head or of one prediction head on a batch.
 #[derive(Clone, Debug)]
 pub struct LossReport<V = Var> {
-    /// [1, 3]: weighted loss, mean loss in nats, share of targets that have the largest logit.
+    /// [1, 3]: weighted loss, mean loss in nats, fraction of targets that have the largest logit.
     pub value: V,
     /// Number of targets.
     pub targets: usize,
@@ -97,7 +97,7 @@ impl LossReport {
         self.value.value().data()[1]
     }
 
-    /// Share of the targets that have the largest logit.
+    /// Fraction of the targets that have the largest logit.
     pub fn accuracy(&self) -> f32 {
         self.value.value().data()[2]
     }
@@ -106,10 +106,10 @@ impl LossReport {
 impl Model {
     /// The losses of the main head and of every active head that has targets in the batch, in forward order.
     ///
-    /// Head k is computed on positions 0..T − k of each window; the targets of later positions lie outside it.
+    /// Head k is computed on positions 0..T − k of each sequence; the targets of later positions lie outside it.
     ///
     /// # Panics
-    /// Panics if a token is not below V, or if a window is longer than the model's positions.
+    /// Panics if a token is not below V, or if a sequence is longer than the model's positions.
     pub fn losses<E: Exec>(
         &self,
         exec: &mut E,
@@ -126,7 +126,8 @@ impl Model {
         let h = if reach_trunk { h } else { exec.detached(&h) };
         let mut states = vec![(h, rows)];
         for k in (1..weights.len()).take_while(|k| batch.num_targets(*k) > 0) {
-            let state = self.next_head(exec, k, &states, &batch.head_inputs(k), reach_trunk);
+            let state =
+                self.head_forward_full(exec, k, &states, &batch.head_inputs(k), reach_trunk);
             let logits = self.logits(&mut NoGrad::when(!reach_trunk, exec), &state.0);
             reports.push(self.loss(exec, &logits, batch, k, weights[k]));
             states.push(state);
@@ -152,7 +153,7 @@ impl Model {
         let op = CrossEntropy {
             targets: batch.targets(k).into(),
             weight,
-            whole_rows: batch.total_targets(k),
+            total_targets: batch.total_targets(k),
         };
         let targets = op.targets.len();
         LossReport {

@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`config`] | [`Config`]: the sizes; presets |
-//! | [`config_keys`] | the keys of a public `config.json`: used, harmless or refused |
+//! | [`config_keys`] | the file format `config.json`: which keys are used, checked, ignored or refused |
 //! | [`kind`] | [`HeadKind`]: what each kind of head reads and caches |
 //! | [`declare`] | name, shape and initial value of a parameter |
 //! | [`layout`] | the list of all parameters |
@@ -11,11 +11,13 @@
 //! | [`trunk`] | embedding, layers, final norm, LM head |
 //! | [`heads`] | the K prediction heads, by kind |
 //! | [`loss`] | the joint loss, on any executor |
-//! | [`backward`](mod@backward) | the step that trains: the joint loss and its gradient, in the memory of one head |
-//! | [`count`] | parameters, bytes and floating-point operations |
-//! | [`edit_heads`] | removing heads from a trunk, and adding new ones |
+//! | [`backward`](mod@backward) | the step that trains: the joint loss and its gradient |
+//! | [`count`] | numbers of parameters, and of floating-point operations per token |
+//! | [`edit_heads`] | removing heads from a model, and adding new ones |
 //!
-//! This folder knows nothing about files, optimisers, or how tokens are chosen.
+//! This folder opens no files, and knows nothing about optimisers or how tokens are chosen.
+//!
+//! Rules R1, R2, .. are those of [`crate::manual::one_answer`].
 
 pub mod backward;
 pub mod block;
@@ -48,8 +50,8 @@ use std::sync::{Arc, Mutex};
 pub struct Model {
     config: Config,
     params: Params,
-    trunk: trunk::Ids,
-    heads: Vec<heads::Ids>,
+    trunk: trunk::TrunkParams,
+    heads: Vec<heads::HeadParams>,
     /// cos and sin of RoPE for the positions used so far. It is computed on demand, because a model may allow a million
     /// positions. The lock is held to look at the table, not while a pass uses it; entries never change, so a longer
     /// table gives the same bits.
@@ -92,9 +94,9 @@ impl Model {
             id.expect("a tensor of the layout")
         };
         let mut declare = Declare::new(&mut find);
-        let trunk = trunk::Ids::declare(&config, &mut declare);
+        let trunk = trunk::TrunkParams::declare(&config, &mut declare);
         let heads = 1..=config.mtp_depth;
-        let heads = heads.map(|k| heads::Ids::declare(&config, k, &mut declare));
+        let heads = heads.map(|k| heads::HeadParams::declare(&config, k, &mut declare));
         let heads = heads.collect();
         let table = RopeTable::new(0, config.head_dim, config.rope_theta);
         Ok(Self {
@@ -161,18 +163,18 @@ impl Model {
     ///
     /// # Panics
     /// Panics if a position is not below the model's positions.
-    fn pass<'a>(&self, rows: &'a Rows) -> block::Pass<'a> {
+    fn context<'a>(&self, rows: &'a Rows) -> block::ForwardContext<'a> {
         let ends = rows.spans().iter().map(|s| s.first + s.len);
         let end = ends.max().unwrap_or(0);
-        let most = self.config.max_position_embeddings;
-        assert!(end <= most, "position {end} of a model with {most}");
+        let max = self.config.max_position_embeddings;
+        assert!(end <= max, "position {end} of a model with {max}");
         let mut table = self.rope.lock().unwrap_or_else(|e| e.into_inner());
         if table.positions() < end {
-            let positions = end.next_power_of_two().max(256).min(most);
+            let positions = end.next_power_of_two().max(256).min(max);
             let theta = self.config.rope_theta;
             *table = Arc::new(RopeTable::new(positions, self.config.head_dim, theta));
         }
-        block::Pass {
+        block::ForwardContext {
             rows,
             positions: rows.positions(),
             table: Arc::clone(&table),

@@ -15,14 +15,14 @@ pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
 
 /// The trunk's parameters.
 #[derive(Debug)]
-pub(super) struct Ids<T = ParamId> {
+pub(super) struct TrunkParams<T = ParamId> {
     embedding: T,
     layers: Vec<Block<T>>,
     norm: T,
     lm_head: T,
 }
 
-impl<T: Copy> Ids<T> {
+impl<T: Copy> TrunkParams<T> {
     pub fn declare(config: &Config, to: &mut Declare<'_, T>) -> Self {
         let c = config.hidden_size;
         let mut matrix = |name| to.matrix(name, [config.vocab_size, c], EMBEDDING_DEVIATION);
@@ -32,7 +32,7 @@ impl<T: Copy> Ids<T> {
         } else {
             matrix("lm_head")
         };
-        let shape = (c, config.heads(), config.intermediate_size);
+        let shape = (c, config.attention_heads(), config.intermediate_size);
         let terms = 2.0 * config.num_hidden_layers as f64;
         let layer = |l| {
             let to = &mut to.below(&format!("model.layers.{l}."));
@@ -53,12 +53,12 @@ impl Model {
     /// # Panics
     /// Panics if a token is not below V, or if a position is not below the model's positions.
     pub fn trunk<E: Exec>(&self, exec: &mut E, tokens: &[u32], rows: &Rows) -> E::Value {
-        let pass = self.pass(rows);
+        let context = self.context(rows);
         let mut x = self.embed(exec, tokens);
         for (l, layer) in self.trunk.layers.iter().enumerate() {
-            x = layer.forward(exec, &pass, l, &x);
+            x = layer.forward(exec, &context, l, &x);
         }
-        pass.norm(exec, &x, self.trunk.norm)
+        context.norm(exec, &x, self.trunk.norm)
     }
 
     /// h [rows, C], of the trunk or of a head -> logits [rows, V].

@@ -34,8 +34,8 @@ impl Op<1> for Attention {
 
     fn forward(&self, [qkv]: [&Arc<Tensor>; 1]) -> (Tensor, Saved) {
         let heads = self.heads;
-        let mut y = Tensor::empty(&[qkv.rows(), heads.query * heads.size]);
-        let mut stats = Tensor::empty(&[qkv.rows(), 2 * heads.query]);
+        let mut y = Tensor::empty(&[qkv.rows(), heads.num_heads * heads.head_dim]);
+        let mut stats = Tensor::empty(&[qkv.rows(), 2 * heads.num_heads]);
         let (out, parts) = (y.data_mut(), stats.data_mut());
         attention::forward(heads, &self.lengths, qkv.data(), out, parts);
         let qkv = Arc::clone(qkv);
@@ -62,13 +62,13 @@ mod laws {
     use crate::autograd::testing::{batch_invariant, check, pattern};
 
     fn reference(heads: AttentionHeads, lengths: &[usize], qkv: &[f64]) -> Vec<f64> {
-        let (d, width) = (heads.size, heads.width());
+        let (d, width) = (heads.head_dim, heads.width());
         let mut y = Vec::new();
         let mut from = 0;
         for len in lengths {
             for t in 0..*len {
-                for h in 0..heads.query {
-                    let key = heads.query + h / heads.group();
+                for h in 0..heads.num_heads {
+                    let key = heads.num_heads + h / heads.group();
                     let part =
                         |row: usize, head: usize| &qkv[(from + row) * width + head * d..][..d];
                     let dot = |j| -> f64 {
@@ -82,7 +82,7 @@ mod laws {
                         .map(|j| (dot(j) / (d as f64).sqrt()).exp())
                         .collect();
                     let total: f64 = e.iter().sum();
-                    let value = |j| part(j, key + heads.key_value);
+                    let value = |j| part(j, key + heads.num_kv_heads);
                     y.extend(
                         (0..d).map(|c| (0..=t).map(|j| e[j] * value(j)[c]).sum::<f64>() / total),
                     );
@@ -96,9 +96,9 @@ mod laws {
     #[test]
     fn laws() {
         let heads = AttentionHeads {
-            query: 4,
-            key_value: 2,
-            size: 6,
+            num_heads: 4,
+            num_kv_heads: 2,
+            head_dim: 6,
         };
         let lengths: Arc<[usize]> = [1, 9, 3].into();
         let op = Attention {
@@ -112,9 +112,9 @@ mod laws {
     #[test]
     fn a_sequence_alone_and_a_row_without_its_future() {
         let heads = AttentionHeads {
-            query: 2,
-            key_value: 1,
-            size: 16,
+            num_heads: 2,
+            num_kv_heads: 1,
+            head_dim: 16,
         };
         let attend = |rows: &Tensor, lengths: &[usize]| {
             let op = Attention {
@@ -131,7 +131,7 @@ mod laws {
                 qkv.data()[from * width..to * width].to_vec(),
             )
         };
-        // The last row of every prefix has the bits of that row among all.
+        // The last row of every prefix is bitwise identical to that row among all.
         batch_invariant(40, |r| {
             if r.len() == 40 {
                 return attend(&qkv, &[40]);

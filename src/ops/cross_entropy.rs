@@ -3,7 +3,7 @@
 //! ```text
 //! z [rows, V], targets [rows] -> [weight · L · rows / n, L, hits]
 //! L    = mean over rows of ln Σ exp(z) − z[target]          in nats
-//! hits = share of the rows whose target has the largest logit
+//! hits = fraction of the rows whose target has the largest logit
 //! dz   = (softmax(z) − [j = target]) · weight / n            the factor is one number, rounded once (rule R8)
 //! ```
 //!
@@ -18,15 +18,15 @@ use crate::kernels::{cross_entropy, reduce};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
-/// Logits [rows, V] -> [1, 3]: the weighted loss, the mean loss in nats, the share of hits.
+/// Logits [rows, V] -> [1, 3]: the weighted loss, the mean loss in nats, the fraction of hits.
 #[derive(Clone, Debug)]
 pub struct CrossEntropy {
     /// The target of each row, below V.
     pub targets: Arc<[u32]>,
     /// The loss's weight in the sum of losses.
     pub weight: f64,
-    /// n, the number of rows in the whole batch.
-    pub whole_rows: usize,
+    /// n, the number of targets in the whole batch.
+    pub total_targets: usize,
 }
 
 /// The gradient of the first element, for dy = 1.
@@ -37,7 +37,7 @@ pub struct Saved {
 impl CrossEntropy {
     /// The output, from the loss of each row and whether its target has the largest logit.
     pub fn report(&self, losses: &[f32], hits: &[f32]) -> Tensor {
-        let (own, n) = (losses.len().max(1) as f64, self.whole_rows.max(1) as f64);
+        let (own, n) = (losses.len().max(1) as f64, self.total_targets.max(1) as f64);
         let sum = reduce::total(losses);
         let report = [
             self.weight * (sum / n),
@@ -53,7 +53,7 @@ impl Op<1> for CrossEntropy {
 
     fn forward(&self, [z]: [&Arc<Tensor>; 1]) -> (Tensor, Saved) {
         let rows = self.targets.len();
-        let n = self.whole_rows.max(1) as f64;
+        let n = self.total_targets.max(1) as f64;
         let (mut losses, mut hits) = (vec![0.0; rows], vec![0.0; rows]);
         let mut dz = Tensor::clone(z);
         let factor = (self.weight / n) as f32;
@@ -98,7 +98,7 @@ mod laws {
             let op = CrossEntropy {
                 targets: targets.clone().into(),
                 weight: 0.7,
-                whole_rows: targets.len(),
+                total_targets: targets.len(),
             };
             let z = pattern(&[targets.len(), v], 5);
             // Only the first element has a gradient.
@@ -107,7 +107,7 @@ mod laws {
             let op = CrossEntropy {
                 targets: targets.clone().into(),
                 weight: 0.7,
-                whole_rows: targets.len(),
+                total_targets: targets.len(),
             };
             let exact: Vec<f64> = z.data().iter().map(|x| f64::from(*x)).collect();
             for (got, expected) in op.forward([&z]).0.data().iter().zip(reference(&[exact])) {
@@ -118,7 +118,7 @@ mod laws {
                 let op = CrossEntropy {
                     targets: targets[r.clone()].into(),
                     weight: 0.7,
-                    whole_rows: 7,
+                    total_targets: 7,
                 };
                 op.forward([&slice_rows(&z, r)]).1.dz
             });

@@ -7,8 +7,8 @@
 //! |---|---|
 //! | [`embedding`] | rows of the embedding matrix |
 //! | [`linear`] | matrix multiplication with one or more weights |
-//! | [`normed_linear`] | RMS normalisation of rows, then matrix multiplication |
-//! | [`gated_mlp`] | the gated MLP of a layer, its norm included |
+//! | [`rms_norm_linear`] | RMS normalisation of rows, then matrix multiplication |
+//! | [`rms_norm_mlp`] | the gated MLP of a layer, its norm included |
 //! | [`rms_norm`] | RMS normalisation of rows |
 //! | [`qk_norm`] | RMS normalisation of query and key heads |
 //! | [`rope`] | rotary position embedding |
@@ -21,6 +21,8 @@
 //! | [`cross_entropy`] | the loss |
 //!
 //! This folder knows nothing about layers, models or executors.
+//!
+//! Rules R1, R2, .. are those of [`crate::manual::one_answer`].
 
 pub mod add;
 pub mod add_bias;
@@ -28,11 +30,11 @@ pub mod attention;
 pub mod concat;
 pub mod cross_entropy;
 pub mod embedding;
-pub mod gated_mlp;
 pub mod linear;
-pub mod normed_linear;
 pub mod qk_norm;
 pub mod rms_norm;
+pub mod rms_norm_linear;
+pub mod rms_norm_mlp;
 pub mod rope;
 pub mod select_rows;
 pub mod silu;
@@ -43,11 +45,11 @@ pub use attention::Attention;
 pub use concat::Concat;
 pub use cross_entropy::CrossEntropy;
 pub use embedding::Embedding;
-pub use gated_mlp::GatedMlp;
 pub use linear::Linear;
-pub use normed_linear::NormedLinear;
 pub use qk_norm::QkNorm;
 pub use rms_norm::RmsNorm;
+pub use rms_norm_linear::RmsNormLinear;
+pub use rms_norm_mlp::RmsNormMlp;
 pub use rope::Rope;
 pub use select_rows::SelectRows;
 pub use silu::Silu;

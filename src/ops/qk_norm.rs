@@ -23,22 +23,22 @@ pub struct QkNorm {
 /// The inputs and 1 / √(mean x² + ε) of each query head and of each key head.
 pub struct Saved {
     inputs: [Arc<Tensor>; 3],
-    r: [Vec<f32>; 2],
+    rstd: [Vec<f32>; 2],
 }
 
 impl QkNorm {
     /// Query heads, then key heads.
     fn segments(&self) -> [Segments; 2] {
         let AttentionHeads {
-            query,
-            key_value,
-            size,
+            num_heads,
+            num_kv_heads,
+            head_dim,
         } = self.heads;
-        [(0, query), (query * size, key_value)].map(|(start, count)| Segments {
+        [(0, num_heads), (num_heads * head_dim, num_kv_heads)].map(|(start, count)| Segments {
             stride: self.heads.width(),
             start,
             count,
-            width: size,
+            width: head_dim,
         })
     }
 }
@@ -50,13 +50,13 @@ impl Op<3> for QkNorm {
         let x = inputs[0];
         let mut y = Tensor::clone(x);
         let segments = self.segments();
-        let mut r = segments.map(|at| vec![0.0; x.rows() * at.count]);
+        let mut rstd = segments.map(|at| vec![0.0; x.rows() * at.count]);
         for (i, at) in segments.into_iter().enumerate() {
             let weight = inputs[i + 1].data();
-            norm::forward(at, self.eps, x.data(), weight, y.data_mut(), &mut r[i]);
+            norm::forward(at, self.eps, x.data(), weight, y.data_mut(), &mut rstd[i]);
         }
         let inputs = inputs.map(Arc::clone);
-        (y, Saved { inputs, r })
+        (y, Saved { inputs, rstd })
     }
 
     fn backward(&self, saved: Saved, dy: Tensor, sink: &mut GradSink<'_, 3>) {
@@ -64,8 +64,8 @@ impl Op<3> for QkNorm {
         let mut dx = dy.clone();
         for (i, at) in self.segments().into_iter().enumerate() {
             let weight = &saved.inputs[i + 1];
-            let (w, r) = (weight.data(), &saved.r[i]);
-            let dweight = norm::backward(at, x.data(), w, r, dy.data(), dx.data_mut());
+            let (w, rstd) = (weight.data(), &saved.rstd[i]);
+            let dweight = norm::backward(at, x.data(), w, rstd, dy.data(), dx.data_mut());
             sink.add(i + 1, Tensor::new(weight.shape(), dweight));
         }
         sink.add(0, dx);
@@ -80,9 +80,9 @@ mod laws {
     #[test]
     fn laws() {
         let heads = AttentionHeads {
-            query: 4,
-            key_value: 2,
-            size: 6,
+            num_heads: 4,
+            num_kv_heads: 2,
+            head_dim: 6,
         };
         let op = QkNorm { heads, eps: 1e-3 };
         let reference = |x: &[Vec<f64>]| {
@@ -93,8 +93,8 @@ mod laws {
                     _ => return head.to_vec(),
                 };
                 let mean = head.iter().map(|x| x * x).sum::<f64>() / 6.0;
-                let r = 1.0 / (mean + 1e-3).sqrt();
-                head.iter().zip(weight).map(|(x, g)| x * r * g).collect()
+                let rstd = 1.0 / (mean + 1e-3).sqrt();
+                head.iter().zip(weight).map(|(x, g)| x * rstd * g).collect()
             };
             x[0].chunks(6).enumerate().flat_map(head).collect()
         };

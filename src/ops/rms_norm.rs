@@ -22,7 +22,7 @@ pub struct RmsNorm {
 pub struct Saved {
     x: Arc<Tensor>,
     weight: Arc<Tensor>,
-    r: Vec<f32>,
+    rstd: Vec<f32>,
 }
 
 impl Op<2> for RmsNorm {
@@ -30,18 +30,25 @@ impl Op<2> for RmsNorm {
 
     fn forward(&self, [x, weight]: [&Arc<Tensor>; 2]) -> (Tensor, Saved) {
         let mut y = Tensor::empty(x.shape());
-        let mut r = vec![0.0; x.rows()];
+        let mut rstd = vec![0.0; x.rows()];
         let at = Segments::row(x.cols());
-        norm::forward(at, self.eps, x.data(), weight.data(), y.data_mut(), &mut r);
+        norm::forward(
+            at,
+            self.eps,
+            x.data(),
+            weight.data(),
+            y.data_mut(),
+            &mut rstd,
+        );
         let (x, weight) = (Arc::clone(x), Arc::clone(weight));
-        (y, Saved { x, weight, r })
+        (y, Saved { x, weight, rstd })
     }
 
     fn backward(&self, saved: Saved, dy: Tensor, sink: &mut GradSink<'_, 2>) {
-        let Saved { x, weight, r } = saved;
+        let Saved { x, weight, rstd } = saved;
         let mut dx = Tensor::empty(x.shape());
         let at = Segments::row(x.cols());
-        let dweight = norm::backward(at, x.data(), weight.data(), &r, dy.data(), dx.data_mut());
+        let dweight = norm::backward(at, x.data(), weight.data(), &rstd, dy.data(), dx.data_mut());
         sink.add(1, Tensor::new(weight.shape(), dweight));
         sink.add(0, dx);
     }
@@ -59,10 +66,10 @@ mod laws {
             let reference = |x: &[Vec<f64>]| {
                 let row = |row: &[f64]| {
                     let mean = row.iter().map(|x| x * x).sum::<f64>() / c as f64;
-                    let r = 1.0 / (mean + 1e-3).sqrt();
+                    let rstd = 1.0 / (mean + 1e-3).sqrt();
                     row.iter()
                         .zip(&x[1])
-                        .map(|(x, g)| x * r * g)
+                        .map(|(x, g)| x * rstd * g)
                         .collect::<Vec<_>>()
                 };
                 x[0].chunks(c).flat_map(row).collect()

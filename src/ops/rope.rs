@@ -29,7 +29,7 @@ pub struct Saved;
 
 impl Rope {
     fn apply(&self, direction: Direction, from: Option<&[f32]>, x: &mut Tensor) {
-        let heads = self.heads.query + self.heads.key_value;
+        let heads = self.heads.num_heads + self.heads.num_kv_heads;
         let (stride, x) = (self.heads.width(), x.data_mut());
         let positions = &self.positions;
         rotate(&self.table, heads, stride, positions, direction, from, x);
@@ -59,9 +59,9 @@ mod laws {
     #[test]
     fn laws() {
         let heads = AttentionHeads {
-            query: 2,
-            key_value: 1,
-            size: 6,
+            num_heads: 2,
+            num_kv_heads: 1,
+            head_dim: 6,
         };
         let positions = [0u32, 1, 2, 7, 300, 4095];
         let op = |range: std::ops::Range<usize>| Rope {

@@ -22,11 +22,11 @@ use std::time::Duration;
 pub struct TrainConfig {
     /// Steps of the run.
     pub steps: u64,
-    /// B, windows per batch.
+    /// B, training sequences (windows of the text) per batch.
     pub batch: usize,
     /// N, batches per step. A step's gradient is the mean over the windows of all of them.
     pub accumulate: usize,
-    /// T, tokens per window.
+    /// T, tokens per training sequence.
     pub context: usize,
     /// Seed of the windows. The model's initial values have a seed of their own.
     pub seed: u64,
@@ -59,6 +59,10 @@ pub struct TrainConfig {
 
     /// Steps between evaluations. The last step is always evaluated.
     pub eval_every: u64,
+    /// Tokens of an evaluation, in windows spread evenly over the validation text and rounded up to whole windows.
+    /// `None` takes a ninth of the tokens that are trained on between two evaluations: a forward pass costs about a
+    /// third of a step, so that evaluation takes some 4 % of a run.
+    pub valid_tokens: Option<usize>,
     /// Steps between reports.
     pub log_every: u64,
     /// Steps between checkpoints; `None` makes one after each evaluation. The last step always has one.
@@ -89,6 +93,7 @@ impl Default for TrainConfig {
             beta: joint.beta,
             freeze_trunk: false,
             eval_every: 500,
+            valid_tokens: None,
             log_every: 50,
             save_every: None,
             save_after: None,
@@ -96,9 +101,9 @@ impl Default for TrainConfig {
     }
 }
 
-/// Most rows of a batch, B·T. More need more memory than any machine has, and allocating it would abort.
+/// Maximum number of rows of a batch, B·T. More need more memory than any machine has, and allocating it would abort.
 const MAX_BATCH_ROWS: usize = 1 << 24;
-/// Most rows of a step, N·B·T.
+/// Maximum number of rows of a step, N·B·T.
 const MAX_STEP_ROWS: usize = MAX_BATCH_ROWS << 4;
 
 impl TrainConfig {
@@ -116,11 +121,21 @@ impl TrainConfig {
         }
     }
 
-    /// Makes the run longer. The warm-up keeps its length; the decay of the learning rate, the stages of the regime and
+    /// Makes the run longer. The warm-up and the evaluations keep their length; the decay of the learning rate, the stages of the regime and
     /// the line of λ move with the end of the run.
     pub fn extend(&mut self, steps: u64) {
         self.warmup = Some(self.warmup_steps());
+        self.valid_tokens = Some(self.eval_tokens());
         self.steps = steps;
+    }
+
+    /// The number of tokens of an evaluation. It does not depend on the length of a run that is evaluated before its
+    /// end, so that the curves of such runs can be compared.
+    pub fn eval_tokens(&self) -> usize {
+        let rows = (self.batch * self.accumulate * self.context) as u64;
+        let between = self.eval_every.min(self.steps).saturating_mul(rows);
+        let ninth = usize::try_from(between / 9).unwrap_or(usize::MAX);
+        self.valid_tokens.unwrap_or(ninth.max(1))
     }
 
     /// Checks that a model can be trained like this.
@@ -142,6 +157,7 @@ impl TrainConfig {
             ("eval_every", self.eval_every),
             ("log_every", self.log_every),
             ("save_every", self.save_every.unwrap_or(1)),
+            ("valid_tokens", self.valid_tokens.unwrap_or(1) as u64),
         ];
         for (field, value) in counts {
             if value == 0 {
@@ -243,7 +259,7 @@ mod tests {
             let adamw = ADAMW;
             Optimiser::Muon { momentum, adamw }
         }
-        let wrong: [(&str, Spoil); 23] = [
+        let wrong: [(&str, Spoil); 24] = [
             ("steps", |c| c.steps = 0),
             ("batch", |c| c.batch = 0),
             ("batch", |c| c.batch = usize::MAX),
@@ -255,6 +271,7 @@ mod tests {
             ("eval_every", |c| c.eval_every = 0),
             ("log_every", |c| c.log_every = 0),
             ("save_every", |c| c.save_every = Some(0)),
+            ("valid_tokens", |c| c.valid_tokens = Some(0)),
             ("peak_lr", |c| c.peak_lr = f64::NAN),
             // Infinite in the `f32` of the weights.
             ("peak_lr", |c| c.peak_lr = 1e39),

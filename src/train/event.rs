@@ -15,8 +15,8 @@ pub enum Event {
         step: u64,
         /// The joint loss: the weighted sum of the losses.
         loss: f64,
-        /// Mean loss of the main head and of the active heads, in nats per token.
-        loss_heads: Vec<f64>,
+        /// Mean loss of the main head and of heads 1..=K, in nats per token; `None` for a head that is not active.
+        loss_heads: Vec<Option<f64>>,
         /// Learning rate of the step.
         lr: f64,
         /// Training tokens per second since the previous report.

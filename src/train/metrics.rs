@@ -17,8 +17,8 @@ const MAX_BYTES: u64 = 2 << 30;
 pub struct StepPoint {
     /// Steps done.
     pub step: u64,
-    /// Mean loss of the main head and of heads 1..=K, in nats.
-    pub loss_heads: Vec<f64>,
+    /// Mean loss of the main head and of heads 1..=K, in nats; `None` for a head that was not active.
+    pub loss_heads: Vec<Option<f64>>,
     /// Learning rate.
     pub lr: f64,
     /// Training tokens per second.
@@ -30,10 +30,10 @@ pub struct StepPoint {
 pub struct EvalPoint {
     /// Steps done.
     pub step: u64,
-    /// Mean loss of the main head and of heads 1..=K, in nats.
-    pub loss_heads: Vec<f64>,
-    /// Share of targets that have the largest logit, for the same heads.
-    pub accuracy_heads: Vec<f64>,
+    /// Mean loss of the main head and of heads 1..=K, in nats; `None` for a head that had no target.
+    pub loss_heads: Vec<Option<f64>>,
+    /// Fraction of targets that have the largest logit, for the same heads.
+    pub accuracy_heads: Vec<Option<f64>>,
 }
 
 /// One line. Other kinds of events and other fields are ignored.
@@ -143,7 +143,7 @@ mod tests {
         Event::Step {
             step,
             loss: 2.0,
-            loss_heads: vec![1.5, 2.5],
+            loss_heads: vec![Some(1.5), None],
             lr: 0.25,
             tokens_per_s: 100.0,
             training_seconds: 1.5,
@@ -162,8 +162,8 @@ mod tests {
             evaluation: Evaluation {
                 loss: 1.0,
                 bits_per_byte: 2.0,
-                loss_heads: vec![1.0, 3.0],
-                accuracy_heads: vec![0.5, 0.25],
+                loss_heads: vec![Some(1.0), None],
+                accuracy_heads: vec![Some(0.5), None],
                 tokens: 9,
             },
             training_seconds: 3.0,
@@ -173,15 +173,15 @@ mod tests {
         let metrics = parse(&text).unwrap();
         let point = |step| StepPoint {
             step,
-            loss_heads: vec![1.5, 2.5],
+            loss_heads: vec![Some(1.5), None],
             lr: 0.25,
             tokens_per_s: 100.0,
         };
         assert_eq!(metrics.steps, [point(1), point(2)]);
         let eval = EvalPoint {
             step: 2,
-            loss_heads: vec![1.0, 3.0],
-            accuracy_heads: vec![0.5, 0.25],
+            loss_heads: vec![Some(1.0), None],
+            accuracy_heads: vec![Some(0.5), None],
         };
         assert_eq!(metrics.evals, [eval]);
         assert_eq!(metrics.heads(), 2);

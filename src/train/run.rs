@@ -9,7 +9,7 @@ use crate::checkpoint::RunDir;
 use crate::data::Tokenizer;
 use crate::files::refuse_overlap;
 use crate::model::Config;
-use crate::model::config::ARITHMETIC;
+use crate::model::config::ARITHMETIC_VERSION;
 use crate::{Error, Result};
 use serde_json::json;
 use std::path::Path;
@@ -162,7 +162,7 @@ impl Run {
 
 fn record(trainer: &Trainer, tokenizer_sha256: String, origin: &Origin) -> Record {
     Record {
-        arithmetic: ARITHMETIC,
+        arithmetic: ARITHMETIC_VERSION,
         step: trainer.steps(),
         pending_eval: trainer.pending_eval,
         config: trainer.config().clone(),
@@ -181,9 +181,9 @@ fn read_record(text: &str) -> std::result::Result<Record, String> {
     }
     let unreadable = |e: serde_json::Error| format!("its record: {e}");
     let Version { arithmetic } = serde_json::from_str(text).map_err(unreadable)?;
-    if arithmetic != ARITHMETIC {
+    if arithmetic != ARITHMETIC_VERSION {
         return Err(format!(
-            "the run computes with arithmetic version {arithmetic}, this program with {ARITHMETIC}: it would end with \
+            "the run computes with arithmetic version {arithmetic}, this program with {ARITHMETIC_VERSION}: it would end with \
              different weights"
         ));
     }

@@ -117,9 +117,9 @@ mod tests {
                     warmup: Some(warmup),
                     ..config(schedule)
                 };
-                let sound = |s| config.lr(s) > 0.0 && config.lr(s) <= 2.0;
+                let valid = |s| config.lr(s) > 0.0 && config.lr(s) <= 2.0;
                 assert!(
-                    (0..steps).all(sound),
+                    (0..steps).all(valid),
                     "{schedule:?}: {steps} steps, {warmup} up"
                 );
             }

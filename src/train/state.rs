@@ -49,8 +49,6 @@ pub struct Origin {
     pub valid: Vec<TextFile>,
     /// Text between documents, which becomes the end-of-text token.
     pub separator: Option<String>,
-    /// The most tokens to validate on: the first ones.
-    pub valid_tokens: Option<usize>,
     /// Settings of the program that started the run, which can compare them when the run is resumed. The library only
     /// stores them: what it needs is in [`TrainConfig`].
     pub flags: BTreeMap<String, String>,

@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn a_step_notices_a_wrong_floating_point_mode() {
         let model = Preset::Tiny.config(257, HeadKind::Recursive, 1);
-        let model = Model::new(model, 1).expect("sound sizes");
+        let model = Model::new(model, 1).expect("valid sizes");
         let mut trainer = Trainer::new(model, TrainConfig::default()).expect("the defaults");
         let batch = Batch::new(1, 4, vec![1; 5]);
         let step = with_mode(FTZ, || trainer.step(&batch, JointLoss::default(), 1e-3));

@@ -122,25 +122,17 @@ impl TrainingLoop<'_> {
 
     /// Evaluates and reports, unless the observer stops the run: then the evaluation is abandoned and stays pending.
     fn evaluate(&mut self) -> Result<()> {
-        let (model, context) = (self.trainer.model(), self.trainer.config().context);
+        let (model, config) = (self.trainer.model(), self.trainer.config());
+        let (context, max_tokens) = (config.context, config.eval_tokens());
+        let (valid, tokenizer) = (&self.valid, self.tokenizer);
         let go_on = &mut || !self.observer.stop();
-        let evaluation = evaluate_while(model, &self.valid, self.tokenizer, context, go_on)?;
+        let evaluation = evaluate_while(model, valid, tokenizer, context, max_tokens, go_on)?;
         self.trainer.pending_eval = evaluation.is_none();
         let Some(evaluation) = evaluation else {
             return Ok(());
         };
-        let step = self.trainer.steps();
-        if !evaluation.loss_heads.iter().all(|x| x.is_finite()) {
-            return Err(Error::Diverged {
-                step,
-                reason: format!(
-                    "the loss on the validation part is not a finite number ({}); a lower learning rate may help",
-                    evaluation.loss
-                ),
-            });
-        }
         self.report(&Event::Eval {
-            step,
+            step: self.trainer.steps(),
             split: "valid",
             evaluation,
             training_seconds: self.clock.training,
@@ -154,6 +146,7 @@ impl TrainingLoop<'_> {
         };
         // A checkpoint must not contain what was learnt from a text that the record does not name.
         self.train.unchanged()?;
+        self.valid.unchanged()?;
         run.checkpoint(self.trainer)
     }
 
@@ -173,7 +166,7 @@ impl TrainingLoop<'_> {
         self.report(&Event::Step {
             step: done,
             loss: report.loss,
-            loss_heads: report.loss_heads,
+            loss_heads: self.of_all_heads(report.loss_heads),
             lr,
             tokens_per_s: self.tokens(done - steps) / (training_seconds - seconds),
             training_seconds,
@@ -196,6 +189,14 @@ impl TrainingLoop<'_> {
         })
     }
 
+    /// Losses of the active heads -> losses of all heads.
+    fn of_all_heads(&self, active: Vec<f64>) -> Vec<Option<f64>> {
+        let depth = self.trainer.model().config().mtp_depth;
+        let mut all: Vec<_> = active.into_iter().map(Some).collect();
+        all.resize(depth + 1, None);
+        all
+    }
+
     /// Training tokens of this many steps.
     fn tokens(&self, steps: u64) -> f64 {
         let config = self.trainer.config();
@@ -205,8 +206,10 @@ impl TrainingLoop<'_> {
     /// Adds to an error which checkpoint there is. Failures of the disk are left as they are.
     fn explain(&self, mut error: Error) -> Error {
         if let Error::NotFinite(reason) = error {
-            let step = self.trainer.steps();
-            error = Error::Diverged { step, reason };
+            error = Error::Diverged {
+                step: self.trainer.steps(),
+                reason: format!("{reason}; a lower learning rate may help"),
+            };
         }
         if let Some(run) = &self.run
             && let Error::Diverged { reason, .. } | Error::File { reason, .. } = &mut error

@@ -138,7 +138,7 @@ fn weights_that_are_not_the_models_are_refused() {
         refuses(&spoilt, &[file, "tensor `", &bits.to_string(), "finite"]);
     }
     fs::write(&path, &whole).expect("a file");
-    let (model, _) = ModelDir::load(&folder.path("model")).expect("a sound model");
+    let (model, _) = ModelDir::load(&folder.path("model")).expect("a valid model");
     let tensors: Vec<_> = model
         .params()
         .iter()
@@ -156,6 +156,19 @@ fn weights_that_are_not_the_models_are_refused() {
         );
         other.remove(i);
         refuses(&encode(&other).expect("finite"), &[file, name, "missing"]);
+    }
+    // Finite weights whose logits are not.
+    let last = tensors
+        .iter()
+        .position(|(name, ..)| *name == "model.norm.weight");
+    let last = last.expect("the norm before the logits");
+    let (name, shape, data) = tensors[last];
+    let large = vec![3.4e38; data.len()];
+    let mut other = tensors.clone();
+    other[last] = (name, shape, &large);
+    fs::write(&path, encode(&other).expect("finite")).expect("a file");
+    for command in &READERS[1..] {
+        folder.refuses(command, 1, &["error: the lo"]);
     }
     let extra = [&tensors[..], &[("lm_head.weight", &[1], &[0.0])]].concat();
     refuses(

@@ -64,7 +64,13 @@ fn numbers_that_no_run_can_have_are_refused_by_flag() {
             "--context 18446744073709551615",
             ["context", "18446744073709551615"],
         ),
-        ("--steps=-1", ["--steps", "-1"]),
+        ("--steps -1", ["--steps", "-1"]),
+        ("--seed -1", ["--seed", "-1"]),
+        ("--threads -2", ["--threads", "-2"]),
+        ("--valid-tokens 0", ["--valid-tokens", "0"]),
+        ("--valid-tokens -1", ["--valid-tokens", "all"]),
+        ("--heads 0 --head-width 8", ["--head-width", "--heads 0"]),
+        ("--heads 0 --head-kind medusa", ["--head-kind", "--heads 0"]),
         ("--steps many", ["--steps", "many"]),
         ("--seed 1.5", ["--seed", "1.5"]),
     ] {
@@ -77,16 +83,37 @@ fn numbers_that_no_run_can_have_are_refused_by_flag() {
 #[test]
 fn what_does_not_fit_the_model_is_refused() {
     let folder = Folder::with_model();
-    let (most, more) = (POSITIONS.to_string(), (POSITIONS + 1).to_string());
+    let (max, more) = (POSITIONS.to_string(), (POSITIONS + 1).to_string());
     let eval = "eval model --data text.txt --context";
-    folder.refuses(&format!("{eval} 0"), 2, &["--context", "0", &most]);
-    folder.refuses(&format!("{eval} {more}"), 2, &["--context", &most, &more]);
-    folder.succeeds(&format!("{eval} {most}"));
+    folder.refuses(&format!("{eval} 0"), 2, &["--context", "0", &max]);
+    folder.refuses(&format!("{eval} {more}"), 2, &["--context", &max, &more]);
+    folder.succeeds(&format!("{eval} {max}"));
+    // Errors name the flags of the command itself.
+    let agreement = "eval model --data text.txt --agreement --prompts 2";
+    for (flags, names) in [
+        (
+            format!("--prompt-tokens {more}"),
+            ["--prompt-tokens", &more],
+        ),
+        (
+            format!("--prompt-tokens {max} --max-tokens 2"),
+            ["--max-tokens", "--prompt-tokens"],
+        ),
+    ] {
+        folder.refuses(&format!("{agreement} {flags}"), 2, &names);
+    }
+    let speed = "speed model --prompt a";
+    folder.refuses(&format!("{speed} --repeats 0"), 2, &["--repeats", "0"]);
+    folder.refuses(
+        &format!("{speed} --max-tokens 0"),
+        2,
+        &["--max-tokens", "0"],
+    );
 
     let generate = || folder.command("generate model --max-tokens 2 --prompt");
     folder.command_refuses(with_arg(generate(), ""), 2, &["prompt"]);
     let long = "x".repeat(POSITIONS + 1);
-    folder.command_refuses(with_arg(generate(), &long), 2, &["prompt", &more, &most]);
+    folder.command_refuses(with_arg(generate(), &long), 2, &["prompt", &more, &max]);
     folder.succeeds(&format!("generate model --prompt {}", &long[1..]));
     for (flags, names) in [
         (
@@ -106,6 +133,9 @@ fn what_does_not_fit_the_model_is_refused() {
         ),
         ("--temperature=-1", ["--temperature", "-1"]),
         ("--top-p 0", ["--top-p", "0"]),
+        ("--top-p 1e-45", ["--top-p", "1e-45"]),
+        ("--top-p 1e-60", ["--top-p", "1e-60"]),
+        ("--top-k -3", ["--top-k", "-3"]),
         ("--min-p 2", ["--min-p", "2"]),
         ("--samples 0", ["--samples", "0"]),
         ("--samples 4097", ["--samples", "4097"]),
@@ -375,4 +405,33 @@ fn more_threads_than_cores_are_a_warning() {
         errors.contains(&format!("--threads {cores} gives the same result")),
         "{errors}"
     );
+}
+
+/// Settings that are accepted but do not do what was probably meant are said in a line, once.
+#[test]
+fn settings_without_effect_are_announced() {
+    let folder = Folder::with_model();
+    std::fs::copy(folder.path("text.txt"), folder.path("copy.txt")).expect("a file");
+    for (words, note) in [
+        (
+            "generate model --prompt a --max-tokens 5 --draft 9",
+            "--draft 9",
+        ),
+        (
+            "train --data text.txt --valid copy.txt --out run --batch 2 --context 16 --steps 1",
+            "--valid",
+        ),
+    ] {
+        let output = folder.command(words).output().expect("the binary");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words}: {errors}");
+        let notes: Vec<_> = errors
+            .lines()
+            .filter(|line| line.starts_with("note: "))
+            .collect();
+        assert!(
+            notes.len() == 1 && notes[0].contains(note),
+            "{words}: {errors}"
+        );
+    }
 }

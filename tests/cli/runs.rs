@@ -30,7 +30,9 @@ fn name(event: &Value) -> (&str, u64) {
 #[test]
 fn train_prints_its_events_and_writes_a_model() {
     let folder = Folder::with_text();
-    let printed = folder.succeeds(&format!("{TRAIN} --json --log-every 1 --eval-every 2"));
+    let printed = folder.succeeds(&format!(
+        "{TRAIN} --json --log-every 1 --eval-every 2 --valid-tokens all"
+    ));
     let events = objects(&printed);
     let expected = [
         ("step", 1),

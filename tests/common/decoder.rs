@@ -75,9 +75,9 @@ impl<'m> Decoder<'m> {
 
     /// The trunk on some more tokens of each of some sequences, all in one pass.
     pub fn feed(&mut self, jobs: &[(usize, &[u32])]) {
-        let span = |&(sequence, tokens): &(usize, &[u32])| Span {
-            sequence,
-            first: self.sequences[sequence].tokens.len(),
+        let span = |&(slot, tokens): &(usize, &[u32])| Span {
+            slot,
+            first: self.sequences[slot].tokens.len(),
             len: tokens.len(),
         };
         let rows = Rows::new(jobs.iter().map(span).collect());
@@ -92,21 +92,21 @@ impl<'m> Decoder<'m> {
         self.keep(0, &h, &rows);
     }
 
-    /// Depth k ≥ 1 on at most `most` more rows of each of some sequences, all in one pass.
-    pub fn head(&mut self, k: usize, sequences: &[usize], most: usize) {
+    /// Depth k ≥ 1 on at most `max` more rows of each of some sequences, all in one pass.
+    pub fn head(&mut self, k: usize, sequences: &[usize], max: usize) {
         let c = self.model.config().hidden_size;
-        let (mut spans, mut h, mut following) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut spans, mut h, mut head_inputs) = (Vec::new(), Vec::new(), Vec::new());
         for &sequence in sequences {
             let first = self.rows(sequence, k);
-            let end = self.available(sequence, k).min(first + most);
+            let end = self.available(sequence, k).min(first + max);
             let state = &self.sequences[sequence];
             h.extend_from_slice(&state.hidden[self.source(k)][first * c..end * c]);
             // Kinds that do not read these tokens are promised not to need them.
             if end > first && self.model.config().mtp_kind.chained() {
-                following.extend_from_slice(&state.tokens[first + k..end + k]);
+                head_inputs.extend_from_slice(&state.tokens[first + k..end + k]);
             }
             spans.push(Span {
-                sequence,
+                slot: sequence,
                 first,
                 len: end - first,
             });
@@ -116,7 +116,9 @@ impl<'m> Decoder<'m> {
             return;
         }
         let h = Var::constant(matrix(c, h));
-        let h = self.model.head(&mut self.decode, k, &h, &following, &rows);
+        let h = self
+            .model
+            .head(&mut self.decode, k, &h, &head_inputs, &rows);
         self.keep(k, &h, &rows);
     }
 
@@ -131,7 +133,7 @@ impl<'m> Decoder<'m> {
         let logits = self.model.logits(&mut self.decode, h);
         let mut row = 0;
         for span in rows.spans() {
-            let state = &mut self.sequences[span.sequence];
+            let state = &mut self.sequences[span.slot];
             for r in row..row + span.len {
                 state.hidden[k].extend_from_slice(h.value().row(r));
                 state.logits[k].extend_from_slice(logits.value().row(r));

@@ -23,7 +23,7 @@ pub const LENGTHS: [usize; 14] = [1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 31, 32, 33, 6
 pub struct Fixture {
     pub kind: HeadKind,
     /// Heads of half the width.
-    pub slim: bool,
+    pub narrow: bool,
     /// Two query heads share a key head.
     pub grouped: bool,
     /// K
@@ -36,10 +36,10 @@ pub struct Fixture {
 
 impl Fixture {
     /// C 32, D 8, H 4, L 2, V 37, K 3. V and F are no multiples of a panel's width.
-    pub fn small(kind: HeadKind, slim: bool, grouped: bool) -> Self {
+    pub fn small(kind: HeadKind, narrow: bool, grouped: bool) -> Self {
         Self {
             kind,
-            slim,
+            narrow,
             grouped,
             depth: 3,
             width: 40,
@@ -47,12 +47,12 @@ impl Fixture {
         }
     }
 
-    /// Every kind, full width and slim, with and without grouped heads.
+    /// Every kind, full width and narrow, with and without grouped heads.
     pub fn all() -> Vec<Self> {
         let mut all = Vec::new();
         for kind in HeadKind::ALL {
-            for (slim, grouped) in [(false, false), (true, false), (false, true), (true, true)] {
-                all.push(Self::small(kind, slim, grouped));
+            for (narrow, grouped) in [(false, false), (true, false), (false, true), (true, true)] {
+                all.push(Self::small(kind, narrow, grouped));
             }
         }
         all
@@ -80,17 +80,17 @@ impl Fixture {
             rms_norm_eps: 1e-6,
             rope_theta: 10_000.0,
             // The two switches change together with a switch each, so that all four combinations occur.
-            tie_word_embeddings: self.slim,
+            tie_word_embeddings: self.narrow,
             use_qk_norm: self.grouped,
             // The remaining fields play no part in a computation.
             ..Preset::Tiny.config(self.vocab, self.kind, self.depth)
         };
-        config.set_head_width(if self.slim { 16 } else { 32 });
+        config.set_head_width(if self.narrow { 16 } else { 32 });
         config
     }
 
     pub fn model(&self, seed: u64) -> Model {
-        let mut model = Model::new(self.config(), seed).expect("sound sizes");
+        let mut model = Model::new(self.config(), seed).expect("valid sizes");
         excite(&mut model);
         model
     }
@@ -149,8 +149,8 @@ pub type Logits = Vec<Vec<f32>>;
 ///
 /// Depth k is fed what [`Model::losses`] feeds it: positions i with i + k inside the sequence.
 pub fn train_logits(exec: &mut TapeExec<'_>, model: &Model, sequences: &[Vec<u32>]) -> Vec<Logits> {
-    let spans = sequences.iter().enumerate().map(|(sequence, x)| Span {
-        sequence,
+    let spans = sequences.iter().enumerate().map(|(slot, x)| Span {
+        slot,
         first: 0,
         len: x.len(),
     });
@@ -164,16 +164,16 @@ pub fn train_logits(exec: &mut TapeExec<'_>, model: &Model, sequences: &[Vec<u32
             true => (&h, &rows, 1),
             false => (&h0, &whole, k),
         };
-        let (fewer, keep) = of.without_last(drop);
+        let (fewer, indices) = of.without_last(drop);
         if fewer.is_empty() {
             results.iter_mut().for_each(|logits| logits.push(vec![]));
             (h, rows) = (h.clone(), fewer);
             continue;
         }
-        let selected = exec.apply(SelectRows { keep }, [source]);
-        let following = sequences.iter().flat_map(|x| x.iter().skip(k));
-        let following: Vec<u32> = following.copied().collect();
-        h = model.head(exec, k, &selected, &following, &fewer);
+        let selected = exec.apply(SelectRows { indices }, [source]);
+        let head_inputs = sequences.iter().flat_map(|x| x.iter().skip(k));
+        let head_inputs: Vec<u32> = head_inputs.copied().collect();
+        h = model.head(exec, k, &selected, &head_inputs, &fewer);
         rows = fewer;
         split(&model.logits(exec, &h), &rows, &mut results);
     }

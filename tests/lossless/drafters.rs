@@ -3,7 +3,7 @@
 use foretoken::Result;
 use foretoken::exec::{Exec, Rows, TapeExec};
 use foretoken::infer::{
-    Distribution, Draft, DraftRequest, Drafter, Drafting, GenerateOptions, HeadDrafter, Sampler,
+    Distribution, Draft, DraftContext, DraftRequest, Drafter, GenerateOptions, HeadDrafter, Sampler,
 };
 use foretoken::model::Model;
 use foretoken::ops::SelectRows;
@@ -42,8 +42,8 @@ impl Oracle {
 }
 
 impl Drafter for Oracle {
-    fn draft(&mut self, drafting: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
-        let requests = drafting.requests().iter();
+    fn draft(&mut self, context: &mut DraftContext<'_>) -> Result<Vec<Vec<Draft>>> {
+        let requests = context.requests().iter();
         Ok(requests
             .map(|request| drafts(self.guess(request)))
             .collect())
@@ -54,8 +54,8 @@ impl Drafter for Oracle {
 pub struct Wild;
 
 impl Drafter for Wild {
-    fn draft(&mut self, drafting: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
-        let wild = drafting.requests().iter().map(|request| {
+    fn draft(&mut self, context: &mut DraftContext<'_>) -> Result<Vec<Vec<Draft>>> {
+        let wild = context.requests().iter().map(|request| {
             let token = request.sequence().tokens().len() as u32 % 300;
             drafts(vec![token; request.max_drafts().min(500) + 3])
         });
@@ -73,16 +73,16 @@ pub struct Irregular {
 }
 
 impl Drafter for Irregular {
-    fn draft(&mut self, drafting: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
+    fn draft(&mut self, context: &mut DraftContext<'_>) -> Result<Vec<Vec<Draft>>> {
         let pattern = [4, 1, 3, 0, 4, 2, 1, 3, 3, 1, 1, 4, 4, 2, 4];
-        let most = pattern[self.step % pattern.len()];
-        let most = [drafting.requests()[0].max_drafts().min(most)];
+        let max = pattern[self.step % pattern.len()];
+        let max = [context.requests()[0].max_drafts().min(max)];
         self.step += 1;
-        let drafts = drafting.run_heads(&most)?;
-        assert_eq!(drafting.run_heads(&most)?, drafts, "asked twice");
+        let drafts = context.run_heads(&max)?;
+        assert_eq!(context.run_heads(&max)?, drafts, "asked twice");
         if self.greedy {
-            let tokens = drafting.requests()[0].sequence().tokens();
-            assert_eq!(first_draft(drafting.model(), tokens, most[0]), drafts);
+            let tokens = context.requests()[0].sequence().tokens();
+            assert_eq!(first_draft(context.model(), tokens, max[0]), drafts);
         }
         Ok(drafts)
     }
@@ -95,13 +95,13 @@ pub struct Liar {
 }
 
 impl Drafter for Liar {
-    fn draft(&mut self, drafting: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
-        let most = drafting.requests()[0].max_drafts().min(1 + self.steps % 4);
+    fn draft(&mut self, context: &mut DraftContext<'_>) -> Result<Vec<Vec<Draft>>> {
+        let max = context.requests()[0].max_drafts().min(1 + self.steps % 4);
         self.steps += 1;
-        let drafts = drafting.run_heads(&[most])?;
-        let tokens = drafting.requests()[0].sequence().tokens();
-        assert_eq!(first_draft(drafting.model(), tokens, most), drafts);
-        self.oracle.draft(drafting)
+        let drafts = context.run_heads(&[max])?;
+        let tokens = context.requests()[0].sequence().tokens();
+        assert_eq!(first_draft(context.model(), tokens, max), drafts);
+        self.oracle.draft(context)
     }
 }
 
@@ -109,8 +109,8 @@ impl Drafter for Liar {
 fn first_draft(model: &Model, tokens: &[u32], wanted: usize) -> Vec<Vec<Draft>> {
     struct Record(Option<Vec<Vec<Draft>>>);
     impl Drafter for Record {
-        fn draft(&mut self, drafting: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
-            let drafts = HeadDrafter.draft(drafting)?;
+        fn draft(&mut self, context: &mut DraftContext<'_>) -> Result<Vec<Vec<Draft>>> {
+            let drafts = HeadDrafter.draft(context)?;
             Ok(self.0.get_or_insert(drafts).clone())
         }
     }
@@ -118,7 +118,7 @@ fn first_draft(model: &Model, tokens: &[u32], wanted: usize) -> Vec<Vec<Draft>> 
     let (last, prompt) = tokens.split_last().expect("known tokens");
     let options = GenerateOptions {
         max_tokens: wanted + 2,
-        drafts: crate::fixed(wanted),
+        draft_length: crate::fixed(wanted),
         sampler: Sampler::GREEDY,
         ..all()
     };
@@ -137,12 +137,12 @@ pub struct Checked {
 }
 
 impl Drafter for Checked {
-    fn draft(&mut self, drafting: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
-        let drafts = self.irregular.draft(drafting)?;
-        let mut text = drafting.requests()[0].sequence().tokens().to_vec();
+    fn draft(&mut self, context: &mut DraftContext<'_>) -> Result<Vec<Vec<Draft>>> {
+        let drafts = self.irregular.draft(context)?;
+        let mut text = context.requests()[0].sequence().tokens().to_vec();
         for (k, draft) in (1..).zip(&drafts[0]) {
-            let logits = last_logits(drafting.model(), &text, k);
-            let exact = Distribution::of(&logits, text.len(), SOFTMAX)?;
+            let logits = last_logits(context.model(), &text, k);
+            let exact = Distribution::from_logits(&logits, text.len(), SOFTMAX)?;
             assert_eq!(draft.distribution.as_ref(), Some(&exact), "depth {k}");
             text.push(draft.token);
             self.checked += 1;
@@ -166,12 +166,12 @@ fn last_logits(model: &Model, text: &[u32], k: usize) -> Vec<f32> {
     let mut state = trunk.clone();
     for depth in if kind.chained() { 1..=k } else { k..=k } {
         let (source, rows) = if kind.chained() { &state } else { &trunk };
-        let (rows, keep) = rows.without_last(if kind.chained() { 1 } else { k });
-        let h = exec.apply(SelectRows { keep }, [source]);
+        let (rows, indices) = rows.without_last(if kind.chained() { 1 } else { k });
+        let h = exec.apply(SelectRows { indices }, [source]);
         let h = model.head(&mut exec, depth, &h, &text[depth..], &rows);
         state = (h, rows);
     }
-    let keep = [state.1.len() as u32 - 1].into();
-    let h = exec.apply(SelectRows { keep }, [&state.0]);
+    let indices = [state.1.len() as u32 - 1].into();
+    let h = exec.apply(SelectRows { indices }, [&state.0]);
     model.logits(&mut exec, &h).value().data().to_vec()
 }

@@ -4,8 +4,8 @@ use crate::drafters::drafts;
 use crate::models::{config, random_model, trained_model};
 use crate::{all, plain, run};
 use foretoken::infer::{
-    DecodeMode, Distribution, Draft, Drafter, Drafting, Drafts, FinishReason, GenerateOptions,
-    HeadDrafter, NoDrafts, Request, Sampler, SequenceId, Session, generate,
+    DecodeMode, Distribution, Draft, DraftContext, DraftLength, Drafter, FinishReason,
+    GenerateOptions, HeadDrafter, NoDrafts, Request, Sampler, SequenceId, Session, generate,
 };
 use foretoken::model::{HeadKind, Model};
 use foretoken::{Error, Result};
@@ -16,11 +16,11 @@ struct By<F>(F, usize);
 
 impl<F> Drafter for By<F>
 where
-    F: FnMut(usize, &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>>,
+    F: FnMut(usize, &mut DraftContext<'_>) -> Result<Vec<Vec<Draft>>>,
 {
-    fn draft(&mut self, drafting: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
+    fn draft(&mut self, context: &mut DraftContext<'_>) -> Result<Vec<Vec<Draft>>> {
         self.1 += 1;
-        (self.0)(self.1, drafting)
+        (self.0)(self.1, context)
     }
 }
 
@@ -86,7 +86,7 @@ fn survive(model: &Model, drafter: &mut dyn Drafter) -> (Vec<Vec<u32>>, usize) {
 }
 
 /// What a drafter returns in a step.
-type Answer = fn(usize, &mut Drafting<'_>) -> Vec<Vec<Draft>>;
+type Answer = fn(usize, &mut DraftContext<'_>) -> Vec<Vec<Draft>>;
 
 #[test]
 fn wrong_answers_change_nothing() {
@@ -103,15 +103,15 @@ fn wrong_answers_change_nothing() {
             |_, _| vec![vec![]; 2],
             |_, _| vec![drafts(vec![32, 257, 32]), drafts(vec![u32::MAX, 32])],
             // The other sequence's heads.
-            |_, drafting| {
-                let mut drafts = drafting.run_heads(&[6, 6]).expect("the CPU works");
+            |_, context| {
+                let mut drafts = context.run_heads(&[6, 6]).expect("the CPU works");
                 drafts.reverse();
                 drafts
             },
         ];
         for (i, answer) in answers.into_iter().enumerate() {
             let mut drafter = By(
-                |step, drafting: &mut Drafting<'_>| Ok(answer(step, drafting)),
+                |step, context: &mut DraftContext<'_>| Ok(answer(step, context)),
                 0,
             );
             assert_eq!(
@@ -131,18 +131,18 @@ fn a_drafter_that_fails_ends_its_step_only() {
         let model = trained_model(kind);
         let expected = plain_texts(model, &requests());
         let mut errors = By(
-            |step, drafting: &mut Drafting<'_>| match step % 3 {
+            |step, context: &mut DraftContext<'_>| match step % 3 {
                 0 => failed(),
-                1 => drafting.run_heads(&[2, 6]).and(failed()),
-                _ => HeadDrafter.draft(drafting),
+                1 => context.run_heads(&[2, 6]).and(failed()),
+                _ => HeadDrafter.draft(context),
             },
             0,
         );
         let (got, failures) = survive(model, &mut errors);
         assert!(got == expected && failures > 5, "{kind:?}, {failures}");
         let mut panics = By(
-            |step, drafting: &mut Drafting<'_>| {
-                let drafts = drafting.run_heads(&[6, 1 + step % 3])?;
+            |step, context: &mut DraftContext<'_>| {
+                let drafts = context.run_heads(&[6, 1 + step % 3])?;
                 assert!(step % 2 == 0, "a panic that the test expects");
                 Ok(drafts)
             },
@@ -155,7 +155,7 @@ fn a_drafter_that_fails_ends_its_step_only() {
             model,
             &[84],
             &all(),
-            &mut By(|_, _: &mut Drafting<'_>| failed(), 0),
+            &mut By(|_, _: &mut DraftContext<'_>| failed(), 0),
         );
         let error = error.expect_err("the drafter's error");
         assert_eq!(error.to_string(), "the drafter failed");
@@ -168,11 +168,11 @@ fn a_session_inside_a_session() {
     let model = trained_model(HeadKind::Recursive);
     let expected = plain_texts(model, &requests());
     let mut nested = By(
-        |_, drafting: &mut Drafting<'_>| {
+        |_, context: &mut DraftContext<'_>| {
             let mut all = Vec::new();
-            for request in drafting.requests() {
+            for request in context.requests() {
                 // Plain decoding with the same sampler at the same positions: every draft is right.
-                let mut inner = Session::new(drafting.model());
+                let mut inner = Session::new(context.model());
                 let options = GenerateOptions {
                     max_tokens: request.max_drafts().min(4),
                     sampler: request.sequence().options().sampler,
@@ -180,7 +180,7 @@ fn a_session_inside_a_session() {
                 };
                 inner.add(Request::new(request.sequence().tokens(), options))?;
                 let mut heads = HeadDrafter;
-                let tokens = inner.tokens(&mut heads).map(|token| Ok(token?.1?.id()));
+                let tokens = inner.stream(&mut heads).map(|token| Ok(token?.1?.id()));
                 all.push(drafts(tokens.collect::<Result<_>>()?));
             }
             Ok(all)
@@ -192,7 +192,7 @@ fn a_session_inside_a_session() {
     assert!(nested.1 <= 13, "five tokens per step: {}", nested.1);
 }
 
-/// A small model of its own, the request's sampler and `pick` are enough for coupled drafts.
+/// A small model of its own, the request's sampler and `sample` are enough for coupled drafts.
 #[test]
 fn a_foreign_drafter_shares_the_noise() {
     let model = trained_model(HeadKind::Recursive);
@@ -211,14 +211,14 @@ fn a_foreign_drafter_shares_the_noise() {
     let mut accepted = [0; 2];
     for (accepted, seed) in accepted.iter_mut().zip([0, 1]) {
         let mut drafter = By(
-            |_, drafting: &mut Drafting<'_>| {
-                let request = &drafting.requests()[0];
+            |_, context: &mut DraftContext<'_>| {
+                let request = &context.requests()[0];
                 let mut options = all();
                 options.max_tokens = 1;
                 options.sampler = request.sequence().options().sampler;
                 options.sampler.seed += seed;
                 let draft = generate(
-                    drafting.model(),
+                    context.model(),
                     request.sequence().tokens(),
                     &options,
                     &mut NoDrafts,
@@ -255,7 +255,7 @@ fn a_draft_that_its_distribution_excludes_is_a_certain_one() {
         };
         let texts = [false, true].map(|lie| {
             let mut drafter = By(
-                |_, _: &mut Drafting<'_>| {
+                |_, _: &mut DraftContext<'_>| {
                     let mut others = vec![1.0; vocab];
                     others[101] = 0.0;
                     let mut draft = Draft::from(101);
@@ -280,8 +280,8 @@ fn a_wrong_distribution_is_an_error() {
     };
     for (vocab, found) in [(256, "256"), (258, "258")] {
         let mut drafter = By(
-            |_, _: &mut Drafting<'_>| {
-                let distribution = Some(Distribution::certain(7, vocab));
+            |_, _: &mut DraftContext<'_>| {
+                let distribution = Some(Distribution::one_hot(7, vocab));
                 Ok(vec![vec![Draft {
                     token: 7,
                     distribution,
@@ -296,9 +296,9 @@ fn a_wrong_distribution_is_an_error() {
     // At temperature 0 a draft that the trunk excludes is never accepted, whatever is said about it.
     let expected = plain(model, &[84], &all());
     let mut drafter = By(
-        |step, _: &mut Drafting<'_>| {
+        |step, _: &mut DraftContext<'_>| {
             let token = step as u32 % 257;
-            let distribution = Some(Distribution::certain((token + 1) % 257, 257));
+            let distribution = Some(Distribution::one_hot((token + 1) % 257, 257));
             Ok(vec![vec![Draft {
                 token,
                 distribution,
@@ -309,20 +309,20 @@ fn a_wrong_distribution_is_an_error() {
     assert_eq!(run(model, &[84], &options, &mut drafter).tokens, expected);
 }
 
-/// Drafts whose logits are not numbers, and a sequence whose own are not.
+/// Drafts whose logits are NaN, and a sequence whose own are.
 #[test]
 fn a_sequence_that_fails_leaves_the_others_alone() {
     let poison = 250_u32;
     for kind in HeadKind::ALL {
         let mut config = config(kind, 3, 32);
         config.tie_word_embeddings = false;
-        let mut model = Model::new(config, 3).expect("sound sizes");
+        let mut model = Model::new(config, 3).expect("valid sizes");
         let id = model.params().find("model.embed_tokens.weight");
         let embedding = model.params_mut().get_mut(id.expect("every model has one"));
         embedding.data_mut()[poison as usize * 32..][..32].fill(f32::NAN);
         let expected = plain_texts(&model, &requests());
         let mut poisoned = By(
-            |_, _: &mut Drafting<'_>| Ok(vec![drafts(vec![poison; 3]); 3]),
+            |_, _: &mut DraftContext<'_>| Ok(vec![drafts(vec![poison; 3]); 3]),
             0,
         );
         assert_eq!(survive(&model, &mut poisoned), (expected.clone(), 0));
@@ -363,11 +363,11 @@ fn two_sessions_take_turns() {
         ids.push(session.add(request).expect("a prompt that fits"));
     }
     let mut drafter = By(
-        |_, drafting: &mut Drafting<'_>| {
-            let own = HeadDrafter.draft(drafting)?;
+        |_, context: &mut DraftContext<'_>| {
+            let own = HeadDrafter.draft(context)?;
             let mut stolen = Vec::new();
             let mut steal = By(
-                |_, inner: &mut Drafting<'_>| {
+                |_, inner: &mut DraftContext<'_>| {
                     stolen = HeadDrafter.draft(inner)?;
                     Ok(own.clone())
                 },
@@ -400,7 +400,7 @@ fn drafts_before_a_failure_stay_accepted() {
     let mut config = config(HeadKind::Medusa, 3, 32);
     config.tie_word_embeddings = false;
     for (i, request) in requests().into_iter().enumerate() {
-        let mut model = Model::new(config.clone(), 3).expect("sound sizes");
+        let mut model = Model::new(config.clone(), 3).expect("valid sizes");
         let text = plain(&model, &request.prompt, &request.options);
         // The first token after some others that is not among them: what follows it cannot be computed.
         let known =
@@ -432,15 +432,15 @@ fn drafts_before_a_failure_stay_accepted() {
             assert_eq!(expected.0, text[..=last]);
             for (mode, ahead) in modes.iter().flat_map(|m| (1..8).map(|n| (*m, n))) {
                 let mut oracle = By(
-                    |_, drafting: &mut Drafting<'_>| {
-                        let known = drafting.requests()[0].sequence().generated().len();
+                    |_, context: &mut DraftContext<'_>| {
+                        let known = context.requests()[0].sequence().generated().len();
                         let end = (known + ahead).min(text.len());
                         Ok(vec![drafts(text[known..end].to_vec())])
                     },
                     0,
                 );
                 request.options.mode = mode;
-                request.options.drafts = Drafts::All;
+                request.options.draft_length = DraftLength::All;
                 assert_eq!(finish(&request, &mut oracle), expected, "{mode:?}, {ahead}");
             }
         }
@@ -452,17 +452,21 @@ fn drafts_before_a_failure_stay_accepted() {
 fn a_boundless_drafter_costs_no_memory() {
     struct Boundless;
     impl Drafter for Boundless {
-        fn draft(&mut self, drafting: &mut Drafting<'_>) -> Result<Vec<Vec<Draft>>> {
-            Ok(vec![drafts(vec![7; 3]); drafting.requests().len()])
+        fn draft(&mut self, context: &mut DraftContext<'_>) -> Result<Vec<Vec<Draft>>> {
+            Ok(vec![drafts(vec![7; 3]); context.requests().len()])
         }
         fn max_drafts(&self, _: &Model) -> usize {
             usize::MAX
         }
     }
     let model = trained_model(HeadKind::Recursive);
-    for choice in [Drafts::All, Drafts::Auto, Drafts::Fixed(usize::MAX)] {
+    for choice in [
+        DraftLength::All,
+        DraftLength::Auto,
+        DraftLength::Fixed(usize::MAX),
+    ] {
         let options = GenerateOptions {
-            drafts: choice,
+            draft_length: choice,
             ..all()
         };
         let expected = plain(model, &[84], &options);

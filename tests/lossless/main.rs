@@ -13,7 +13,7 @@ mod together;
 
 use drafters::{Checked, Irregular, Liar, Oracle, SOFTMAX, Wild};
 use foretoken::infer::{
-    DecodeMode, Drafter, Drafts, GenerateOptions, Generated, HeadDrafter, NoDrafts, Request,
+    DecodeMode, DraftLength, Drafter, GenerateOptions, Generated, HeadDrafter, NoDrafts, Request,
     Sampler, Session,
 };
 use foretoken::kernels::par::Threads;
@@ -25,14 +25,14 @@ use proptest::test_runner::FileFailurePersistence;
 use std::ops::ControlFlow;
 
 /// As many drafts per step.
-fn fixed(n: usize) -> Drafts {
-    Drafts::Fixed(n)
+fn fixed(n: usize) -> DraftLength {
+    DraftLength::Fixed(n)
 }
 
 /// Options with as many drafts as there are: the steps do not depend on the clock.
 fn all() -> GenerateOptions {
     GenerateOptions {
-        drafts: Drafts::All,
+        draft_length: DraftLength::All,
         ..GenerateOptions::default()
     }
 }
@@ -44,7 +44,7 @@ fn run(
     drafter: &mut dyn Drafter,
 ) -> Generated {
     let mut streamed = Vec::new();
-    let mut on_token = |_, token: foretoken::infer::Accepted, _: &[u32]| {
+    let mut on_token = |_, token: foretoken::infer::DecodedToken, _: &[u32]| {
         streamed.push(token.id());
         ControlFlow::Continue(())
     };
@@ -109,7 +109,7 @@ proptest! {
         sampler in samplers(),
     ) {
         let model = random_model(kind, depth, seed);
-        let options = GenerateOptions { max_tokens, drafts: fixed(drafts), chunk, sampler, ..all() };
+        let options = GenerateOptions { max_tokens, draft_length: fixed(drafts), chunk, sampler, ..all() };
         let expected = plain(&model, &prompt, &GenerateOptions { chunk: 256, ..options.clone() });
         let pool = Threads::new(threads).expect("a small pool");
         let got = pool.scope(|| speculative(&model, &prompt, &options));

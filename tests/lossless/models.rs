@@ -21,10 +21,10 @@ pub fn config(kind: HeadKind, depth: usize, width: usize) -> Config {
     config
 }
 
-/// Nothing learnt; slim or full width, packed or not and in which format, by seed.
+/// Nothing learnt; narrow or full width, packed or not and in which format, by seed.
 pub fn random_model(kind: HeadKind, depth: usize, seed: u64) -> Model {
     let width = if seed.is_multiple_of(2) { 8 } else { 32 };
-    let mut model = Model::new(config(kind, depth, width), seed).expect("sound sizes");
+    let mut model = Model::new(config(kind, depth, width), seed).expect("valid sizes");
     if seed.is_multiple_of(3) {
         model.pack(WeightFormat::ALL[seed as usize / 3 % 3]);
     }
@@ -39,7 +39,7 @@ pub fn cut(model: &Model, depth: usize) -> Model {
         let id = model.params().find(name).expect("a smaller model's tensor");
         Ok(model.params().get(id).values().into_owned())
     };
-    Model::from_parts(config, take).expect("sound sizes")
+    Model::from_parts(config, take).expect("valid sizes")
 }
 
 /// One small model of each kind that has learnt enough for its heads to be right now and then.
@@ -54,10 +54,10 @@ fn train(kind: HeadKind) -> Model {
     let text = corpus::stories(5, 100_000);
     let tokens = Tokenizer::bytes().encode(text.as_bytes()).expect("bytes");
     let windows = RandomWindows::new(tokens, 48, 8, 3).expect("enough text");
-    let model = Model::new(config(kind, DEPTH, 32), 9).expect("sound sizes");
+    let model = Model::new(config(kind, DEPTH, 32), 9).expect("valid sizes");
     let mut config = TrainConfig::default();
     config.optimiser = Optimiser::ADAMW;
-    let mut trainer = Trainer::new(model, config).expect("a sound configuration");
+    let mut trainer = Trainer::new(model, config).expect("a valid configuration");
     for step in 0..150 {
         let batch: Batch = windows.batch(step).expect("in memory");
         trainer

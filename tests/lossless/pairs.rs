@@ -5,7 +5,9 @@
 use crate::models::{cut, random_model, trained_model};
 use crate::plain;
 use foretoken::data::{Tokenizer, corpus};
-use foretoken::infer::{Drafts, GenerateOptions, HeadDrafter, Request, Sampler, generate_batch};
+use foretoken::infer::{
+    DraftLength, GenerateOptions, HeadDrafter, Request, Sampler, generate_batch,
+};
 use foretoken::kernels::par::Threads;
 use foretoken::model::{HeadKind, Model, WeightFormat};
 
@@ -19,15 +21,15 @@ const TEMPERATURES: [f32; 4] = [0.0, 0.3, 0.8, 1.5];
 const TOP_K: [usize; 4] = [0, 1, 5, 40];
 const TOP_P: [f32; 3] = [1.0, 0.9, 0.3];
 const MIN_P: [f32; 2] = [0.0, 0.05];
-const DRAFTS: [Drafts; 8] = [
-    Drafts::Auto,
-    Drafts::All,
-    Drafts::Fixed(0),
-    Drafts::Fixed(1),
-    Drafts::Fixed(2),
-    Drafts::Fixed(3),
-    Drafts::Fixed(4),
-    Drafts::Fixed(6),
+const DRAFTS: [DraftLength; 8] = [
+    DraftLength::Auto,
+    DraftLength::All,
+    DraftLength::Fixed(0),
+    DraftLength::Fixed(1),
+    DraftLength::Fixed(2),
+    DraftLength::Fixed(3),
+    DraftLength::Fixed(4),
+    DraftLength::Fixed(6),
 ];
 const THREADS: [usize; 4] = [1, 2, 3, 8];
 const BATCHES: [usize; 4] = [1, 2, 3, 5];
@@ -139,7 +141,7 @@ fn compare(row: &[usize], number: usize, tokens: usize) -> (usize, usize) {
     };
     let options = |i: usize| GenerateOptions {
         max_tokens: LENGTH,
-        drafts: DRAFTS[row[8]],
+        draft_length: DRAFTS[row[8]],
         chunk: CHUNKS[row[11]],
         context: WINDOWS[row[12]].map(|_| 64),
         window: WINDOWS[row[12]],

@@ -21,15 +21,13 @@ fn guesses(model: &Model, text: &[u32]) -> Vec<Vec<u32>> {
             true => (&h, &rows, 1),
             false => (&trunk, &whole, k),
         };
-        let (fewer, keep) = source_rows.without_last(drop);
-        let input = exec.apply(SelectRows { keep }, [source]);
+        let (fewer, indices) = source_rows.without_last(drop);
+        let input = exec.apply(SelectRows { indices }, [source]);
         let out = model.head(&mut exec, k, &input, &text[k..], &fewer);
         let logits = model.logits(&mut exec, &out);
         let best = |row: &[f32]| {
-            let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            row.iter()
-                .position(|x| *x == most)
-                .expect("a largest logit") as u32
+            let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            row.iter().position(|x| *x == max).expect("a largest logit") as u32
         };
         let logits = logits.value();
         guesses.push(
@@ -91,7 +89,7 @@ fn predicted_acceptance_is_live_acceptance() {
                 let prompt = &prompt[..20 + 5 * seed as usize];
                 let options = GenerateOptions {
                     max_tokens: 90,
-                    drafts: fixed(drafts),
+                    draft_length: fixed(drafts),
                     ..all()
                 };
                 let live = speculative(model, prompt, &options);
@@ -125,7 +123,7 @@ fn a_replay_knows_samplers_and_ends() {
             for drafts in [1, 3, 6] {
                 let options = GenerateOptions {
                     max_tokens: 60,
-                    drafts: fixed(drafts),
+                    draft_length: fixed(drafts),
                     stop: stop.clone(),
                     sampler: Sampler {
                         temperature: 0.6,
@@ -152,7 +150,7 @@ fn a_replay_takes_every_text_that_can_be_generated() {
     let prompt: Vec<u32> = (0..150).map(|i| 97 + i % 7).collect();
     let options = GenerateOptions {
         max_tokens: 11,
-        drafts: fixed(2),
+        draft_length: fixed(2),
         ..all()
     };
     let live = speculative(model, &prompt, &options);

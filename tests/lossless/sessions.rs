@@ -6,8 +6,8 @@ use crate::{all, fixed, plain, run, speculative};
 use foretoken::Result;
 use foretoken::data::{Tokenizer, corpus};
 use foretoken::infer::{
-    Accepted, Drafter, FinishReason, GenerateOptions, Generated, HeadDrafter, NoDrafts, Request,
-    Sampler, SequenceId, Session, StepOutput,
+    DecodedToken, Drafter, FinishReason, GenerateOptions, Generated, HeadDrafter, NoDrafts,
+    Request, Sampler, SequenceId, Session, StepOutput,
 };
 use foretoken::model::HeadKind;
 use std::collections::BTreeMap;
@@ -33,7 +33,7 @@ fn finish_counting(session: &mut Session<'_>) -> [usize; 2] {
     while session.unfinished() > 0 {
         for output in step(session, &mut HeadDrafter) {
             counts[0] += output.drafted;
-            counts[1] += output.tokens.iter().filter(|t| t.head() > 0).count();
+            counts[1] += output.tokens.iter().filter(|t| t.depth() > 0).count();
         }
     }
     counts
@@ -150,7 +150,7 @@ fn outputs_tell_a_text_from_start_to_end() {
             while session.unfinished() > 0 {
                 for output in step(&mut session, &mut HeadDrafter) {
                     assert!(output.id == id && last.is_none(), "nothing follows the end");
-                    let heads: Vec<usize> = output.tokens.iter().map(|t| t.head()).collect();
+                    let heads: Vec<usize> = output.tokens.iter().map(|t| t.depth()).collect();
                     let right = heads.iter().filter(|head| **head > 0).count();
                     let ended = heads.last() != Some(&0);
                     let mut in_order: Vec<usize> = (1..=right).collect();
@@ -189,7 +189,7 @@ fn a_conversation_continues_as_a_fresh_text() {
         for (temperature, drafts) in [(0.0, 6), (0.0, 2), (0.9, 3), (0.9, 0)] {
             let options = |max_tokens, turn: usize| GenerateOptions {
                 max_tokens,
-                drafts: fixed(drafts),
+                draft_length: fixed(drafts),
                 chunk: 7,
                 // Some turns end inside accepted drafts.
                 stop: if turn.is_multiple_of(2) {
@@ -373,8 +373,8 @@ fn tokens_come_as_an_iterator() {
         expected.insert(session.add(request).expect("fits"), tokens);
     }
     let mut got: BTreeMap<SequenceId, Vec<u32>> = expected.keys().map(|id| (*id, vec![])).collect();
-    for token in session.tokens(&mut HeadDrafter) {
-        let (id, token): (SequenceId, Result<Accepted>) = token.expect("no drafter fails");
+    for token in session.stream(&mut HeadDrafter) {
+        let (id, token): (SequenceId, Result<DecodedToken>) = token.expect("no drafter fails");
         let token = token.expect("the logits are numbers");
         got.get_mut(&id).expect("one of ours").push(token.id());
     }
@@ -396,7 +396,7 @@ fn tokens_come_in_portions() {
         expected.retain(|_, tokens| !tokens.is_empty());
         let mut got: BTreeMap<SequenceId, Vec<u32>> = BTreeMap::new();
         loop {
-            let portion: Vec<_> = session.tokens(&mut HeadDrafter).take(portion).collect();
+            let portion: Vec<_> = session.stream(&mut HeadDrafter).take(portion).collect();
             if portion.is_empty() {
                 break;
             }
@@ -412,11 +412,11 @@ fn tokens_come_in_portions() {
     let mut session = Session::new(model);
     let request = || Request::new(&text[..9], all());
     let [cut, removed] = [(); 2].map(|()| session.add(request()).expect("fits"));
-    session.tokens(&mut HeadDrafter).next();
+    session.stream(&mut HeadDrafter).next();
     let known = session.sequence(cut).expect("there").tokens().len();
     session.truncate(cut, known).expect("so many");
     session.remove(removed).expect("there");
-    assert_eq!(session.tokens(&mut HeadDrafter).count(), 0);
+    assert_eq!(session.stream(&mut HeadDrafter).count(), 0);
 }
 
 /// A program can hold a session, also in another thread than the one that made it.

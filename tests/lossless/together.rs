@@ -6,8 +6,8 @@ use crate::{all, fixed, plain, speculative};
 use foretoken::data::{Tokenizer, corpus};
 use foretoken::exec::{Rows, TapeExec};
 use foretoken::infer::{
-    Accepted, DecodeMode, Distribution, Drafter, Drafts, GenerateOptions, Generated, HeadDrafter,
-    NoDrafts, Request, Sampler, Session, generate, generate_batch, pick,
+    DecodeMode, DecodedToken, Distribution, DraftLength, Drafter, GenerateOptions, Generated,
+    HeadDrafter, NoDrafts, Request, Sampler, Session, generate, generate_batch, sample,
 };
 use foretoken::model::{HeadKind, Model};
 use std::ops::ControlFlow;
@@ -22,7 +22,12 @@ pub fn requests(text: &[u32]) -> Vec<Request> {
         prompt: text[i * 31..][..1 + i * i % 29].to_vec(),
         options: GenerateOptions {
             max_tokens: [40, 0, 7, 90, 1, 60][i % 6],
-            drafts: [Drafts::All, Drafts::Auto, Drafts::Fixed(2), fixed(0)][i % 4],
+            draft_length: [
+                DraftLength::All,
+                DraftLength::Auto,
+                DraftLength::Fixed(2),
+                fixed(0),
+            ][i % 4],
             chunk: 1 + i * 5,
             stop: if i.is_multiple_of(3) {
                 vec![101, 46]
@@ -67,7 +72,7 @@ fn every_sequence_is_as_if_alone() {
         }
         // What fixed drafts do does not depend on company either.
         let fixed: Vec<Request> = { requests.iter().cloned() }
-            .filter(|request| request.options.drafts != Drafts::Auto)
+            .filter(|request| request.options.draft_length != DraftLength::Auto)
             .collect();
         let company = together(model, &fixed, &mut HeadDrafter);
         for (request, got) in fixed.iter().zip(company) {
@@ -140,7 +145,7 @@ fn a_window_slides_where_it_says() {
             let h = model.trunk(&mut exec, window, &Rows::batch(1, window.len()));
             let logits = model.logits(&mut exec, &h);
             let logits = logits.value().row(window.len() - 1);
-            let token = pick(logits, place, warm).expect("numbers");
+            let token = sample(logits, place, warm).expect("numbers");
             assert_eq!(token, whole[place], "{kind:?}, {place}");
         }
         // A prompt longer than the context is cut to the window.
@@ -214,11 +219,11 @@ fn a_callback_ends_a_text_at_any_token_and_knows_who_drafted_it() {
     let whole = plain(model, &prompt, &options);
     for n in 1..40 {
         let (mut tokens, mut heads, mut rejected) = (Vec::new(), Vec::new(), 0);
-        let mut on_token = |_, token: Accepted, drafts: &[u32]| {
+        let mut on_token = |_, token: DecodedToken, drafts: &[u32]| {
             tokens.push(token.id());
-            heads.push(token.head());
+            heads.push(token.depth());
             rejected += drafts.len();
-            assert!(token.head() == 0 || drafts.is_empty());
+            assert!(token.depth() == 0 || drafts.is_empty());
             if tokens.len() == n {
                 ControlFlow::Break(())
             } else {
@@ -300,6 +305,6 @@ fn rejection_at_temperature_zero_is_plain_decoding() {
         assert_eq!(got.tokens, expected);
         assert!(got.steps < got.tokens.len(), "drafts were accepted");
     }
-    let point = Distribution::of(&[0.0, 2.0], 0, Sampler::GREEDY).expect("numbers");
-    assert_eq!(point, Distribution::certain(1, 2));
+    let point = Distribution::from_logits(&[0.0, 2.0], 0, Sampler::GREEDY).expect("numbers");
+    assert_eq!(point, Distribution::one_hot(1, 2));
 }

@@ -31,7 +31,7 @@ pub struct Sizes {
     pub kind: Kind,
     /// K
     pub depth: usize,
-    /// A head's block; narrower than the trunk if slim.
+    /// A head's block; may be narrower than the trunk.
     pub head: Layer,
     pub tied: bool,
     pub qk_norm: bool,
@@ -338,16 +338,16 @@ impl<'a> Pass<'a> {
             _ => format!("mtp.modules.{}.", k - 1),
         };
         let name = |part: &str| format!("{prefix}{part}");
-        let (c, narrow) = (sizes.trunk.hidden, sizes.head.hidden);
-        let slim = narrow != c;
+        let (c, width) = (sizes.trunk.hidden, sizes.head.hidden);
+        let is_narrow = width != c;
         let mut u = h;
-        if slim && e.is_none() {
-            let down = self.matrix(name("down"), [narrow, c]);
+        if is_narrow && e.is_none() {
+            let down = self.matrix(name("down"), [width, c]);
             u = self.graph.linear(h, &[down]);
         }
         if sizes.kind == Kind::Medusa {
-            let last = if slim { "up" } else { "linear" };
-            let shape = [c, narrow];
+            let last = if is_narrow { "up" } else { "linear" };
+            let shape = [c, width];
             let w = self.param(name(&format!("{last}.weight")), &shape, Init::Zero);
             let b = self.param(name(&format!("{last}.bias")), &[c], Init::Zero);
             u = self.graph.linear(u, &[w]);
@@ -359,13 +359,13 @@ impl<'a> Pass<'a> {
             let e = self.norm(e, name("pre_fc_norm_embedding"));
             let h = self.norm(h, name("pre_fc_norm_hidden"));
             let both = self.graph.concat(e, h);
-            let fc = self.matrix(name("fc"), [narrow, 2 * c]);
+            let fc = self.matrix(name("fc"), [width, 2 * c]);
             u = self.graph.linear(both, &[fc]);
         }
         // A block has two terms.
         let mut y = self.layer(&name("layers.0."), u, sizes.head, 2.0, lengths);
-        if slim {
-            let up = self.matrix(name("up"), [c, narrow]);
+        if is_narrow {
+            let up = self.matrix(name("up"), [c, width]);
             y = self.graph.linear(y, &[up]);
         }
         self.norm(y, name("norm"))

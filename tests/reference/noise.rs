@@ -4,7 +4,7 @@
 use super::common::Fixture;
 use foretoken::exec::{Rows, TapeExec};
 use foretoken::infer::{
-    Drafter, Drafts, GenerateOptions, HeadDrafter, NoDrafts, Sampler, generate, pick,
+    DraftLength, Drafter, GenerateOptions, HeadDrafter, NoDrafts, Sampler, generate, sample,
 };
 use foretoken::model::{HeadKind, Model};
 
@@ -48,8 +48,8 @@ impl Medusa {
         }
     }
 
-    /// What head k (0 for the main head) says after `seen`, for index `position` of the whole text.
-    fn token(&self, k: usize, seen: &[u32], position: usize) -> u32 {
+    /// What head k (0 for the main head) says after `seen`, for index `token_index` of the whole text.
+    fn token(&self, k: usize, seen: &[u32], token_index: usize) -> u32 {
         let mut exec = TapeExec::no_grad(self.model.params());
         let rows = Rows::one(0, 0, seen.len());
         let mut h = self.model.trunk(&mut exec, seen, &rows);
@@ -58,14 +58,14 @@ impl Medusa {
         }
         let logits = self.model.logits(&mut exec, &h);
         let last = logits.value().row(seen.len() - 1);
-        // The tokens before have no part in the choice; there are as many as the position says.
-        pick(last, position, self.sampler).expect("finite logits")
+        // The tokens before have no part in the choice; there are as many as the index says.
+        sample(last, token_index, self.sampler).expect("finite logits")
     }
 
     fn generate(&self, prompt: &[u32], max_tokens: usize, window: Window, drafts: bool) -> Decoded {
         let options = GenerateOptions {
             max_tokens,
-            drafts: Drafts::All,
+            draft_length: DraftLength::All,
             sampler: self.sampler,
             context: Some(window.context),
             window: Some(window.keep),
@@ -83,7 +83,7 @@ impl Medusa {
     }
 }
 
-/// The text and the drafts that were right, from fresh forward passes over the window and one call of `pick` for each
+/// The text and the drafts that were right, from fresh forward passes over the window and one call of `sample` for each
 /// token.
 fn by_hand(model: &Medusa, prompt: &[u32], max_tokens: usize, window: Window) -> Decoded {
     let (mut text, mut base) = (prompt.to_vec(), 0);

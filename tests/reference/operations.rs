@@ -139,13 +139,13 @@ fn norm_and_linear_together() {
                 let n = g.norm(x[0], EPS as f32, vec![(x[1], 0, 1)]);
                 g.linear(n, &x[2..])
             };
-            check("norm and linear", &inputs, reference, ours::normed_linear);
+            check("norm and linear", &inputs, reference, ours::rms_norm_linear);
         }
     }
 }
 
 #[test]
-fn gated_mlp() {
+fn rms_norm_mlp() {
     for rows in [1, 32, 33, 65, 513, 1025] {
         for (c, f) in [(1, 1), (16, 33), (17, 15)] {
             let (gate, up, down) = (mat(f, c, 3), mat(f, c, 4), mat(c, f, 5));
@@ -156,7 +156,7 @@ fn gated_mlp() {
                 let a = g.swiglu(gu);
                 g.linear(a, &x[4..])
             };
-            check("gated MLP", &inputs, reference, ours::gated_mlp);
+            check("gated MLP", &inputs, reference, ours::rms_norm_mlp);
         }
     }
 }

@@ -70,9 +70,9 @@ where
 
 fn attention_heads(heads: Heads) -> AttentionHeads {
     AttentionHeads {
-        query: heads.query,
-        key_value: heads.key_value,
-        size: heads.size,
+        num_heads: heads.query,
+        num_kv_heads: heads.key_value,
+        head_dim: heads.size,
     }
 }
 
@@ -89,16 +89,16 @@ pub fn linear(x: &[Mat], dy: &Mat) -> Ran {
 }
 
 /// x, norm weight, three weights.
-pub fn normed_linear(x: &[Mat], dy: &Mat) -> Ran {
+pub fn rms_norm_linear(x: &[Mat], dy: &Mat) -> Ran {
     let [a, b, c] = [&x[2], &x[3], &x[4]].map(matrix);
-    let op = ops::NormedLinear { eps: EPS as f32 };
+    let op = ops::RmsNormLinear { eps: EPS as f32 };
     run(op, [matrix(&x[0]), vector(&x[1]), a, b, c], dy)
 }
 
 /// x, norm weight, gate, up, down.
-pub fn gated_mlp(x: &[Mat], dy: &Mat) -> Ran {
+pub fn rms_norm_mlp(x: &[Mat], dy: &Mat) -> Ran {
     let [gate, up, down] = [&x[2], &x[3], &x[4]].map(matrix);
-    let op = ops::GatedMlp { eps: EPS as f32 };
+    let op = ops::RmsNormMlp { eps: EPS as f32 };
     run(op, [matrix(&x[0]), vector(&x[1]), gate, up, down], dy)
 }
 
@@ -176,16 +176,18 @@ pub fn concat(x: &[Mat], dy: &Mat) -> Ran {
 }
 
 pub fn select_rows(x: &[Mat], keep: &[u32], dy: &Mat) -> Ran {
-    let op = ops::SelectRows { keep: keep.into() };
+    let op = ops::SelectRows {
+        indices: keep.into(),
+    };
     run(op, [matrix(&x[0])], dy)
 }
 
-/// The loss as an operation: weighted loss, mean, share of hits; then the gradient of the logits.
-pub fn cross_entropy(z: &Mat, targets: &[u32], weight: f64, whole_rows: usize) -> Ran {
+/// The loss as an operation: weighted loss, mean, fraction of hits; then the gradient of the logits.
+pub fn cross_entropy(z: &Mat, targets: &[u32], weight: f64, total_targets: usize) -> Ran {
     let op = ops::CrossEntropy {
         targets: targets.into(),
         weight,
-        whole_rows,
+        total_targets,
     };
     let dy = Mat {
         cols: 3,
@@ -274,7 +276,7 @@ fn config(sizes: &Sizes) -> Config {
 }
 
 pub fn model(sizes: &Sizes, seed: u64) -> Model {
-    Model::new(config(sizes), seed).expect("sound sizes")
+    Model::new(config(sizes), seed).expect("valid sizes")
 }
 
 /// A parameter with the gradient of the last step.
@@ -306,7 +308,7 @@ impl Run {
         } else {
             Optimiser::ADAMW
         };
-        let trainer = Trainer::new(model(sizes, seed), config).expect("a sound configuration");
+        let trainer = Trainer::new(model(sizes, seed), config).expect("a valid configuration");
         Self { trainer, recipe }
     }
 

@@ -100,9 +100,9 @@ pub fn dot(x: &[f32], y: &[f32]) -> f32 {
 /// max x, e = exp(x − max) and Σ e by R2.
 pub fn softmax(x: &[f32]) -> (f32, Vec<f32>, f32) {
     let larger = |a: f32, b: f32| if a > b { a } else { b };
-    let least = f32::NEG_INFINITY;
-    let take = |max, i: Option<usize>| larger(max, i.map_or(least, |i| x[i]));
-    let max = lanes(x.len(), least, take, larger);
+    let lowest = f32::NEG_INFINITY;
+    let take = |max, i: Option<usize>| larger(max, i.map_or(lowest, |i| x[i]));
+    let max = lanes(x.len(), lowest, take, larger);
     let e: Vec<f32> = x.iter().map(|x| exp(x - max)).collect();
     let take = |sum, i: Option<usize>| sum + i.map_or(0.0, |i| e[i]);
     let total = lanes(x.len(), 0.0, take, Add::add);

@@ -17,7 +17,7 @@ const CONTEXT: usize = 40;
 #[derive(Clone, Copy)]
 struct Case {
     kind: Kind,
-    slim: bool,
+    narrow: bool,
     /// Two query heads share a key head.
     grouped: bool,
     tied: bool,
@@ -39,7 +39,7 @@ impl Case {
             mlp: 131,
         };
         // Half the width, half the heads, half the gated layer rounded up to a multiple of 16.
-        let slim = Layer {
+        let narrow = Layer {
             hidden: 16,
             heads: heads(2, if self.grouped { 1 } else { 2 }),
             mlp: 80,
@@ -50,7 +50,7 @@ impl Case {
             trunk,
             kind: self.kind,
             depth: 2,
-            head: if self.slim { slim } else { trunk },
+            head: if self.narrow { narrow } else { trunk },
             tied: self.tied,
             qk_norm: self.qk_norm,
         }
@@ -133,7 +133,7 @@ fn check(case: Case) {
 
 const CASE: Case = Case {
     kind: Kind::Recursive,
-    slim: false,
+    narrow: false,
     grouped: false,
     tied: true,
     qk_norm: true,
@@ -147,7 +147,7 @@ fn recursive() {
         ..CASE
     });
     check(Case {
-        slim: true,
+        narrow: true,
         muon: true,
         ..CASE
     });
@@ -163,7 +163,7 @@ fn sequential() {
     });
     check(Case {
         kind,
-        slim: true,
+        narrow: true,
         grouped: true,
         muon: true,
         ..CASE
@@ -180,7 +180,7 @@ fn parallel() {
     });
     check(Case {
         kind,
-        slim: true,
+        narrow: true,
         grouped: true,
         qk_norm: false,
         ..CASE
@@ -193,7 +193,7 @@ fn medusa() {
     check(Case { kind, ..CASE });
     check(Case {
         kind,
-        slim: true,
+        narrow: true,
         tied: false,
         muon: true,
         ..CASE

@@ -111,7 +111,7 @@ fn a_signal_does_not_wait_for_an_evaluation() {
     let folder = Folder::with_text();
     fs::write(folder.path("long.txt"), corpus::stories(8, 4_000_000)).expect("a text");
     let words = "train --data text.txt --valid long.txt --heads 1 --batch 1 --context 16 --steps 3 --eval-every 1 \
-                 --log-every 1 --json --threads 1 --out run";
+                 --log-every 1 --valid-tokens all --json --threads 1 --out run";
     let mut command = folder.command(words);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the binary");

@@ -48,8 +48,8 @@ impl Case {
         (model.num_hidden_layers, model.head_dim) = (1, 8);
         (model.num_attention_heads, model.num_key_value_heads) = (2, 1);
         model.set_head_width(8);
-        let model = Model::new(model, 3).expect("sound sizes");
-        Trainer::new(model, self.config.clone()).expect("a sound configuration")
+        let model = Model::new(model, 3).expect("valid sizes");
+        Trainer::new(model, self.config.clone()).expect("a valid configuration")
     }
 }
 

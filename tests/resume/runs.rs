@@ -35,6 +35,7 @@ pub fn config(kind: HeadKind) -> TrainConfig {
     (config.peak_lr, config.warmup) = (5e-3, Some(3));
     (config.lambda, config.beta) = (0.7, 0.3);
     (config.eval_every, config.log_every) = (7, 1);
+    config.valid_tokens = Some(usize::MAX);
     (config.regime, config.lambda_end, config.optimiser) = match kind {
         HeadKind::Recursive => (Regime::Curriculum, Some(0.2), Optimiser::MUON),
         HeadKind::Sequential => (Regime::Detached, None, Optimiser::ADAMW),
@@ -50,8 +51,8 @@ fn trainer(kind: HeadKind, vocab: usize, config: &TrainConfig) -> Trainer {
     (model.num_hidden_layers, model.head_dim) = (1, 8);
     (model.num_attention_heads, model.num_key_value_heads) = (2, 1);
     model.set_head_width(8);
-    let model = Model::new(model, 5).expect("sound sizes");
-    Trainer::new(model, config.clone()).expect("a sound configuration")
+    let model = Model::new(model, 5).expect("valid sizes");
+    Trainer::new(model, config.clone()).expect("a valid configuration")
 }
 
 /// Watches a run, and stops it after a step.
@@ -119,7 +120,6 @@ pub fn uninterrupted_on(
     tokens: &Tokens,
 ) -> String {
     let (train, valid) = tokens.split();
-    let valid = valid.first(usize::MAX).expect("tokens");
     let mut sha = String::new();
     let mut watch = |event: &Event| {
         if let Event::Done { sha256, .. } = event {
@@ -139,8 +139,6 @@ pub fn until(folder: &Folder, name: &str, step: u64) {
     let paths: Vec<PathBuf> = origin.data.into_iter().map(|file| file.path).collect();
     let tokens = open_tokens(&paths, &tokenizer, origin.separator.as_deref()).expect("tokens");
     let (train, valid) = tokens.split();
-    let valid = valid.first(origin.valid_tokens.unwrap_or(usize::MAX));
-    let valid = valid.expect("tokens");
     let mut stop = StopAfter::step(step);
     let ran = trainer.run(train, valid, &tokenizer, Some(&mut run), &mut stop);
     ran.expect("a finite run");

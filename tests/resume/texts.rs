@@ -29,7 +29,6 @@ fn a_run_on_a_token_file_resumes_to_the_same_bits() {
         let config = config(kind);
         let origin = Origin {
             data: TextFile::read(&[folder.path("tokens.bin")]).expect("a file"),
-            valid_tokens: Some(40),
             ..Origin::default()
         };
         begin_on(&folder, "whole", kind, &config, &tokenizer, origin);
@@ -58,8 +57,7 @@ fn a_run_on_a_token_file_resumes_to_the_same_bits() {
 #[test]
 fn another_token_file_is_refused() {
     let folder = with_tokens();
-    let start =
-        "train --data tokens.bin --tokenizer words.json --batch 2 --context 16 --steps 2 --out run";
+    let start = "train --data tokens.bin --tokenizer words.json --batch 2 --context 16 --steps 2 --valid-tokens all --out run";
     folder.succeeds(start);
     fs::copy(folder.path("tokens.bin"), folder.path("kept.bin")).expect("a file");
     let resume = "train --resume run --steps 3 --extend";
@@ -82,11 +80,11 @@ fn another_token_file_is_refused() {
     folder.refuses(
         &format!("{moved} --valid-tokens 9"),
         2,
-        &["--valid-tokens 9", "1000000"],
+        &["--valid-tokens 9", "all"],
     );
     folder.refuses(&format!("{moved} --split-on x"), 2, &["--split-on x"]);
     folder.succeeds(&format!(
-        "{moved} --valid-tokens 1000000 --tokenizer words.json"
+        "{moved} --valid-tokens all --tokenizer words.json"
     ));
 }
 
@@ -140,8 +138,8 @@ fn documents_and_the_validation_part_are_those_of_the_start() {
     let train = "train --data text.txt --tokenizer bpe:270 --lambda 0.5:0.1 --regime reverse --batch 2 --context 16 \
                  --steps 2";
     for (name, flags) in [
-        ("plain", ""),
-        ("split", "--split-on <end>"),
+        ("plain", "--valid-tokens all"),
+        ("split", "--split-on <end> --valid-tokens all"),
         ("few", "--split-on <end> --valid-tokens 50"),
     ] {
         folder.succeeds(&format!("{train} {flags} --out {name}"));

@@ -78,10 +78,10 @@ impl WordCounts {
                 *sum = sum.saturating_add(*count);
             }
         }
-        let most = counts
+        let max = counts
             .into_iter()
             .max_by_key(|(pair, count)| (*count, *pair));
-        match most {
+        match max {
             Some(((left, right), count)) if count > MOST => Err(format!(
                 "the text has `{left}{right}` {count} times, expected {MOST} at most: learn from a part of it"
             )),
@@ -121,7 +121,7 @@ mod tests {
 
     type Pair = (u32, u32);
 
-    /// The definition: all pairs counted anew before every merge.
+    /// The definition: all pairs recounted before every merge.
     fn naive(
         words: &BTreeMap<String, u64>,
         characters: &[char],
@@ -141,9 +141,9 @@ mod tests {
                     *counts.entry((word[at - 1], word[at])).or_default() += count;
                 }
             }
-            let most = counts.values().max().copied().unwrap_or(0);
+            let max = counts.values().max().copied().unwrap_or(0);
             // The map is in order, so the first of the highest count is the lowest pair.
-            let Some((pair, _)) = counts.iter().find(|(_, n)| **n == most && most > 1) else {
+            let Some((pair, _)) = counts.iter().find(|(_, n)| **n == max && max > 1) else {
                 break;
             };
             let spelling = |id: u32| vocab[id as usize].clone();

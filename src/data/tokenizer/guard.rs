@@ -1,6 +1,6 @@
 //! Panics of the `tokenizers` library become errors.
 //!
-//! The library is written for sound files. A file with a chunk length of 0, for one, makes it panic. Such a panic is
+//! The library is written for valid files. A file with a chunk length of 0, for one, makes it panic. Such a panic is
 //! caught and becomes an error, because no value of the library outlives the call that failed. This needs unwinding: in
 //! a program built with `panic = "abort"` a hostile `tokenizer.json` ends the process.
 

@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::file::{END_OF_TEXT, byte_characters};
 use super::guard::{BROKEN, guard, short};
 
-/// Most ids of a vocabulary. The largest public ones have about a quarter of a million; a file's claim must not decide
-/// how much memory is reserved.
+/// Maximum number of ids of a vocabulary. The largest public ones have about a quarter of a million; a file's claim
+/// must not decide how much memory is reserved.
 const MAX_IDS: usize = 1 << 22;
 
 /// Names of the token that ends a text: the first that a file lists as special is taken.

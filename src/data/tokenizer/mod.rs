@@ -76,9 +76,9 @@ impl Tokenizer {
     /// bytes are neighbours more than 2^31 - 1 times, and the first error among the chunks.
     #[cfg(feature = "tokenizers")]
     pub fn learn(chunks: impl IntoIterator<Item = Result<Vec<u8>>>, size: usize) -> Result<Self> {
-        let least = END_OF_TEXT_ID as usize + 1;
-        if size < least || size > Self::MAX_LEARNED {
-            let expected = format!("{least} to {} tokens", Self::MAX_LEARNED);
+        let min = END_OF_TEXT_ID as usize + 1;
+        if size < min || size > Self::MAX_LEARNED {
+            let expected = format!("{min} to {} tokens", Self::MAX_LEARNED);
             return Err(Error::setting("vocab", expected, size));
         }
         let wrong = |reason| Error::Text { byte: None, reason };

@@ -171,11 +171,11 @@ KERNEL_OF(BLOCK_SIZE, 1, attention_values)
     // The order is free: with a NaN among the scores the result is NaN whatever the maximum, and subtracting either
     // zero is the same.
     unsigned r = t / (BLOCK_SIZE / ROWS);
-    float most = MINUS_INFINITE;
+    float row_max = MINUS_INFINITE;
     if (r < rows)
         for (unsigned j = t % (BLOCK_SIZE / ROWS); j <= first + r; j += BLOCK_SIZE / ROWS)
-            most = larger(most, scores[r * row_stride + j]);
-    maxima[r][t % (BLOCK_SIZE / ROWS)] = most;
+            row_max = larger(row_max, scores[r * row_stride + j]);
+    maxima[r][t % (BLOCK_SIZE / ROWS)] = row_max;
     __syncthreads();
     if (t < ROWS) {
         float max = MINUS_INFINITE;

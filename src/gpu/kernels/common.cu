@@ -78,7 +78,7 @@ static __device__ inline float folded_maximum(const float* lanes)
     return p[0];
 }
 
-/// e^x with the bits of simd::math::exp: n = round(x / ln 2), r = x - n ln 2, a polynomial, n into the exponent.
+/// e^x bitwise identical to simd::math::exp: n = round(x / ln 2), r = x - n ln 2, a polynomial, n into the exponent.
 static __device__ inline float exp_of(float x)
 {
     float shifted = __fmaf_rn(x, 1.44269504f, 12582912.0f);
@@ -99,7 +99,7 @@ static __device__ inline float exp_of(float x)
     return x < -87.3f ? 0.0f : y;
 }
 
-/// ln x with the bits of simd::math::ln: x = 2^e m with m around 1, a polynomial in m - 1.
+/// ln x bitwise identical to simd::math::ln: x = 2^e m with m around 1, a polynomial in m - 1.
 static __device__ inline float ln_of(float x)
 {
     bool tiny = x < 1.17549435e-38f;

@@ -225,11 +225,11 @@ __device__ __forceinline__ void few_rows(float (*xs)[STRETCH + 4], float (*ws)[S
     }
 }
 
-#define FEW_ROWS(name, most, stretch) \
+#define FEW_ROWS(name, max_rows, stretch) \
     KERNEL_OF(THREADS, 1, name)(const float *x, const float *w, float *y, unsigned m, unsigned k, unsigned n) { \
-        alignas(16) __shared__ float xs[most][stretch + 4]; \
+        alignas(16) __shared__ float xs[max_rows][stretch + 4]; \
         alignas(16) __shared__ float ws[COLUMNS][stretch + 4]; \
-        few_rows<most, stretch>(xs, ws, x, w, y, m, k, n); \
+        few_rows<max_rows, stretch>(xs, ws, x, w, y, m, k, n); \
     } \
     EXPORT(name)
 

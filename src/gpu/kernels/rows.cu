@@ -97,12 +97,12 @@ KERNEL_OF(BLOCK_SIZE, 1, rms_norm)(float* y, const float* x, const float* weight
     }
     if (t < LANES) lanes[t] = sum;
     __syncthreads();
-    float r = inverse_root(folded_sum(lanes), cols, eps);
+    float rstd = inverse_root(folded_sum(lanes), cols, eps);
     // The last stage is still in shared memory.
     unsigned last = cols == 0 ? 0 : (cols - 1) / STAGE * STAGE;
     for (unsigned i = t; i < cols; i += BLOCK_SIZE) {
         float value = i >= last ? stage[i - last] : x[i];
-        y[i] = __fmul_rn(__fmul_rn(value, r), weight[i]);
+        y[i] = __fmul_rn(__fmul_rn(value, rstd), weight[i]);
     }
 }
 EXPORT(rms_norm)
@@ -133,9 +133,9 @@ KERNEL_OF(BLOCK_SIZE, 1, qk_norm)
         for (unsigned i = lane; i < size; i += LANES) y[at + i] = qkv[at + i];
         return;
     }
-    float r = inverse_root(folded_sum(lanes[own]), size, eps);
+    float rstd = inverse_root(folded_sum(lanes[own]), size, eps);
     const float* weight = head < query ? q_weight : k_weight;
-    for (unsigned i = lane; i < size; i += LANES) y[at + i] = __fmul_rn(__fmul_rn(qkv[at + i], r), weight[i]);
+    for (unsigned i = lane; i < size; i += LANES) y[at + i] = __fmul_rn(__fmul_rn(qkv[at + i], rstd), weight[i]);
 }
 EXPORT(qk_norm)
 
@@ -176,7 +176,7 @@ KERNEL_OF(BLOCK_SIZE, 1, cross_entropy)(float* out, const float* logits, const u
     unsigned t = threadIdx.x;
     unsigned target = targets[blockIdx.x];
     const float* z = logits + (word64)blockIdx.x * vocab;
-    float most = MINUS_INFINITE;
+    float row_max = MINUS_INFINITE;
     for (unsigned from = 0; from < vocab; from += STAGE) {
         unsigned n = smaller_of(STAGE, vocab - from);
 #pragma unroll 8
@@ -184,11 +184,11 @@ KERNEL_OF(BLOCK_SIZE, 1, cross_entropy)(float* out, const float* logits, const u
         __syncthreads();
         if (t < LANES)
 #pragma unroll 8
-            for (unsigned i = t; i < n; i += LANES) most = larger(most, stage[i]);
+            for (unsigned i = t; i < n; i += LANES) row_max = larger(row_max, stage[i]);
         __syncthreads();
     }
     // Absent elements of the last sixteen are -inf, which replaces a NaN.
-    if (t < LANES) lanes[t] = vocab % LANES > 0 && t >= vocab % LANES ? larger(most, MINUS_INFINITE) : most;
+    if (t < LANES) lanes[t] = vocab % LANES > 0 && t >= vocab % LANES ? larger(row_max, MINUS_INFINITE) : row_max;
     __syncthreads();
     float max = folded_maximum(lanes);
     float sum = 0.0f;

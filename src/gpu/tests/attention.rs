@@ -1,4 +1,4 @@
-//! Attention over caches: every element has the bits of the CPU's.
+//! Attention over caches: every element is bitwise identical to the CPU's.
 
 use super::devices;
 use super::rows::{HEADS, assert_same, matrix, numbers};
@@ -21,8 +21,8 @@ impl<'d> Both<'d> {
         Self {
             device,
             heads,
-            there: vec![Cache::new(heads.key_value * heads.size); sequences],
-            here: vec![vec![KeyValues::new(heads.size); heads.key_value]; sequences],
+            there: vec![Cache::new(heads.num_kv_heads * heads.head_dim); sequences],
+            here: vec![vec![KeyValues::new(heads.head_dim); heads.num_kv_heads]; sequences],
         }
     }
 
@@ -41,14 +41,10 @@ impl<'d> Both<'d> {
             }
             from += len;
         }
-        let span = |&(sequence, len): &(usize, usize)| {
-            let cache = &self.there[sequence];
+        let span = |&(slot, len): &(usize, usize)| {
+            let cache = &self.there[slot];
             let first = cache.len - len;
-            let span = Span {
-                sequence,
-                first,
-                len,
-            };
+            let span = Span { slot, first, len };
             (span, cache)
         };
         let spans: Vec<_> = parts.iter().map(span).collect();
@@ -60,7 +56,7 @@ impl<'d> Both<'d> {
             cache: &self.here[sequence],
         };
         let spans: Vec<_> = parts.iter().map(span).collect();
-        let mut expected = vec![0.0; rows * heads.query * heads.size];
+        let mut expected = vec![0.0; rows * heads.num_heads * heads.head_dim];
         attention::cached(heads, &spans, qkv, &mut expected);
         let what = format!("{}, {heads:?}, {parts:?}", device.name());
         assert_same(&what, &got, &expected);
@@ -125,9 +121,9 @@ fn several_sequences() {
 fn many_scores() {
     for device in devices() {
         let heads = AttentionHeads {
-            query: 8,
-            key_value: 2,
-            size: 2,
+            num_heads: 8,
+            num_kv_heads: 2,
+            head_dim: 2,
         };
         let mut both = Both::new(&device, heads, 3);
         let qkv = both.numbers(1540, 6);
@@ -166,7 +162,7 @@ fn numbers_out_of_range() {
         for heads in [HEADS[1], HEADS[4]] {
             for x in strange {
                 let mut both = Both::new(&device, heads, 1);
-                let (d, key) = (heads.size, heads.query * heads.size);
+                let (d, key) = (heads.head_dim, heads.num_heads * heads.head_dim);
                 // In a query, in a key, in a value, in rows that later rows attend to.
                 for (row, column) in [(3, 1), (20, key + d - 1), (9, heads.width() - 1)] {
                     let mut qkv = both.numbers(35, 5);

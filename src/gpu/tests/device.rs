@@ -3,8 +3,8 @@
 use super::emulated::{devices, devices_of};
 use crate::gpu::attention::Cache;
 use crate::gpu::device::{Array, Device, Matrix, pooled_size};
-use crate::gpu::pick::sample;
 use crate::gpu::rows;
+use crate::gpu::sample::sample;
 use crate::infer::{SampleRequest, Sampler};
 use crate::kernels::attention::AttentionHeads;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -100,8 +100,8 @@ template <bool WAITS> static void send(float *y) {
     if (WAITS) __syncthreads();
     y[blockIdx.x * 64 + threadIdx.x] = all[threadIdx.x];
 }
-KERNEL(sound)(float *y) { send<true>(y); }
-EXPORT(sound)
+KERNEL(valid)(float *y) { send<true>(y); }
+EXPORT(valid)
 KERNEL(faulty)(float *y) { send<false>(y); }
 EXPORT(faulty)
 ";
@@ -112,7 +112,7 @@ fn a_missing_barrier_shows_in_one_of_the_orders() {
     let devices = devices_of(NEIGHBOURS);
     let mut wrong = 0;
     for device in &devices {
-        for kernel in ["sound", "faulty"] {
+        for kernel in ["valid", "faulty"] {
             let y = device.empty(192);
             // SAFETY: the kernels take one pointer and write an element per thread.
             unsafe { device.launch(kernel, [3, 1, 1], 64, &[(&y).into()]) };
@@ -212,9 +212,9 @@ fn sizes_that_overflow_panic() {
         return;
     };
     let heads = AttentionHeads {
-        query: 1,
-        key_value: 1,
-        size: 2,
+        num_heads: 1,
+        num_kv_heads: 1,
+        head_dim: 2,
     };
     let x = device.upload(&numbers(64));
     type Case<'a> = (&'a str, &'a dyn Fn(&Device, &Array));
@@ -233,9 +233,9 @@ fn sizes_that_overflow_panic() {
             _ = rows::concat(&Matrix::new(x, 0, 0, usize::MAX), &one);
         }),
         ("heads", &|_, x| {
-            let size = HALF;
+            let head_dim = HALF;
             let x = &Matrix::new(x, 0, 1, 64);
-            _ = rows::qk_norm(x, x, x, AttentionHeads { size, ..heads }, 1e-5);
+            _ = rows::qk_norm(x, x, x, AttentionHeads { head_dim, ..heads }, 1e-5);
         }),
         ("rows of a cache", &|_, x| {
             let x = Matrix::new(x, 0, 8, 6);
@@ -244,7 +244,7 @@ fn sizes_that_overflow_panic() {
         ("a row of logits", &|_, x| {
             let request = SampleRequest {
                 row: usize::MAX,
-                position: 0,
+                token_index: 0,
                 sampler: Sampler::GREEDY,
                 drafts: Vec::new(),
             };

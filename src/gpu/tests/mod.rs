@@ -9,8 +9,8 @@ mod device;
 mod emulated;
 mod matmul;
 mod models;
-mod pick;
 mod rows;
+mod sample;
 
 use super::device::Device;
 use std::io::Write;

@@ -1,12 +1,12 @@
-//! Whole models on a device: logits, tokens and evaluations have the bits of the CPU.
+//! Whole models on a device: logits, tokens and evaluations are bitwise identical to the CPU's.
 
 use super::device;
 use crate::data::{Tokenizer, Tokens};
 use crate::exec::{CacheExec, Rows, Span};
 use crate::gpu::{DeviceParams, GpuExec};
 use crate::infer::{
-    DecodeMode, Decoder, Drafter, Drafts, GenerateOptions, Generated, HeadDrafter, NoDrafts,
-    OfflineReplay, Request, Sampler, Session,
+    DecodeExec, DecodeMode, DraftLength, Drafter, GenerateOptions, Generated, HeadDrafter,
+    NoDrafts, OfflineReplay, Request, Sampler, Session,
 };
 use crate::model::{HeadKind, Model, Preset, WeightFormat};
 use crate::train::{evaluate, evaluate_on};
@@ -26,7 +26,7 @@ fn model(kind: HeadKind, variant: usize) -> Model {
     config.set_head_width(if variant == 0 { 32 } else { 8 });
     config.use_qk_norm = variant != 1;
     config.tie_word_embeddings = variant != 2;
-    Model::new(config, 11 + variant as u64).expect("sound sizes")
+    Model::new(config, 11 + variant as u64).expect("valid sizes")
 }
 
 /// One model of each kind of head.
@@ -42,7 +42,7 @@ fn text(n: usize, salt: usize) -> Vec<u32> {
 
 /// All logits of trunk and heads, for two sequences that advance in chunks, alone and together, with some positions
 /// truncated and computed again.
-fn logits<E: Decoder>(mut exec: E, model: &Model) -> Vec<Vec<u32>> {
+fn logits<E: DecodeExec>(mut exec: E, model: &Model) -> Vec<Vec<u32>> {
     let mut all = Vec::new();
     let (a, b) = (exec.add_sequence(), exec.add_sequence());
     let texts = [text(40, 1), text(40, 2)];
@@ -60,33 +60,29 @@ fn logits<E: Decoder>(mut exec: E, model: &Model) -> Vec<Vec<u32>> {
         all.push(logits.data().iter().map(|x| x.to_bits()).collect());
     };
     for pass in passes {
-        let span = |(sequence, (first, len)): (usize, (usize, usize))| Span {
-            sequence,
-            first,
-            len,
-        };
+        let span = |(slot, (first, len)): (usize, (usize, usize))| Span { slot, first, len };
         let spans = [a, b].into_iter().zip(pass).map(span);
         let rows = Rows::new(spans.filter(|s| s.len > 0).collect());
         let tokens = |k: usize| -> Vec<u32> {
-            let of = |s: &Span| texts[s.sequence][s.first + k..][..s.len].to_vec();
+            let of = |s: &Span| texts[s.slot][s.first + k..][..s.len].to_vec();
             rows.spans().iter().flat_map(of).collect()
         };
         for span in rows.spans() {
             for layer in 0..config.num_hidden_layers {
-                exec.truncate(span.sequence, layer, span.first);
+                exec.truncate(span.slot, layer, span.first);
             }
         }
         let h = model.trunk(&mut exec, &tokens(0), &rows);
-        exec.keep(0, &rows, &h);
+        exec.store_hidden(0, &rows, &h);
         say(&mut exec, &h);
         for k in 1..=DEPTH {
             let cache = model.head_cache(k);
             for span in rows.spans() {
-                exec.truncate(span.sequence, cache, span.first);
+                exec.truncate(span.slot, cache, span.first);
             }
-            let h = exec.kept(config.mtp_kind.source(k), &rows, config.hidden_size);
+            let h = exec.load_hidden(config.mtp_kind.source(k), &rows, config.hidden_size);
             let h = model.head(&mut exec, k, &h, &tokens(k), &rows);
-            exec.keep(k, &rows, &h);
+            exec.store_hidden(k, &rows, &h);
             say(&mut exec, &h);
         }
     }
@@ -124,7 +120,7 @@ fn sampler(temperature: f32, seed: u64) -> Sampler {
 fn requests(prompts: &[Vec<u32>], drafts: usize) -> Vec<Request> {
     let base = GenerateOptions {
         max_tokens: 12,
-        drafts: Drafts::Fixed(drafts),
+        draft_length: DraftLength::Fixed(drafts),
         chunk: 9,
         ..GenerateOptions::default()
     };
@@ -182,7 +178,7 @@ fn tokens_are_those_of_the_cpu() {
             let expected = generate(Session::new(&model), &requests, &mut *drafter());
             let expected = expected.expect("finite logits");
             let weights = DeviceParams::new(&device, model.params()).expect("room");
-            let session = Session::on(GpuExec::new(&weights), &model);
+            let session = Session::with_executor(GpuExec::new(&weights), &model);
             let found = generate(session, &requests, &mut *drafter()).expect("finite logits");
             // Tokens, steps, and how many drafts of each depth were made and accepted.
             assert_eq!(found, expected, "{kind:?}, {drafts} drafts");
@@ -207,7 +203,7 @@ fn nan_logits_are_the_same_error() {
         let requests = [Request::new(&prompt[..], options)];
         let expected = generate(Session::new(&broken), &requests, &mut NoDrafts);
         let weights = DeviceParams::new(&device, broken.params()).expect("room");
-        let session = Session::on(GpuExec::new(&weights), &broken);
+        let session = Session::with_executor(GpuExec::new(&weights), &broken);
         let found = generate(session, &requests, &mut NoDrafts);
         assert_eq!(
             found.expect_err("NaN logits").to_string(),
@@ -231,7 +227,7 @@ fn evaluations_are_those_of_the_cpu() {
         let text = text(30, 4);
         let expected = OfflineReplay::new(&model, &text, 10, Sampler::GREEDY).expect("finite");
         let mut exec = GpuExec::with_sequence(&weights);
-        let found = OfflineReplay::on(&mut exec, &model, &text, 10, Sampler::GREEDY);
+        let found = OfflineReplay::with_executor(&mut exec, &model, &text, 10, Sampler::GREEDY);
         let found = found.expect("finite");
         assert_eq!(found.agreement(), expected.agreement(), "{kind:?}");
         assert_eq!(
@@ -261,7 +257,7 @@ fn a_device_that_failed_gives_errors() {
         ..GenerateOptions::default()
     };
     let request = Request::new(prompt, options);
-    let session = Session::on(GpuExec::new(&weights), &model);
+    let session = Session::with_executor(GpuExec::new(&weights), &model);
     generate(session, &[request], &mut NoDrafts).expect_err("no tokens");
     assert!(DeviceParams::new(&device, model.params()).is_err());
 }

@@ -1,4 +1,4 @@
-//! Operations on rows: every result has the bits of the CPU's operation.
+//! Operations on rows: every result is bitwise identical to that of the CPU's operation.
 
 use super::devices;
 use crate::autograd::Op;
@@ -117,11 +117,11 @@ pub const HEADS: [AttentionHeads; 7] = [
     heads(2, 1, 128),
 ];
 
-const fn heads(query: usize, key_value: usize, size: usize) -> AttentionHeads {
+const fn heads(num_heads: usize, num_kv_heads: usize, head_dim: usize) -> AttentionHeads {
     AttentionHeads {
-        query,
-        key_value,
-        size,
+        num_heads,
+        num_kv_heads,
+        head_dim,
     }
 }
 
@@ -130,13 +130,17 @@ fn norms_of_heads() {
     for device in devices() {
         for heads in HEADS {
             let x = numbers(5 * heads.width(), 4);
-            let (q, k) = (numbers(heads.size, 5), numbers(heads.size, 6));
+            let (q, k) = (numbers(heads.head_dim, 5), numbers(heads.head_dim, 6));
             let there = matrix(&device, &x, heads.width());
-            let [q_there, k_there] = [&q, &k].map(|x| matrix(&device, x, heads.size));
+            let [q_there, k_there] = [&q, &k].map(|x| matrix(&device, x, heads.head_dim));
             let eps = 1e-6;
             let y = rows::qk_norm(&there, &q_there, &k_there, heads, eps);
             let op = ops::QkNorm { heads, eps };
-            let inputs = [(&*x, heads.width()), (&*q, heads.size), (&*k, heads.size)];
+            let inputs = [
+                (&*x, heads.width()),
+                (&*q, heads.head_dim),
+                (&*k, heads.head_dim),
+            ];
             check(&device, "qk_norm", &y, op, inputs);
         }
     }
@@ -146,7 +150,7 @@ fn norms_of_heads() {
 fn rope_angles() {
     for device in devices() {
         for heads in HEADS {
-            let table = Arc::new(rope::RopeTable::new(300, heads.size, 10_000.0));
+            let table = Arc::new(rope::RopeTable::new(300, heads.head_dim, 10_000.0));
             let angles = rows::Angles::new(&device, &table);
             // Positions of several sequences, not from 0.
             let positions: Arc<[u32]> = [0u32, 1, 299, 17, 18, 19].into();

@@ -60,7 +60,7 @@ fn run(
     let limit = DraftLimit {
         slot: 0,
         room: 100,
-        drafts: Drafts::Auto,
+        draft_length: DraftLength::Auto,
     };
     let mut behind = [100.0; 4];
     let mut trial = Run {
@@ -201,7 +201,7 @@ fn sequences_share_a_pass_by_what_they_are_worth() {
     let limit = |slot| DraftLimit {
         slot,
         room: 9,
-        drafts: Drafts::Auto,
+        draft_length: DraftLength::Auto,
     };
     // Slot 1 has finished.
     let limits = [limit(0), limit(2)];
@@ -230,7 +230,7 @@ fn a_new_sequence_inherits_no_acceptance() {
     let limits = [DraftLimit {
         slot: 0,
         room: 9,
-        drafts: Drafts::Auto,
+        draft_length: DraftLength::Auto,
     }];
     let step = |policy: &mut Policy| {
         let drafted = policy.choose(&limits, 3)[0];
@@ -254,9 +254,9 @@ fn the_drafter_bounds_the_choice() {
     let limits = [DraftLimit {
         slot: 0,
         room: 9,
-        drafts: Drafts::Auto,
+        draft_length: DraftLength::Auto,
     }];
-    let mut most = 0;
+    let mut max = 0;
     for step in 0..60 {
         let depth = [0, 2, 5][step / 20];
         let drafted = policy.choose(&limits, depth)[0];
@@ -266,19 +266,23 @@ fn the_drafter_bounds_the_choice() {
             accepted: drafted,
         }];
         policy.learn(micros(drafted as f64), micros(100.0), &stats);
-        most = most.max(drafted);
+        max = max.max(drafted);
     }
-    assert_eq!(most, 5);
+    assert_eq!(max, 5);
 }
 
 #[test]
 fn what_was_asked_for_is_done() {
     let mut policy = policy(3, 0.01);
-    let limit = |slot, room, drafts| DraftLimit { slot, room, drafts };
+    let limit = |slot, room, draft_length| DraftLimit {
+        slot,
+        room,
+        draft_length,
+    };
     let limits = [
-        limit(0, 5, Drafts::All),
-        limit(1, 5, Drafts::Fixed(2)),
-        limit(2, 1, Drafts::Fixed(2)),
+        limit(0, 5, DraftLength::All),
+        limit(1, 5, DraftLength::Fixed(2)),
+        limit(2, 1, DraftLength::Fixed(2)),
     ];
     assert_eq!(policy.choose(&limits, 3), [5, 2, 1]);
 }

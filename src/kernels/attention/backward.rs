@@ -49,17 +49,17 @@ pub fn backward(
     dqkv: &mut [f32],
 ) {
     let rows = lengths.iter().sum();
-    let d = heads.size;
+    let d = heads.head_dim;
     let qkv = View::new(qkv, rows, heads.width());
-    let stats = View::new(stats, rows, 2 * heads.query);
-    let dout = View::new(dout, rows, heads.query * d);
+    let stats = View::new(stats, rows, 2 * heads.num_heads);
+    let dout = View::new(dout, rows, heads.num_heads * d);
     let mut dqkv = MatrixMut::new(dqkv, rows, heads.width());
     let (mut tasks, mut from) = (Vec::new(), 0);
     for &len in lengths {
         let (part, below) = dqkv.split_rows(len);
         dqkv = below;
-        let (dq, rest) = part.split_cols(heads.query * d);
-        let (dk, dv) = rest.split_cols(heads.key_value * d);
+        let (dq, rest) = part.split_cols(heads.num_heads * d);
+        let (dk, dv) = rest.split_cols(heads.num_kv_heads * d);
         let dq = dq.into_col_blocks(heads.group() * d).into_iter();
         let dkv = dk.into_col_blocks(d).into_iter().zip(dv.into_col_blocks(d));
         let at = (from, from + len);
@@ -106,7 +106,7 @@ struct Group<'a> {
 impl Kernel for Group<'_> {
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
-        let (rows, d) = (self.q.rows(), self.heads.size);
+        let (rows, d) = (self.q.rows(), self.heads.head_dim);
         // Rows that begin an odd number of lines apart do not compete for the same places in the cache.
         let stride = rows.next_multiple_of(WIDTH) + LANES;
         let mut memory = Memory {
@@ -173,7 +173,7 @@ impl Group<'_> {
         (top, sub): (usize, usize),
         stride: usize,
     ) {
-        let d = self.heads.size;
+        let d = self.heads.head_dim;
         let [p, ds] = memory
             .scores
             .each_mut()

@@ -36,8 +36,8 @@ pub fn forward(
 ) {
     let rows = lengths.iter().sum();
     let qkv = View::new(qkv, rows, heads.width());
-    let mut out = MatrixMut::new(out, rows, heads.query * heads.size);
-    let mut stats = MatrixMut::new(stats, rows, 2 * heads.query);
+    let mut out = MatrixMut::new(out, rows, heads.num_heads * heads.head_dim);
+    let mut stats = MatrixMut::new(stats, rows, 2 * heads.num_heads);
     let mut tasks = Vec::new();
     let mut from = 0;
     for &len in lengths {
@@ -45,7 +45,7 @@ pub fn forward(
         let (s, stats_below) = stats.split_rows(len);
         (out, stats) = (below, stats_below);
         let rows = qkv.row_range(from, from + len);
-        let o = o.into_col_blocks(heads.group() * heads.size);
+        let o = o.into_col_blocks(heads.group() * heads.head_dim);
         let s = s.into_col_blocks(2 * heads.group());
         tasks.extend(o.into_iter().zip(s).enumerate().map(|(g, x)| (g, rows, x)));
         from += len;
@@ -70,12 +70,15 @@ pub fn cached(
 ) {
     let total = sequences.iter().map(|s| s.len).sum();
     let qkv = View::new(qkv, total, heads.width());
-    let mut out = MatrixMut::new(out, total, heads.query * heads.size);
+    let mut out = MatrixMut::new(out, total, heads.num_heads * heads.head_dim);
     let (mut tasks, mut from, mut work) = (Vec::new(), 0, 0);
     for span in sequences {
-        let fits = span.cache.iter().all(|cache| cache.size() == heads.size);
+        let fits = span
+            .cache
+            .iter()
+            .all(|cache| cache.size() == heads.head_dim);
         assert!(
-            fits && span.cache.len() == heads.key_value,
+            fits && span.cache.len() == heads.num_kv_heads,
             "attention::cached: {} caches for {heads:?}",
             span.cache.len()
         );
@@ -83,8 +86,8 @@ pub fn cached(
         out = below;
         let rows = qkv.row_range(from, from + span.len);
         from += span.len;
-        work += span.len * (span.first + span.len) * heads.query * heads.size;
-        let blocks = o.into_col_blocks(heads.group() * heads.size);
+        work += span.len * (span.first + span.len) * heads.num_heads * heads.head_dim;
+        let blocks = o.into_col_blocks(heads.group() * heads.head_dim);
         tasks.extend(
             blocks
                 .into_iter()
@@ -114,7 +117,7 @@ fn group(
     stats: Option<MatrixMut<'_>>,
 ) {
     let mut stats = stats.map(|s| s.into_col_blocks(2).into_iter());
-    for (h, out) in out.into_col_blocks(heads.size).into_iter().enumerate() {
+    for (h, out) in out.into_col_blocks(heads.head_dim).into_iter().enumerate() {
         simd::run(Attend {
             q: heads.queries(rows, g * heads.group() + h),
             kv,

@@ -28,49 +28,49 @@ use super::gemm::View;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionHeads {
     /// H, number of query heads.
-    pub query: usize,
+    pub num_heads: usize,
     /// G, number of key and value heads; divides H.
-    pub key_value: usize,
+    pub num_kv_heads: usize,
     /// D, elements of a head.
-    pub size: usize,
+    pub head_dim: usize,
 }
 
 impl AttentionHeads {
     /// Query heads that share one key head.
     pub fn group(&self) -> usize {
-        self.query / self.key_value
+        self.num_heads / self.num_kv_heads
     }
 
     /// Columns of qkv.
     pub fn width(&self) -> usize {
-        (self.query + 2 * self.key_value) * self.size
+        (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
     }
 
     /// 1 / √D, the factor of the scores.
     pub fn scale(&self) -> f32 {
-        1.0 / (self.size as f32).sqrt()
+        1.0 / (self.head_dim as f32).sqrt()
     }
 
     /// The queries of head `h` in qkv [rows, (H + 2 G) D], [rows, D].
     pub fn queries<'a>(&self, qkv: View<'a>, h: usize) -> View<'a> {
-        qkv.columns(h * self.size, (h + 1) * self.size)
+        qkv.columns(h * self.head_dim, (h + 1) * self.head_dim)
     }
 
     /// The keys of key head `g`, [rows, D].
     pub fn keys<'a>(&self, qkv: View<'a>, g: usize) -> View<'a> {
-        self.queries(qkv, self.query + g)
+        self.queries(qkv, self.num_heads + g)
     }
 
     /// The values of key head `g`, [rows, D].
     pub fn values<'a>(&self, qkv: View<'a>, g: usize) -> View<'a> {
-        self.queries(qkv, self.query + self.key_value + g)
+        self.queries(qkv, self.num_heads + self.num_kv_heads + g)
     }
 }
 
-/// Queries (or keys) of the next tile when `rest` are left and a tile holds `most`: a power of two up to 8, so that few
+/// Queries (or keys) of the next tile when `rest` are left and a tile holds `max`: a power of two up to 8, so that few
 /// forms of the kernel exist and the row pointers stay in registers.
-fn tile_rows(rest: usize, most: usize) -> usize {
-    1 << rest.min(most).min(8).ilog2()
+fn tile_rows(rest: usize, max: usize) -> usize {
+    1 << rest.min(max).min(8).ilog2()
 }
 
 /// Does `$go` with the number of rows as a constant; no code is made for more rows than the backend's tile has.

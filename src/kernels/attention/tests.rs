@@ -47,16 +47,21 @@ struct Written {
 
 /// One sequence, forward and backward.
 fn written(heads: AttentionHeads, rows: usize, qkv: &[f32], dout: &[f32]) -> Written {
-    let (d, width, o_width) = (heads.size, heads.width(), heads.query * heads.size);
+    let (d, width, o_width) = (
+        heads.head_dim,
+        heads.width(),
+        heads.num_heads * heads.head_dim,
+    );
     let scale = heads.scale();
     let mut out = vec![0.0; rows * o_width];
     let mut dqkv = vec![0.0; rows * width];
-    for h in 0..heads.query {
+    for h in 0..heads.num_heads {
         let g = h / heads.group();
         let q = |t: usize| &qkv[t * width + h * d..][..d];
-        let k = |t: usize| &qkv[t * width + (heads.query + g) * heads.size..][..d];
-        let v =
-            |t: usize| &qkv[t * width + (heads.query + heads.key_value + g) * heads.size..][..d];
+        let k = |t: usize| &qkv[t * width + (heads.num_heads + g) * heads.head_dim..][..d];
+        let v = |t: usize| {
+            &qkv[t * width + (heads.num_heads + heads.num_kv_heads + g) * heads.head_dim..][..d]
+        };
         let pairs = |x: &[f32], y: &[f32]| x.iter().copied().zip(y.to_vec()).collect::<Vec<_>>();
         for t in 0..rows {
             let product = |j| chain(pairs(q(t), k(j)).into_iter());
@@ -77,10 +82,11 @@ fn written(heads: AttentionHeads, rows: usize, qkv: &[f32], dout: &[f32]) -> Wri
             for c in 0..d {
                 dqkv[t * width + h * d + c] = chain((0..=t).map(|j| (ds[j], k(j)[c])));
                 for j in 0..=t {
-                    let dk = &mut dqkv[j * width + (heads.query + g) * heads.size + c];
+                    let dk = &mut dqkv[j * width + (heads.num_heads + g) * heads.head_dim + c];
                     *dk = ds[j].mul_add(q(t)[c], *dk);
-                    let dv =
-                        &mut dqkv[j * width + (heads.query + heads.key_value + g) * heads.size + c];
+                    let dv = &mut dqkv[j * width
+                        + (heads.num_heads + heads.num_kv_heads + g) * heads.head_dim
+                        + c];
                     *dv = p[j].mul_add(dout[c], *dv);
                 }
             }
@@ -99,10 +105,10 @@ fn same(name: &str, got: &[f32], expected: &[f32]) {
 }
 
 fn cases() -> Vec<(AttentionHeads, Vec<usize>)> {
-    let heads = |query, key_value, size| AttentionHeads {
-        query,
-        key_value,
-        size,
+    let heads = |num_heads, num_kv_heads, head_dim| AttentionHeads {
+        num_heads,
+        num_kv_heads,
+        head_dim,
     };
     vec![
         (heads(1, 1, 4), vec![1, 2, 3]),
@@ -117,14 +123,14 @@ fn cases() -> Vec<(AttentionHeads, Vec<usize>)> {
 /// Leaves NaN in all memory that is used again.
 fn poison() {
     let heads = AttentionHeads {
-        query: 2,
-        key_value: 1,
-        size: 50,
+        num_heads: 2,
+        num_kv_heads: 1,
+        head_dim: 50,
     };
     let rows = 100;
     let qkv = vec![f32::NAN; rows * heads.width()];
-    let dout = vec![f32::NAN; rows * heads.query * heads.size];
-    let (mut out, mut stats) = (dout.clone(), vec![0.0; rows * 2 * heads.query]);
+    let dout = vec![f32::NAN; rows * heads.num_heads * heads.head_dim];
+    let (mut out, mut stats) = (dout.clone(), vec![0.0; rows * 2 * heads.num_heads]);
     let mut dqkv = qkv.clone();
     forward(heads, &[rows], &qkv, &mut out, &mut stats);
     backward(heads, &[rows], &qkv, &stats, &dout, &mut dqkv);
@@ -137,9 +143,9 @@ fn forward_and_backward_are_the_written_rule() {
         for (heads, lengths) in cases() {
             let rows: usize = lengths.iter().sum();
             let qkv = pattern(rows * heads.width(), 1);
-            let dout = pattern(rows * heads.query * heads.size, 2);
+            let dout = pattern(rows * heads.num_heads * heads.head_dim, 2);
             let mut out = vec![f32::NAN; dout.len()];
-            let mut stats = vec![f32::NAN; rows * 2 * heads.query];
+            let mut stats = vec![f32::NAN; rows * 2 * heads.num_heads];
             let mut dqkv = vec![f32::NAN; qkv.len()];
             let pool = Threads::new(1).expect("a small pool");
             isa.scope(|| {
@@ -153,7 +159,7 @@ fn forward_and_backward_are_the_written_rule() {
             let mut from = 0;
             for len in lengths {
                 let part = |width| from * width..(from + len) * width;
-                let (o, w) = (part(heads.query * heads.size), part(heads.width()));
+                let (o, w) = (part(heads.num_heads * heads.head_dim), part(heads.width()));
                 let expected = written(heads, len, &qkv[w.clone()], &dout[o.clone()]);
                 let name = format!("{} {heads:?} {len} rows", isa.name());
                 same(&format!("{name}, out"), &out[o], &expected.out);
@@ -169,11 +175,14 @@ fn cached_rows_in_any_chunks_are_the_whole_sequence() {
     for (heads, lengths) in cases() {
         let rows = lengths[lengths.len() - 1];
         let qkv = pattern(rows * heads.width(), 5);
-        let width = heads.query * heads.size;
-        let (mut whole, mut stats) = (vec![0.0; rows * width], vec![0.0; rows * 2 * heads.query]);
+        let width = heads.num_heads * heads.head_dim;
+        let (mut whole, mut stats) = (
+            vec![0.0; rows * width],
+            vec![0.0; rows * 2 * heads.num_heads],
+        );
         forward(heads, &[rows], &qkv, &mut whole, &mut stats);
         for chunk in [1, 2, 5, 8, 13, rows] {
-            let mut cache = vec![KeyValues::new(heads.size); heads.key_value];
+            let mut cache = vec![KeyValues::new(heads.head_dim); heads.num_kv_heads];
             let mut first = 0;
             while first < rows {
                 let len = chunk.min(rows - first);

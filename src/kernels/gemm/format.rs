@@ -75,9 +75,9 @@ pub(super) fn from_bf16(x: u16) -> f32 {
     f32::from_bits(u32::from(x) << 16)
 }
 
-/// The scale of a block whose largest magnitude is `most`; `finite` says whether all its weights are finite.
-pub(super) fn scale(most: f32, finite: bool) -> f32 {
-    let scale = most / 127.0;
+/// The scale of a block whose largest magnitude is `max`; `finite` says whether all its weights are finite.
+pub(super) fn scale(max: f32, finite: bool) -> f32 {
+    let scale = max / 127.0;
     match scale {
         _ if !finite => f32::NAN,
         // A subnormal scale would have few bits, and no weight would be near its own.

@@ -295,14 +295,14 @@ impl Kernel for PackPanel<'_> {
 /// Packs a [height, k] as micro-panels [k, m] of [`micro_panel_rows`] rows each, without padding, one after the other
 /// into `to` [height · k].
 #[inline(always)]
-pub fn pack_left<S: Simd>(s: S, a: View<'_>, most: usize, to: &mut [f32]) {
+pub fn pack_left<S: Simd>(s: S, a: View<'_>, max: usize, to: &mut [f32]) {
     let (height, k) = (a.rows(), a.cols());
     if a.row_stride == 1 {
-        return pack_columns(s, a, most, to);
+        return pack_columns(s, a, max, to);
     }
     let mut next = 0;
     while next < height {
-        let (first, m) = (next, micro_panel_rows(height - next, most));
+        let (first, m) = (next, micro_panel_rows(height - next, max));
         next += m;
         let micro_panel = &mut to[first * k..(first + m) * k];
         let turned = a.col_stride == 1;
@@ -330,7 +330,7 @@ const ROWS_AHEAD: usize = 8;
 
 /// [`pack_left`] of a transposed matrix: one row in memory goes to all micro-panels, so that memory is read in order.
 #[inline(always)]
-fn pack_columns<S: Simd>(s: S, a: View<'_>, most: usize, to: &mut [f32]) {
+fn pack_columns<S: Simd>(s: S, a: View<'_>, max: usize, to: &mut [f32]) {
     let (height, k) = (a.rows(), a.cols());
     for p in 0..k {
         let row = a.t().row_part(p, 0, height);
@@ -340,7 +340,7 @@ fn pack_columns<S: Simd>(s: S, a: View<'_>, most: usize, to: &mut [f32]) {
         }
         let mut first = 0;
         while first < height {
-            let m = micro_panel_rows(height - first, most);
+            let m = micro_panel_rows(height - first, max);
             let at = first * k + p * m;
             // Lanes past this row are overwritten by the rows after it; only a micro-panel's last rows have no room for
             // them.

@@ -178,16 +178,16 @@ impl Stored for Q8Block {
 
     fn round(rows: &[PanelRow]) -> Self {
         let mut block = Self::default();
-        let (mut most, mut finite) = ([0.0f32; WIDTH], [true; WIDTH]);
+        let (mut max, mut finite) = ([0.0f32; WIDTH], [true; WIDTH]);
         for row in rows {
             for j in 0..WIDTH {
                 let size = row.0[j].abs();
-                most[j] = if size > most[j] { size } else { most[j] };
+                max[j] = if size > max[j] { size } else { max[j] };
                 finite[j] &= size < f32::INFINITY;
             }
         }
         for j in 0..WIDTH {
-            block.scales[j] = format::scale(most[j], finite[j]);
+            block.scales[j] = format::scale(max[j], finite[j]);
         }
         for (row, q) in rows.iter().zip(&mut block.rows) {
             for ((q, x), scale) in q.iter_mut().zip(&row.0).zip(&block.scales) {
@@ -275,8 +275,8 @@ mod tests {
             for (w, q) in w.iter().zip(&q) {
                 let widened = f64::from(f32::from(*q) * scale);
                 // The quotient is rounded by 2^-18 of a scale at most, and the product by 2^-17.
-                let most = f64::from(scale) * (0.5 + 2f64.powi(-16));
-                assert!((f64::from(*w) - widened).abs() <= most, "{w:e}: {q}");
+                let max = f64::from(scale) * (0.5 + 2f64.powi(-16));
+                assert!((f64::from(*w) - widened).abs() <= max, "{w:e}: {q}");
             }
         }
     }

@@ -4,21 +4,21 @@ use super::stored::{AHEAD, PanelRow, Part, WIDTH};
 use crate::simd::matrix::MatrixMut;
 use crate::simd::{LANES, Simd};
 
-/// Rows of the next micro-panel of the left operand (BLIS's m_r) when `rest` are left and a micro-tile holds `most`:
+/// Rows of the next micro-panel of the left operand (BLIS's m_r) when `rest` are left and a micro-tile holds `max`:
 /// few heights, so that few forms of the kernel are compiled, but every number of rows that a verify pass commonly has.
 ///
 /// What one tile cannot hold is left to two of nearly the same height: the few chains of a tile of one or two rows wait
 /// for each other.
 #[inline]
-pub fn micro_panel_rows(rest: usize, most: usize) -> usize {
+pub fn micro_panel_rows(rest: usize, max: usize) -> usize {
     const HEIGHTS: [usize; 9] = [1, 2, 3, 4, 5, 6, 7, 8, 12];
-    if rest <= most && HEIGHTS.contains(&rest) {
+    if rest <= max && HEIGHTS.contains(&rest) {
         return rest;
     }
-    let wanted = if rest < most + 3 {
+    let wanted = if rest < max + 3 {
         rest.div_ceil(2)
     } else {
-        most
+        max
     };
     let mut heights = HEIGHTS.into_iter();
     heights.find(|h| *h >= wanted).expect("at most twelve rows")
@@ -359,19 +359,19 @@ mod tests {
 
     #[test]
     fn heights_fill_any_number_of_rows_and_end_evenly() {
-        for most in [4, 6, 12] {
+        for max in [4, 6, 12] {
             for rows in 1..200 {
                 let (mut rest, mut last) = (rows, 0);
                 while rest > 0 {
-                    last = micro_panel_rows(rest, most);
+                    last = micro_panel_rows(rest, max);
                     assert!(
-                        last <= rest && last <= most,
-                        "{last} of {rest}, {most} at most"
+                        last <= rest && last <= max,
+                        "{last} of {rest}, {max} at most"
                     );
                     rest -= last;
                 }
                 assert!(
-                    last >= rows.min(most).min(2),
+                    last >= rows.min(max).min(2),
                     "{rows} rows end with a tile of {last}"
                 );
             }

@@ -1,19 +1,19 @@
 //! Sampling: the one function that decides a token, in plain decoding, drafting and verification alike.
 
-use super::noise::{GUMBEL_MOST, gumbel};
+use super::noise::{GUMBEL_MAX, gumbel};
 use crate::simd::scalar;
 use crate::{Error, Result};
 
 /// How a token is chosen from logits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampler {
-    /// Divides the scores; 0 picks the largest logit.
+    /// Divides the scores; 0 takes the largest logit.
     pub temperature: f32,
     /// Keeps this many of the best tokens; 0 for all.
     pub top_k: usize,
     /// Keeps the fewest of the best tokens that together have at least this probability; 1 for all.
     pub top_p: f32,
-    /// Keeps tokens with at least this share of the best token's probability; 0 for all.
+    /// Keeps tokens with at least this fraction of the best token's probability; 0 for all.
     pub min_p: f32,
     /// Seed of the random numbers.
     pub seed: u64,
@@ -46,7 +46,7 @@ impl Sampler {
         ];
         for (field, value, range, expected) in settings {
             if !range.contains(&value) {
-                return Err(Error::setting(field, expected, value));
+                return Err(Error::setting(field, expected, format!("{value:?}")));
             }
         }
         Ok(())
@@ -82,8 +82,8 @@ impl Sampler {
             list.truncate(last.map_or(list.len(), |last| last + 1));
         }
         if self.min_p > 0.0 {
-            let least = f64::from(self.min_p) * list.first().map_or(0.0, weight);
-            let keep = list.iter().take_while(|x| weight(x) >= least).count();
+            let min = f64::from(self.min_p) * list.first().map_or(0.0, weight);
+            let keep = list.iter().take_while(|x| weight(x) >= min).count();
             list.truncate(keep.max(1));
         }
         list
@@ -96,29 +96,29 @@ impl Default for Sampler {
     }
 }
 
-/// Picks the token at index `position` of its sequence from logits `[V]`.
+/// Samples the token at index `token_index` of its sequence from logits `[V]`.
 ///
 /// A pure function: plain decoding, drafting and verification call it, and get the same token for the same logits. So
-/// speculative decoding is exact: a draft is accepted only if it equals the token that this function picks from the
+/// speculative decoding is exact: a draft is accepted only if it equals the token that this function samples from the
 /// trunk's logits. Above temperature 0 this is the Gumbel-max trick (Gumbel 1954) with noise that depends on (seed,
-/// position, token) only:
+/// token index, token) only:
 ///
 /// ```text
-/// score = (logit − max) / temperature;  the filters;  argmax of score + gumbel(seed, position, token)
+/// score = (logit − max) / temperature;  the filters;  argmax of score + gumbel(seed, token_index, token)
 /// ```
 ///
 /// # Errors
 /// Returns [`Error::NotFinite`] if a logit is NaN, if there is none, or if the largest is infinite and the temperature
 /// is not 0; as [`Sampler::check`].
-pub fn pick(logits: &[f32], position: usize, sampler: Sampler) -> Result<u32> {
-    let (best, scores) = scores(logits, position, sampler)?;
+pub fn sample(logits: &[f32], token_index: usize, sampler: Sampler) -> Result<u32> {
+    let (best, scores) = scores(logits, token_index, sampler)?;
     let Some(scores) = scores else {
         return Ok(best);
     };
     let chosen = if sampler.keeps_all() {
-        gumbel_argmax(sampler.seed, position, (0..).zip(scores))
+        gumbel_argmax(sampler.seed, token_index, (0..).zip(scores))
     } else {
-        gumbel_argmax(sampler.seed, position, sampler.filter(&scores))
+        gumbel_argmax(sampler.seed, token_index, sampler.filter(&scores))
     };
     Ok(chosen.unwrap_or(best))
 }
@@ -126,17 +126,17 @@ pub fn pick(logits: &[f32], position: usize, sampler: Sampler) -> Result<u32> {
 /// The token with the largest logit, and the scores `[V]` of all tokens unless the temperature is 0.
 pub(super) fn scores(
     logits: &[f32],
-    position: usize,
+    token_index: usize,
     sampler: Sampler,
 ) -> Result<(u32, Option<Vec<f32>>)> {
     sampler.check()?;
-    let (best, max) = argmax(logits, position)?;
+    let (best, max) = argmax(logits, token_index)?;
     if sampler.temperature == 0.0 {
         return Ok((best, None));
     }
     if max.is_infinite() {
         return Err(Error::NotFinite(format!(
-            "the largest logit at position {position} is {max}: it gives no probabilities"
+            "the largest logit at token index {token_index} is {max}: it gives no probabilities"
         )));
     }
     let score = |x: &f32| (x - max) / sampler.temperature;
@@ -144,32 +144,32 @@ pub(super) fn scores(
 }
 
 /// The largest logit and the lowest id that has it.
-fn argmax(logits: &[f32], position: usize) -> Result<(u32, f32)> {
+fn argmax(logits: &[f32], token_index: usize) -> Result<(u32, f32)> {
     if let Some(id) = logits.iter().position(|x| x.is_nan()) {
         return Err(Error::NotFinite(format!(
-            "the logit of token {id} at position {position} is not a number"
+            "the logit of token {id} at token index {token_index} is not a number"
         )));
     }
     let larger = |best: (u32, f32), x: (u32, f32)| if x.1 > best.1 { x } else { best };
     let best = (0..).zip(logits.iter().copied()).reduce(larger);
-    best.ok_or_else(|| Error::NotFinite(format!("no logits at position {position}")))
+    best.ok_or_else(|| Error::NotFinite(format!("no logits at token index {token_index}")))
 }
 
 /// The token with the largest score plus noise; the lowest id wins a tie.
 fn gumbel_argmax(
     seed: u64,
-    position: usize,
+    token_index: usize,
     tokens: impl IntoIterator<Item = (u32, f32)>,
 ) -> Option<u32> {
     let mut best: Option<(u32, f64)> = None;
     for (id, score) in tokens {
         let score = f64::from(score);
         // Even the largest noise could not make this token the best.
-        if best.is_some_and(|(_, most)| score + GUMBEL_MOST < most) {
+        if best.is_some_and(|(_, max)| score + GUMBEL_MAX < max) {
             continue;
         }
-        let value = score + gumbel(seed, position, id);
-        let wins = |(other, most): (u32, f64)| value > most || (value == most && id < other);
+        let value = score + gumbel(seed, token_index, id);
+        let wins = |(other, max): (u32, f64)| value > max || (value == max && id < other);
         if best.is_none_or(wins) {
             best = Some((id, value));
         }
@@ -183,8 +183,8 @@ mod tests {
 
     const LOGITS: [f32; 6] = [1.0, 0.2, -0.5, 1.0, -2.0, 0.4];
 
-    fn at(position: usize, sampler: Sampler) -> usize {
-        pick(&LOGITS, position, sampler).expect("numbers") as usize
+    fn at(token_index: usize, sampler: Sampler) -> usize {
+        sample(&LOGITS, token_index, sampler).expect("numbers") as usize
     }
 
     fn sampler(temperature: f32) -> Sampler {
@@ -196,14 +196,14 @@ mod tests {
 
     #[test]
     fn the_largest_logit_and_the_lowest_id() {
-        let pick = |logits: &[f32]| pick(logits, 0, Sampler::GREEDY);
-        assert_eq!(pick(&[0.0, 3.0, 3.0, -1.0]).expect("numbers"), 1);
-        assert_eq!(pick(&[-0.0, 0.0]).expect("numbers"), 0);
-        assert_eq!(pick(&[f32::NEG_INFINITY; 3]).expect("numbers"), 0);
-        assert!(pick(&[0.0, f32::NAN]).is_err() && pick(&[]).is_err());
+        let sample = |logits: &[f32]| sample(logits, 0, Sampler::GREEDY);
+        assert_eq!(sample(&[0.0, 3.0, 3.0, -1.0]).expect("numbers"), 1);
+        assert_eq!(sample(&[-0.0, 0.0]).expect("numbers"), 0);
+        assert_eq!(sample(&[f32::NEG_INFINITY; 3]).expect("numbers"), 0);
+        assert!(sample(&[0.0, f32::NAN]).is_err() && sample(&[]).is_err());
     }
 
-    /// Frequencies over seeds and over positions against exact probabilities, within five standard deviations.
+    /// Frequencies over seeds and over token indices against exact probabilities, within five standard deviations.
     #[test]
     fn draws_follow_the_distribution() {
         let n = 40_000;
@@ -217,7 +217,7 @@ mod tests {
             for by_seed in [true, false] {
                 let mut counts = [0usize; 6];
                 for i in 0..n {
-                    let (seed, position) = if by_seed {
+                    let (seed, token_index) = if by_seed {
                         (i as u64, 3)
                     } else {
                         (7, i % 4000)
@@ -227,7 +227,7 @@ mod tests {
                     } else {
                         seed + (i / 4000) as u64
                     };
-                    counts[at(position, Sampler { seed, ..sampler })] += 1;
+                    counts[at(token_index, Sampler { seed, ..sampler })] += 1;
                 }
                 for (rank, id) in order.iter().enumerate() {
                     let p = if rank < kept { weight(id) / total } else { 0.0 };
@@ -243,9 +243,9 @@ mod tests {
         }
     }
 
-    /// Two positions of one seed: all sixteen pairs of four equally likely tokens occur equally often.
+    /// Two indices of one seed: all sixteen pairs of four equally likely tokens occur equally often.
     #[test]
-    fn positions_are_independent() {
+    fn indices_are_independent() {
         let flat = [0.0f32; 4];
         let n = 20_000;
         for distance in [1usize, 2, 64] {
@@ -255,7 +255,7 @@ mod tests {
                     seed,
                     ..sampler(1.0)
                 };
-                let draw = |p: usize| pick(&flat, p, sampler).expect("numbers") as usize;
+                let draw = |p: usize| sample(&flat, p, sampler).expect("numbers") as usize;
                 table[draw(5)][draw(5 + distance)] += 1.0;
             }
             let expected = n as f64 / 16.0;
@@ -320,7 +320,7 @@ mod tests {
             ("min_p", Sampler { min_p: 1.5, ..base }),
         ];
         for (flag, sampler) in wrong {
-            for error in [sampler.check().err(), pick(&LOGITS, 3, sampler).err()] {
+            for error in [sampler.check().err(), sample(&LOGITS, 3, sampler).err()] {
                 assert!(error.expect(flag).to_string().contains(flag));
             }
         }

@@ -1,22 +1,22 @@
-//! Choosing tokens: the CPU's choice, and its errors.
+//! Sampling tokens: the CPU's choice, and its errors.
 
 use super::devices;
 use super::rows::{matrix, numbers};
 use crate::gpu::Device;
-use crate::gpu::pick::sample;
+use crate::gpu::sample::sample;
 use crate::infer::{self, SampleRequest, Sampler};
 
-/// The token of each row, (index, position, sampler).
+/// The token of each row, (row, token index, sampler).
 #[track_caller]
-fn pick(
+fn sampled(
     device: &Device,
     logits: &[f32],
     v: usize,
     rows: &[(usize, usize, Sampler)],
 ) -> Vec<crate::Result<u32>> {
-    let request = |&(row, position, sampler): &(usize, usize, Sampler)| SampleRequest {
+    let request = |&(row, token_index, sampler): &(usize, usize, Sampler)| SampleRequest {
         row,
-        position,
+        token_index,
         sampler,
         drafts: Vec::new(),
     };
@@ -29,15 +29,15 @@ fn pick(
 /// Compares every row's token, or error message, with the CPU's.
 #[track_caller]
 fn check(device: &Device, logits: &[f32], v: usize, rows: &[(usize, usize, Sampler)]) {
-    let got = pick(device, logits, v, rows);
+    let got = sampled(device, logits, v, rows);
     assert_eq!(got.len(), rows.len());
-    for (got, &(row, position, sampler)) in got.into_iter().zip(rows) {
-        let expected = infer::pick(&logits[row * v..][..v], position, sampler);
+    for (got, &(row, token_index, sampler)) in got.into_iter().zip(rows) {
+        let expected = infer::sample(&logits[row * v..][..v], token_index, sampler);
         let message = |e: crate::Error| e.to_string();
         assert_eq!(
             got.map_err(message),
             expected.map_err(message),
-            "{}: V = {v}, row {row}, position {position}, {sampler:?}",
+            "{}: V = {v}, row {row}, token index {token_index}, {sampler:?}",
             device.name()
         );
     }
@@ -84,9 +84,9 @@ fn noise() {
             let seeds = [0, 1, 77, u64::MAX, 1 << 32, 0x1234_5678_9abc_def0];
             let mut rows = Vec::new();
             for (i, seed) in seeds.into_iter().enumerate() {
-                for position in [0, 1, 1000 + i, 70_000] {
+                for token_index in [0, 1, 1000 + i, 70_000] {
                     for temperature in [0.0, 0.01, 0.8, 1.0, 50.0] {
-                        rows.push((position % 2, position, noisy(temperature, seed)));
+                        rows.push((token_index % 2, token_index, noisy(temperature, seed)));
                     }
                 }
             }
@@ -100,7 +100,7 @@ fn noise() {
 fn noise_changes_tokens() {
     for device in devices() {
         let rows: Vec<_> = (0..40).map(|i| (0, i, noisy(1.0, 9))).collect();
-        let tokens = pick(&device, &[0.0; 50], 50, &rows);
+        let tokens = sampled(&device, &[0.0; 50], 50, &rows);
         let mut tokens: Vec<u32> = tokens.into_iter().flatten().collect();
         assert_eq!(tokens.len(), 40);
         tokens.sort_unstable();

@@ -1,8 +1,8 @@
-// Choosing tokens as infer::pick does: the largest logit, or the largest score plus Gumbel noise.
+// Sampling tokens as infer::sample does: the largest logit, or the largest score plus Gumbel noise.
 //
 // Each block takes 2048 tokens of a row and writes an entry of four words: a value in two words, its token, and the
-// first token whose logit is NaN. `requests` has six words per row: the row of logits, the position in two words, the
-// temperature, the seed in two words.
+// first token whose logit is NaN. `requests` has six words per row: the row of logits, the token index in two words,
+// the temperature, the seed in two words.
 
 /// Tokens of a block.
 #define TOKENS 2048u
@@ -10,7 +10,7 @@
 #define ENTRY 4u
 #define NO_TOKEN 0xffffffffu
 
-/// ln x in f64 with the bits of simd::scalar::ln, for normal x > 0.
+/// ln x in f64 bitwise identical to simd::scalar::ln, for normal x > 0.
 static __device__ inline double ln_of_double(double x)
 {
     word64 bits = bits_of_double(x);
@@ -43,11 +43,11 @@ static __device__ inline double ln_of_double(double x)
     return __dadd_rn(__dmul_rn(e, high), -__dadd_rn(__dadd_rn(half_square, -tail), -f));
 }
 
-/// The first word of Philox4x32-10 (Salmon et al. 2011) with counter (token, position, 0).
-static __device__ inline unsigned random_word(unsigned seed_low, unsigned seed_high, unsigned position_low,
-                                              unsigned position_high, unsigned token)
+/// The first word of Philox4x32-10 (Salmon et al. 2011) with counter (token, token index, 0).
+static __device__ inline unsigned random_word(unsigned seed_low, unsigned seed_high, unsigned index_low,
+                                              unsigned index_high, unsigned token)
 {
-    unsigned a = token, b = position_low, c = position_high, d = 0;
+    unsigned a = token, b = index_low, c = index_high, d = 0;
     for (int round = 0; round < 10; ++round) {
         word64 first = (word64)0xd2511f53u * a;
         word64 second = (word64)0xcd9e8d57u * c;
@@ -73,7 +73,7 @@ static __device__ inline double gumbel_of(const unsigned* request, unsigned toke
 }
 
 /// An upper bound of the noise.
-#define NOISE_MOST 16.7
+#define NOISE_MAX 16.7
 
 static __device__ inline void put(unsigned* entry, double value, unsigned token, unsigned bad)
 {
@@ -142,7 +142,7 @@ static __device__ inline void best_of_entries(const unsigned* entries, unsigned 
 }
 
 /// Each block's largest logit: entries [requests, blocks, 4].
-KERNEL_OF(BLOCK_SIZE, 1, pick_largest)
+KERNEL_OF(BLOCK_SIZE, 1, sample_largest)
 (const float* logits, const unsigned* requests, unsigned* entries, unsigned vocab)
 {
     unsigned row = requests[blockIdx.y * REQUEST];
@@ -164,65 +164,65 @@ KERNEL_OF(BLOCK_SIZE, 1, pick_largest)
     best_of_block(&value, &token, &bad);
     if (threadIdx.x == 0) put(entries + (blockIdx.y * gridDim.x + blockIdx.x) * ENTRY, value, token, bad);
 }
-EXPORT(pick_largest)
+EXPORT(sample_largest)
 
 /// Each block's largest score plus noise, score = (logit - max) / temperature, if the temperature is not 0.
-KERNEL_OF(BLOCK_SIZE, 1, pick_perturbed)
+KERNEL_OF(BLOCK_SIZE, 1, sample_perturbed)
 (const float* logits, const unsigned* requests, const unsigned* entries, unsigned* perturbed, unsigned vocab)
 {
     const unsigned* request = requests + blockIdx.y * REQUEST;
     float temperature = float_of(request[3]);
     if (temperature == 0.0f) return;
-    double most;
+    double best_logit;
     unsigned best;
     unsigned bad;
-    best_of_entries(entries + blockIdx.y * gridDim.x * ENTRY, gridDim.x, &most, &best, &bad);
+    best_of_entries(entries + blockIdx.y * gridDim.x * ENTRY, gridDim.x, &best_logit, &best, &bad);
     const float* z = logits + (word64)request[0] * vocab;
     unsigned from = blockIdx.x * TOKENS;
     unsigned to = smaller_of(vocab, from + TOKENS);
     double value = 0.0;
     unsigned token = NO_TOKEN;
-    // pick_token reports rows with a NaN or an infinite maximum.
-    float max = (float)most;
-    bool sound = bad == NO_TOKEN && best != NO_TOKEN && max < INFINITE && max > MINUS_INFINITE;
-    if (sound) {
+    // sample_token reports rows with a NaN or an infinite maximum.
+    float max = (float)best_logit;
+    bool valid = bad == NO_TOKEN && best != NO_TOKEN && max < INFINITE && max > MINUS_INFINITE;
+    if (valid) {
         // The likeliest token has score 0, so the winner has at least its noise.
-        double least = gumbel_of(request, best);
+        double min = gumbel_of(request, best);
         for (unsigned i = from + threadIdx.x; i < to; i += BLOCK_SIZE) {
             double score = (double)__fdiv_rn(less_by(z[i], max), temperature);
-            if (__dadd_rn(score, NOISE_MOST) < least) continue;
+            if (__dadd_rn(score, NOISE_MAX) < min) continue;
             double x = __dadd_rn(score, gumbel_of(request, i));
             if (token == NO_TOKEN || x > value) {
                 value = x;
                 token = i;
-                least = x > least ? x : least;
+                min = x > min ? x : min;
             }
         }
     }
     best_of_block(&value, &token, &bad);
     if (threadIdx.x == 0) put(perturbed + (blockIdx.y * gridDim.x + blockIdx.x) * ENTRY, value, token, bad);
 }
-EXPORT(pick_perturbed)
+EXPORT(sample_perturbed)
 
 /// Each row's token, or NO_TOKEN if the CPU has to return an error.
-KERNEL_OF(BLOCK_SIZE, 1, pick_token)
+KERNEL_OF(BLOCK_SIZE, 1, sample_token)
 (const unsigned* requests, const unsigned* entries, const unsigned* perturbed, unsigned* tokens, unsigned blocks)
 {
-    double most;
+    double best_value;
     unsigned best;
     unsigned bad;
-    best_of_entries(entries + blockIdx.x * blocks * ENTRY, blocks, &most, &best, &bad);
+    best_of_entries(entries + blockIdx.x * blocks * ENTRY, blocks, &best_value, &best, &bad);
     unsigned chosen = bad == NO_TOKEN ? best : NO_TOKEN;
     // All threads of a block take the same branch.
     if (float_of(requests[blockIdx.x * REQUEST + 3]) != 0.0f) {
-        best_of_entries(perturbed + blockIdx.x * blocks * ENTRY, blocks, &most, &best, &bad);
+        best_of_entries(perturbed + blockIdx.x * blocks * ENTRY, blocks, &best_value, &best, &bad);
         chosen = bad == NO_TOKEN ? best : NO_TOKEN;
     }
     if (threadIdx.x == 0) tokens[blockIdx.x] = chosen;
 }
-EXPORT(pick_token)
+EXPORT(sample_token)
 
 #undef TOKENS
 #undef REQUEST
 #undef ENTRY
-#undef NOISE_MOST
+#undef NOISE_MAX

@@ -1,17 +1,17 @@
 //! The gated MLP of a layer with its norm, as one operation (Shazeer 2020, section 2).
 //!
 //! ```text
-//! x [rows, C], weight [C], W_g, W_u [F, C], W_d [C, F] -> y [rows, C]
-//! n = RMSNorm(x) · weight;   g, u = n W_gᵀ, n W_uᵀ;   a = silu(g) · u;   y = a W_dᵀ
-//! backward: da = dy W_d;  a once more;  dW_d += dyᵀ a;  dg, du from da;  then as NormedLinear
+//! x [rows, C], norm_weight [C], W_g, W_u [F, C], W_d [C, F] -> y [rows, C]
+//! n = RMSNorm(x) · norm_weight;   g, u = n W_gᵀ, n W_uᵀ;   a = silu(g) · u;   y = a W_dᵀ
+//! backward: da = dy W_d;  recompute a;  dW_d += dyᵀ a;  dg, du from da;  then as RmsNormLinear
 //! ```
 //!
-//! It has the bits of [`NormedLinear`](super::NormedLinear), SwiGLU and [`Linear`](super::Linear) one after the other.
-//! Besides the inputs, only g and u are saved. Both passes work on one block of rows at a time, so that intermediate
-//! results stay in the cache.
+//! It is bitwise identical to [`RmsNormLinear`](super::RmsNormLinear), SwiGLU and [`Linear`](super::Linear) one after
+//! the other. Besides the inputs, only g and u are saved. Both passes work on one block of rows at a time, so that
+//! intermediate results stay in the cache.
 
 use super::linear::{WeightGradients, backward_dx};
-use super::normed_linear::{BlockedBackward, normed, packed, row_blocks};
+use super::rms_norm_linear::{BlockedBackward, normed, packed, row_blocks};
 use crate::autograd::{GradSink, Op};
 use crate::kernels::gemm::{Panels, Rhs, matmul_many};
 use crate::kernels::swiglu;
@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 /// Norm, gate, up and down: x [rows, C] -> y [rows, C]; inputs are x, the norm weight, W_g, W_u and W_d.
 #[derive(Clone, Copy, Debug)]
-pub struct GatedMlp {
+pub struct RmsNormMlp {
     /// ε, added to the mean square.
     pub eps: f32,
 }
@@ -34,18 +34,18 @@ pub struct Saved {
     gu: Tensor,
 }
 
-impl Op<5> for GatedMlp {
+impl Op<5> for RmsNormMlp {
     type Saved = Saved;
 
     fn forward(&self, inputs: [&Arc<Tensor>; 5]) -> (Tensor, Saved) {
-        let [x, weight, gate, up, down] = inputs;
+        let [x, norm_weight, gate, up, down] = inputs;
         let f = gate.rows();
         let mut gu = Tensor::empty(&[x.rows(), 2 * f]);
         let mut y = Tensor::empty(x.shape());
         let (inner, outer) = (packed(&[gate, up]), packed(&[down]));
         let mut rest = y.matrix_mut();
         for block in row_blocks(x.rows()) {
-            let (n, _) = normed(self.eps, x, weight, &block);
+            let (n, _) = normed(self.eps, x, norm_weight, &block);
             let gu = &mut gu.data_mut()[block.start * 2 * f..block.end * 2 * f];
             let to = MatrixMut::new(gu, block.len(), 2 * f);
             matmul_many(n.matrix(), inner.iter().map(|w| Rhs::Panels(w)), to);
@@ -61,11 +61,11 @@ impl Op<5> for GatedMlp {
 
     fn backward(&self, saved: Saved, dy: Tensor, sink: &mut GradSink<'_, 5>) {
         let Saved { inputs, mut gu } = saved;
-        let [x, weight, inner @ .., down] = &inputs;
+        let [x, norm_weight, inner @ .., down] = &inputs;
         let f = down.cols();
         let packed_down = Panels::pack(down.matrix());
         let mut ddown = WeightGradients::take(sink, 4, slice::from_ref(down));
-        let mut backward = BlockedBackward::new(x, weight, inner, sink);
+        let mut backward = BlockedBackward::new(x, norm_weight, inner, sink);
         for block in row_blocks(x.rows()) {
             let dy = dy.matrix().row_range(block.start, block.end);
             let mut da = Tensor::empty(&[block.len(), f]);
@@ -77,8 +77,8 @@ impl Op<5> for GatedMlp {
             });
             let (a, dgu) = (da, gu.matrix().row_range(block.start, block.end));
             ddown.add(dy, a.matrix());
-            let (n, r) = normed(self.eps, x, weight, &block);
-            backward.block(&block, &r, &n, dgu);
+            let (n, rstd) = normed(self.eps, x, norm_weight, &block);
+            backward.block(&block, &rstd, &n, dgu);
         }
         ddown.put(sink);
         backward.finish(sink);
@@ -89,7 +89,7 @@ impl Op<5> for GatedMlp {
 mod laws {
     use super::*;
     use crate::autograd::testing::{batch_invariant, check, equivalent, pattern, slice_rows};
-    use crate::ops::{Linear, NormedLinear};
+    use crate::ops::{Linear, RmsNormLinear};
 
     const C: usize = 6;
     const F: usize = 5;
@@ -150,8 +150,8 @@ mod laws {
         let dot = |x: &[f64], w: &[f64]| x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
         let mut y = Vec::new();
         for row in x[0].chunks(C) {
-            let r = 1.0 / (dot(row, row) / C as f64 + 1e-3).sqrt();
-            let n: Vec<f64> = row.iter().zip(&x[1]).map(|(x, g)| x * r * g).collect();
+            let rstd = 1.0 / (dot(row, row) / C as f64 + 1e-3).sqrt();
+            let n: Vec<f64> = row.iter().zip(&x[1]).map(|(x, g)| x * rstd * g).collect();
             let gate = x[2].chunks(C).map(|w| dot(&n, w));
             let up = x[3].chunks(C).map(|w| dot(&n, w));
             let a: Vec<f64> = gate.zip(up).map(|(g, u)| silu(g) * u).collect();
@@ -162,13 +162,14 @@ mod laws {
 
     #[test]
     fn laws() {
-        let op = GatedMlp { eps: 1e-3 };
+        let op = RmsNormMlp { eps: 1e-3 };
         check(&op, inputs(4), [true; 5], &reference);
-        let [x, weight, gate, up, down] = inputs(30);
-        let rest = [weight, gate, up, down].map(Arc::new);
-        let [weight, gate, up, down] = rest.each_ref();
+        let [x, norm_weight, gate, up, down] = inputs(30);
+        let rest = [norm_weight, gate, up, down].map(Arc::new);
+        let [norm_weight, gate, up, down] = rest.each_ref();
         batch_invariant(30, |r| {
-            op.forward([&slice_rows(&x, r), weight, gate, up, down]).0
+            op.forward([&slice_rows(&x, r), norm_weight, gate, up, down])
+                .0
         });
     }
 
@@ -178,9 +179,9 @@ mod laws {
         for rows in [1, 33, 512, 1100] {
             equivalent(
                 inputs(rows),
-                |tape, x| tape.apply(GatedMlp { eps }, x),
-                |tape, [x, weight, gate, up, down]| {
-                    let gu = tape.apply(NormedLinear { eps }, [x, weight, gate, up]);
+                |tape, x| tape.apply(RmsNormMlp { eps }, x),
+                |tape, [x, norm_weight, gate, up, down]| {
+                    let gu = tape.apply(RmsNormLinear { eps }, [x, norm_weight, gate, up]);
                     let a = tape.apply(SwiGlu, [&gu]);
                     tape.apply(Linear, [&a, down])
                 },

@@ -1,6 +1,6 @@
 //! What decoding costs on this machine: a pass by its rows, a head, a plain read of as many bytes.
 
-use super::drafter::{Drafting, NoDrafts};
+use super::drafter::{DraftContext, NoDrafts};
 use super::request::{GenerateOptions, Request};
 use super::runner::Runner;
 use super::session::Session;
@@ -35,8 +35,8 @@ pub fn costs(
 ) -> Result<Costs> {
     let model = session.model();
     let positions = model.config().max_position_embeddings;
-    let most = positions.saturating_sub(rows).max(1);
-    let prompt = &prompt[prompt.len().saturating_sub(most)..];
+    let max = positions.saturating_sub(rows).max(1);
+    let prompt = &prompt[prompt.len().saturating_sub(max)..];
     let rows = rows.min(positions - prompt.len());
     if rows == 0 {
         return Err(Error::setting("rows", "at least 1, and room for it", rows));
@@ -46,22 +46,22 @@ pub fn costs(
         ..GenerateOptions::default()
     };
     let id = session.add(Request::new(prompt, options))?;
-    for token in session.tokens(&mut NoDrafts) {
+    for token in session.stream(&mut NoDrafts) {
         token?.1?;
     }
     // Now everything but the token after the prompt has been computed, and that one is the first row.
     let (runner, sequences) = (&mut session.runner, &mut session.sequences);
     let sequence = sequences.get_mut(&id).expect("it was added");
-    let (slot, p) = (sequence.slot, sequence.current());
+    let (slot, p) = (sequence.slot, sequence.last_position());
     let depth = model.config().mtp_depth;
     let pass = |runner: &mut dyn Runner, rows: usize| {
         let inputs: Vec<u32> = (0..rows).map(|i| prompt[i % prompt.len()]).collect();
         runner.trunk(&inputs, &Rows::one(slot, p, rows), None);
-        runner.wait()
+        runner.synchronize()
     };
     let mut draft = |runner: &mut dyn Runner| {
-        let drafting = std::iter::once((&mut *sequence, depth));
-        Drafting::new(model, runner, drafting)
+        let pair = std::iter::once((&mut *sequence, depth));
+        DraftContext::new(model, runner, pair)
             .run_heads(&[depth])
             .map(drop)
     };
@@ -117,7 +117,7 @@ fn seconds(f: impl FnOnce() -> Result<()>) -> Result<f64> {
 ///
 /// # Panics
 /// Panics if there is none.
-pub fn median(mut x: Vec<f64>) -> f64 {
+pub(crate) fn median(mut x: Vec<f64>) -> f64 {
     x.sort_by(f64::total_cmp);
     x[x.len() / 2]
 }

@@ -2,13 +2,14 @@
 //! [`Linear`](super::Linear) as one operation, so that the normalised rows need not be saved.
 //!
 //! ```text
-//! x [rows, C], weight [C], W_i [N_i, C] -> y [rows, Σ N_i]:   n = RMSNorm(x) · weight;  y = n · [W_0; W_1; ..]ᵀ
-//! backward: n once more;  dW_i += dy_iᵀ · n;  dn = dy · [W_0; W_1; ..];  dx and dweight from dn
+//! x [rows, C], norm_weight [C], W_i [N_i, C] -> y [rows, Σ N_i]
+//! n = RMSNorm(x) · norm_weight;  y = n · [W_0; W_1; ..]ᵀ
+//! backward: recompute n;  dW_i += dy_iᵀ · n;  dn = dy · [W_0; W_1; ..];  dx and d_norm_weight from dn
 //! ```
 //!
 //! Both passes work on one block of rows at a time, so that intermediate results stay in the cache. Chains over rows
-//! continue from block to block (rule R7), and blocks consist of whole chunks of dweight's sum (rule R3). So the result
-//! has the bits of the two operations one after the other.
+//! continue from block to block (rule R7), and blocks consist of whole chunks of d_norm_weight's sum (rule R3). So the
+//! result is bitwise identical to that of the two operations one after the other.
 
 use super::linear::{WeightGradients, backward_dx};
 use crate::autograd::{GradSink, Op};
@@ -27,7 +28,7 @@ const _: () = assert!(BLOCK_ROWS.is_multiple_of(CHUNK_ROWS));
 /// Norm and matrix multiplication: x [rows, C] -> y [rows, Σ N_i]; inputs are x, the norm weight `[C]` and the N − 2
 /// weights [N_i, C].
 #[derive(Clone, Copy, Debug)]
-pub struct NormedLinear {
+pub struct RmsNormLinear {
     /// ε, added to the mean square.
     pub eps: f32,
 }
@@ -37,7 +38,7 @@ pub struct Saved<const N: usize> {
     inputs: [Arc<Tensor>; N],
 }
 
-impl<const N: usize> Op<N> for NormedLinear {
+impl<const N: usize> Op<N> for RmsNormLinear {
     type Saved = Saved<N>;
 
     fn forward(&self, inputs: [&Arc<Tensor>; N]) -> (Tensor, Saved<N>) {
@@ -59,12 +60,12 @@ impl<const N: usize> Op<N> for NormedLinear {
 
     fn backward(&self, saved: Saved<N>, dy: Tensor, sink: &mut GradSink<'_, N>) {
         let Saved { inputs } = saved;
-        let (x, weight, weights) = (&inputs[0], &inputs[1], &inputs[2..]);
-        let mut backward = BlockedBackward::new(x, weight, weights, sink);
+        let (x, norm_weight, weights) = (&inputs[0], &inputs[1], &inputs[2..]);
+        let mut backward = BlockedBackward::new(x, norm_weight, weights, sink);
         for block in row_blocks(x.rows()) {
-            let (n, r) = normed(self.eps, x, weight, &block);
+            let (n, rstd) = normed(self.eps, x, norm_weight, &block);
             let dy = dy.matrix().row_range(block.start, block.end);
-            backward.block(&block, &r, &n, dy);
+            backward.block(&block, &rstd, &n, dy);
         }
         backward.finish(sink);
     }
@@ -80,15 +81,15 @@ pub(super) fn row_blocks(rows: usize) -> impl Iterator<Item = Range<usize>> {
 pub(super) fn normed(
     eps: f32,
     x: &Tensor,
-    weight: &Tensor,
+    norm_weight: &Tensor,
     block: &Range<usize>,
 ) -> (Tensor, Vec<f32>) {
     let c = x.cols();
-    let (mut n, mut r) = (Tensor::empty(&[block.len(), c]), vec![0.0; block.len()]);
+    let (mut n, mut rstd) = (Tensor::empty(&[block.len(), c]), vec![0.0; block.len()]);
     let x = &x.data()[block.start * c..block.end * c];
     let at = Segments::row(c);
-    norm::forward(at, eps, x, weight.data(), n.data_mut(), &mut r);
-    (n, r)
+    norm::forward(at, eps, x, norm_weight.data(), n.data_mut(), &mut rstd);
+    (n, rstd)
 }
 
 /// Weights, transposed and packed: as the model holds them once it is packed for decoding, or in temporary panels.
@@ -104,19 +105,19 @@ pub(super) fn packed<'a>(weights: &[&'a Arc<Tensor>]) -> Vec<Cow<'a, Panels>> {
 /// weight and the weights.
 pub(super) struct BlockedBackward<'a> {
     x: &'a Tensor,
-    weight: &'a Tensor,
+    norm_weight: &'a Tensor,
     /// Each W_i [N_i, C].
     packed: Vec<Panels>,
     dw: WeightGradients,
     dx: Tensor,
-    /// The sums of dweight's chunks of rows.
+    /// The sums of d_norm_weight's chunks of rows.
     partials: Vec<f32>,
 }
 
 impl<'a> BlockedBackward<'a> {
     pub fn new<const N: usize>(
         x: &'a Tensor,
-        weight: &'a Tensor,
+        norm_weight: &'a Tensor,
         weights: &[Arc<Tensor>],
         sink: &mut GradSink<'_, N>,
     ) -> Self {
@@ -124,7 +125,7 @@ impl<'a> BlockedBackward<'a> {
         let at = Segments::row(x.cols());
         Self {
             x,
-            weight,
+            norm_weight,
             packed: packed.collect(),
             dw: WeightGradients::take(sink, 2, weights),
             dx: Tensor::empty(x.shape()),
@@ -132,8 +133,8 @@ impl<'a> BlockedBackward<'a> {
         }
     }
 
-    /// One block: `r` and `n` as [`normed`] returns them, and dy [block, Σ N_i].
-    pub fn block(&mut self, block: &Range<usize>, r: &[f32], n: &Tensor, dy: View<'_>) {
+    /// One block: `rstd` and `n` as [`normed`] returns them, and dy [block, Σ N_i].
+    pub fn block(&mut self, block: &Range<usize>, rstd: &[f32], n: &Tensor, dy: View<'_>) {
         let mut dn = Tensor::empty(n.shape());
         backward_dx(dy, self.packed.iter().map(Rhs::Panels), &mut dn);
         self.dw.add(dy, n.matrix());
@@ -142,15 +143,15 @@ impl<'a> BlockedBackward<'a> {
         let own = block.start * c..block.end * c;
         let partials = norm::partials(at, own.start)..norm::partials(at, own.end);
         let (x, dx) = (&self.x.data()[own.clone()], &mut self.dx.data_mut()[own]);
-        let (weight, partials) = (self.weight.data(), &mut self.partials[partials]);
-        norm::backward_parts(at, x, weight, r, dn.data(), dx, partials);
+        let (norm_weight, partials) = (self.norm_weight.data(), &mut self.partials[partials]);
+        norm::backward_parts(at, x, norm_weight, rstd, dn.data(), dx, partials);
     }
 
     /// Hands all gradients to the sink.
     pub fn finish<const N: usize>(self, sink: &mut GradSink<'_, N>) {
         self.dw.put(sink);
-        let dweight = reduce::fold_tree(self.partials, self.x.cols());
-        sink.add(1, Tensor::new(self.weight.shape(), dweight));
+        let d_norm_weight = reduce::fold_tree(self.partials, self.x.cols());
+        sink.add(1, Tensor::new(self.norm_weight.shape(), d_norm_weight));
         sink.add(0, self.dx);
     }
 }
@@ -165,8 +166,8 @@ mod laws {
         let mut y = Vec::new();
         for row in x[0].chunks(c) {
             let mean = row.iter().map(|x| x * x).sum::<f64>() / c as f64;
-            let r = 1.0 / (mean + 1e-3).sqrt();
-            let n: Vec<f64> = row.iter().zip(&x[1]).map(|(x, g)| x * r * g).collect();
+            let rstd = 1.0 / (mean + 1e-3).sqrt();
+            let n: Vec<f64> = row.iter().zip(&x[1]).map(|(x, g)| x * rstd * g).collect();
             for w in &x[2..] {
                 let dot = |w: &[f64]| n.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
                 y.extend(w.chunks(c).map(dot));
@@ -177,7 +178,7 @@ mod laws {
 
     #[test]
     fn laws() {
-        let op = NormedLinear { eps: 1e-3 };
+        let op = RmsNormLinear { eps: 1e-3 };
         let inputs = [
             pattern(&[5, 6], 1),
             pattern(&[6], 5),
@@ -185,13 +186,13 @@ mod laws {
             pattern(&[4, 6], 4),
         ];
         check(&op, inputs, [true; 4], &|x| reference(x, 6));
-        let (x, weight, w) = (
+        let (x, norm_weight, w) = (
             pattern(&[30, 40], 1),
             pattern(&[40], 3),
             pattern(&[50, 40], 2),
         );
-        let (weight, w) = (Arc::new(weight), Arc::new(w));
-        batch_invariant(30, |r| op.forward([&slice_rows(&x, r), &weight, &w]).0);
+        let (norm_weight, w) = (Arc::new(norm_weight), Arc::new(w));
+        batch_invariant(30, |r| op.forward([&slice_rows(&x, r), &norm_weight, &w]).0);
     }
 
     #[test]
@@ -207,9 +208,9 @@ mod laws {
             ];
             equivalent(
                 inputs,
-                |tape, x| tape.apply(NormedLinear { eps }, x),
-                |tape, [x, weight, a, b]| {
-                    let n = tape.apply(RmsNorm { eps }, [x, weight]);
+                |tape, x| tape.apply(RmsNormLinear { eps }, x),
+                |tape, [x, norm_weight, a, b]| {
+                    let n = tape.apply(RmsNorm { eps }, [x, norm_weight]);
                     tape.apply(Linear, [&n, a, b])
                 },
             );

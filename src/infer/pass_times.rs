@@ -1,12 +1,12 @@
 //! Measured times: the cost of a pass by its number of rows.
 
-/// Assumed time of a further row, as a share of the pass, until two numbers of rows have been measured.
+/// Assumed time of a further row, as a fraction of the pass, until two numbers of rows have been measured.
 const ROW_GUESS: f64 = 0.05;
 
 /// Samples before a minimum is used.
 pub(super) const MIN_SAMPLES: usize = 2;
 
-/// The last few samples of a time. Noise only ever makes a time longer, so that the least of them is the best estimate.
+/// The last few samples of a time. Noise only ever makes a time longer, so that the minimum is the best estimate.
 #[derive(Clone, Debug, Default)]
 struct RecentTimes {
     samples: [f64; 5],
@@ -19,7 +19,7 @@ impl RecentTimes {
         self.count += 1;
     }
 
-    /// The least sample, if there are [`MIN_SAMPLES`].
+    /// The smallest sample, if there are [`MIN_SAMPLES`].
     fn min(&self) -> Option<f64> {
         if self.count < MIN_SAMPLES {
             return None;
@@ -41,7 +41,7 @@ impl Times {
         self.0[number].add(seconds);
     }
 
-    /// The numbers that were measured, and their least times.
+    /// The numbers that were measured, and their smallest times.
     pub fn known(&self) -> impl Iterator<Item = (usize, f64)> {
         let times = self.0.iter().enumerate();
         times.filter_map(|(number, times)| Some((number, times.min()?)))
@@ -50,10 +50,10 @@ impl Times {
     /// The current estimate for passes. It never falls: if more rows were measured to be faster, the machine was slower
     /// when fewer were measured.
     pub fn curve(&self) -> CostCurve {
-        let mut most = 0.0;
+        let mut max = 0.0;
         let point = |(rows, seconds): (usize, f64)| {
-            most = seconds.max(most);
-            (rows as f64, most)
+            max = seconds.max(max);
+            (rows as f64, max)
         };
         CostCurve(self.known().map(point).collect())
     }

@@ -1,18 +1,18 @@
-//! Choosing tokens where the logits are.
+//! Sampling tokens where the logits are.
 
 use super::device::{Matrix, THREADS, args, elements, word};
 use crate::Result;
 use crate::infer::{self, SampleRequest, Sampler};
 
-/// `TOKENS`, `ENTRY` and `NO_TOKEN` of `kernels/pick.cu`.
+/// `TOKENS`, `ENTRY` and `NO_TOKEN` of `kernels/sample.cu`.
 const TOKENS: usize = 2048;
 const ENTRY: usize = 4;
 const NO_TOKEN: u32 = u32::MAX;
 /// Rows of one launch: the limit of a grid's second dimension.
 const ROWS: usize = 65_535;
 
-/// The accepted drafts of each request and one token more, as [`SampleRequest::accept`] gives them with
-/// [`infer::pick`](crate::infer::pick()); logits [rows, V].
+/// The accepted drafts of each request and one more token, as [`SampleRequest::verify_drafts`] gives them with
+/// [`infer::sample`](crate::infer::sample()); logits [rows, V].
 ///
 /// Rows whose sampler filters tokens are downloaded for the CPU to decide, if they are reached. So are rows with NaN or
 /// an infinite maximum, for which the CPU returns its error.
@@ -39,9 +39,9 @@ pub fn sample(logits: &Matrix, requests: &[SampleRequest]) -> Result<Vec<Result<
             (own, decided) = decided.split_at(1 + request.drafts.len());
         }
         sampled.push(
-            request.accept(|row, position| match own.get(row - request.row) {
+            request.verify_drafts(|row, token_index| match own.get(row - request.row) {
                 Some(&token) if token != NO_TOKEN => Ok(token),
-                _ => infer::pick(&logits.read_row(row)?, position, request.sampler),
+                _ => infer::sample(&logits.read_row(row)?, token_index, request.sampler),
             }),
         );
     }
@@ -62,7 +62,7 @@ fn decide(logits: &Matrix, rows: &[(&SampleRequest, usize)]) -> Result<Vec<u32>>
     let request = |&(request, i): &(&SampleRequest, usize)| {
         let (row, sampler) = (request.row + i, request.sampler);
         assert!(row < logits.rows, "row {row} of {} rows", logits.rows);
-        let [low, high] = words((request.position + i) as u64);
+        let [low, high] = words((request.token_index + i) as u64);
         let [seed_low, seed_high] = words(sampler.seed);
         let temperature = sampler.temperature.to_bits();
         [word(row), low, high, temperature, seed_low, seed_high]
@@ -76,17 +76,17 @@ fn decide(logits: &Matrix, rows: &[(&SampleRequest, usize)]) -> Result<Vec<u32>>
     let entries = device.empty(size);
     let args = args![logits, &requests, &entries, v];
     // SAFETY: the kernel's parameters; the logits have the rows, and each block of a row has an entry.
-    unsafe { device.launch("pick_largest", [blocks, n, 1], THREADS, &args) };
+    unsafe { device.launch("sample_largest", [blocks, n, 1], THREADS, &args) };
     let mut perturbed = entries.clone();
     if rows.iter().any(|(x, _)| x.sampler.temperature != 0.0) {
         perturbed = device.empty(size);
         let args = args![logits, &requests, &entries, &perturbed, v];
         // SAFETY: as above.
-        unsafe { device.launch("pick_perturbed", [blocks, n, 1], THREADS, &args) };
+        unsafe { device.launch("sample_perturbed", [blocks, n, 1], THREADS, &args) };
     }
     let tokens = device.empty(n);
     let args = args![&requests, &entries, &perturbed, &tokens, blocks];
     // SAFETY: the kernel's parameters; `n` rows of requests, of entries and of tokens.
-    unsafe { device.launch("pick_token", [n, 1, 1], THREADS, &args) };
+    unsafe { device.launch("sample_token", [n, 1, 1], THREADS, &args) };
     device.read_u32(&tokens, 0..n)
 }
