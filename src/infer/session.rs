@@ -164,7 +164,7 @@ fn find(sequences: &mut BTreeMap<SequenceId, Sequence>, id: SequenceId) -> Resul
     sequence.ok_or_else(|| Error::setting("id", "a sequence of this session", id))
 }
 
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod tests {
     use super::*;
     use crate::infer::{Draft, DraftContext, DraftLength, Drafter, GenerateOptions, NoDrafts};
