@@ -58,19 +58,6 @@ impl Tokens {
         Some(lengths.iter().map(|n| u64::from(*n)).sum())
     }
 
-    /// The first `most` tokens, or all if there are fewer, in memory.
-    ///
-    /// # Errors
-    /// Returns the errors of [`Tokens::first`].
-    pub fn loaded(&self, most: usize) -> Result<Self> {
-        if self.in_file() {
-            return Ok(self.first(most)?.into());
-        }
-        let mut part = self.clone();
-        part.range.end = part.range.start + most.min(self.len());
-        Ok(part)
-    }
-
     /// Whether they lie in a file.
     pub fn in_file(&self) -> bool {
         matches!(self.source, Source::File(_))
@@ -201,8 +188,7 @@ mod tests {
             (train.text_bytes(0..2), valid.text_bytes(1..2)),
             (Some(201), Some(119))
         );
-        assert_eq!(valid.loaded(1).unwrap().text_bytes(0..1), Some(118));
-        assert_eq!(valid.loaded(9).unwrap().first(9).unwrap(), [18, 19]);
+        assert_eq!(valid.text_bytes(0..1), Some(118));
         assert_eq!(Tokens::from(vec![1, 2]).text_bytes(0..1), None);
     }
 
