@@ -16,9 +16,9 @@
 //! Files that are not part of the handbook: `docs/log.md`, the log of what was tried; `docs/CONTRIBUTING.md`;
 //! `docs/SECURITY.md`; `docs/CITATION.cff`; `CHANGELOG.md`.
 
-// A chapter refers to another one by a label, and defines the label as a file at its end: that is what a code host and an
-// editor follow. In front of the chapter stand the definitions of `links.md`. Of two definitions the first one counts, so
-// rustdoc follows the labels to its own pages.
+// A chapter refers to another one by a label, and defines the label as a file at its end: that is what a code host and
+// an editor follow. In front of the chapter stand the definitions of `links.md`. Of two definitions the first one
+// counts, so rustdoc follows the labels to its own pages.
 
 #[doc = include_str!("links.md")]
 #[doc = include_str!("../docs/00-map.md")]

@@ -41,13 +41,13 @@ impl Contents<'_> {
 /// Missing parents are created. `before` is called with the temporary path of the complete directory before it appears:
 /// it may refuse, or take hold of a file that must be held from the first moment that others can see it.
 ///
-/// An existing `dir` is refused, unless `force` is set: then it is replaced with everything in it. Even then it must
-/// be ours: a directory that is empty, or that holds nothing but files with the names that this program gives, and a
-/// `config.json` with a field that only this program writes. The working directory and those above it are never replaced,
-/// nor is a directory that a process trains into.
+/// An existing `dir` is refused, unless `force` is set: then it is replaced with everything in it. Even then it must be
+/// ours: a directory that is empty, or that holds nothing but files with the names that this program gives, and a
+/// `config.json` with a field that only this program writes. The working directory and those above it are never
+/// replaced, nor is a directory that a process trains into.
 ///
-/// Replacing takes two renames. A signal that the program catches waits for both; a kill between them leaves no `dir`: the
-/// old directory then stands next to it as `.{name}.{pid}.old.tmp`.
+/// Replacing takes two renames. A signal that the program catches waits for both; a kill between them leaves no `dir`:
+/// the old directory then stands next to it as `.{name}.{pid}.old.tmp`.
 ///
 /// # Errors
 /// Returns [`Error::Exists`] if `dir` exists and is not replaced, [`Error::Busy`] if a process trains into it,

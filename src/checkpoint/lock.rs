@@ -8,8 +8,8 @@
 //! names any more, and does not protect the directory that has the name now. So the locked file is compared with the
 //! file at the path (device and inode), and the lock is taken again if they differ.
 //!
-//! Some file systems have no locks, or number a file anew whenever it is looked at. Training works there too, without this
-//! protection; `Lock::is_held` is then false, and the program prints a warning.
+//! Some file systems have no locks, or number a file anew whenever it is looked at. Training works there too, without
+//! this protection; `Lock::is_held` is then false, and the program prints a warning.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;

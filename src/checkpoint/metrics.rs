@@ -25,8 +25,8 @@ struct Line {
 /// line, so it may be of any size.
 ///
 /// # Errors
-/// Returns [`Error::Io`] if the file cannot be read or replaced and [`Error::Kind`] if it seems to be of another kind; it
-/// is then unchanged.
+/// Returns [`Error::Io`] if the file cannot be read or replaced and [`Error::Kind`] if it seems to be of another kind;
+/// it is then unchanged.
 pub(super) fn trim(path: &Path, step: u64, evaluated: bool) -> Result<()> {
     let mut file = match File::open(path) {
         Ok(file) => file,

@@ -37,8 +37,8 @@ impl TensorFile {
     /// is read, and so are the tensors' claims.
     ///
     /// # Errors
-    /// Returns [`Error::Io`], [`Error::Kind`], [`Error::File`] or [`Error::Tensor`] if the file is missing, empty, not a regular file,
-    /// truncated, too long, or has a bad header.
+    /// Returns [`Error::Io`], [`Error::Kind`], [`Error::File`] or [`Error::Tensor`] if the file is missing, empty, not
+    /// a regular file, truncated, too long, or has a bad header.
     pub fn open(path: &Path) -> Result<Self> {
         let (mut file, len) = open(path)?;
         check_start(path, &mut file, Expected::Safetensors)?;

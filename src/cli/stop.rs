@@ -101,9 +101,9 @@ fn answer(signal: i32) {
     low_level::exit(128 + signal);
 }
 
-/// The number of the signal that asks a run to stop, 0 until then. From this call on, the first signal asks, and a second
-/// SIGINT (Ctrl-C) or SIGTERM ends the process at once. Before it the first one does, which is right as long as there is
-/// nothing to save.
+/// The number of the signal that asks a run to stop, 0 until then. From this call on, the first signal asks, and a
+/// second SIGINT (Ctrl-C) or SIGTERM ends the process at once. Before it the first one does, which is right as long as
+/// there is nothing to save.
 pub fn asks() -> &'static AtomicUsize {
     ASKED.get_or_init(AtomicUsize::default)
 }

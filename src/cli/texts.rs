@@ -20,7 +20,8 @@ pub struct Texts {
 
 impl Texts {
     /// Opens `data` and `valid`, each of them text files or one token file. Without `valid` the last tenth of `data` is
-    /// kept for validation. The separator applies to text files only, and so does `as_text`, as in [`TextFiles::as_text`].
+    /// kept for validation. The separator applies to text files only, and so does `as_text`, as in
+    /// [`TextFiles::as_text`].
     ///
     /// # Errors
     /// As [`TextFiles::tokens_with_fingerprints`], and if a token file changes in the meantime.

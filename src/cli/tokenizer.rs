@@ -78,8 +78,8 @@ pub struct Vocabulary {
     /// Text between documents that becomes the end-of-text token, such as "<|endoftext|>"; by default it is plain text
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub split_on: Option<String>,
-    /// Read --data and --valid as text even if their first bytes are those of another kind of file, such as an archive or
-    /// a page
+    /// Read --data and --valid as text even if their first bytes are those of another kind of file, such as an archive
+    /// or a page
     #[arg(long)]
     pub as_text: bool,
 }

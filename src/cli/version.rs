@@ -4,8 +4,8 @@ use crate::model::config::ARITHMETIC_VERSION;
 use crate::simd::Isa;
 use std::sync::LazyLock;
 
-/// Version of the program and of the arithmetic, instruction set, features, and the commit that `FORETOKEN_COMMIT` named
-/// when the program was built.
+/// Version of the program and of the arithmetic, instruction set, features, and the commit that `FORETOKEN_COMMIT`
+/// named when the program was built.
 pub fn long() -> &'static str {
     static LONG: LazyLock<String> = LazyLock::new(|| {
         let available: Vec<&str> = Isa::all().into_iter().map(Isa::name).collect();

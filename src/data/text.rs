@@ -185,7 +185,8 @@ impl TextFiles {
         Ok((tokens, reading))
     }
 
-    /// Opens a file whose first bytes do not seem to be another kind of file. It may be a pipe, so these bytes are kept.
+    /// Opens a file whose first bytes do not seem to be another kind of file. It may be a pipe, so these bytes are
+    /// kept.
     fn open(&self, path: &Path) -> Result<Source> {
         // Reading a directory fails too, but the reason would differ between systems.
         if path.is_dir() {

@@ -3,8 +3,8 @@
 //! The bytes are written under a temporary name in the same directory, `.{name}.{pid}-{count}.tmp`, and synced to the
 //! disk. Then one rename, which is atomic, puts them in place. The process and the count make the name unique, so
 //! several threads and processes may write one path at once; the last rename wins. A signal that a process can catch
-//! leaves nothing (`live`). One that is killed leaves at most temporaries, which the next writer of the same path removes
-//! (`leftovers` has the rule).
+//! leaves nothing (`live`). One that is killed leaves at most temporaries, which the next writer of the same path
+//! removes (`leftovers` has the rule).
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -68,8 +68,8 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Some file systems, of networks or in user space, cannot sync a directory and say so. Then nothing can be done, and the
-/// files in it are synced all the same.
+/// Some file systems, of networks or in user space, cannot sync a directory and say so. Then nothing can be done, and
+/// the files in it are synced all the same.
 fn lenient(synced: io::Result<()>) -> io::Result<()> {
     match synced {
         Err(error) if [ErrorKind::InvalidInput, ErrorKind::Unsupported].contains(&error.kind()) => {
@@ -153,8 +153,8 @@ impl Temporary {
         renamed.map_err(|(_, error)| error)
     }
 
-    /// [`Temporary::rename`] as one of several changes that a signal must not come between. If it fails, the temporary is
-    /// returned: dropping it waits for `live`.
+    /// [`Temporary::rename`] as one of several changes that a signal must not come between. If it fails, the temporary
+    /// is returned: dropping it waits for `live`.
     pub(crate) fn rename_in(
         mut self,
         live: &mut Steady,

@@ -97,8 +97,8 @@ impl Expected {
     }
 }
 
-/// Refuses a file that seems to be of another kind, by its first bytes, at most [`START`]. What is not recognised passes:
-/// the reader itself says what is wrong with it.
+/// Refuses a file that seems to be of another kind, by its first bytes, at most [`START`]. What is not recognised
+/// passes: the reader itself says what is wrong with it.
 ///
 /// # Errors
 /// Returns [`Error::Kind`].

@@ -1,7 +1,7 @@
 //! The temporaries of this process, so that a signal that ends it leaves none.
 //!
-//! The one who ends the process calls [`remove_temporaries`]. It waits until no temporary is just being made or put in its
-//! place, removes those that are there, and lets no new one be made.
+//! The one who ends the process calls [`remove_temporaries`]. It waits until no temporary is just being made or put in
+//! its place, removes those that are there, and lets no new one be made.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::leftovers::remove;
 
-/// Longest wait for a temporary that is being made or renamed. A file system that hangs must not keep the process alive.
+/// Longest wait for a temporary that is being made or renamed. A file system that hangs must not keep the process
+/// alive.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 static LIVE: Live = Live(Mutex::new(BTreeSet::new()));

@@ -5,7 +5,7 @@
 //! * `atomic`: a file appears under its name whole, or not at all.
 //! * `leftovers`: the temporaries of killed writers.
 //! * `kind`: what a file seems to be, by its first bytes.
-//! * `live`: the temporaries of this process, of which a signal leaves none.
+//! * `live`: the temporaries of this process, which a signal removes.
 //! * `overlap`: whether writing to one path would destroy what another names.
 //! * `read`: regular files of a bounded size.
 //! * `hash`: SHA-256 of bytes and of files.

@@ -90,7 +90,7 @@ fn a_directory_that_holds_an_input_is_not_replaced() {
             2,
             &["it is the model model"],
         );
-        // A model of which a file lies in the directory.
+        // A file of a model lies in the directory.
         fs::remove_file(folder.path("run/book.txt")).expect("a file");
         fs::remove_file(folder.path("run/metrics.jsonl.1")).expect("a file");
         let weights = folder.path("model/model.safetensors");
