@@ -3,7 +3,8 @@
 use crate::support::Folder;
 use foretoken::simd::Isa;
 
-const COMMANDS: [&str; 11] = [
+/// Every command.
+pub const COMMANDS: [&str; 11] = [
     "demo",
     "train",
     "eval",

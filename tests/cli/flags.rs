@@ -1,5 +1,6 @@
 //! Command lines that are refused with exit code 2, before anything is written.
 
+use crate::about::COMMANDS;
 use crate::support::{Folder, POSITIONS, assert_refused, with_arg};
 
 const TRAIN: &str = "train --data text.txt --out run";
@@ -325,17 +326,7 @@ fn every_command_has_help() {
     let names: Vec<&str> = listed
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    for name in [
-        "demo",
-        "train",
-        "eval",
-        "generate",
-        "speed",
-        "inspect",
-        "export",
-        "plot",
-        "tokenizer",
-    ] {
+    for name in COMMANDS {
         assert!(names.contains(&name), "{help}");
     }
     for name in names {
